@@ -1,0 +1,81 @@
+"""The contract between predictive models and everything that asks them.
+
+A surrogate is fitted once, in a pure step, into an immutable *predictor*. Search code sees only the
+predictor. Marginals and joint distributions are two methods, never one whose return changes meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from scipy import linalg
+
+from surrogates.data import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """Marginal beliefs about the noise-free value at m rows; ``mean`` and ``variance`` are ``(m,)``."""
+
+    mean: Array
+    variance: Array
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorGradient:
+    """Marginal beliefs and how they change with each column.
+
+    ``mean`` and ``variance`` are ``(m,)``; ``d_mean`` and ``d_variance`` are ``m x d`` and zero in
+    categorical columns.
+    """
+
+    mean: Array
+    variance: Array
+    d_mean: Array
+    d_variance: Array
+
+
+@dataclass(frozen=True, slots=True)
+class JointPosterior:
+    """Joint belief about the noise-free values at m rows: ``mean`` ``(m,)``, ``covariance`` m x m."""
+
+    mean: Array
+    covariance: Array
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Draw ``count`` functions, returned as ``count x m``.
+
+        An eigendecomposition with negative eigenvalues set to zero, because the covariance of close
+        rows is singular to working precision and a Cholesky factor of it may not exist.
+        """
+        values, vectors = linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        draws = rng.standard_normal((count, len(self.mean))) @ root.T
+        return np.asarray(self.mean + draws, dtype=np.float64)
+
+
+class Predictor(Protocol):
+    """A fitted model of one quantity."""
+
+    @property
+    def noise_variance(self) -> float:
+        """Variance of a single new run around the noise-free value."""
+        ...
+
+    def posterior(self, X: Array) -> Posterior:
+        """Marginal belief at the m rows of ``X``."""
+        ...
+
+    def posterior_gradient(self, X: Array) -> PosteriorGradient:
+        """As :meth:`posterior`, with derivatives in the numeric columns."""
+        ...
+
+    def joint_posterior(self, X: Array) -> JointPosterior:
+        """Joint belief at the m rows of ``X``."""
+        ...
+
+    def condition(self, X: Array, y: Array) -> Self:
+        """The predictor after seeing rows ``X`` with targets ``y`` too, hyperparameters unchanged."""
+        ...

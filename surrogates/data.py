@@ -1,0 +1,118 @@
+"""What the surrogates learn from: rows of numbers and what each column means.
+
+Notation, used in every module of this package:
+
+=========  =========  ==============================================================================
+``X``      n x d      encoded rows. Numeric columns lie about in [0, 1], categorical ones hold codes
+``y``      (n,)       targets, smaller is better for a loss
+``x``                 a numeric entry of ``X``; its natural value is ``origin + width * x``
+natural               ln(value) for a log parameter, log-odds for a logit one, the value otherwise
+=========  =========  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+
+class Kind(Enum):
+    """The role of one column of ``X``."""
+
+    DECISION = "decision"  # numeric, to be tuned
+    SCALE = "scale"  # numeric, ln of a size such as parameters or tokens
+    FIDELITY = "fidelity"  # numeric, how far one run was trained
+    CATEGORICAL = "categorical"  # codes 0 .. k-1
+    ACTIVITY = "activity"  # 1 where a group of conditional columns is active, else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The meaning of each column of ``X``.
+
+    Args:
+        kinds: kind of each column.
+        names: name of each column, for messages only.
+        origin: ``(d,)``, natural value at x = 0 (0 for categorical columns).
+        width: ``(d,)``, natural length of the unit interval, > 0 (1 for categorical columns).
+        categories: number of codes of each column, 0 for numeric ones.
+
+    Raises:
+        ValueError: when the lengths differ or a width is not positive and finite.
+    """
+
+    kinds: tuple[Kind, ...]
+    names: tuple[str, ...]
+    origin: Array
+    width: Array
+    categories: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        d = len(self.kinds)
+        lengths = (len(self.names), len(self.origin), len(self.width), len(self.categories))
+        if any(length != d for length in lengths):
+            raise ValueError(f"every field needs one entry per column: {d} kinds, got {lengths}")
+        if not (np.all(np.isfinite(self.origin)) and np.all(np.isfinite(self.width))):
+            raise ValueError("origin and width must be finite")
+        if np.any(self.width <= 0):
+            raise ValueError(f"width must be positive, got {self.width}")
+
+    @property
+    def numeric(self) -> IntArray:
+        return self._where(Kind.DECISION, Kind.SCALE, Kind.FIDELITY)
+
+    @property
+    def categorical(self) -> IntArray:
+        return self._where(Kind.CATEGORICAL, Kind.ACTIVITY)
+
+    @property
+    def decision(self) -> IntArray:
+        return self._where(Kind.DECISION)
+
+    @property
+    def scale(self) -> IntArray:
+        return self._where(Kind.SCALE)
+
+    @property
+    def fidelity(self) -> IntArray:
+        return self._where(Kind.FIDELITY)
+
+    def _where(self, *kinds: Kind) -> IntArray:
+        return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Finite rows and targets, checked once at the door.
+
+    Args:
+        X: ``n x d``.
+        y: ``(n,)``.
+        columns: meaning of the d columns.
+
+    Raises:
+        ValueError: on shapes that disagree or numbers that are not finite, naming the row.
+    """
+
+    X: Array
+    y: Array
+    columns: Columns
+
+    def __post_init__(self) -> None:
+        if self.X.ndim != 2 or self.X.shape[1] != len(self.columns.kinds):
+            raise ValueError(f"X must be n x {len(self.columns.kinds)}, got {self.X.shape}")
+        if self.y.shape != (len(self.X),):
+            raise ValueError(f"y must be ({len(self.X)},), got {self.y.shape}")
+        for name, values in (("X", self.X), ("y", self.y[:, None])):
+            bad = np.flatnonzero(~np.all(np.isfinite(values), axis=1))
+            if len(bad):
+                raise ValueError(f"{name} must be finite, row {bad[0]} is {values[bad[0]]}")
+
+    def __len__(self) -> int:
+        return len(self.y)

@@ -1,0 +1,140 @@
+"""Positive definite linear algebra in float64, with the failures said out loud.
+
+Notation: ``K`` n x n symmetric positive definite, ``L`` its lower Cholesky factor, ``K = L L^T``.
+
+A :class:`Factor` is kept in two levels, a *head* factorised at once and a *tail* of rows appended
+later one by one::
+
+    L = [ head   0  ]      head n x n,  cross t x n,  tail t x t
+        [ cross tail]
+
+Appending touches only ``cross`` and ``tail``, so it costs O(n^2) arithmetic and no copy of the head.
+A row is always appended by the same operations whatever was appended after it, so a factor grown
+during a run and one rebuilt from the log agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import lapack
+
+from surrogates.data import Array
+
+_JITTERS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of the mean diagonal
+_WORST_CONDITION = 1e13  # beyond it, solutions keep fewer than three digits
+
+
+class NumericalError(ArithmeticError):
+    """A matrix could not be factorised at any jitter."""
+
+
+def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
+    """``L^-1 B`` or ``L^-T B`` for a Fortran-ordered lower triangle; ``B`` is ``(n,)`` or n x m."""
+    if not len(L):
+        return B.copy()
+    solution, info = lapack.dtrtrs(L, B, lower=1, trans=int(transpose))
+    if info:
+        raise NumericalError(f"triangular solve failed, LAPACK info {info}")
+    return np.asarray(solution, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """Cholesky factor of ``K + jitter I``; see the module's opening for the two levels.
+
+    Attributes:
+        jitter: what was added to the diagonal before it could be factorised.
+        condition: estimate of the 1-norm condition number of the head.
+    """
+
+    head: Array
+    cross: Array
+    tail: Array
+    jitter: float
+    condition: float
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.tail)
+
+    def half_solve(self, B: Array) -> Array:
+        """``L^-1 B`` for ``B`` ``(n,)`` or n x m."""
+        n = len(self.head)
+        top = _solve_lower(self.head, B[:n])
+        if not len(self.tail):
+            return top
+        bottom = _solve_lower(self.tail, B[n:] - self.cross @ top)
+        return np.concatenate([top, bottom])
+
+    def solve(self, B: Array) -> Array:
+        """``K^-1 B`` for ``B`` ``(n,)`` or n x m."""
+        n = len(self.head)
+        half = self.half_solve(B)
+        if not len(self.tail):
+            return _solve_lower(self.head, half, transpose=True)
+        bottom = _solve_lower(self.tail, half[n:], transpose=True)
+        top = _solve_lower(self.head, half[:n] - self.cross.T @ bottom, transpose=True)
+        return np.concatenate([top, bottom])
+
+    def log_determinant(self) -> float:
+        """``ln det K``."""
+        diagonals = np.concatenate([np.diagonal(self.head), np.diagonal(self.tail)])
+        return float(2.0 * np.sum(np.log(diagonals)))
+
+    def inverse_diagonal(self) -> Array:
+        """``diag(K^-1)``, ``(n,)``: the sums of squares of the columns of ``L^-1``."""
+        return np.asarray(np.sum(self.half_solve(np.eye(len(self))) ** 2, axis=0))
+
+    def append(self, k: Array, variance: float) -> Factor:
+        """Factor of the matrix bordered by one more row.
+
+        Args:
+            k: ``(n + t,)``, covariances of the new row with the present ones.
+            variance: of the new row, noise included.
+
+        A pivot that rounding has made too small is raised to the first step of the jitter ladder.
+        """
+        n, t = len(self.head), len(self.tail)
+        row = _solve_lower(self.head, k[:n])
+        short = _solve_lower(self.tail, k[n:] - self.cross @ row)
+        diagonal = variance + self.jitter
+        pivot = max(diagonal - row @ row - short @ short, _JITTERS[1] * diagonal)
+        tail = np.zeros((t + 1, t + 1), order="F")
+        tail[:t, :t], tail[t, :t], tail[t, t] = self.tail, short, np.sqrt(pivot)
+        return Factor(self.head, np.vstack([self.cross, row]), tail, self.jitter, self.condition)
+
+
+def cholesky(K: Array) -> Factor:
+    """Factorise, climbing a jitter ladder until the condition estimate is sound.
+
+    Raises:
+        NumericalError: if ``K`` holds a number that is not finite or no jitter suffices.
+    """
+    if not np.all(np.isfinite(K)):
+        raise NumericalError("the covariance matrix holds a number that is not finite")
+    n = len(K)
+    empty = np.zeros((0, n)), np.zeros((0, 0), order="F")
+    if n == 0:
+        return Factor(np.zeros((0, 0), order="F"), *empty, 0.0, 1.0)
+    scale = float(np.mean(np.diagonal(K)))
+    for step in _JITTERS:
+        jitter = step * scale
+        shifted = np.array(K, order="F")
+        shifted[np.diag_indices(n)] += jitter
+        norm = float(np.max(np.sum(np.abs(shifted), axis=0)))
+        L, info = lapack.dpotrf(shifted, lower=1, clean=1, overwrite_a=1)
+        if info:
+            continue
+        reciprocal, _ = lapack.dpocon(L, norm, uplo="L")
+        if reciprocal * _WORST_CONDITION >= 1.0 or step == _JITTERS[-1]:
+            return Factor(L, *empty, jitter, 1.0 / max(reciprocal, 1e-300))
+    raise NumericalError(f"a {n} x {n} covariance matrix is not positive definite at any jitter")
+
+
+def inverse(factor: Factor) -> Array:
+    """``K^-1`` n x n of a factor without a tail, from LAPACK's potri (2 n^3 / 3 operations)."""
+    lower, info = lapack.dpotri(factor.head, lower=1)
+    if info:
+        raise NumericalError(f"inversion failed, LAPACK info {info}")
+    return np.asarray(lower + np.tril(lower, -1).T, dtype=np.float64)
