@@ -1,0 +1,134 @@
+"""Checkpoints of running trials: one folder per attempt, written atomically.
+
+Layout under the run directory: `<trial number>/state.pt`, beside whatever else the training
+function keeps in its folder. A folder belongs to one attempt of one trial, and so to whoever holds
+that attempt's lease. An attempt that is taken over goes on under a new trial number with a folder
+of its own, so a former owner that turns out to be alive writes where nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+STATE_FILE = "state.pt"
+
+# What `torch.load(weights_only=True)` reads back, tensors aside.
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+class Saved(NamedTuple):
+    """A loaded checkpoint: the user's `state`, and the seconds of training that led to it."""
+
+    state: Any
+    seconds: float
+
+
+class CheckpointStore:
+    """The checkpoint folders of one run, under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, number: int) -> Path:
+        """Folder of trial `number`; it exists once something was saved there."""
+        return self.root / str(number)
+
+    def link(self, parent: int, child: int) -> None:
+        """Give trial `child` what `parent` has saved; nothing happens if that is nothing.
+
+        The state is a hard link where the file system has them: the parent's next save replaces
+        its own name only. Other files are copied, for nobody promised not to edit them in place.
+        """
+        source, destination = self.folder(parent), self.folder(child)
+        if not source.is_dir():
+            return
+        shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+
+    def remove(self, number: int) -> None:
+        """Delete the folder of trial `number`, if there is one."""
+        shutil.rmtree(self.folder(number), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Delete every folder of the run."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def save_state(folder: Path, state: Any, *, seconds: float) -> None:
+    """Write `state` to `folder` so that a kill at any moment leaves the old or the new file whole.
+
+    `state`: tensors, plain Python values, and dicts, lists and tuples of them.
+    `seconds`: training time up to here, kept so that the trial's cost can go on from it.
+
+    Raises TypeError for anything that `load_state` would refuse to read back.
+    """
+    import torch
+
+    _check_loadable(state, "state")
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".saving-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"state": state, "seconds": seconds}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / STATE_FILE)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_state(folder: Path) -> Saved | None:
+    """Read what `save_state` wrote to `folder`, on the CPU; None if nothing was saved."""
+    import torch
+
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    stored = torch.load(path, weights_only=True, map_location="cpu")
+    return Saved(stored["state"], stored["seconds"])
+
+
+def _link_state(source: str, destination: str) -> None:
+    """Hard-link a finished state, leave half-written ones behind, copy everything else."""
+    name = os.path.basename(source)
+    if name.startswith(".saving-"):
+        return
+    if name == STATE_FILE:
+        try:
+            os.link(source, destination)
+            return
+        except OSError:
+            pass  # another device, or a file system without links: copy
+    shutil.copy2(source, destination)
+
+
+def _check_loadable(state: Any, where: str) -> None:
+    """Refuse at save time what would only fail after a crash, when it is too late.
+
+    Raises TypeError naming the entry.
+    """
+    import torch
+
+    if type(state) in _PLAIN or isinstance(
+        state, torch.Tensor | torch.dtype | torch.device | torch.Size
+    ):
+        return
+    if type(state) in (dict, OrderedDict, Counter):
+        for key, value in state.items():
+            _check_loadable(key, f"a key of {where}")
+            _check_loadable(value, f"{where}[{key!r}]")
+        return
+    if type(state) in (list, tuple, set):
+        for index, value in enumerate(state):
+            _check_loadable(value, f"{where}[{index}]")
+        return
+    raise TypeError(
+        "a checkpoint may hold tensors, plain Python values, and dicts, lists, tuples and sets of "
+        f"them, but {where} is a {type(state).__module__}.{type(state).__qualname__}; convert it "
+        "first, for instance with torch.as_tensor(...), float(...) or .state_dict()"
+    )

@@ -1,0 +1,213 @@
+"""What a training function sees of the study: its trial, its seed, and a way to report.
+
+    def train(config, ctx):
+        state = ctx.load() or fresh_state(config, seed=ctx.seed)
+        for step in range(state.step, steps):
+            loss = ...
+            ctx.save(state)
+            ctx.report(step=step, loss=loss, cost=flops_so_far)
+        return loss
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from hpo.errors import Stop, StudyError
+from hpo.observations import Report, Trial
+from hpo.schedulers import Decision
+from hpo.training.checkpoints import load_state, save_state
+
+
+class Channel(Protocol):
+    """The way from a running trial to its driver and back."""
+
+    def send(self, report: Report) -> Decision:
+        """Hand over `report` and wait for the answer."""
+        ...
+
+
+class Context:
+    """One running trial as its training function sees it.
+
+    Attributes:
+        trial: number, config, and what the model believed when it asked.
+        seed: a seed for this trial's own randomness, the same again when the trial is retried.
+        fidelity: the resource level asked for, if the space has one.
+        scale: the values of the scale axes.
+        last_loss: the loss reported last, or None.
+        last_cost: the highest cumulative cost reported, or None.
+        diverged: whether a NaN or infinite loss was reported.
+        refusal: the error raised by a wrong call of `report`, or None.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        *,
+        seed: int,
+        channel: Channel,
+        checkpoint_dir: Path | None = None,
+        fidelity: int | None = None,
+        scale: Mapping[str, float] | None = None,
+    ) -> None:
+        self.trial = trial
+        self.seed = seed
+        self.fidelity = fidelity
+        self.scale = dict(scale or {})
+        self.last_loss: float | None = None
+        self.last_cost: float | None = None
+        self.diverged = False
+        self.refusal: Exception | None = None
+        self._channel = channel
+        self._checkpoint_dir = checkpoint_dir
+        self._last_step = -1
+        self._stopped = False
+        self._started = time.perf_counter()
+        self._carried = 0.0
+        self._saved = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The trial's configuration, as a copy that may be changed freely."""
+        return dict(self.trial.config)
+
+    @property
+    def checkpoint_dir(self) -> Path | None:
+        """This trial's own folder, made when first asked for; emptied when the trial is done."""
+        if self._checkpoint_dir is not None:
+            self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        return self._checkpoint_dir
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the trial was told to stop, for code that caught `Stop` to tidy up."""
+        return self._stopped
+
+    @property
+    def seconds(self) -> float:
+        """Training time of this trial so far, including that of a loaded checkpoint."""
+        return self._carried + time.perf_counter() - self._started
+
+    def report(
+        self,
+        *,
+        step: int,
+        loss: float | None = None,
+        cost: float | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Tell the study how the trial is doing.
+
+        `step`: >= 0 and growing; a step that was already reported is ignored, so code that goes
+        on from a checkpoint may repeat some. `loss`: in the user's own direction. `cost`: consumed
+        by this trial so far, cumulative, in the study's unit. `metrics`: more numbers to keep.
+
+        Raises `hpo.Stop` when the trial is to end here, also on a NaN or infinite loss; TypeError
+        or ValueError for wrong arguments, which ends the study.
+        """
+        if self._stopped:
+            raise Stop(f"trial {self.trial.number} was already told to stop")
+        try:
+            report = Report(
+                step=_to_step(step),
+                loss=None if loss is None else to_float(loss, "loss"),
+                cost=None if cost is None else to_cost(cost),
+                metrics=_to_numbers({} if metrics is None else metrics),
+            )
+        except (TypeError, ValueError) as error:
+            self.refusal = error
+            raise
+        if report.step <= self._last_step:
+            return
+        self._last_step = report.step
+        if report.cost is not None:
+            self.last_cost = max(report.cost, self.last_cost or 0.0)
+        if report.loss is not None and not math.isfinite(report.loss):
+            self.diverged = self._stopped = True
+            raise Stop(f"loss is {report.loss} at step {report.step}")
+        if report.loss is not None:
+            self.last_loss = report.loss
+        if self._channel.send(report) is Decision.STOP:
+            self._stopped = True
+            raise Stop(f"trial {self.trial.number} was told to stop at step {report.step}")
+
+    def save(self, state: Any) -> None:
+        """Keep `state` (tensors and plain values) for the case that this trial is interrupted.
+
+        Raises TypeError for values that could not be loaded again; StudyError without a folder.
+        """
+        save_state(self._folder("save"), state, seconds=self.seconds)
+        self._saved = True
+
+    def load(self) -> Any | None:
+        """What this trial, or the lost attempt that it continues, saved last; None if nothing."""
+        saved = load_state(self._folder("load"))
+        if saved is None:
+            return None
+        if not self._saved:  # a lost attempt's checkpoint: its time is part of this trial's
+            self._carried = saved.seconds
+        return saved.state
+
+    def _folder(self, action: str) -> Path:
+        if self._checkpoint_dir is None:
+            raise StudyError(
+                f"ctx.{action} needs a checkpoint folder and this context has none; run the trial "
+                "through optimize(), or pass checkpoint_dir= to Context"
+            )
+        return self._checkpoint_dir
+
+
+def to_float(value: Any, argument: str) -> float:
+    """A real number, NumPy scalar or 0-d tensor as a float; it may be NaN or infinite.
+
+    Raises TypeError for anything else, naming `argument`.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.copysign(math.inf, value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        item = value.item()
+        if isinstance(item, numbers.Real) and not isinstance(item, bool):
+            return float(item)
+    raise TypeError(
+        f"{argument} must be a real number, got {value!r} of type {type(value).__name__}; "
+        "convert it with float(...)"
+    )
+
+
+def to_cost(value: Any) -> float:
+    """`to_float` for a cost, which must be finite and not negative; else ValueError."""
+    cost = to_float(value, "cost")
+    if not (math.isfinite(cost) and cost >= 0):
+        raise ValueError(
+            f"cost must be finite and at least 0, got {cost!r}; "
+            "report what the trial has consumed so far"
+        )
+    return cost
+
+
+def _to_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as floats; TypeError for what is not a dict of names and numbers."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a dict of names and numbers, got {metrics!r}")
+    return {str(name): to_float(value, f"metric {name!r}") for name, value in metrics.items()}
+
+
+def _to_step(step: Any) -> int:
+    """A step as an int >= 0; TypeError or ValueError otherwise."""
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise TypeError(f"step must be an int, got {step!r}; count epochs or batches") from None
+    if number < 0:
+        raise ValueError(f"step must be at least 0, got {number}; count from zero")
+    return number
