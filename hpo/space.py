@@ -170,7 +170,7 @@ class Float:
 
     def check(self, value: object, name: str = "Float") -> float:
         """`value` as a float inside the limits; raises `SpaceError` naming `name` otherwise."""
-        return _check_range(_as_float(value, name), self.limits, name)
+        return _check_range(_as_float(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> float:
         """The nearest lattice value inside the limits (module docstring)."""
@@ -190,12 +190,12 @@ class Float:
             # When high - low is small beside |low|, v - low is exact (Sterbenz's lemma) and so is
             # the way back; otherwise 1e-12 (high - low) exceeds the rounding of v.
             width = self.high - self.low
-            return round(value, 12 - _digits_before_point(width)) if width > 0 else value
+            return round(value, 12 - _digits_before_point(width)) + 0.0 if width > 0 else value
         assert self.center is not None and self.spread is not None
         # Far out, the rounding of an unbounded value grows with its size, and so must the lattice.
         size = max(abs(value), abs(self.center), self.spread)
         decimals = min(12 - _digits_before_point(self.spread), 14 - _digits_before_point(size))
-        return round(value, decimals)
+        return round(value, decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +316,7 @@ class Categorical:
                     + ("" if type(twin) is type(choice) else " or name them by strings")
                 )
         if self.center is not None:
-            object.__setattr__(self, "center", self.check(self.center, "center of Categorical"))
+            object.__setattr__(self, "center", self.check(self.center, "center` of `Categorical"))
         _check_role_and_when(self)
 
     def check(self, value: object, name: str = "Categorical") -> Choice:
@@ -377,13 +377,14 @@ class Scale:
     def check(self, value: object, name: str = "Scale", *, extrapolate: bool = False) -> float:
         """`value` as a float inside the range, or any positive float if `extrapolate`."""
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return _check_range(_as_float(value, name), limits, name)
+        return _check_range(_as_float(value, f"`{name}`"), limits, name)
 
     def canonical(self, value: float) -> float:
-        """The nearest lattice value; a value inside the range stays inside."""
+        """The nearest lattice value; the ends of the range stand for their lattice values."""
         rounded = _significant(value)
-        if self.low <= value <= self.high:
-            return min(max(rounded, self.low), self.high)
+        for end in self.limits:
+            if rounded == _significant(end):
+                return end
         return rounded
 
 
@@ -630,11 +631,11 @@ def _plain(value: object) -> object:
     return value
 
 
-def _as_float(value: object, name: str) -> float:
+def _as_float(value: object, what: str) -> float:
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise SpaceError(
-            f"`{name}` must be a number, got {value!r} ({type(value).__name__}); pass a float"
+            f"{what} must be a number, got {value!r} ({type(value).__name__}); pass a float"
         )
     try:
         number = float(value)
@@ -642,7 +643,7 @@ def _as_float(value: object, name: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise SpaceError(
-            f"`{name}` must be finite, got {value!r}; leave it out or pass a finite number"
+            f"{what} must be finite, got {value!r}; leave it out or pass a finite number"
         )
     return number
 
@@ -674,7 +675,7 @@ def _store_number(parameter: Float | Scale, argument: str) -> None:
     value = getattr(parameter, argument)
     if value is not None:
         kind = type(parameter).__name__
-        object.__setattr__(parameter, argument, _as_float(value, f"{argument}` of `{kind}"))
+        object.__setattr__(parameter, argument, _as_float(value, f"`{argument}` of {kind}"))
 
 
 def _check_flags(parameter: Float | Int | Categorical, *arguments: str) -> None:
@@ -702,7 +703,7 @@ def _check_order(parameter: Float | Int | Scale | Fidelity) -> None:
 def _check_center(parameter: Float | Int) -> None:
     kind, center, spread = type(parameter).__name__, parameter.center, parameter.spread
     if spread is not None:
-        spread = _as_float(spread, f"spread` of `{kind}")
+        spread = _as_float(spread, f"`spread` of {kind}")
         object.__setattr__(parameter, "spread", spread)
         if spread <= 0:
             raise SpaceError(
