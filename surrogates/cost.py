@@ -1,0 +1,180 @@
+"""What will a run cost? A log-linear law in the scales with a Gaussian process on top.
+
+Notation, for one row x with natural scale coordinates ``s_a`` (ln N, ln D, ..)::
+
+    ln c = c0 + sum_a gamma_a (s_a - sbar_a) + sum_j w_j (x_j - 1/2) + offsets + f(x) + e
+
+``gamma_a ~ N(1, 0.3^2)``: compute is about 6 N D (Kaplan et al. 2020, section 2.1), seconds nearly so;
+``w_j ~ N(0, 1)`` a box width; ``c0`` vague. The linear coefficients are integrated out
+(:mod:`surrogates.kriging`), so a cost at a scale never run before is believed with the honest width.
+``f`` is a Matern process, ``e`` the run-to-run noise; both learned by marginal likelihood.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr, ndtr
+
+from surrogates.data import Array, Columns, TrainingData
+from surrogates.gp import GPPredictor, Normal
+from surrogates.kriging import BasisKernel, Part, fit_residual, indicators, split
+
+_LOG_ROOT_TAU = 0.5 * np.log(2.0 * np.pi)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Prior beliefs about ln cost; :meth:`fit` turns them into a :class:`CostPredictor`.
+
+    Args:
+        exponent: prior of every gamma (a SCALE column's slope in natural units).
+        level_sd: spread of c0 about the median cost, in e-folds.
+        slope_sd: of w, e-folds across the box of a decision column.
+        fidelity_sd: the same for the fidelity column, whose cost spans its whole range.
+        code_sd: of each code's offset, e-folds.
+        variance, noise: priors of the logarithms of the residual and run-to-run variances.
+    """
+
+    exponent: Normal = Normal(1.0, 0.3)
+    level_sd: float = 5.0
+    slope_sd: float = 1.0
+    fidelity_sd: float = 3.0
+    code_sd: float = 0.7
+    variance: Normal = Normal(2.0 * float(np.log(0.2)), 1.5)
+    noise: Normal = Normal(2.0 * float(np.log(0.05)), 2.0)
+
+    def fit(self, data: TrainingData, warm: Array | None = None) -> CostPredictor:
+        """Learn from ``data.y`` = ln cost; n may be 0. ``warm``: ``theta`` of an earlier fit."""
+        mean, basis, part = self._mean(data), self._basis(data), self._part(data)
+        phi = basis.value(data.X)
+        residual = data.y - mean.value(data.X)
+        theta = fit_residual(residual, phi @ phi.T, (part,), self.noise, warm=warm)
+        return self.predictor(data, theta)
+
+    def predictor(self, data: TrainingData, theta: Array) -> CostPredictor:
+        """The posterior under fixed hyperparameters, as :attr:`CostPredictor.theta` stores them."""
+        mean, basis, part = self._mean(data), self._basis(data), self._part(data)
+        kernels, noise_variance = split((part,), theta)
+        predictor = GPPredictor.build(
+            BasisKernel(kernels, basis), data.X, data.y, noise_variance, mean
+        )
+        return CostPredictor(
+            predictor.kernel,
+            predictor.prior_mean,
+            predictor.X,
+            predictor.y,
+            predictor.noise_variance,
+            predictor.factor,
+            predictor.weights,
+            theta,
+        )
+
+    def _mean(self, data: TrainingData) -> LinearMean:
+        columns = data.columns
+        slope = np.zeros(len(columns.kinds))
+        slope[columns.scale] = self.exponent.mean * columns.width[columns.scale]
+        reference = _reference(data)
+        level = float(np.median(data.y - (data.X - reference) @ slope)) if len(data) else 0.0
+        return LinearMean(level, slope, reference)
+
+    def _basis(self, data: TrainingData) -> LinearBasis:
+        columns = data.columns
+        sd = np.zeros(len(columns.kinds))
+        sd[columns.scale] = self.exponent.sd * columns.width[columns.scale]
+        sd[columns.decision] = self.slope_sd
+        sd[columns.fidelity] = self.fidelity_sd
+        return LinearBasis(columns, _reference(data), sd[columns.numeric], self.level_sd, self.code_sd)
+
+    def _part(self, data: TrainingData) -> Part:
+        columns = data.columns
+        p = len(columns.numeric)
+        length = Normal(float(np.log(1.0 + 0.3 * p)), 0.7)
+        return Part(
+            data.X,
+            columns.numeric,
+            columns.categorical,
+            self.variance,
+            (length,) * p,
+            Normal(-0.5 * float(np.log(max(p, 1))), 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LinearMean:
+    """``level + (x - reference) . slope``; a :class:`~surrogates.gp.MeanFunction`."""
+
+    level: float
+    slope: Array
+    reference: Array
+
+    def value(self, X: Array) -> Array:
+        return np.asarray(self.level + (X - self.reference) @ self.slope)
+
+    def gradient(self, X: Array) -> Array:
+        return np.tile(self.slope, (len(X), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class LinearBasis:
+    """A constant, every numeric column about ``reference`` and every code, times prior sds."""
+
+    columns: Columns
+    reference: Array
+    sd: Array
+    level_sd: float
+    code_sd: float
+
+    def value(self, X: Array) -> Array:
+        numeric = self.columns.numeric
+        linear = (X[:, numeric] - self.reference[numeric]) * self.sd
+        codes = self.code_sd * indicators(X, self.columns)
+        return np.concatenate([np.full((len(X), 1), self.level_sd), linear, codes], axis=1)
+
+    def gradient(self, X: Array) -> Array:
+        numeric = self.columns.numeric
+        p = 1 + len(numeric) + sum(self.columns.categories)
+        gradient = np.zeros((len(X), p, X.shape[1]))
+        gradient[:, 1 + np.arange(len(numeric)), numeric] = self.sd
+        return gradient
+
+
+@dataclass(frozen=True, slots=True)
+class CostPredictor(GPPredictor):
+    """Belief about ln cost. Noise-free like every predictor; the two methods below add the noise.
+
+    Attributes:
+        theta: hyperparameters, for a warm start or :meth:`CostModel.predictor`.
+    """
+
+    theta: Array
+
+    def probability_below(self, X: Array, log_cap: float) -> Array:
+        """P(cost of a run at each row <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
+        belief = self.posterior(X)
+        return np.asarray(ndtr((log_cap - belief.mean) / self._spread(belief.variance)))
+
+    def log_probability_below_gradient(self, X: Array, log_cap: float) -> tuple[Array, Array]:
+        """Its logarithm ``(m,)`` and the derivative in ``X`` m x d, exact far in the tail too."""
+        belief = self.posterior_gradient(X)
+        spread = self._spread(belief.variance)
+        z = (log_cap - belief.mean) / spread
+        log_p = log_ndtr(z)
+        d_z = -belief.d_mean / spread[:, None]
+        d_z -= (0.5 * z / spread**2)[:, None] * belief.d_variance
+        # d ln Phi(z) = pdf / Phi dz, the ratio formed in logs so that it survives Phi = 0
+        ratio = np.exp(-0.5 * z**2 - _LOG_ROOT_TAU - log_p)
+        return np.asarray(log_p), ratio[:, None] * d_z
+
+    def _spread(self, variance: Array) -> Array:
+        return np.asarray(np.sqrt(variance + self.noise_variance))
+
+
+def _reference(data: TrainingData) -> Array:
+    """Where the linear law is anchored: the mean scale, the middle of the box elsewhere; ``(d,)``."""
+    reference = np.full(data.X.shape[1], 0.5)
+    axes = np.concatenate([data.columns.scale, data.columns.fidelity])
+    if len(data):
+        reference[axes] = data.X[:, axes].mean(axis=0)
+    return reference

@@ -1,0 +1,190 @@
+"""Universal kriging: a Gaussian process around a parametric mean whose parameters are uncertain.
+
+Notation: ``y = m(X) + Phi(X) u + f(X) + e`` with a known mean m, features Phi n x p, weights
+``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and ``e ~ N(0, v + v_i)``
+with v to learn and v_i known. Integrating u out leaves an ordinary Gaussian process with kernel
+``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq. 2.40), so everything that
+:class:`~surrogates.gp.GPPredictor` does holds for it, interval widths away from the data included.
+
+Phi must carry the *prior* of its weights. Adding features scaled by their posterior and conditioning
+on the same rows again would count the data twice and be over-confident.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import lapack
+from scipy.optimize import minimize
+
+from surrogates.data import Array, Columns, IntArray
+from surrogates.gp import Normal
+from surrogates.kernels import Kernel, MaternHamming
+
+
+class Basis(Protocol):
+    """Features with unit prior variance of their weights."""
+
+    def value(self, X: Array) -> Array:
+        """``Phi``, n x p."""
+        ...
+
+    def gradient(self, X: Array) -> Array:
+        """``dPhi / dX``, n x p x d, zero in categorical columns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BasisKernel:
+    """``sum_k k_k(x, x') + Phi(x) Phi(x')^T``; a :class:`~surrogates.kernels.Kernel`."""
+
+    parts: tuple[Kernel, ...]
+    basis: Basis
+
+    def cross(self, A: Array, B: Array) -> Array:
+        K = self.basis.value(A) @ self.basis.value(B).T
+        for part in self.parts:
+            K += part.cross(A, B)
+        return K
+
+    def diagonal(self, A: Array) -> Array:
+        phi = self.basis.value(A)
+        return np.asarray(
+            np.einsum("ip,ip->i", phi, phi) + sum(part.diagonal(A) for part in self.parts)
+        )
+
+    def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
+        phi = self.basis.value(B)
+        K = self.basis.value(A) @ phi.T
+        gradient = np.matmul(phi, self.basis.gradient(A))  # (b x p) (a x p x d)
+        for part in self.parts:
+            own, own_gradient = part.cross_gradient(A, B)
+            K += own
+            gradient += own_gradient
+        return K, gradient
+
+    def diagonal_gradient(self, A: Array) -> Array:
+        gradient = 2.0 * np.einsum("ip,ipd->id", self.basis.value(A), self.basis.gradient(A))
+        for part in self.parts:
+            gradient += part.diagonal_gradient(A)
+        return np.asarray(gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One residual process: where it lives and the prior of its hyperparameters.
+
+    Args:
+        X: n x d rows, already warped if the process lives in other coordinates.
+        numeric, categorical: columns of its Matern and Hamming factors.
+        variance: prior of ln s.
+        lengths: a prior of ln l for each numeric column.
+        weights: prior of ln w, the same for each categorical column.
+    """
+
+    X: Array
+    numeric: IntArray
+    categorical: IntArray
+    variance: Normal
+    lengths: tuple[Normal, ...]
+    weights: Normal
+
+    @property
+    def size(self) -> int:
+        return 1 + len(self.numeric) + len(self.categorical)
+
+    @property
+    def prior(self) -> tuple[Normal, ...]:
+        return (self.variance, *self.lengths, *[self.weights] * len(self.categorical))
+
+    def kernel(self, theta: Array) -> MaternHamming:
+        """The kernel at ``theta = (ln s, ln l.., ln w..)``."""
+        p = len(self.numeric)
+        return MaternHamming(
+            self.numeric, self.categorical, float(theta[0]), theta[1 : 1 + p], theta[1 + p :]
+        )
+
+
+def split(parts: tuple[Part, ...], theta: Array) -> tuple[tuple[MaternHamming, ...], float]:
+    """Kernels and noise variance of ``theta = (theta of each part.., ln v)``."""
+    *pieces, last = np.split(theta, np.cumsum([part.size for part in parts]))
+    kernels = tuple(part.kernel(piece) for part, piece in zip(parts, pieces, strict=True))
+    return kernels, float(np.exp(last[0]))
+
+
+def fit_residual(
+    residual: Array,
+    known: Array,
+    parts: tuple[Part, ...],
+    noise: Normal,
+    *,
+    warm: Array | None = None,
+    max_iterations: int = 30,
+) -> Array:
+    """``theta = (theta of each part.., ln v)`` of highest posterior density, from one start; the prior mean if n = 0.
+
+    Args:
+        residual: ``(n,)``, y - m(X).
+        known: n x n, ``Phi Phi^T + diag(v_i)``.
+        parts: residual processes.
+        noise: prior of ln v.
+        warm: where to start; the prior mean if None or of another length.
+        max_iterations: of L-BFGS.
+    """
+    prior = [entry for part in parts for entry in part.prior] + [noise]
+    mean = np.array([entry.mean for entry in prior])
+    sd = np.array([entry.sd for entry in prior])
+    if not len(residual):
+        return mean
+
+    def objective(theta: Array) -> tuple[float, Array]:
+        z = (theta - mean) / sd
+        value, slope = _negative_log_likelihood(theta, residual, known, parts)
+        return value + 0.5 * float(z @ z), slope + z / sd
+
+    start = mean if warm is None or warm.shape != mean.shape else warm
+    found = minimize(
+        objective,
+        np.clip(start, mean - 3.0 * sd, mean + 3.0 * sd),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(mean - 4.0 * sd, mean + 4.0 * sd, strict=True)),
+        options={"maxiter": max_iterations, "ftol": 1e-6, "gtol": 1e-3},
+    )
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def _negative_log_likelihood(
+    theta: Array, residual: Array, known: Array, parts: tuple[Part, ...]
+) -> tuple[float, Array]:
+    """``-ln p(residual | theta)`` and its gradient (Rasmussen & Williams, eqs. 5.8, 5.9)."""
+    kernels, noise = split(parts, theta)
+    covariance = np.array(known, order="F")
+    grams = []
+    for part, kernel in zip(parts, kernels, strict=True):
+        K, slope = kernel.gram(part.X)
+        covariance += K
+        grams.append((kernel, part.X, K, slope))
+    covariance[np.diag_indices(len(residual))] += noise
+    L, info = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
+    if info:  # the line search steps back
+        return 1e25, np.zeros_like(theta)
+    weights, _ = lapack.dpotrs(L, residual, lower=1)
+    value = 0.5 * float(residual @ weights) + float(np.sum(np.log(np.diagonal(L))))
+    inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
+    inverse = np.tril(inverse)
+    inverse += np.tril(inverse, -1).T
+    sensitivity = 0.5 * (inverse - np.outer(weights, weights))
+    slopes = [kernel.pullback(X, K, slope, sensitivity) for kernel, X, K, slope in grams]
+    return value, np.concatenate([*slopes, [noise * np.trace(sensitivity)]])
+
+
+def indicators(X: Array, columns: Columns) -> Array:
+    """One column per code of every categorical or activity column of ``X``, n x codes, 0 or 1."""
+    blocks = [
+        (X[:, q, None] == np.arange(columns.categories[q])).astype(np.float64)
+        for q in columns.categorical
+    ]
+    return np.concatenate([np.empty((len(X), 0)), *blocks], axis=1)
