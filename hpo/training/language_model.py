@@ -29,7 +29,7 @@ from hpo.training.transformer import Transformer, params_to_shape
 if TYPE_CHECKING:
     from hpo.training.context import Context
 
-VALIDATION_SEQUENCES = 512
+VALIDATION_SEQUENCES = 256
 EVALUATIONS = 4
 _CLIP_NORM = 1.0
 _STEPS_BETWEEN_CHECKS = 16
@@ -155,9 +155,9 @@ class _Run:
     @torch.no_grad()
     def validation_loss(self) -> float:
         self.model.eval()
-        parts = [self._loss(part) * len(part) for part in self.held_out.split(128)]
+        loss = float(self._loss(self.held_out))
         self.model.train()
-        return float(torch.stack(parts).sum()) / len(self.held_out)
+        return loss
 
     def _loss(self, sequences: Tensor) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):

@@ -190,5 +190,7 @@ def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def _dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    # F.dropout draws and multiplies a full mask even at rate 0.
-    return F.dropout(x, rate) if training and rate > 0 else x
+    if not training or rate == 0:  # F.dropout would draw and multiply a full mask even at rate 0
+        return x
+    out: Tensor = F.dropout(x, rate)
+    return out

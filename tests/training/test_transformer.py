@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo.training.transformer import VOCABULARY, Shape, Transformer, params_to_shape
+
+
+def random_bytes(rows: int, length: int) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def trained_looking(shape: Shape, context: int) -> Transformer:
+    """A model whose head is not zero any more, so that its logits say something."""
+    rng = torch.Generator().manual_seed(0)
+    model = Transformer(shape, context=context, rng=rng)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=rng)
+    return model
+
+
+def test_parameter_count_matches_a_count_by_hand() -> None:
+    shape = Shape(width=8, depth=1, heads=2, hidden=16)
+    # 8 x 24 and 8 x 8 for attention, 2 x 8 x 16 for the feed-forward, three norms of 8.
+    assert shape.non_embedding == 192 + 64 + 256 + 24
+    assert shape.embedding == 2 * 256 * 8
+
+
+@pytest.mark.parametrize("n_params", [1e3, 3e4, 1e6])
+def test_parameter_count_matches_the_module(n_params: float) -> None:
+    shape = params_to_shape(n_params)
+    model = Transformer(shape, context=4, rng=torch.Generator())
+    built = sum(p.numel() for p in model.parameters())
+    assert built == shape.non_embedding + shape.embedding
+
+
+@given(st.floats(4, 9))
+def test_shape_hits_the_count_within_five_percent(exponent: float) -> None:
+    n_params = 10**exponent
+    assert params_to_shape(n_params).non_embedding == pytest.approx(n_params, rel=0.05)
+
+
+@given(st.floats(3, 9), st.floats(3, 9))
+def test_shape_grows_with_the_count(a: float, b: float) -> None:
+    small, large = (params_to_shape(10**exponent) for exponent in sorted((a, b)))
+    assert small.width <= large.width
+    assert small.depth <= large.depth
+    assert small.non_embedding <= large.non_embedding
+
+
+@pytest.mark.parametrize("n_params", [999.0, -1.0, math.nan, math.inf])
+def test_too_few_parameters_are_refused_by_name(n_params: float) -> None:
+    with pytest.raises(ValueError, match="n_params"):
+        params_to_shape(n_params)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="width=32, heads=3"):
+        Shape(width=32, depth=1, heads=3, hidden=64)
+
+
+def test_a_future_byte_does_not_change_past_logits() -> None:
+    model = trained_looking(params_to_shape(1e4), context=16)
+    text = random_bytes(2, 16)
+    changed = text.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % VOCABULARY
+    before, after = model(text), model(changed)
+    torch.testing.assert_close(before[:, :9], after[:, :9], rtol=0, atol=1e-6)
+    assert (before[:, 9:] - after[:, 9:]).abs().amax(dim=(0, 2)).min() > 1e-3
+
+
+def test_a_shorter_text_has_the_logits_of_its_prefix() -> None:
+    model = trained_looking(params_to_shape(1e4), context=16)
+    text = random_bytes(2, 16)
+    torch.testing.assert_close(model(text)[:, :7], model(text[:, :7]), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_sees_the_order_of_the_bytes() -> None:
+    model = trained_looking(params_to_shape(1e4), context=8)
+    text = random_bytes(1, 8)
+    swapped = text[:, [1, 0, 2, 3, 4, 5, 6, 7]]
+    assert (model(text)[:, -1] - model(swapped)[:, -1]).abs().max() > 1e-3
+
+
+def test_first_loss_is_that_of_a_uniform_guess() -> None:
+    model = Transformer(params_to_shape(1e4), context=8, rng=torch.Generator().manual_seed(0))
+    text = random_bytes(2, 9)
+    loss = torch.nn.functional.cross_entropy(model(text[:, :-1]).flatten(0, 1), text[:, 1:].ravel())
+    assert float(loss.detach()) == pytest.approx(math.log(256), rel=1e-6)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    shape = params_to_shape(1e4)
+    model = trained_looking(shape, context=8)
+    model.dropout = 0.5
+    text = random_bytes(1, 8)
+    assert not torch.equal(model(text), model(text))
+    model.eval()
+    assert torch.equal(model(text), model(text))
