@@ -79,3 +79,37 @@ class Predictor(Protocol):
     def condition(self, X: Array, y: Array) -> Self:
         """The predictor after seeing rows ``X`` with targets ``y`` too, hyperparameters unchanged."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """A predictor of ``(y - location) / scale`` read in the units of ``y``."""
+
+    predictor: Predictor
+    location: float
+    scale: float
+
+    @property
+    def noise_variance(self) -> float:
+        return self.predictor.noise_variance * self.scale**2
+
+    def posterior(self, X: Array) -> Posterior:
+        p = self.predictor.posterior(X)
+        return Posterior(self.location + self.scale * p.mean, self.scale**2 * p.variance)
+
+    def posterior_gradient(self, X: Array) -> PosteriorGradient:
+        p = self.predictor.posterior_gradient(X)
+        return PosteriorGradient(
+            self.location + self.scale * p.mean,
+            self.scale**2 * p.variance,
+            self.scale * p.d_mean,
+            self.scale**2 * p.d_variance,
+        )
+
+    def joint_posterior(self, X: Array) -> JointPosterior:
+        p = self.predictor.joint_posterior(X)
+        return JointPosterior(self.location + self.scale * p.mean, self.scale**2 * p.covariance)
+
+    def condition(self, X: Array, y: Array) -> Rescaled:
+        inner = self.predictor.condition(X, (y - self.location) / self.scale)
+        return Rescaled(inner, self.location, self.scale)

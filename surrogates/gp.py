@@ -91,7 +91,7 @@ class GPPredictor:
 
     def posterior(self, X: Array) -> Posterior:
         """Eqs. 2.25, 2.26."""
-        k = self.kernel.cross(self.X, X)
+        k = self.kernel.cross(X, self.X).T  # Fortran order: the triangular solve takes it as it is
         mean = self.prior_mean.value(X) + self.weights @ k
         return Posterior(mean, self._variance(k, X))
 
@@ -110,7 +110,7 @@ class GPPredictor:
         return PosteriorGradient(self.prior_mean.value(X) + k @ self.weights, variance, d_mean, d_variance)
 
     def joint_posterior(self, X: Array) -> JointPosterior:
-        k = self.kernel.cross(self.X, X)
+        k = self.kernel.cross(X, self.X).T
         half = self.factor.half_solve(k)
         covariance = self.kernel.cross(X, X) - half.T @ half
         mean = self.prior_mean.value(X) + self.weights @ k
@@ -134,9 +134,9 @@ class GPPredictor:
         noise = np.sqrt(self.noise_variance) * rng.standard_normal((count, len(X)))
         outcomes = joint.sample(count, rng) + noise
         grown = self.condition(X, joint.mean)
-        residuals = np.tile(self.y - self.prior_mean.value(self.X), (count, 1))
-        imagined = np.concatenate([residuals, outcomes - self.prior_mean.value(X)], axis=1)
-        return Fantasies(grown, grown.factor.solve(np.asfortranarray(imagined.T)))
+        targets = np.concatenate([np.tile(self.y, (count, 1)), outcomes], axis=1)
+        residuals = targets - self.prior_mean.value(grown.X)
+        return Fantasies(grown, targets.T, grown.factor.solve(np.asfortranarray(residuals.T)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,18 @@ class Fantasies:
 
     Args:
         predictor: posterior after the pending rows; its own targets are not used.
+        y: n x S, targets of each world, the imagined ones last.
         weights: n x S, ``K^-1 (y_s - m)`` of each world.
     """
 
     predictor: GPPredictor
+    y: Array
     weights: Array
+
+    def training_means(self) -> Array:
+        """:meth:`GPPredictor.training_mean` in each world, n x S."""
+        ridge = self.predictor.noise_variance + self.predictor.factor.jitter
+        return np.asarray(self.y - ridge * self.weights)
 
     def means(self, X: Array) -> Array:
         """Posterior means at m rows in each world, m x S."""
@@ -192,7 +199,7 @@ class GaussianProcess:
     max_rows: int = 400
     max_iterations: int = 40
 
-    def fit(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
+    def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
         """Hyperparameters ``theta`` of highest posterior density found.
 
         Args:

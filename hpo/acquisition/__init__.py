@@ -1,0 +1,25 @@
+"""Terms that add up to one log acquisition: improvement, feasibility, locality."""
+
+from hpo.acquisition.base import Sum, Term
+from hpo.acquisition.feasibility import CostBelow, Success
+from hpo.acquisition.improvement import (
+    Improvement,
+    Staircase,
+    Threshold,
+    expected_improvement_log,
+    knowledge_gradient,
+)
+from hpo.acquisition.region import TrustRegion
+
+__all__ = [
+    "CostBelow",
+    "Improvement",
+    "Staircase",
+    "Success",
+    "Sum",
+    "Term",
+    "Threshold",
+    "TrustRegion",
+    "expected_improvement_log",
+    "knowledge_gradient",
+]

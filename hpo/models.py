@@ -1,0 +1,220 @@
+"""The fitted surrogates of one trial log.
+
+Everything here is a cache: a function of the observations in the order they were told, rebuilt from
+nothing when needed and then equal to the last bit. To that end hyperparameters are learned only at the
+counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before), every fit starting from
+the one before it, and rows told in between are appended one at a time. A model that is not asked for
+is not fitted; asked for later, it replays the counts it missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from hpo.encoding import Encoder
+from hpo.observations import Cause, Status, TrialLog
+from surrogates.base import Predictor, Rescaled
+from surrogates.cost import CostModel, CostPredictor
+from surrogates.data import Array, Columns, IntArray, TrainingData
+from surrogates.gp import GaussianProcess, GPPredictor, representative
+from surrogates.numerics import NumericalError
+from surrogates.scaling import ScalingModel, ScalingPredictor
+from surrogates.success import SuccessModel, SuccessPredictor
+from surrogates.transforms import Transform, location_scale
+
+_MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
+_COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
+_COLD_EVERY = 4  # fits, after that
+
+Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
+
+
+def refit_counts() -> Iterator[int]:
+    """1, 2, .., 11, 13, 15, 17, ..: numbers of told rows at which hyperparameters are learned."""
+    count = 1
+    while True:
+        yield count
+        count = -(-11 * count // 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Completed trials as arrays, in tell order.
+
+    Attributes:
+        X: n x d, encoded configs.
+        loss: ``(n,)``, smaller is better.
+        log_cost: ``(n,)``, ln cost; NaN where none was told or it was zero.
+        numbers: trial numbers.
+    """
+
+    X: Array
+    loss: Array
+    log_cost: Array
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+
+class Surrogate(Protocol[Fitted]):
+    """A model whose hyperparameters are one vector ``theta``."""
+
+    def learn(self, data: TrainingData, warm: Array | None, cold: bool) -> Array:
+        """Hyperparameters for ``data``, started from ``warm`` and, if ``cold``, from the prior."""
+        ...
+
+    def predictor(self, data: TrainingData, theta: Array) -> Fitted:
+        """The posterior under ``theta``; may raise NumericalError."""
+        ...
+
+
+class _Chain(Generic[Fitted]):
+    """One surrogate followed along :func:`refit_counts`.
+
+    Args:
+        surrogate: what is fitted.
+        columns: of its rows.
+        targets: ``y -> what the surrogate is fitted to``.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate[Fitted],
+        columns: Columns,
+        targets: Callable[[Array], Array],
+    ) -> None:
+        self._surrogate, self._columns, self._targets = surrogate, columns, targets
+        self._counts = refit_counts()
+        self._next = next(self._counts)
+        self._fits = 0
+        self._theta: Array | None = None
+        self._predictor: Fitted | None = None
+        self._size = 0
+        self.rows: IntArray = np.zeros(0, dtype=np.intp)
+        self.fallbacks = 0
+
+    def at(self, X: Array, y: Array) -> Fitted:
+        """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
+        n, targets = len(y), self._targets(y)
+        refitted, previous = 0, self._theta
+        while self._next <= n:
+            refitted, previous = self._next, self._theta
+            data = TrainingData(X[:refitted], self._targets(y[:refitted]), self._columns)
+            cold = refitted <= _COLD_UNTIL or self._fits % _COLD_EVERY == 0
+            self._theta = self._surrogate.learn(data, self._theta, cold)
+            self._next, self._fits = next(self._counts), self._fits + 1
+        if refitted:
+            self.rows = representative(X[:refitted, self._columns.numeric], y[:refitted], _MAX_ROWS)
+            kept = TrainingData(
+                X[self.rows], self._targets(y[:refitted])[self.rows], self._columns
+            )
+            self._predictor = self._built(kept, previous)
+            self._size = refitted
+        assert self._predictor is not None  # the first count is 1
+        fresh = np.arange(self._size, n)
+        self.rows = np.concatenate([self.rows, fresh])
+        grown = self._predictor.condition(X[fresh], targets[fresh])
+        self._predictor, self._size = grown.with_targets(targets[self.rows]), n
+        return self._predictor
+
+    def _built(self, data: TrainingData, previous: Array | None) -> Fitted:
+        """Build; on a numerical fault go back to the fit before, and count it."""
+        assert self._theta is not None
+        try:
+            return self._surrogate.predictor(data, self._theta)
+        except NumericalError:
+            if previous is None:
+                raise
+            self.fallbacks += 1
+            self._theta = previous
+            return self._surrogate.predictor(data, previous)
+
+
+class Models:
+    """Surrogates of loss, cost and success, each fitted when it is first asked for.
+
+    Args:
+        encoder: of the space; losses are turned by ``encoder.loss_sign`` so that less is better.
+        scaling: the value model where the space has scale axes.
+    """
+
+    def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
+        self.encoder = encoder
+        columns = encoder.columns
+        empty = np.zeros((0, len(columns.kinds)))
+        self.runs = Runs(empty, np.zeros(0), np.zeros(0), ())
+        self._paid: tuple[Array, Array] = (empty, np.zeros(0))
+        self._survived: tuple[Array, Array] = (empty, np.zeros(0))
+        self._absorbed = 0
+        self._values = {
+            transform: _Chain(GaussianProcess(), columns, transform) for transform in Transform
+        }
+        self._cost = _Chain(CostModel(), columns, _unchanged)
+        self._scaling = _Chain(scaling or ScalingModel(), columns, _unchanged)
+
+    @property
+    def fallbacks(self) -> int:
+        """How often a model could not be built and an earlier fit of it was used."""
+        chains = (*self._values.values(), self._cost, self._scaling)
+        return sum(chain.fallbacks for chain in chains)
+
+    def sync(self, log: TrialLog) -> None:
+        """Take in what was told since the last call."""
+        news = [o for o in log.observations[self._absorbed :] if o.cause is not Cause.LOST]
+        self._absorbed = len(log.observations)
+        if not news:
+            return
+        X = self.encoder.encode([o.config for o in news])
+        done = np.array([o.status is Status.COMPLETED for o in news])
+        cost = np.array([np.nan if not o.cost else np.log(o.cost) for o in news])
+        loss = [self.encoder.loss_sign * o.loss for o in news if o.status is Status.COMPLETED and o.loss is not None]
+        self.runs = Runs(
+            np.concatenate([self.runs.X, X[done]]),
+            np.concatenate([self.runs.loss, loss]),
+            np.concatenate([self.runs.log_cost, cost[done]]),
+            (*self.runs.numbers, *(o.number for o in news if o.status is Status.COMPLETED)),
+        )
+        paid = np.isfinite(cost) & done
+        self._paid = _stack(self._paid, X[paid], cost[paid])
+        failed = np.array([o.status is Status.FAILED for o in news])
+        self._survived = _stack(self._survived, X, 1.0 - failed)
+
+    def value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
+        """Plain Gaussian process on transformed losses, and the rows of ``runs`` it was built from."""
+        chain = self._values[transform]
+        return chain.at(self.runs.X, self.runs.loss), chain.rows
+
+    def scaling(self) -> tuple[ScalingPredictor, IntArray]:
+        """Value model with a scaling law, on losses as they are, and its rows of ``runs``."""
+        return self._scaling.at(self.runs.X, self.runs.loss), self._scaling.rows
+
+    def loss(self) -> Predictor:
+        """The model that speaks to people: raw loss, smaller is better."""
+        if len(self.encoder.columns.scale):
+            return self.scaling()[0]
+        predictor, _ = self.value(Transform.RAW)
+        return Rescaled(predictor, *location_scale(self.runs.loss))
+
+    def cost(self) -> CostPredictor | None:
+        """Model of ln cost, or None before any positive cost was told."""
+        return self._cost.at(*self._paid) if len(self._paid[1]) else None
+
+    def success(self) -> SuccessPredictor | None:
+        """Model of survival, or None while nothing has failed."""
+        X, survived = self._survived
+        if np.all(survived == 1.0):
+            return None
+        return SuccessModel().fit(TrainingData(X, survived, self.encoder.columns))
+
+
+def _unchanged(y: Array) -> Array:
+    return y
+
+
+def _stack(have: tuple[Array, Array], X: Array, y: Array) -> tuple[Array, Array]:
+    return np.concatenate([have[0], X]), np.concatenate([have[1], y])

@@ -1,0 +1,275 @@
+"""Ask and tell: the engine without a driver.
+
+An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The random
+numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the same ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.budget import Budget, Ledger
+from hpo.encoding import Direction, Encoder
+from hpo.initial import start_count, starts
+from hpo.models import Models
+from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
+from hpo.result import NINETY, Recommendation, Result, check_target
+from hpo.search import CostLimits, Suggestion, explore, stratified, suggest
+from hpo.space import Parameter, SearchSpace
+from surrogates.data import Array
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+_STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A config to try, before it is a trial of any study."""
+
+    config: dict[str, Any]
+    ask_index: int
+    belief: Belief
+
+
+class Optimizer:
+    """Proposes configs and learns from their results.
+
+    Args:
+        space: parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
+        direction: of the loss.
+        cost: unit of the costs told, such as "seconds" or "flops". Naming one makes the search
+            cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
+        budget: caps what a proposal may cost; nothing here stops asking when it is spent.
+        target: scale values the user will finally train at, the default of :meth:`recommend`.
+        seed: non-negative, of every random choice.
+        driver: index of this driver among those that share a study.
+
+    Raises:
+        SpaceError: for a space or target that cannot be searched.
+        ValueError: for any other bad argument.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
+        *,
+        direction: Direction = "minimize",
+        cost: str | None = None,
+        budget: Budget | None = None,
+        target: Mapping[str, float] | None = None,
+        seed: int = 0,
+        driver: int = 0,
+    ) -> None:
+        if seed < 0 or driver < 0:
+            raise ValueError(f"`seed` and `driver` must be >= 0, got {seed=}, {driver=}")
+        self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.encoder = Encoder(self.space, direction)
+        self.cost_unit = cost
+        self.target = None if target is None else check_target(self.space, target)
+        self.log = TrialLog()
+        self.ledger = Ledger(budget or Budget())
+        self._seed, self._driver = seed, driver
+        self._cost_aware = cost is not None or bool(self.space.scales)
+        self._models = Models(self.encoder)
+        self._degraded = 0
+        rng = np.random.default_rng([seed, driver, _STARTS_KEY])
+        self._starts = starts(self.encoder, start_count(self.encoder), rng)
+
+    def ask(self) -> Trial:
+        """Propose a config and make it a pending trial."""
+        proposal = self.propose()
+        trial = Trial(
+            self.log.next_number, proposal.config, proposal.ask_index, proposal.belief
+        )
+        self.adopt(trial)
+        return trial
+
+    def propose(self) -> Proposal:
+        """The config the log calls for, without recording it.
+
+        Numerical faults do not surface here: a model that cannot be built falls back to its last good
+        fit, and an ask without any model explores; the belief says so and counts it.
+        """
+        index = self.log.next_ask_index
+        rng = np.random.default_rng([self._seed, self._driver, index])
+        self._models.sync(self.log)
+        pending = self.encoder.encode([trial.config for trial in self.log.pending])
+        taken = np.concatenate(
+            [self.encoder.encode([o.config for o in self.log.observations]), pending]
+        )
+        degraded = self._degraded + self._models.fallbacks
+        try:
+            suggestion = self._suggest(index, pending, taken, rng)
+        except ArithmeticError as fault:
+            self._degraded += 1
+            suggestion = explore(self._models, taken, rng=rng)
+            suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
+        config = self.encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._models.fallbacks
+        belief = self._belief(suggestion, fallbacks > degraded, fallbacks)
+        return Proposal(config, index, belief)
+
+    def adopt(self, trial: Trial) -> None:
+        """Record a trial as pending; adopting it again changes nothing."""
+        self.log.add(trial)
+
+    def tell(
+        self,
+        trial: Trial | int | Mapping[str, Any],
+        loss: float | None = None,
+        cost: float | None = None,
+        *,
+        failed: Cause | str | None = None,
+        stopped: bool = False,
+        seconds: float | None = None,
+        reports: Sequence[Report] = (),
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Observation:
+        """Record a result. Telling the same result twice changes nothing.
+
+        Args:
+            trial: an asked trial, its number, or a config that was never asked for.
+            loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
+            cost: consumed, >= 0, also by a failed run; None if unknown.
+            failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
+            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final one.
+            seconds: wall-clock of the run.
+            reports, metrics: kept with the result.
+
+        Raises:
+            TypeError: if a number is not one.
+            ValueError: for a negative or non-finite cost, or neither loss nor failure.
+            SpaceError: for a config that does not belong to the space.
+            KeyError: for a number that was never asked.
+            StudyError: if the trial already has a different result.
+        """
+        loss, cost = number("loss", loss), number("cost", cost)
+        cause = None if failed is None else Cause(failed)
+        if cause is None and loss is not None and not math.isfinite(loss):
+            cause = Cause.DIVERGED
+        if cause is None and loss is None and not stopped:
+            raise ValueError("`tell` needs a loss, or failed=..., or stopped=True; got none of them")
+        if cost is not None and not (math.isfinite(cost) and cost >= 0):
+            raise ValueError(f"`cost` must be finite and >= 0, got {cost}; pass None if it is unknown")
+        told, config, ask_index = self._identify(trial)
+        done = Status.STOPPED if stopped else Status.COMPLETED
+        observation = Observation(
+            number=told,
+            config=config,
+            loss=None if loss is None or not math.isfinite(loss) else loss,
+            cost=cost,
+            status=done if cause is None else Status.FAILED,
+            cause=cause,
+            order=self.log.next_order,
+            ask_index=ask_index,
+            seconds=seconds,
+            reports=tuple(reports),
+            metrics=dict(metrics or {}),
+        )
+        before = self._told_before(observation)
+        if before is not None:
+            return before
+        self.absorb(observation)
+        return observation
+
+    def absorb(self, observation: Observation) -> None:
+        """Record an observation made elsewhere, such as one read back from storage."""
+        self.log.tell(observation)
+        self.ledger.charge(observation)
+
+    def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
+        """The config to train with, at ``target`` if the space has scale axes; see :meth:`Result.recommend`."""
+        return self.result().recommend(target)
+
+    def result(self) -> Result:
+        """What the log says so far."""
+        self._models.sync(self.log)
+        return Result(self.log, self._models, self.target, self.cost_unit)
+
+    def _suggest(
+        self, index: int, pending: Array, taken: Array, rng: np.random.Generator
+    ) -> Suggestion:
+        if index < len(self._starts):
+            return Suggestion(self._starts[index], f"start point {index + 1} of {len(self._starts)}")
+        if not len(self._models.runs):
+            return explore(self._models, taken, rng=rng)
+        cap = self.ledger.cost_cap
+        limits = CostLimits(math.log(cap) if cap else None, stratified(index))
+        return suggest(
+            self._models, pending, taken, limits, cost_aware=self._cost_aware, index=index, rng=rng
+        )
+
+    def _belief(self, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
+        """What the models expect of a row, in the user's direction and units."""
+        row = suggestion.row[None, :]
+        loss = cost = loss_interval = cost_interval = None
+        try:
+            if len(self._models.runs):
+                model = self._models.loss()
+                posterior = model.posterior(row)
+                half = NINETY * math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+                sign, mean = self.encoder.loss_sign, float(posterior.mean[0])
+                loss, loss_interval = sign * mean, (sign * mean - half, sign * mean + half)
+            price = self._models.cost()
+            if price is not None:
+                posterior = price.posterior(row)
+                half = NINETY * math.sqrt(float(posterior.variance[0]) + price.noise_variance)
+                log_cost = float(posterior.mean[0])
+                cost = _exp(log_cost)
+                cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
+        except ArithmeticError:
+            degraded, fallbacks = True, fallbacks + 1
+            self._degraded += 1
+        success = self._models.success()
+        likely = 0.95 if success is None else float(success.probability(row)[0])
+        return Belief(
+            loss, loss_interval, cost, cost_interval, likely, degraded, fallbacks, suggestion.reason
+        )
+
+    def _identify(
+        self, trial: Trial | int | Mapping[str, Any]
+    ) -> tuple[int, dict[str, Any], int | None]:
+        """Number, config and ask index of the trial meant; a config of its own has no ask index."""
+        if isinstance(trial, Mapping):
+            return self.log.next_number, self.space.validate(trial), None
+        known = trial if isinstance(trial, Trial) else self.log.trial(trial)
+        return known.number, known.config, known.ask_index
+
+    def _told_before(self, new: Observation) -> Observation | None:
+        """The observation of a never-asked config that says the same as ``new``, if any."""
+        if new.ask_index is not None:
+            return None
+        for old in self.log.observations:
+            same = (old.config, old.loss, old.cost, old.cause) == (new.config, new.loss, new.cost, new.cause)
+            if old.ask_index is None and same:
+                return old
+        return None
+
+
+def number(name: str, value: object) -> float | None:
+    """``value`` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+
+    Raises:
+        TypeError: for anything else, booleans and strings included.
+    """
+    item = getattr(value, "item", None)
+    if callable(item):
+        try:
+            value = item()
+        except (ValueError, RuntimeError):  # NumPy's and torch's answers to more than one element
+            pass
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+
+
+def _exp(log_value: float) -> float:
+    """Exponential held inside the range of floats."""
+    return math.exp(min(max(log_value, -700.0), 700.0))

@@ -1,0 +1,348 @@
+"""What a study found: the front, the best config, and the answer at a scale nobody ran yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from hpo.acquisition import Success, Sum, Term
+from hpo.encoding import Encoder
+from hpo.errors import SpaceError
+from hpo.maximize import Region, maximise
+from hpo.models import Models
+from hpo.observations import TrialLog
+from hpo.pareto import front
+from hpo.space import Float, Int, SearchSpace
+from surrogates.base import Predictor
+from surrogates.data import Array, IntArray
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from surrogates.scaling import ScalingLaw
+
+NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
+_CAUTION = 0.5  # standard deviations added to the mean when choosing what to recommend
+_DRAWS = 256
+_SPREAD = 512  # rows among which each draw looks for its optimum
+_FAR = 8.0  # times the dearest run's compute beyond which an answer is called bold
+_KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMember:
+    """One completed trial of the front.
+
+    Attributes:
+        loss: as observed. cost: in the study's unit, None if never told.
+        expected_loss: posterior mean at the config, free of the luck of its one run.
+    """
+
+    number: int
+    config: dict[str, Any]
+    loss: float
+    cost: float | None
+    expected_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to train with.
+
+    Attributes:
+        config: every parameter, scale values included.
+        intervals: central 90 % interval of where the optimum lies, per numeric parameter; a wide one
+            says that the parameter hardly matters or that the data cannot tell.
+        loss: predicted, of one run. loss_interval: central 90 %.
+        target: scale values it is meant for, empty without scale axes.
+        extrapolation: compute of the target over that of the dearest run, taken as the product of the
+            scale axes; 1 without them.
+        warnings: plain words on why to doubt it.
+    """
+
+    config: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+    loss: float
+    loss_interval: tuple[float, float]
+    target: dict[str, float]
+    extrapolation: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known after the trials so far; losses in the user's direction.
+
+    Attributes:
+        log: every trial and observation.
+        models: surrogates fitted to it.
+        target: default scale of :meth:`recommend`.
+        cost_unit: of every cost, None if undeclared.
+        study: the Optuna study behind it, None for an optimizer without a driver.
+    """
+
+    log: TrialLog
+    models: Models = field(repr=False)
+    target: dict[str, float] | None = None
+    cost_unit: str | None = None
+    study: optuna.Study | None = field(default=None, repr=False)
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.models.encoder.space
+
+    @property
+    def best(self) -> FrontMember:
+        """The completed trial of best posterior mean.
+
+        Raises:
+            ValueError: before any trial was completed.
+        """
+        members = self._members()
+        sign = self.models.encoder.loss_sign
+        return min(members, key=lambda member: sign * member.expected_loss)
+
+    @property
+    def front(self) -> tuple[FrontMember, ...]:
+        """Trials that no other beats in both expected loss and cost, cheapest first."""
+        members = [member for member in self._members() if member.cost is not None]
+        sign = self.models.encoder.loss_sign
+        losses = np.array([sign * member.expected_loss for member in members])
+        costs = np.array([member.cost for member in members], dtype=np.float64)
+        return tuple(members[i] for i in front(losses, costs)) if members else ()
+
+    @property
+    def scaling_law(self) -> ScalingLaw | None:
+        """The fitted law, or None for a space without scale axes."""
+        if not self.space.scales or not len(self.models.runs):
+            return None
+        return self.models.scaling()[0].law()
+
+    def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
+        """The config expected to do best, with how far to trust it.
+
+        The posterior mean plus half a standard deviation is minimised over the searched box, so that
+        the answer stays where the model knows something. Intervals come from joint posterior draws:
+        where each draw has its own optimum.
+
+        Args:
+            target: one positive value per scale axis; by default the study's target, else the scale
+                of the dearest run.
+
+        Raises:
+            SpaceError: for a target that does not fit the space.
+            ValueError: before any trial was completed.
+        """
+        runs, encoder = self.models.runs, self.models.encoder
+        self._require_runs()
+        at = self._target(target)
+        model, sign = self.models.loss(), encoder.loss_sign
+        scale = encoder.columns.scale
+        fixed = encoder.encode([{**self._example(), **at}])[0, scale]
+        rng = np.random.default_rng([_KEY, len(runs)])
+        score = _Cautious(model, scale, fixed)
+        visited = encoder.snap(_at_scale(runs.X, scale, fixed), keep_scale=True)
+        order = np.argsort(-score.value(visited), kind="stable")[:5]
+        row = _minimise(encoder, self._terms(score), visited[order], rng)
+        row = _at_scale(row[None, :], scale, fixed)
+        posterior = model.posterior(row)
+        half = NINETY * math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+        mean = sign * float(posterior.mean[0])
+        config = encoder.decode(row)[0]
+        return Recommendation(
+            config=config,
+            intervals=_optimum_intervals(encoder, model, row, scale, fixed, rng),
+            loss=mean,
+            loss_interval=(mean - half, mean + half),
+            target=at,
+            extrapolation=self._extrapolation(fixed),
+            warnings=self._warnings(fixed),
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a finished trial: number, params, loss, cost, status, cause, belief at ask time."""
+        import pandas as pd
+
+        rows = []
+        for o in self.log.observations:
+            trial = None if o.ask_index is None else self.log.trial(o.number)
+            belief = None if trial is None else trial.belief
+            rows.append(
+                {
+                    "number": o.number,
+                    **o.config,
+                    "loss": o.loss,
+                    "cost": o.cost,
+                    "seconds": o.seconds,
+                    "status": o.status.value,
+                    "cause": None if o.cause is None else o.cause.value,
+                    "believed_loss": None if belief is None else belief.loss,
+                    "believed_cost": None if belief is None else belief.cost,
+                    "reason": None if belief is None else belief.reason,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def plot_front(self, path: str | Path | None = None) -> Figure:
+        """Losses against costs with the front; see :func:`hpo.plots.plot_front`."""
+        from hpo.plots import plot_front
+
+        return plot_front(self, path)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page; see :func:`hpo.report.write_report`."""
+        from hpo.report import write_report
+
+        return write_report(self, path)
+
+    def _require_runs(self) -> None:
+        if not len(self.models.runs):
+            raise ValueError(
+                "no trial was completed, so nothing can be recommended; "
+                f"{len(self.log.observations)} finished otherwise: look at result.to_pandas()"
+            )
+
+    def _members(self) -> list[FrontMember]:
+        """Every completed trial with its posterior mean."""
+        self._require_runs()
+        runs, sign = self.models.runs, self.models.encoder.loss_sign
+        expected = sign * self.models.loss().posterior(runs.X).mean
+        members = []
+        for number, mean in zip(runs.numbers, expected.tolist(), strict=True):
+            o = self.log.observation(number)
+            assert o is not None and o.loss is not None  # completed
+            members.append(FrontMember(number, o.config, o.loss, o.cost, mean))
+        return members
+
+    def _terms(self, score: Term) -> Term:
+        success = self.models.success()
+        return score if success is None else Sum((score, Success(success)))
+
+    def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
+        if target is not None:
+            return check_target(self.space, target)
+        if self.target is not None or not self.space.scales:
+            return dict(self.target or {})
+        runs, scale = self.models.runs, self.models.encoder.columns.scale
+        widths = self.models.encoder.columns.width[scale]
+        dearest = int(np.argmax(runs.X[:, scale] @ widths))
+        o = self.log.observation(runs.numbers[dearest])
+        assert o is not None
+        return {name: float(o.config[name]) for name in self.space.scales}
+
+    def _example(self) -> dict[str, Any]:
+        """Any completed config; its scale values are then replaced."""
+        o = self.log.observation(self.models.runs.numbers[0])
+        assert o is not None
+        return o.config
+
+    def _extrapolation(self, fixed: Array) -> float:
+        columns = self.models.encoder.columns
+        if not len(fixed):
+            return 1.0
+        reached = self.models.runs.X[:, columns.scale] @ columns.width[columns.scale]
+        distance = fixed @ columns.width[columns.scale] - float(np.max(reached))
+        return math.exp(min(distance, 700.0))
+
+    def _warnings(self, fixed: Array) -> tuple[str, ...]:
+        """What stands against trusting the answer, in plain words."""
+        warnings = []
+        columns, runs = self.models.encoder.columns, self.models.runs
+        fewest = 2 * (len(columns.decision) + len(columns.categorical) + 1)
+        if len(runs) < fewest:
+            warnings.append(f"only {len(runs)} completed trials for {len(columns.decision)} parameters")
+        for column, x in zip(columns.scale, fixed, strict=True):
+            name, seen = columns.names[column], runs.X[:, column]
+            if float(np.ptp(seen)) * columns.width[column] < math.log(1.5):
+                warnings.append(f"every run had nearly the same {name}: its law comes from the prior")
+            elif x < float(np.min(seen)):
+                warnings.append(f"the target's {name} lies below every run")
+        if (bold := self._extrapolation(fixed)) > _FAR * 1.01:
+            warnings.append(f"the target is {bold:.3g} times the compute of the dearest run")
+        if self.models.fallbacks:
+            warnings.append(f"models fell back to an earlier fit {self.models.fallbacks} times")
+        return tuple(warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cautious:
+    """Minus (mean + half a standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`."""
+
+    model: Predictor
+    scale: IntArray
+    fixed: Array
+
+    def value(self, X: Array) -> Array:
+        p = self.model.posterior(_at_scale(X, self.scale, self.fixed))
+        return -(p.mean + _CAUTION * np.sqrt(p.variance))
+
+    def gradient(self, X: Array) -> tuple[Array, Array]:
+        p = self.model.posterior_gradient(_at_scale(X, self.scale, self.fixed))
+        sd = np.sqrt(p.variance)
+        slope = -(p.d_mean + _CAUTION * p.d_variance / (2.0 * sd)[:, None])
+        slope[:, self.scale] = 0.0
+        return -(p.mean + _CAUTION * sd), slope
+
+
+def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, float]:
+    """``target`` as floats, one for each scale axis.
+
+    Raises:
+        SpaceError: for a missing or unknown axis or a value that is not positive and finite.
+    """
+    if not space.scales:
+        raise SpaceError(
+            f"`target` needs a space with Scale axes, got {dict(target)}; declare one, such as"
+            " Scale(1e5, 1e7, axis=Axis.PARAMS), or leave the target out"
+        )
+    if set(target) != set(space.scales):
+        raise SpaceError(
+            f"`target` must name every scale axis and nothing else: {list(space.scales)},"
+            f" got {list(target)}"
+        )
+    for name, value in target.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise SpaceError(f"`target[{name!r}]` must be positive and finite, got {value!r}")
+    return {name: float(target[name]) for name in space.scales}
+
+
+def _at_scale(X: Array, scale: IntArray, fixed: Array) -> Array:
+    moved = X.copy()
+    moved[:, scale] = fixed
+    return moved
+
+
+def _minimise(encoder: Encoder, score: Term, centres: Array, rng: np.random.Generator) -> Array:
+    """The best row of ``score``, ``(d,)``."""
+    lower, upper = encoder.box(centres)
+    radii = np.full(len(lower), 0.25)
+    region = Region(lower, upper, centres, radii, encoder.snap(centres), global_share=0.5)
+    return maximise(score, encoder, region, centres[:0], candidates=1024, rng=rng).row
+
+
+def _optimum_intervals(
+    encoder: Encoder, model: Predictor, row: Array, scale: IntArray, fixed: Array, rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
+    """Central 90 % interval of the optimum over joint draws, per numeric decision parameter."""
+    lower, upper = encoder.box(row)
+    U = qmc.Sobol(len(lower), scramble=True, rng=rng).random(_SPREAD)
+    far = encoder.from_unit(U, (lower, upper))
+    near = row + 0.1 * rng.standard_normal((_SPREAD // 2, len(row))) * encoder.free
+    X = _at_scale(np.concatenate([row, far, encoder.snap(near)]), scale, fixed)
+    draws = model.joint_posterior(X).sample(_DRAWS, rng)
+    optima = encoder.decode(X[np.argmin(draws, axis=1)])
+    intervals = {}
+    for name in encoder.space.decisions:
+        values = [config[name] for config in optima if name in config]
+        if isinstance(encoder.space[name], Float | Int) and values:
+            low, high = np.quantile(values, [0.05, 0.95])
+            intervals[name] = (float(low), float(high))
+    return intervals

@@ -1,0 +1,295 @@
+"""One suggestion: from fitted models to the next row to try.
+
+The search is cost-aware where cost means something to the user, and walks the front of loss against
+cost: each ask draws a cost level from a stratified sequence, asks for an improvement over the front
+at that level, and stays near front members unless the model sees a reason to leave. Without a cost
+model it is plain Bayesian optimisation with the same parts. CARBS (arXiv 2306.08055) is the ancestor;
+front values are posterior means, radii are learned, and nothing falls back to chance in silence.
+
+Notation: ``X`` encoded rows, losses already turned so that less is better, costs in ln.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from hpo.acquisition import (
+    CostBelow,
+    Improvement,
+    Staircase,
+    Success,
+    Sum,
+    Term,
+    TrustRegion,
+    knowledge_gradient,
+)
+from hpo.encoding import Box, Encoder
+from hpo.maximize import Choice, Region, maximise
+from hpo.models import Models
+from hpo.pareto import front
+from surrogates.cost import CostPredictor
+from surrogates.data import Array, IntArray
+from surrogates.gp import GPPredictor
+from surrogates.kernels import MaternHamming
+from surrogates.scaling import ScalingPredictor
+from surrogates.transforms import CYCLE
+
+_WORLDS = 16  # fantasies for pending trials
+_CANDIDATES = 1024
+_WORK = 5e8  # candidates x rows^2 beyond which fewer candidates are scored
+_GLOBAL_SHARE = 0.5  # of candidates, in plain search
+_GLOBAL_SHARE_FRONT = 0.1  # in cost-aware search, which is local around a whole front
+_CENTRES = 5  # best visited rows to search around, in plain search
+_LENGTH_SHARE = 0.5  # a cloud's radius, in length-scales
+_WIDEST, _NARROWEST = 0.5, 0.002  # radii, in box widths
+_CHEAP_SHARE = 0.2  # of the visited costs: the cheap end competes as one point, as in CARBS
+_SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
+_MIN_REPLICATED_NOISE = 1e-5  # of unit variance; below it a repeat only repeats rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A row to try and why."""
+
+    row: Array
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CostLimits:
+    """What the next trial may cost; None without limit. ``level`` in (0, 1) places its cost level."""
+
+    log_cap: float | None
+    level: float
+
+
+def stratified(index: int) -> float:
+    """Van der Corput's sequence in base 2: every prefix of it covers (0, 1) evenly."""
+    value, denominator = 0.0, 1.0
+    index += 1
+    while index:
+        index, digit = divmod(index, 2)
+        denominator *= 2.0
+        value += digit / denominator
+    return value
+
+
+def region_scale(losses: Array, columns: int) -> float:
+    """Factor of the trust region after the losses told so far, in order.
+
+    Doubled after three improvements in a row and halved after ``max(4, columns)`` tells without one
+    (TuRBO, Eriksson et al. 2019, section 3.1), but bounded instead of restarted: global candidates
+    stay in the pool anyway. An improvement counts when it exceeds a thousandth of the spread.
+    """
+    factor, won, lost = 1.0, 0, 0
+    if len(losses) < 2:
+        return factor
+    best = np.minimum.accumulate(losses)
+    needed = 1e-3 * (float(np.median(losses)) - best[:-1])
+    improved = losses[1:] < best[:-1] - needed
+    for success in improved:
+        won, lost = (won + 1, 0) if success else (0, lost + 1)
+        if won == 3:
+            factor, won = min(2.0 * factor, 2.0), 0
+        elif lost == max(4, columns):
+            factor, lost = max(0.5 * factor, 2.0**-6), 0
+    return factor
+
+
+def suggest(
+    models: Models,
+    pending: Array,
+    taken: Array,
+    limits: CostLimits,
+    *,
+    cost_aware: bool,
+    index: int,
+    rng: np.random.Generator,
+) -> Suggestion:
+    """The next row, from at least one completed run.
+
+    Args:
+        models: fitted to the log, with ``models.runs`` not empty.
+        pending: p x d, rows asked and not told.
+        taken: t x d, every row asked so far.
+        limits: on the cost of this trial.
+        cost_aware: whether to walk the front of loss against cost.
+        index: of this ask; it picks the output transform.
+        rng: the only source of chance.
+
+    Raises:
+        ArithmeticError: when no model can be built; the caller says so in the belief.
+    """
+    encoder, runs = models.encoder, models.runs
+    predictor, rows, name = _value_model(models, index)
+    cost = models.cost()
+    X, log_costs = runs.X[rows], _known_costs(runs.log_cost[rows], runs.X[rows], cost)
+    means, belief, worlds = predictor.training_mean()[:, None], predictor, None
+    if len(pending):
+        worlds = predictor.fantasize(pending, _WORLDS, rng)
+        belief, means = worlds.predictor, worlds.training_means()
+        pending_costs = np.zeros(len(pending)) if cost is None else cost.posterior(pending).mean
+        log_costs = np.concatenate([log_costs, pending_costs])
+    terms: list[Term] = []
+    success = models.success()
+    if success is not None:
+        terms.append(Success(success))
+    if cost is not None and limits.log_cap is not None:
+        terms.append(CostBelow(cost, limits.log_cap))
+    if cost_aware and cost is not None:
+        box = encoder.box(X)
+        level, top = _cost_level(encoder, box, cost, log_costs, limits, rng)
+        threshold = Staircase.build(log_costs, means, level, _Mean(cost))
+        terms.append(CostBelow(cost, level + max(_SLACK, 0.1 * (top - level))))
+        members = front(predictor.training_mean(), log_costs[: len(X)])
+        reason = f"improves the front near {np.exp(level):.3g} cost"
+    else:
+        threshold = Staircase.build(np.zeros(len(log_costs)), means, 0.0, None)
+        members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
+        box = encoder.box(X[members])
+        reason = "improves the best loss"
+    radii = _radii(predictor, encoder, region_scale(runs.loss, int(encoder.free.sum())))
+    restrained = encoder.columns.decision if cost_aware else encoder.unbounded
+    region = TrustRegion(X[members], np.maximum(4.0 * radii, 0.25), restrained)
+    acquisition = Sum((Improvement(belief, threshold, worlds), *terms, region))
+    where = Region(
+        *box,
+        centres=X[members],
+        radii=radii,
+        extra=_scale_moves(encoder, predictor, X[members], rng) if cost_aware else X[:0],
+        global_share=_GLOBAL_SHARE_FRONT if cost_aware else _GLOBAL_SHARE,
+    )
+    count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
+    choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
+    again = _replicate(predictor, belief, X, members, choice) if not len(pending) else None
+    if again is not None:
+        return Suggestion(X[again], f"repeats a front member: the {name} model finds noise the larger doubt")
+    if choice.repeated:
+        reason = "every other config of the space was tried"
+    return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
+
+
+def explore(
+    models: Models, taken: Array, *, rng: np.random.Generator, candidates: int = 256
+) -> Suggestion:
+    """Before any completed run: far from what was tried, where failure is least likely."""
+    encoder = models.encoder
+    sample = qmc.Sobol(taken.shape[1], scramble=True, rng=rng).random(candidates)
+    X = encoder.from_unit(sample, (encoder.lower, encoder.upper))
+    score = np.zeros(len(X))
+    success = models.success()
+    if success is not None:
+        score += success.log_probability(X)
+    if len(taken):
+        steps = X[:, None, :] - taken[None, :, :]
+        score += np.log(np.min(np.mean(steps**2, axis=2), axis=1) + 1e-12) / 2.0
+    return Suggestion(X[int(np.argmax(score))], "explores: nothing has been completed yet")
+
+
+def _value_model(models: Models, index: int) -> tuple[GPPredictor, IntArray, str]:
+    """The model of the loss that this ask uses, its rows, and its name."""
+    if len(models.encoder.columns.scale):
+        predictor, rows = models.scaling()
+        return predictor, rows, "scaling"
+    transform = CYCLE[index % len(CYCLE)]
+    return *models.value(transform), transform.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Mean:
+    """The mean of a cost model, as fronts need it."""
+
+    cost: CostPredictor
+
+    def mean(self, X: Array) -> Array:
+        return self.cost.posterior(X).mean
+
+
+def _known_costs(log_costs: Array, X: Array, cost: CostPredictor | None) -> Array:
+    """Observed ln costs, predicted where none was told; zeros without a cost model."""
+    if cost is None:
+        return np.zeros(len(X))
+    missing = np.isnan(log_costs)
+    known = log_costs.copy()
+    if np.any(missing):
+        known[missing] = cost.posterior(X[missing]).mean
+    return known
+
+
+def _cost_level(
+    encoder: Encoder,
+    box: Box,
+    cost: CostPredictor,
+    log_costs: Array,
+    limits: CostLimits,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """The cost level of this ask, and the highest one possible, both in ln.
+
+    Levels run from the cheap bucket of the visited runs to the dearest run the box and the cap allow.
+    """
+    sample = qmc.Sobol(len(encoder.lower), scramble=True, rng=rng).random(128)
+    reachable = cost.posterior(encoder.from_unit(sample, box)).mean
+    low = float(np.quantile(log_costs, _CHEAP_SHARE))
+    high = max(float(np.max(reachable)), float(np.max(log_costs)))
+    if limits.log_cap is not None:
+        high = min(high, limits.log_cap)
+    low = min(low, high)
+    return low + limits.level * (high - low), high
+
+
+def _radii(predictor: GPPredictor, encoder: Encoder, factor: float) -> Array:
+    """``(d,)``: half a learned length (of the box, where the model has none in these columns), times
+    the region's factor, within sensible limits."""
+    numeric = encoder.columns.numeric
+    lengths = np.ones(len(numeric))
+    if isinstance(predictor.kernel, MaternHamming):
+        lengths = predictor.kernel.lengths
+    radii = np.full(len(encoder.lower), _WIDEST)
+    radii[numeric] = np.clip(_LENGTH_SHARE * lengths * factor, _NARROWEST, _WIDEST)
+    return radii
+
+
+def _scale_moves(
+    encoder: Encoder, predictor: GPPredictor, members: Array, rng: np.random.Generator, each: int = 8
+) -> Array:
+    """Front members carried to other scales along the drift of the optimum, ``(k * each) x d``."""
+    scale = encoder.columns.scale
+    if not len(scale):
+        return members[:0]
+    X = np.repeat(members, each, axis=0)
+    moved = X.copy()
+    moved[:, scale] = rng.random((len(X), len(scale)))
+    if isinstance(predictor, ScalingPredictor):
+        moved = predictor.carried(X, moved)
+    return encoder.snap(moved)
+
+
+def _replicate(
+    predictor: GPPredictor, belief: GPPredictor, X: Array, members: IntArray, choice: Choice
+) -> int | None:
+    """Row of ``X`` to measure again if that teaches more than the new point, else None.
+
+    The gain of both is the expected fall of the smallest posterior mean (knowledge gradient), so the
+    two are in the same unit; a noise that can hardly move anything is not worth a run.
+    """
+    prior = float(predictor.kernel.diagonal(X[:1])[0])
+    if predictor.noise_variance < _MIN_REPLICATED_NOISE * prior or len(X) < 2:
+        return None
+    means = predictor.training_mean()
+    gains = []
+    for member in members:
+        rival = float(np.min(np.delete(means, member)))
+        variance = float(belief.posterior(X[member : member + 1]).variance[0])
+        gains.append(
+            knowledge_gradient(float(means[member]), variance, predictor.noise_variance, rival)
+        )
+    best = int(np.argmax(gains))
+    fresh = belief.posterior(choice.row[None, :])
+    new = knowledge_gradient(
+        float(fresh.mean[0]), float(fresh.variance[0]), predictor.noise_variance, float(np.min(means))
+    )
+    return int(members[best]) if gains[best] > new else None
