@@ -2,26 +2,27 @@
 
 Notation, for one row x of ``X`` (:class:`ParametricLoss` evaluates n rows at once):
 
-``s_a``      position on scale axis a: natural (ln N, ln D, ..) for SCALE columns, 4 x for the FIDELITY
-             column; ``D_a = s_a - sbar_a`` about the reference scale ``sbar``
+``s_a``      natural coordinate of scale axis a (ln N, ln D, ..; also ln epochs, the fidelity);
+             ``D_a = s_a - sbar_a`` about the reference scale ``sbar``
 ``z_j``      decision column j in box widths (x itself)
-``R_a``      loss that axis a could still remove at the reference scale; ``R_a = A_a exp(-alpha_a sbar_a)``
-``t = M (z - z*)``, ``z*_j = a_j + sum_a b_ja D_a``: distance from the drifting optimum, M unit upper
-             triangular (couplings such as lr with batch size)
+``R_a``      loss that axis a could still remove at the reference scale, ``A_a exp(-alpha_a sbar_a)``
+``z*_j``     ``a_j + sum_a b_ja D_a``, the drifting optimum
+``t``        ``M (z - z*)`` with M unit upper triangular (couplings, such as lr with batch size)
 
-The loss is (Hoffmann et al. 2022, eq. 2, with a bowl added)::
+The loss is Chinchilla's (Hoffmann et al. 2022, eq. 2) with a bowl added::
 
-    y   = c + sum_a R_a (e_a - 1) + rho^kappa sum_j h_j phi(t_j, lam_j) + offsets,   e_a = exp(-alpha_a D_a)
-    rho = sum_a R_a e_a / sum_a R_a                       reducible loss relative to the reference scale
-    phi(t, lam) = (exp(lam t) - 1 - lam t) / lam^2        linex; t^2 / 2 as lam -> 0
+    y   = c + sum_a R_a (e_a - 1) + rho^kappa sum_j h_j phi(t_j, lam_j) + offsets
+    e_a = exp(-alpha_a D_a)
+    rho = sum_a R_a e_a / sum_a R_a              reducible loss relative to the reference scale
+    phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
 
-so ``E = c - sum_a R_a`` is the irreducible loss, ``h_j`` the curvature at the optimum, ``lam_j`` the
-asymmetry (positive: a cliff above, as for learning rates). ``t^T diag(h) t`` with unit triangular M is an
-LDL^T form: whatever the couplings, the bowl has its only minimum at ``z*``.
+so ``E = c - sum_a R_a`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j`` the
+asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic limit
+``t^T diag(h) t`` is an LDL^T form: whatever the couplings, ``z*`` is the only minimum.
 
-Parameters are one vector, all real, ``theta = mu + L u`` with prior ``u ~ N(0, I)``::
+The parameters are one real vector::
 
-    theta = (c, ln R_a.., ln alpha_a.., logit kappa, offsets.., ln h_j.., lam_j.., a_j.., b_ja.., m_jk..)
+    theta = (c, ln R.., ln alpha.., logit kappa, offsets.., ln h.., lam.., a.., b.., m..)
 """
 
 from __future__ import annotations
@@ -32,9 +33,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import expit
 
-from surrogates.data import Array, Columns, IntArray, Kind
+from surrogates.data import Array, Columns, IntArray
 
-_FIDELITY_UNITS = 4.0  # length of the fidelity axis in e-folds: a run of 2 % to one of 100 %
 _MAX_EXPONENT = 25.0  # beyond it the law is not meant to be read; keeps exp finite
 _SERIES = 0.05  # |lam t| below which phi and its derivatives are summed as series
 
@@ -46,8 +46,8 @@ class Layout:
     Attributes:
         decisions: columns of z.
         axes: columns of s, SCALE first, then FIDELITY.
-        unit, origin: ``s_a = origin_a + unit_a * X[:, axes_a]``.
-        codes: (column, code) of each offset; centred by the prior, no base code.
+        origin, unit: ``s_a = origin_a + unit_a X[:, axes_a]``.
+        codes: (column, code) of each offset; the prior keeps them centred.
         pairs: (j, k), j < k, positions in ``decisions`` of each coupling ``m_jk``.
     """
 
@@ -60,22 +60,21 @@ class Layout:
 
     @classmethod
     def of(cls, columns: Columns, max_pairs: int) -> Layout:
-        """Couplings of all pairs of decisions while they number at most ``max_pairs``, else none."""
+        """Couplings for all pairs of decisions if they number at most ``max_pairs``, else none."""
         axes = np.concatenate([columns.scale, columns.fidelity])
-        is_scale = np.array([columns.kinds[a] is Kind.SCALE for a in axes], dtype=bool)
         pairs = tuple(combinations(range(len(columns.decision)), 2))
         return cls(
             columns.decision,
             axes,
-            np.where(is_scale, columns.origin[axes], 0.0),
-            np.where(is_scale, columns.width[axes], _FIDELITY_UNITS),
+            columns.origin[axes],
+            columns.width[axes],
             tuple((int(q), v) for q in columns.categorical for v in range(columns.categories[q])),
             pairs if len(pairs) <= max_pairs else (),
         )
 
     @property
     def size(self) -> int:
-        return self.couplings.stop
+        return int(self.couplings.stop)
 
     @property
     def log_reducible(self) -> slice:
@@ -150,6 +149,21 @@ class ParametricLoss:
         """``b``, decisions x axes."""
         shape = (len(self.layout.decisions), len(self.layout.axes))
         return self.theta[self.layout.drift].reshape(shape)
+
+    def rebased(self, reference: Array) -> ParametricLoss:
+        """The same function written about another reference scale."""
+        layout, theta = self.layout, self.theta.copy()
+        step = reference - self.reference
+        exponent = np.exp(theta[layout.log_exponent])
+        before = np.exp(theta[layout.log_reducible])
+        theta[layout.log_reducible] -= np.clip(exponent * step, -_MAX_EXPONENT, _MAX_EXPONENT)
+        after = np.exp(theta[layout.log_reducible])
+        theta[0] += after.sum() - before.sum()
+        if len(step):
+            kappa = expit(theta[layout.shrinkage])
+            theta[layout.log_curvature] += kappa * np.log(after.sum() / before.sum())
+        theta[layout.optimum] += self.drift @ step
+        return ParametricLoss(layout, reference, theta)
 
     def optimum_at(self, scales: Array) -> Array:
         """``z*`` at the rows of ``scales`` m x axes; m x decisions."""
@@ -268,9 +282,11 @@ class _Bowl:
 def linex(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
     """``phi(t, lam)`` and its derivatives in t and lam, for ``t`` n x j and ``asymmetry`` ``(j,)``.
 
-    With ``w = lam t``: ``phi = t^2 A(w)``, ``dphi/dt = t B(w)``, ``dphi/dlam = t^3 C(w)``,
-    A = (e^w - 1 - w) / w^2, B = (e^w - 1) / w, C = (w (e^w + 1) - 2 (e^w - 1)) / w^3, which lose all
-    digits near w = 0 and are summed as series there.
+    With ``w = lam t``: ``phi = t^2 A(w)``, ``dphi/dt = t B(w)``, ``dphi/dlam = t^3 C(w)``::
+
+        A = (e^w - 1 - w) / w^2,   B = (e^w - 1) / w,   C = (w (e^w + 1) - 2 (e^w - 1)) / w^3
+
+    which lose all digits near w = 0 and are summed as series there.
     """
     w = np.clip(asymmetry * t, -_MAX_EXPONENT, _MAX_EXPONENT)
     small = np.abs(w) < _SERIES

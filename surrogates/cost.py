@@ -1,6 +1,6 @@
 """What will a run cost? A log-linear law in the scales with a Gaussian process on top.
 
-Notation, for one row x with natural scale coordinates ``s_a`` (ln N, ln D, ..)::
+Notation, for one row x with natural scale coordinates ``s_a`` (ln N, ln D, ln epochs, ..)::
 
     ln c = c0 + sum_a gamma_a (s_a - sbar_a) + sum_j w_j (x_j - 1/2) + offsets + f(x) + e
 
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from surrogates.data import Array, Columns, TrainingData
-from surrogates.gp import GPPredictor, Normal
+from surrogates.data import Array, Columns, IntArray, TrainingData
+from surrogates.gp import GPPredictor, Normal, representative
 from surrogates.kriging import BasisKernel, Part, fit_residual, indicators, split
 
 _LOG_ROOT_TAU = 0.5 * np.log(2.0 * np.pi)
@@ -29,62 +29,61 @@ class CostModel:
     """Prior beliefs about ln cost; :meth:`fit` turns them into a :class:`CostPredictor`.
 
     Args:
-        exponent: prior of every gamma (a SCALE column's slope in natural units).
+        exponent: prior of every gamma (slope in ln scale or ln fidelity).
         level_sd: spread of c0 about the median cost, in e-folds.
         slope_sd: of w, e-folds across the box of a decision column.
-        fidelity_sd: the same for the fidelity column, whose cost spans its whole range.
         code_sd: of each code's offset, e-folds.
         variance, noise: priors of the logarithms of the residual and run-to-run variances.
+        max_rows: beyond it, hyperparameters are learned from this many rows.
     """
 
     exponent: Normal = Normal(1.0, 0.3)
     level_sd: float = 5.0
     slope_sd: float = 1.0
-    fidelity_sd: float = 3.0
     code_sd: float = 0.7
     variance: Normal = Normal(2.0 * float(np.log(0.2)), 1.5)
     noise: Normal = Normal(2.0 * float(np.log(0.05)), 2.0)
+    max_rows: int = 300
 
-    def fit(self, data: TrainingData, warm: Array | None = None) -> CostPredictor:
-        """Learn from ``data.y`` = ln cost; n may be 0. ``warm``: ``theta`` of an earlier fit."""
-        mean, basis, part = self._mean(data), self._basis(data), self._part(data)
-        phi = basis.value(data.X)
-        residual = data.y - mean.value(data.X)
-        theta = fit_residual(residual, phi @ phi.T, (part,), self.noise, warm=warm)
-        return self.predictor(data, theta)
+    def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
+        """Hyperparameters ``theta`` of highest posterior density for ``data.y`` = ln cost.
+
+        Args:
+            data: n rows; n may be 0.
+            warm: an earlier ``theta`` to start from.
+            cold: whether to start from the prior mean instead; it always is without ``warm``.
+        """
+        if len(data) > self.max_rows:
+            rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
+            data = TrainingData(data.X[rows], data.y[rows], data.columns)
+        phi = self._basis(data).value(data.X)
+        residual = data.y - self._mean(data).value(data.X)
+        start = None if cold else warm
+        return fit_residual(residual, phi @ phi.T, (self._part(data),), self.noise, warm=start)
+
+    def fit(self, data: TrainingData) -> CostPredictor:
+        """:meth:`learn`, then :meth:`predictor`."""
+        return self.predictor(data, self.learn(data))
 
     def predictor(self, data: TrainingData, theta: Array) -> CostPredictor:
-        """The posterior under fixed hyperparameters, as :attr:`CostPredictor.theta` stores them."""
-        mean, basis, part = self._mean(data), self._basis(data), self._part(data)
-        kernels, noise_variance = split((part,), theta)
-        predictor = GPPredictor.build(
-            BasisKernel(kernels, basis), data.X, data.y, noise_variance, mean
-        )
-        return CostPredictor(
-            predictor.kernel,
-            predictor.prior_mean,
-            predictor.X,
-            predictor.y,
-            predictor.noise_variance,
-            predictor.factor,
-            predictor.weights,
-            theta,
-        )
+        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
+        kernels, noise_variance = split((self._part(data),), theta)
+        kernel = BasisKernel(kernels, self._basis(data))
+        return CostPredictor.build(kernel, data.X, data.y, noise_variance, self._mean(data))
 
     def _mean(self, data: TrainingData) -> LinearMean:
-        columns = data.columns
+        columns, axes = data.columns, _axes(data.columns)
         slope = np.zeros(len(columns.kinds))
-        slope[columns.scale] = self.exponent.mean * columns.width[columns.scale]
+        slope[axes] = self.exponent.mean * columns.width[axes]
         reference = _reference(data)
         level = float(np.median(data.y - (data.X - reference) @ slope)) if len(data) else 0.0
         return LinearMean(level, slope, reference)
 
     def _basis(self, data: TrainingData) -> LinearBasis:
-        columns = data.columns
+        columns, axes = data.columns, _axes(data.columns)
         sd = np.zeros(len(columns.kinds))
-        sd[columns.scale] = self.exponent.sd * columns.width[columns.scale]
+        sd[axes] = self.exponent.sd * columns.width[axes]
         sd[columns.decision] = self.slope_sd
-        sd[columns.fidelity] = self.fidelity_sd
         return LinearBasis(columns, _reference(data), sd[columns.numeric], self.level_sd, self.code_sd)
 
     def _part(self, data: TrainingData) -> Part:
@@ -142,13 +141,7 @@ class LinearBasis:
 
 @dataclass(frozen=True, slots=True)
 class CostPredictor(GPPredictor):
-    """Belief about ln cost. Noise-free like every predictor; the two methods below add the noise.
-
-    Attributes:
-        theta: hyperparameters, for a warm start or :meth:`CostModel.predictor`.
-    """
-
-    theta: Array
+    """Belief about ln cost. Noise-free like every predictor; the two methods below add the noise."""
 
     def probability_below(self, X: Array, log_cap: float) -> Array:
         """P(cost of a run at each row <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
@@ -174,7 +167,12 @@ class CostPredictor(GPPredictor):
 def _reference(data: TrainingData) -> Array:
     """Where the linear law is anchored: the mean scale, the middle of the box elsewhere; ``(d,)``."""
     reference = np.full(data.X.shape[1], 0.5)
-    axes = np.concatenate([data.columns.scale, data.columns.fidelity])
     if len(data):
+        axes = _axes(data.columns)
         reference[axes] = data.X[:, axes].mean(axis=0)
     return reference
+
+
+def _axes(columns: Columns) -> IntArray:
+    """Columns whose natural coordinate is the logarithm of an amount of work."""
+    return np.concatenate([columns.scale, columns.fidelity])
