@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,11 +78,18 @@ class Recipe:
 
 
 def train_language_model(config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
+    """One trial: `train_transformer` with the seed and the reports of `ctx`."""
+    return train_transformer(config, seed=ctx.seed, report=ctx.report)
+
+
+def train_transformer(
+    config: Mapping[str, Any], *, seed: int, report: Callable[..., None] | None = None
+) -> dict[str, float]:
     """Trains one transformer from scratch and returns its validation loss and what it cost.
 
     `config`: `params` (non-embedding parameters), `tokens` (bytes to train on, each seen about once
-    while the corpus lasts) and any fields of `Recipe`. `ctx`: takes the loss after each quarter of
-    the run, and its seed draws weights, batches and dropout.
+    while the corpus lasts) and any fields of `Recipe`. `seed` draws weights, batches and dropout.
+    `report(step=, loss=, cost=)` is called after each quarter of the run.
 
     Returns `loss` in nats per byte, `cost` in FLOPs, `params` as built and `seconds`. A loss that
     is NaN or infinite ends the run and is returned as NaN, with the cost so far. Raises
@@ -90,9 +97,8 @@ def train_language_model(config: Mapping[str, Any], ctx: Context) -> dict[str, f
     """
     params, tokens, recipe = _split(config)
     device = best_device()
-    with _seeded(ctx.seed, device):
-        run = _Run(params, recipe, seed=ctx.seed, device=device)
-        return _train(run, tokens, ctx)
+    with _seeded(seed, device):
+        return _train(_Run(params, recipe, seed=seed, device=device), tokens, report)
 
 
 def measured_flops_per_second(
@@ -165,7 +171,7 @@ class _Run:
         return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, 1:].flatten())
 
 
-def _train(run: _Run, tokens: float, ctx: Context) -> dict[str, float]:
+def _train(run: _Run, tokens: float, report: Callable[..., None] | None) -> dict[str, float]:
     start = time.perf_counter()
     recipe = run.recipe
     total = max(1, round(tokens / recipe.context))  # sequences; the last step takes the remainder
@@ -187,7 +193,8 @@ def _train(run: _Run, tokens: float, ctx: Context) -> dict[str, float]:
             if not math.isfinite(loss):
                 loss = math.nan
                 break
-            ctx.report(step=step, loss=loss, cost=run.flops(done))
+            if report is not None:
+                report(step=step, loss=loss, cost=run.flops(done))
     return {
         "loss": loss,
         "cost": run.flops(done),

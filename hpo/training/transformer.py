@@ -185,8 +185,7 @@ def _rotation(context: int, head_width: int) -> Tensor:
 
 def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turns coordinate i together with coordinate i + d/2h of `x`, `B x h x T x d/h`."""
-    cosine, sine = rotation
-    return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
+    return x * rotation[0] + x.roll(x.shape[-1] // 2, dims=-1) * rotation[1]
 
 
 def _dropout(x: Tensor, rate: float, training: bool) -> Tensor:
