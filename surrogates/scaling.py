@@ -1,0 +1,523 @@
+"""The value model: a scaling law over a drifting bowl, and a Gaussian process on what it misses.
+
+::
+
+    y = m(x; theta) + g(z~, s) + q(s) + e         theta = mu + L u,  u ~ N(0, I)
+
+``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in *drift-aligned*
+coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative to its optimum holds
+at the same relative place of the target; ``q`` a Matern process in the scales alone, which lets the
+law be wrong; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best loss at that scale, because
+the bowl is trusted only near its bottom.
+
+**Uncertainty of theta.** m is linearised at the MAP estimate u^ with features ``Phi = (dm/dtheta) L``::
+
+    y = m(x; u^) - Phi(x) u^ + Phi(x) u + g + q + e,    u ~ N(0, I)  (the prior!)
+
+and u is integrated out: kernel ``k_g + k_q + Phi Phi^T``, prior mean ``m(x; u^) - Phi u^``
+(:mod:`surrogates.kriging`). Conditioning on the data then does to u exactly what a Laplace
+approximation does. Putting the Laplace *posterior* covariance into the kernel and conditioning on the
+same rows would use every run twice and give intervals that are too short.
+
+Gradients in x are analytic but for ``dPhi/dx``, a batched central difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from scipy import linalg
+
+from surrogates.chinchilla import Layout, ParametricLoss
+from surrogates.data import Array, Columns, TrainingData
+from surrogates.gp import Fantasies, GPPredictor, Normal, representative
+from surrogates.kernels import MaternHamming
+from surrogates.kriging import BasisKernel, Part, fit_residual, split
+from surrogates.law_fit import (
+    DriftPrior,
+    LawPrior,
+    Units,
+    Whitening,
+    descend,
+    ridge_start,
+    whitening,
+)
+from surrogates.numerics import cholesky
+
+_STEP = 1e-5  # of the central difference, in box widths
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingModel:
+    """Prior beliefs about the loss; :meth:`learn` and :meth:`predictor` as every surrogate.
+
+    Args:
+        drift: transfer rules as priors on the drift of the optimum, else weak and zero-mean.
+        prior: widths of all other beliefs.
+        residual_share, scale_share, noise_share: prior medians of the standard deviations of g, q and
+            e, as shares of the spread of the losses.
+        inadequacy: c, extra standard deviation of a run per unit of loss above the optimum.
+        max_couplings: pairs of decisions are coupled while there are at most this many pairs.
+        max_rows: beyond it, parameters are learned from this many rows.
+    """
+
+    drift: DriftPrior | None = None
+    prior: LawPrior = field(default_factory=LawPrior)
+    residual_share: float = 0.08
+    scale_share: float = 0.03
+    noise_share: float = 0.03
+    inadequacy: float = 0.15
+    max_couplings: int = 28
+    max_rows: int = 300
+
+    def fit(self, data: TrainingData) -> ScalingPredictor:
+        """:meth:`learn`, then :meth:`predictor`."""
+        return self.predictor(data, self.learn(data))
+
+    def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
+        """MAP of the law and of the residual's hyperparameters, as one vector.
+
+        Args:
+            data: n rows and losses as they are (no transform); n may be 0.
+            warm: what an earlier call returned, as a further starting point.
+            cold: whether to start from a ridge fit and the prior as well.
+
+        Returns:
+            ``(level, spread, reference.., theta of the law.., ln s, ln l.., ln v)``.
+        """
+        if len(data) > self.max_rows:
+            rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
+            data = TrainingData(data.X[rows], data.y[rows], data.columns)
+        layout = Layout.of(data.columns, self.max_couplings)
+        units = Units.of(data.y)
+        X, y = data.X, np.minimum(data.y, units.ceiling)
+        reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
+        prior = whitening(layout, data.columns, reference, units, self.prior, self.drift)
+        blank = ParametricLoss(layout, reference, prior.mean)
+        old = None if warm is None else Stored.read(warm, layout)
+        starts = [np.zeros(layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
+        if old is not None:
+            start = np.clip(prior.u(old.loss(layout).rebased(reference).theta), -3.0, 3.0)
+            starts = [*starts, start] if cold else [start]
+        mode = self._independent_mode(X, y, prior, blank, units, starts)
+        hyper = None if old is None else old.hyper
+        for iterations in (25, 8):
+            law = replace(blank, theta=prior.theta(mode))
+            phi = law.jacobian(X) @ prior.root
+            row_noise = self.row_noise(law, X, y)
+            parts = self._parts(law, data.columns, X, units)
+            hyper = fit_residual(
+                y - law.value(X) + phi @ mode,
+                phi @ phi.T + np.diag(row_noise),
+                parts,
+                _log_variance(self.noise_share * units.spread, 1.5),
+                warm=hyper,
+                max_iterations=iterations,
+            )
+            kernels, noise_variance = split(parts, hyper)
+            covariance = np.diag(row_noise + noise_variance)
+            for part, kernel in zip(parts, kernels, strict=True):
+                covariance += kernel.cross(part.X, part.X)
+            noise_root = linalg.cholesky(covariance, lower=True)
+            mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
+        assert hyper is not None
+        return Stored(units, reference, prior.theta(mode), hyper).write()
+
+    def predictor(self, data: TrainingData, theta: Array) -> ScalingPredictor:
+        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
+        layout = Layout.of(data.columns, self.max_couplings)
+        stored = Stored.read(theta, layout)
+        units, loss = stored.units, stored.loss(layout)
+        prior = whitening(layout, data.columns, loss.reference, units, self.prior, self.drift)
+        parts = self._parts(loss, data.columns, data.X, units)
+        kernels, noise_variance = split(parts, stored.hyper)
+        basis = JacobianBasis(loss, data.columns, prior.root)
+        kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
+        mean = LinearisedMean(basis, prior.u(loss.theta))
+        y = np.minimum(data.y, units.ceiling)
+        row_noise = self.row_noise(loss, data.X, y)
+        covariance = kernel.cross(data.X, data.X)
+        covariance[np.diag_indices(len(y))] += noise_variance + row_noise
+        factor = cholesky(covariance)
+        return ScalingPredictor(
+            kernel,
+            mean,
+            data.X,
+            y,
+            noise_variance,
+            factor,
+            factor.solve(y - mean.value(data.X)),
+            self,
+            units,
+            prior,
+            row_noise,
+        )
+
+    def row_noise(self, loss: ParametricLoss, X: Array, y: Array) -> Array:
+        """``(c d)^2``, ``(n,)``: d by the model or by what was observed, whichever is larger."""
+        excess = loss.excess(X)
+        distance = np.maximum(excess, np.abs(y - loss.value(X) + excess))
+        return np.asarray((self.inadequacy * distance) ** 2)
+
+    def _independent_mode(
+        self,
+        X: Array,
+        y: Array,
+        prior: Whitening,
+        blank: ParametricLoss,
+        units: Units,
+        starts: list[Array],
+    ) -> Array:
+        """MAP of u with g + q + e taken as independent noise, from the best of ``starts``."""
+        if not len(X):
+            return np.zeros(blank.layout.size)
+        noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
+        modes = []
+        for u in starts:
+            for _ in range(2):
+                row_noise = self.row_noise(replace(blank, theta=prior.theta(u)), X, y)
+                sd = np.sqrt(noise + row_noise)
+                u = descend(u, X, y, prior, blank, sd, max_steps=12).u
+            law = replace(blank, theta=prior.theta(u))
+            sd = np.sqrt(noise + self.row_noise(law, X, y))
+            fit = float(np.sum(0.5 * ((y - law.value(X)) / sd) ** 2 + np.log(sd)) + 0.5 * u @ u)
+            modes.append((fit, u))
+        return min(modes, key=lambda pair: pair[0])[1]
+
+    def _parts(
+        self, loss: ParametricLoss, columns: Columns, X: Array, units: Units
+    ) -> tuple[Part, ...]:
+        """Processes g and, where there is a scale axis, q; lengths in box widths."""
+        layout = loss.layout
+        decisions, axes = len(layout.decisions), len(layout.axes)
+        wide = Normal(float(np.log(0.5 + 0.15 * decisions)), 0.7)
+        folds = tuple(Normal(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
+        by_column = dict(zip(layout.axes.tolist(), folds, strict=True))
+        lengths = tuple(by_column.get(int(j), wide) for j in columns.numeric)
+        none = np.zeros(0, dtype=np.intp)
+        g = Part(
+            align(loss, X),
+            columns.numeric,
+            columns.categorical,
+            _log_variance(self.residual_share * units.spread, 1.0),
+            lengths,
+            Normal(-0.5 * float(np.log(max(decisions, 1))), 1.0),
+        )
+        if not axes:
+            return (g,)
+        variance = _log_variance(self.scale_share * units.spread, 1.0)
+        return (g, Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What :meth:`ScalingModel.learn` returns, named."""
+
+    units: Units
+    reference: Array
+    theta: Array
+    hyper: Array
+
+    def write(self) -> Array:
+        return np.concatenate(
+            [[self.units.level, self.units.spread], self.reference, self.theta, self.hyper]
+        )
+
+    @classmethod
+    def read(cls, vector: Array, layout: Layout) -> Stored:
+        units, reference, theta, hyper = np.split(
+            vector, np.cumsum([2, len(layout.axes), layout.size])
+        )
+        return cls(Units(float(units[0]), float(units[1])), reference, theta, hyper)
+
+    def loss(self, layout: Layout) -> ParametricLoss:
+        return ParametricLoss(layout, self.reference, self.theta)
+
+
+def align(loss: ParametricLoss, X: Array) -> Array:
+    """``X`` with z replaced by ``z - z*(s)``, n x d."""
+    aligned = X.copy()
+    aligned[:, loss.layout.decisions] = loss.displacement(X)
+    return aligned
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedKernel:
+    """``base`` in drift-aligned coordinates; a :class:`~surrogates.kernels.Kernel`."""
+
+    base: MaternHamming
+    loss: ParametricLoss
+
+    def cross(self, A: Array, B: Array) -> Array:
+        return self.base.cross(align(self.loss, A), align(self.loss, B))
+
+    def diagonal(self, A: Array) -> Array:
+        return self.base.diagonal(A)
+
+    def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
+        K, gradient = self.base.cross_gradient(align(self.loss, A), align(self.loss, B))
+        layout = self.loss.layout
+        # dz~_j / dx_a = -b_ja unit_a
+        through_drift = gradient[:, :, layout.decisions] @ (self.loss.drift * layout.unit)
+        gradient[:, :, layout.axes] -= through_drift
+        return K, gradient
+
+    def diagonal_gradient(self, A: Array) -> Array:
+        return np.zeros(A.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class JacobianBasis:
+    """``Phi = (dm / dtheta) L``; a :class:`~surrogates.kriging.Basis`."""
+
+    loss: ParametricLoss
+    columns: Columns
+    root: Array
+
+    def value(self, X: Array) -> Array:
+        return self.loss.jacobian(X) @ self.root
+
+    def gradient(self, X: Array) -> Array:
+        """Central differences, all columns in two calls of the Jacobian."""
+        numeric = self.columns.numeric
+        m, d = X.shape
+        shifts = np.zeros((len(numeric), 1, d))
+        shifts[np.arange(len(numeric)), 0, numeric] = _STEP
+        above = self.value((X + shifts).reshape(-1, d))
+        below = self.value((X - shifts).reshape(-1, d))
+        slopes = ((above - below) / (2.0 * _STEP)).reshape(len(numeric), m, -1)
+        gradient = np.zeros((m, slopes.shape[2], d))
+        gradient[:, :, numeric] = slopes.transpose(1, 2, 0)
+        return gradient
+
+
+@dataclass(frozen=True, slots=True)
+class LinearisedMean:
+    """``m(x; u^) - Phi u^``; a :class:`~surrogates.gp.MeanFunction`."""
+
+    basis: JacobianBasis
+    mode: Array
+
+    def value(self, X: Array) -> Array:
+        return np.asarray(self.basis.loss.value(X) - self.basis.value(X) @ self.mode)
+
+    def gradient(self, X: Array) -> Array:
+        through = np.einsum("ipd,p->id", self.basis.gradient(X), self.mode)
+        return np.asarray(self.basis.loss.gradient(X) - through)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One coefficient with its prior and posterior; ``sd`` are standard errors."""
+
+    mean: float
+    sd: float
+    prior_mean: float
+    prior_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingLaw:
+    """The law read out of a fit, in natural units.
+
+    Attributes:
+        irreducible: E, in units of the loss.
+        reducible: R of each axis, loss still removable at ``reference``.
+        exponent: alpha of each axis (SCALE columns, then FIDELITY).
+        optimum: natural optimum of each decision at ``reference``.
+        drift: decisions x axes, change of the natural optimum per e-fold of scale.
+        reference: ``(axes,)``, natural scale coordinates that the coefficients refer to.
+        decisions, axes: names of the columns.
+
+    R and alpha are estimated through their logarithms (the standard errors are first order), the
+    others directly.
+    """
+
+    irreducible: Estimate
+    reducible: tuple[Estimate, ...]
+    exponent: tuple[Estimate, ...]
+    optimum: tuple[Estimate, ...]
+    drift: tuple[tuple[Estimate, ...], ...]
+    reference: Array
+    decisions: tuple[str, ...]
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """Belief about ``z*`` at one scale, natural units: ``mean`` (decisions,), ``covariance``."""
+
+    mean: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPredictor(GPPredictor):
+    """Belief about the loss at any config and scale.
+
+    Attributes:
+        model: what it was fitted by.
+        units: level and spread of the losses at the fit.
+        prior: of theta.
+        row_noise: ``(n,)``, variance of each training row beyond ``noise_variance``.
+    """
+
+    model: ScalingModel
+    units: Units
+    prior: Whitening
+    row_noise: Array
+
+    @property
+    def loss(self) -> ParametricLoss:
+        """The parametric part at the MAP estimate."""
+        return self._basis.loss
+
+    @property
+    def _basis(self) -> JacobianBasis:
+        assert isinstance(self.prior_mean, LinearisedMean)
+        return self.prior_mean.basis
+
+    def condition(self, X: Array, y: Array) -> Self:
+        """As :meth:`GPPredictor.condition`, each row with its own noise."""
+        y = np.minimum(y, self.units.ceiling)
+        row_noise = self.model.row_noise(self.loss, X, y)
+        rows, factor = self.X, self.factor
+        for i in range(len(X)):
+            row = X[i : i + 1]
+            variance = float(self.kernel.diagonal(row)[0] + self.noise_variance + row_noise[i])
+            factor = factor.append(self.kernel.cross(row, rows)[0], variance)
+            rows = np.concatenate([rows, row])
+        grown = replace(
+            self, X=rows, factor=factor, row_noise=np.concatenate([self.row_noise, row_noise])
+        )
+        return grown.with_targets(np.concatenate([self.y, y]))
+
+    def with_targets(self, y: Array) -> Self:
+        y = np.minimum(y, self.units.ceiling)
+        weights = self.factor.solve(y - self.prior_mean.value(self.X))
+        return replace(self, y=y, weights=weights)
+
+    def training_mean(self) -> Array:
+        return np.asarray(self.y - self.ridge * self.weights)
+
+    @property
+    def ridge(self) -> Array:
+        """``(n,)``, what was added to the diagonal of the kernel matrix."""
+        return self.noise_variance + self.row_noise + self.factor.jitter
+
+    def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> ScalingFantasies:
+        worlds = GPPredictor.fantasize(self, X, count, rng)
+        return ScalingFantasies(worlds.predictor, worlds.y, worlds.weights)
+
+    def carried(self, X: Array, moved: Array) -> Array:
+        """``moved`` m x d, with decisions as far from its optimum as in ``X``: moves along the drift."""
+        result = moved.copy()
+        layout = self.loss.layout
+        result[:, layout.decisions] = self.loss.displacement(X) + self.loss.optimum_at(
+            layout.scales(moved)
+        )
+        return result
+
+    def optimum(self, scales: Array) -> Optimum:
+        """Belief about the parametric optimum at ``scales`` ``(axes,)``, natural coordinates.
+
+        It may lie outside the box. The loss also holds g and the categorical columns, so the best
+        config is the minimum of :meth:`posterior`; this is its smooth, law-like part.
+        """
+        layout = self.loss.layout
+        step = scales - self.loss.reference
+        J, A = len(layout.decisions), len(layout.axes)
+        rows = np.zeros((J, layout.size))
+        rows[np.arange(J), layout.optimum.start + np.arange(J)] = 1.0
+        for j in range(J):
+            start = layout.drift.start + j * A
+            rows[j, start : start + A] = step
+        mean, covariance = self.coefficients()
+        columns = self._basis.columns
+        origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
+        return Optimum(
+            origin + width * (rows @ mean),
+            np.outer(width, width) * (rows @ covariance @ rows.T),
+        )
+
+    def coefficients(self) -> tuple[Array, Array]:
+        """Posterior mean ``(p,)`` and covariance of theta under the linearised model."""
+        phi = self._basis.value(self.X)
+        half = self.factor.half_solve(np.asfortranarray(phi))
+        root = self.prior.root
+        mean = self.prior.mean + root @ (phi.T @ self.weights)
+        return mean, root @ (np.eye(phi.shape[1]) - half.T @ half) @ root.T
+
+    def law(self) -> ScalingLaw:
+        """Coefficients with standard errors, prior and posterior side by side."""
+        layout, columns = self.loss.layout, self._basis.columns
+        mean, covariance = self.coefficients()
+        sd = np.sqrt(np.diagonal(covariance))
+        prior_covariance = self.prior.root @ self.prior.root.T
+        prior_sd = np.sqrt(np.diagonal(prior_covariance))
+
+        def linear(i: int, origin: float = 0.0, width: float = 1.0) -> Estimate:
+            return Estimate(
+                float(origin + width * mean[i]),
+                float(width * sd[i]),
+                float(origin + width * self.prior.mean[i]),
+                float(width * prior_sd[i]),
+            )
+
+        def exponential(i: int) -> Estimate:
+            value, prior = float(np.exp(mean[i])), float(np.exp(self.prior.mean[i]))
+            return Estimate(value, value * float(sd[i]), prior, prior * float(prior_sd[i]))
+
+        reducible = range(layout.log_reducible.start, layout.log_reducible.stop)
+        exponent = range(layout.log_exponent.start, layout.log_exponent.stop)
+        A = len(layout.axes)
+        origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
+        decisions = range(len(layout.decisions))
+        return ScalingLaw(
+            self._irreducible(mean, covariance, prior_covariance),
+            tuple(exponential(i) for i in reducible),
+            tuple(exponential(i) for i in exponent),
+            tuple(linear(layout.optimum.start + j, origin[j], width[j]) for j in decisions),
+            tuple(
+                tuple(linear(layout.drift.start + j * A + a, 0.0, width[j]) for a in range(A))
+                for j in decisions
+            ),
+            self.loss.reference,
+            tuple(columns.names[j] for j in layout.decisions),
+            tuple(columns.names[a] for a in layout.axes),
+        )
+
+    def _irreducible(self, mean: Array, covariance: Array, prior_covariance: Array) -> Estimate:
+        """``E = c - sum R`` to first order."""
+        where = self.loss.layout.log_reducible
+
+        def value(theta: Array) -> tuple[float, Array]:
+            R = np.exp(theta[where])
+            slope = np.zeros_like(theta)
+            slope[0], slope[where] = 1.0, -R
+            return float(theta[0] - R.sum()), slope
+
+        now, slope = value(mean)
+        before, prior_slope = value(self.prior.mean)
+        return Estimate(
+            now,
+            float(np.sqrt(slope @ covariance @ slope)),
+            before,
+            float(np.sqrt(prior_slope @ prior_covariance @ prior_slope)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingFantasies(Fantasies):
+    """Fantasies of a predictor whose rows differ in noise."""
+
+    def training_means(self) -> Array:
+        assert isinstance(self.predictor, ScalingPredictor)
+        return np.asarray(self.y - self.predictor.ridge[:, None] * self.weights)
+
+
+def _log_variance(sd: float, width: float) -> Normal:
+    """Prior of ln variance with median ``sd**2``."""
+    return Normal(2.0 * float(np.log(sd)), width)
