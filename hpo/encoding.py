@@ -84,6 +84,13 @@ class _Column:
     def neutral(self) -> float:
         return 0.0 if self.kind is Kind.CATEGORICAL else NEUTRAL
 
+    @property
+    def start(self) -> float:
+        """Where to begin without a center: first choice, middle, cheapest scale, full fidelity."""
+        if self.kind in (Kind.CATEGORICAL, Kind.SCALE):
+            return self.floor
+        return self.ceiling if self.kind is Kind.FIDELITY else NEUTRAL
+
     def to_x(self, natural: Array) -> Array:
         return (natural - self.anchor) / self.width + self.offset
 
@@ -144,6 +151,11 @@ class Encoder:
         )
 
     @property
+    def unbounded(self) -> NDArray[np.intp]:
+        """Columns whose box grows with the search."""
+        return np.array([c.index for c in self._unbounded()], dtype=np.intp)
+
+    @property
     def free(self) -> NDArray[np.bool_]:
         """`(d,)`, columns a search may move: more than one value, not derived, not the fidelity."""
         free = np.zeros(len(self.columns.kinds), dtype=bool)
@@ -164,22 +176,52 @@ class Encoder:
                 steps[column.index] = 1.0 / column.width
             elif isinstance(parameter, Int):
                 low, high = parameter.limits
-                middle = math.sqrt(low * high) if parameter.log else 0.0
+                middle = parameter.center or math.sqrt(low * high) if parameter.log else 0.0
                 step = parameter.multiple_of
                 natural = math.log1p(step / middle) if parameter.log else float(step)
                 steps[column.index] = natural / column.width
         return steps
 
-    def from_unit(self, U: Array, box: Box) -> Array:
-        """Rows spread over `box` from `U`, `n x d` in the unit cube; full fidelity, snapped."""
-        lower, upper = box
-        X = lower + U * (upper - lower)
+    @property
+    def center(self) -> Array:
+        """`(d,)`, the row of the parameters' centers; the middle or first choice where none is
+        given, the cheapest scales, full fidelity."""
+        row = np.zeros(len(self.columns.kinds))
         for column in self._parameters:
-            if column.kind is Kind.CATEGORICAL:
-                codes = column.ceiling + 1.0
-                X[:, column.index] = np.minimum(np.floor(U[:, column.index] * codes), codes - 1.0)
-            elif column.kind is Kind.FIDELITY:
-                X[:, column.index] = column.ceiling
+            parameter = column.parameter
+            row[column.index] = column.start
+            if not isinstance(parameter, Scale | Fidelity) and parameter.center is not None:
+                row[column.index] = self._entries(column, [parameter.center])[0]
+        return np.asarray(self.snap(row[None])[0])
+
+    @property
+    def centered(self) -> bool:
+        """Whether any parameter has a `center`."""
+        return any(
+            not isinstance(p, Scale | Fidelity) and p.center is not None
+            for p in self.space.values()
+        )
+
+    def from_unit(self, U: Array, box: Box) -> Array:
+        """Rows spread over `box` from `U`, `n x d` in the unit cube; full fidelity, snapped.
+
+        Each value of a lattice gets an equal share of the cube, in natural units, also at its ends.
+        """
+        return self.snap(self._spread_over(U, box))
+
+    def first_rows(self, U: Array) -> Array:
+        """As `from_unit` over the first box, but where a `spread` is given from the normal
+        distribution around the center, of which `U` then holds the probabilities, inside (0, 1)."""
+        from scipy.special import ndtri
+
+        X = self._spread_over(U, (self.lower, self.upper))
+        for column in self._parameters:
+            parameter = column.parameter
+            if isinstance(parameter, Float | Int) and parameter.spread is not None:
+                center = self._entries(column, [parameter.center])
+                X[:, column.index] = center + parameter.spread / column.width * ndtri(
+                    U[:, column.index]
+                )
         return self.snap(X)
 
     def grid(self, limit: int) -> Array | None:
@@ -311,6 +353,24 @@ class Encoder:
             )
             for column in self._unbounded()
         }
+
+    def _spread_over(self, U: Array, box: Box) -> Array:
+        lower, upper = box
+        X = lower + U * (upper - lower)
+        for column in self._parameters:
+            j, u, parameter = column.index, U[:, column.index], column.parameter
+            if column.kind is Kind.CATEGORICAL:
+                X[:, j] = np.minimum(np.floor(u * (column.ceiling + 1.0)), column.ceiling)
+            elif column.kind is Kind.FIDELITY:
+                X[:, j] = column.ceiling
+            elif isinstance(parameter, Categorical | Int) and lower[j] < upper[j]:
+                # Half a step beyond the ends, or the end values would get half a share.
+                first, last = _lattice(column, np.array([lower[j], upper[j]]))
+                half = 0.5 * parameter.multiple_of if isinstance(parameter, Int) else 0.5
+                ends = _to_natural(parameter, np.array([first - half, last + half]))
+                whole = _whole(parameter, ends[0] + u * (ends[1] - ends[0]))
+                X[:, j] = column.to_x(_to_natural(parameter, np.clip(whole, first, last)))
+        return X
 
     def _entries(self, column: _Column, values: Sequence[Any]) -> Array:
         if isinstance(column.parameter, Categorical):
@@ -461,7 +521,11 @@ def _lattice(column: _Column, x: Array) -> Array:
     parameter = column.parameter
     if column.kind is Kind.CATEGORICAL:
         return np.clip(np.rint(x), column.floor, column.ceiling)
-    natural = column.to_natural(x)
+    return _whole(parameter, column.to_natural(x))
+
+
+def _whole(parameter: Parameter, natural: Array) -> Array:
+    """The lattice values nearest to `natural`, not the codes of an unordered Categorical."""
     if isinstance(parameter, Categorical):
         return np.clip(np.rint(natural), 0, len(parameter.choices) - 1)
     assert isinstance(parameter, Int | Fidelity)
