@@ -850,36 +850,48 @@ def _as_parameter(name: str, parameter: object) -> Parameter:
     if isinstance(parameter, Float | Int | Categorical | Scale | Fidelity):
         return parameter
     # An object can be an Optuna distribution only if Optuna has been imported.
-    optuna = sys.modules.get("optuna.distributions")
-    if optuna is not None:
-        if isinstance(parameter, optuna.CategoricalDistribution):
-            return Categorical(parameter.choices)
-        if isinstance(parameter, optuna.IntDistribution):
-            low, high, step = parameter.low, parameter.high, parameter.step
-            if low % step == 0:
-                return Int(low, high, log=parameter.log, multiple_of=step)
-            return Categorical(_grid(name, low, high, step), ordered=True)
-        if isinstance(parameter, optuna.FloatDistribution):
-            if parameter.step is None:
-                return Float(parameter.low, parameter.high, log=parameter.log)
-            return Categorical(
-                _grid(name, parameter.low, parameter.high, parameter.step), ordered=True
-            )
+    distributions = sys.modules.get("optuna.distributions")
+    if distributions is None or not isinstance(parameter, distributions.BaseDistribution):
+        raise SpaceError(
+            f"`{name}` must be a Float, Int, Categorical, Scale, Fidelity or an Optuna"
+            f" distribution, got {parameter!r} ({type(parameter).__name__}); a constant is"
+            " Categorical([value])"
+        )
+    try:
+        return _from_optuna(parameter)
+    except SpaceError as error:
+        raise SpaceError(f"in `{name}`: {error}") from None
+
+
+def _from_optuna(distribution: BaseDistribution) -> Parameter:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return Categorical(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        low, high, step = distribution.low, distribution.high, distribution.step
+        if low % step == 0:
+            return Int(low, high, log=distribution.log, multiple_of=step)
+        return Categorical(_grid(low, high, step), ordered=True)
+    if isinstance(distribution, FloatDistribution):
+        if distribution.step is None:
+            return Float(distribution.low, distribution.high, log=distribution.log)
+        grid = _grid(distribution.low, distribution.high, distribution.step)
+        return Categorical(grid, ordered=True)
     raise SpaceError(
-        f"`{name}` must be a Float, Int, Categorical, Scale, Fidelity or an Optuna distribution,"
-        f" got {parameter!r} ({type(parameter).__name__}); a constant is Categorical([value])"
+        f"only float, int and categorical Optuna distributions have a counterpart, got"
+        f" {distribution!r}; write it as Float, Int or Categorical"
     )
 
 
-def _grid(name: str, low: Number, high: Number, step: Number) -> tuple[Number, ...]:
+def _grid(low: Number, high: Number, step: Number) -> tuple[Number, ...]:
     """low, low + step, ..., high in decimals: steps of 0.1 give 0.3, not 0.30000000000000004."""
     start, stride = Decimal(repr(low)), Decimal(repr(step))
     last = int((Decimal(repr(high)) - start) / stride)
     if last >= LARGEST_GRID:
         raise SpaceError(
-            "a step that does not divide its bounds is searched as a grid of at most"
-            f" {LARGEST_GRID} values, got {last + 1} for `{name}`; use a coarser step, or Float or"
-            " Int without one"
+            f"a step off the multiples of itself is searched as a grid of at most {LARGEST_GRID}"
+            f" values, got {last + 1}; use a coarser step, or Float or Int without one"
         )
     return tuple(type(low)(start + k * stride) for k in range(last + 1))
 

@@ -14,8 +14,6 @@ from hpo.encoding import Encoder
 from hpo.space import Parameter, condition
 from surrogates.data import Kind
 
-finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
-
 
 @st.composite
 def bounded_floats(draw: DrawFn, when: Any = None) -> Float:
@@ -132,6 +130,7 @@ def rows(space: SearchSpace, seed: int, count: int = 7, reach: float = 2.0) -> n
     return np.random.default_rng(seed).uniform(-reach, 1 + reach, (count, d))
 
 
+@settings(max_examples=500)
 @given(spaces_with_configs())
 def test_decoding_an_encoded_config_gives_it_back_exactly(
     case: tuple[SearchSpace, list[Any]],
@@ -189,3 +188,167 @@ def test_encoded_rows_are_fixed_points_of_snap(case: tuple[SearchSpace, list[Any
     space, asked = case
     X = Encoder(space).encode(asked)
     np.testing.assert_allclose(Encoder(space).snap(X), X, rtol=1e-9, atol=1e-9)
+
+
+def test_columns_are_decisions_then_groups_then_scales_then_fidelity() -> None:
+    space = SearchSpace(
+        {
+            "epochs": Fidelity(1, 81),
+            "params": Scale(1e5, 1e7),
+            "optimizer": Categorical(["sgd", "adamw", "lion"]),
+            "beta2": Float(0.9, 0.999, when=("optimizer", ["lion", "adamw"])),
+            "size": Categorical([16, 32, 64], ordered=True),
+            "eps": Float(1e-9, 1e-7, log=True, when=("optimizer", ["adamw", "lion"])),
+        }
+    )
+    encoder = Encoder(space)
+    columns = encoder.columns
+    assert columns.names == (
+        "optimizer", "beta2", "size", "eps", "active: beta2, eps", "params", "epochs"
+    )  # fmt: skip
+    assert columns.kinds == (
+        Kind.CATEGORICAL, Kind.DECISION, Kind.DECISION, Kind.DECISION, Kind.ACTIVITY, Kind.SCALE,
+        Kind.FIDELITY,
+    )  # fmt: skip
+    assert columns.categories == (3, 0, 0, 0, 2, 0, 0)
+    config = {"optimizer": "sgd", "size": 32, "params": 1e6, "epochs": 9}
+    row = encoder.encode([config])[0]
+    np.testing.assert_allclose(row, [0, 0.5, 0.5, 0.5, 0, 0.5, 0.5])
+    assert [encoder.index(name) for name in ("size", "params")] == [2, 5]
+
+
+@given(spaces_with_configs())
+def test_natural_values_are_affine_in_the_columns(case: tuple[SearchSpace, list[Any]]) -> None:
+    space, asked = case
+    encoder = Encoder(space)
+    X = encoder.encode(asked)
+    natural = encoder.columns.origin + encoder.columns.width * X
+    for name in (*space.scales, *([space.fidelity] if space.fidelity else [])):
+        logs = [math.log(config[name]) for config in asked]
+        np.testing.assert_allclose(natural[:, encoder.index(name)], logs, rtol=1e-9, atol=1e-9)
+
+
+def test_bounds_are_reflected_not_clipped() -> None:
+    encoder = Encoder(SearchSpace({"x": Float(0.0, 1.0), "n": Int(0, 10)}))
+    snapped = encoder.snap([[-0.2, -0.21], [1.3, 1.32], [2.1, 4.0], [0.4, 0.44]])
+    np.testing.assert_allclose(snapped, [[0.2, 0.2], [0.7, 0.7], [0.1, 0.0], [0.4, 0.4]])
+
+
+def test_an_unbounded_parameter_is_reflected_only_at_the_bound_it_has() -> None:
+    space = SearchSpace(
+        {"x": Float(low=0.0, center=1.0, spread=0.5), "y": Float(center=0.0, spread=1.0)}
+    )
+    encoder = Encoder(space)
+    (config,) = encoder.decode([[-0.1, -7.0]])  # x: 0.1 beyond its low, which lies at 0
+    assert config == {"x": pytest.approx(0.2), "y": -30.0}
+
+
+def test_the_box_of_an_unbounded_parameter_grows_around_good_rows() -> None:
+    space = SearchSpace(
+        {
+            "free": Float(log=True, center=1e-3, spread=1.0),
+            "low": Float(low=0.0, center=0.0, spread=1.0),
+            "fixed": Float(0.0, 1.0),
+        }
+    )
+    encoder = Encoder(space)
+    np.testing.assert_array_equal(encoder.lower, [0.0, 0.5, 0.0])
+    np.testing.assert_array_equal(encoder.upper, [1.0, 1.0, 1.0])
+    lower, upper = encoder.box([[1.5, 0.55, 0.9], [0.1, 0.5, 0.2]])
+    np.testing.assert_allclose(lower, [-0.15, 0.5, 0.0])
+    np.testing.assert_allclose(upper, [1.75, 1.0, 1.0])
+    box = encoder.value_box(encoder.box(np.empty((0, 3))))
+    assert set(box) == {"free", "low"}
+    assert box["free"] == pytest.approx((1e-3 * math.exp(-2), 1e-3 * math.exp(2)))
+    assert box["low"] == pytest.approx((0.0, 2.0))
+
+
+def test_a_child_of_an_inactive_parent_is_inactive() -> None:
+    space = SearchSpace(
+        {
+            "leaf": Float(0.0, 1.0, when=("depth", [2, 3])),
+            "depth": Int(1, 3, when=("kind", ["deep"])),
+            "kind": Categorical(["flat", "deep"]),
+        }
+    )
+    encoder = Encoder(space)
+    assert encoder.decode(encoder.snap([[0.3, 1.0, 0, 0, 0]])) == [{"kind": "flat"}]
+    assert encoder.decode(encoder.snap([[0.3, 0.0, 1, 1, 1]])) == [{"depth": 1, "kind": "deep"}]
+    (full,) = encoder.decode(encoder.snap([[0.3, 1.0, 1, 0, 0]]))
+    assert full == {"leaf": 0.3, "depth": 3, "kind": "deep"}
+
+
+def test_rows_that_differ_only_in_inactive_entries_become_one() -> None:
+    space = SearchSpace(
+        {"kind": Categorical(["a", "b"]), "x": Float(0.0, 1.0, when=("kind", ["b"]))}
+    )
+    snapped = Encoder(space).snap([[0, 0.1, 1], [0, 0.9, 0]])
+    np.testing.assert_array_equal(snapped[0], snapped[1])
+
+
+def test_a_one_value_parameter_stays_at_the_middle_of_a_column_of_width_one() -> None:
+    space = SearchSpace(
+        {
+            "x": Float(3.0, 3.0),
+            "n": Int(5, 5, log=True),
+            "o": Categorical(["only"], ordered=True),
+            "c": Categorical(["only"]),
+            "s": Scale(1e6, 1e6),
+            "f": Fidelity(9, 9),
+        }
+    )
+    encoder = Encoder(space)
+    assert np.all(encoder.columns.width == 1)
+    np.testing.assert_array_equal(encoder.lower, encoder.upper)
+    assert encoder.decode(encoder.snap([[0.1, 7.0, 0.9, 3.0, -4.0, 0.2]])) == [
+        {"x": 3.0, "n": 5, "o": "only", "c": "only", "s": 1e6, "f": 9}
+    ]
+    assert not encoder.free.any()
+
+
+def test_a_target_beyond_the_scale_range_round_trips() -> None:
+    space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)})
+    target = space.canonical({"lr": 3e-3, "params": 1.23456789e9}, extrapolate=True)
+    encoder = Encoder(space)
+    row = encoder.encode([target])
+    assert row[0, 1] == pytest.approx(math.log(1.23456789e4) / math.log(100))
+    assert encoder.decode(row) == [target]
+    np.testing.assert_array_equal(encoder.snap(row, keep_scale=True), row)
+
+
+def test_the_grid_of_a_finite_space_lists_every_config_once() -> None:
+    space = SearchSpace(
+        {
+            "n": Int(2, 8, multiple_of=2),
+            "kind": Categorical(["a", "b"]),
+            "o": Categorical([1, 2, 3], ordered=True, when=("kind", ["b"])),
+        }
+    )
+    encoder = Encoder(space)
+    X = encoder.grid(100)
+    assert X is not None
+    assert len({space.key(config) for config in encoder.decode(X)}) == len(X) == 4 * (1 + 3)
+    assert encoder.grid(10) is None
+    assert Encoder(SearchSpace({"x": Float(0.0, 1.0)})).grid(100) is None
+
+
+def test_direction_gives_the_sign_of_the_loss() -> None:
+    space = SearchSpace({"x": Float(0.0, 1.0)})
+    assert Encoder(space).loss_sign == 1.0
+    assert Encoder(space, "maximize").loss_sign == -1.0
+    with pytest.raises(ValueError, match='must be "minimize" or "maximize", got \'max\''):
+        Encoder(space, "max")  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_rows_of_the_wrong_shape_or_not_finite_are_refused() -> None:
+    encoder = Encoder(SearchSpace({"x": Float(0.0, 1.0)}))
+    with pytest.raises(ValueError, match=r"`X` must be n x 1, got \(1, 2\)"):
+        encoder.snap([[0.1, 0.2]])
+    with pytest.raises(ValueError, match="`X` must be finite, got row 1"):
+        encoder.snap([[0.1], [np.nan]])
+
+
+def test_snapping_changes_no_argument() -> None:
+    X = np.array([[1.5]])
+    Encoder(SearchSpace({"x": Float(0.0, 1.0)})).snap(X)
+    assert X[0, 0] == 1.5
