@@ -890,7 +890,7 @@ def _grid(low: Number, high: Number, step: Number) -> tuple[Number, ...]:
     last = int((Decimal(repr(high)) - start) / stride)
     if last >= LARGEST_GRID:
         raise SpaceError(
-            f"a step off the multiples of itself is searched as a grid of at most {LARGEST_GRID}"
+            f"a range with a step is searched as a grid of at most {LARGEST_GRID}"
             f" values, got {last + 1}; use a coarser step, or Float or Int without one"
         )
     return tuple(type(low)(start + k * stride) for k in range(last + 1))
