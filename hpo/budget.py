@@ -108,6 +108,10 @@ class Ledger:
         self._trials += 1
         self._cost += observation.cost or 0.0
 
+    def exempt(self, number: int) -> None:
+        """Never charge trial `number`: it runs on top of the budget."""
+        self._charged.add(number)
+
     def drove(self, seconds: float) -> None:
         """Set the total driving time so far, in seconds; it never runs backwards."""
         self._seconds = max(self._seconds, seconds)
@@ -171,4 +175,6 @@ def _positive_integer(argument: str, value: int | None, way_out: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BudgetError(f"{argument} must be an int of at least 1 or None, got {value!r}; {way_out}")
+        raise BudgetError(
+            f"{argument} must be an int of at least 1 or None, got {value!r}; {way_out}"
+        )

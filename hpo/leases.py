@@ -79,10 +79,11 @@ class Keeper:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scaletune-lease", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> Keeper:
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End the thread; no renewal happens after this returns."""
         self._done.set()
         self._thread.join()

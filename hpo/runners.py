@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
-from multiprocessing.context import ForkServerProcess
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -144,8 +144,10 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     """
     context = task.context(job, channel)
     refusal: Exception | None = None
-    loss, metrics, text = None, {}, ""
+    loss: float | None = None
     cause: Cause | None = None
+    metrics: dict[str, Any] = {}
+    text = ""
     try:
         returned = task.train(context.config, context)
     except Stop:
@@ -271,15 +273,15 @@ class ProcessRunner:
 
     def open(self, task: Task, on_report: OnReport, workers: int) -> None:
         """See `Runner`. Raises TypeError if the training function cannot be pickled."""
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
 
         try:
             self._task = cloudpickle.dumps(task)
         except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
             raise TypeError(
-                f"train_fn must be picklable to run in worker processes, but {error}; create locks, "
-                "open files, CUDA tensors and the like inside the function, or run inline with "
-                "workers=1 and no time or memory limit"
+                f"train_fn must be picklable to run in worker processes, but {error}; create "
+                "locks, open files, CUDA tensors and the like inside the function, or run inline "
+                "with workers=1 and no time or memory limit"
             ) from error
         self._limits = task.limits
         self._on_report = on_report
@@ -517,7 +519,7 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
     if "loss" not in returned:
         raise ValueError(
             'a dict returned by train_fn must have an entry "loss", got the keys '
-            f"{sorted(map(str, returned))}; rename the objective to \"loss\""
+            f'{sorted(map(str, returned))}; rename the objective to "loss"'
         )
     if returned.get("cost") is not None:
         context.last_cost = max(to_cost(returned["cost"]), context.last_cost or 0.0)

@@ -72,6 +72,13 @@ def test_charging_a_trial_again_changes_nothing(charges: list[tuple[int, int]]) 
     assert ledger.spent == Spent(trials=len(first), cost=float(sum(first.values())))
 
 
+def test_an_exempt_trial_is_never_charged() -> None:
+    ledger = Ledger(Budget(trials=1, cost=1.0))
+    ledger.exempt(0)
+    ledger.charge(told(0, 100.0))
+    assert ledger.spent == Spent()
+
+
 def test_each_total_says_why_it_is_exhausted() -> None:
     by_trials, by_cost, by_time = (
         Ledger(budget) for budget in (Budget(trials=1), Budget(cost=4.0), Budget(seconds=10))

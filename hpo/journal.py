@@ -1,0 +1,454 @@
+"""The trial log, kept as an Optuna study.
+
+A trial's config, scale and fidelity are Optuna params and its losses on the way intermediate
+values. The rest is one JSON attribute per transition, split where a storage holds only short texts:
+
+========================  ======================================================================
+study attributes
+`scaletune:study`         schema, space, direction, cost unit, seed
+`scaletune:driver:<k>`    lease of the driver with index k
+trial attributes
+`scaletune:asked`         ask index, driver, owner, parent, attempt, belief; written with the trial
+`scaletune:told`          status, cause, loss, cost, order, reports, traceback
+`scaletune:lost`          order; the attempt came to nothing and another one continues it
+`scaletune:released`      its driver let go of it in good order
+========================  ======================================================================
+
+One writer per trial. A trial is created whole, so a crash leaves no empty one. A result is written
+first and the Optuna state is changed last; a finished trial accepts no more attributes. Hence the
+result that is there when the state becomes final is the result, whoever made it final, and a
+finished trial without one is lost. Nothing is ever counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.errors import StudyError
+from hpo.leases import Lease
+from hpo.observations import Belief, Cause, Observation, Report, Status, Trial
+from hpo.space import SearchSpace
+
+SCHEMA = 1
+DEFAULT_STORAGE = "sqlite:///scaletune.db"
+
+_LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
+_REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one trial
+_SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
+
+_STUDY = "scaletune:study"
+_DRIVER = "scaletune:driver:"
+_ASKED = "scaletune:asked"
+_TOLD = "scaletune:told"
+_LOST = "scaletune:lost"
+_RELEASED = "scaletune:released"
+
+_STATES = {
+    Status.COMPLETED: TrialState.COMPLETE,
+    Status.STOPPED: TrialState.PRUNED,
+    Status.FAILED: TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is written when a trial is created.
+
+    `driver`, `owner`: index and lease of who asked. `after`: number of tells known by then.
+    `attempt`: how many attempts at this trial were lost before. `confirming`: a run of the
+    recommendation, outside the budget.
+    """
+
+    ask_index: int
+    driver: int
+    owner: str
+    after: int
+    attempt: int = 0
+    parent: int | None = None
+    confirming: bool = False
+    belief: Belief | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ask_index": self.ask_index,
+            "driver": self.driver,
+            "owner": self.owner,
+            "after": self.after,
+            "attempt": self.attempt,
+            "parent": self.parent,
+            "confirming": self.confirming,
+            "belief": None if self.belief is None else self.belief.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Asked:
+        belief = stored["belief"]
+        return cls(**stored | {"belief": None if belief is None else Belief.from_json(belief)})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One trial as stored.
+
+    `observation`: its result, or None while it runs; an attempt that came to nothing has the cause
+    `lost`. `open`: whether its Optuna state still is RUNNING. `superseded`: lost because another
+    trial does the same. `released`: let go of by its driver. `driven`: seconds its owner had been
+    driving when it was told or released.
+    """
+
+    trial: Trial
+    asked: Asked
+    observation: Observation | None
+    open: bool
+    superseded: bool
+    released: bool
+    driven: float
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def lost(self) -> bool:
+        return self.observation is not None and self.observation.cause is Cause.LOST
+
+
+class Journal:
+    """Reads and writes one study. Every method raises StudyError if the storage fails."""
+
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: str
+    ) -> None:
+        self.study = study
+        self._space = space
+        self.durable = not isinstance(storage, InMemoryStorage)
+        self._storage = storage
+        self._where = where
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._ids: dict[int, int] = {}
+        self._reported: dict[int, float] = {}
+        self._closed: dict[int, Entry] = {}
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        name: str | None,
+        storage: str | BaseStorage | None,
+        space: SearchSpace,
+        direction: Literal["minimize", "maximize"],
+        cost: str | None,
+        seed: int,
+    ) -> Journal:
+        """Create the study `name`, or open it to go on.
+
+        Raises StudyError if the storage cannot be used, or if the stored study has another space,
+        direction or cost unit, comes from a newer scaletune, or is not one of ours.
+        """
+        where = str(storage or DEFAULT_STORAGE) if name is not None else "memory"
+        with _told_as_study_error(where):
+            backend = _backend(name, storage)
+            with _quiet_optuna():
+                study = optuna.create_study(
+                    storage=backend, study_name=name, load_if_exists=True, direction=direction
+                )
+            journal = cls(study, backend, space, where)
+            header = {
+                "schema": SCHEMA,
+                "space": space.fingerprint(),
+                "direction": direction,
+                "cost": cost,
+                "seed": seed,
+            }
+            stored = _read(study.user_attrs, _STUDY)
+            if stored is not None:
+                _check_same_study(study.study_name, stored, header, space)
+                return journal
+            if study.get_trials(deepcopy=False) or len(study.directions) != 1:
+                raise StudyError(
+                    f"the study {study.study_name!r} in {where} was not made by optimize(); "
+                    "choose another name="
+                )
+            for key, value in _split(_STUDY, header):
+                backend.set_study_user_attr(journal._study_id, key, value)
+            return journal
+
+    def entries(self) -> list[Entry]:
+        """Every trial that was asked for here, by number."""
+        with _told_as_study_error(self._where):
+            stored = self.study.get_trials(deepcopy=False)
+        entries = []
+        for trial in stored:
+            entry = self._closed.get(trial.number) or _entry(trial, self._space)
+            if entry is None:
+                continue
+            if not entry.open:  # nothing of it changes any more
+                self._closed[entry.number] = entry
+            entries.append(entry)
+        return entries
+
+    def ask(self, asked: Asked, config: dict[str, Any], distributions: dict[str, Any]) -> Trial:
+        """Create a running trial, whole."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=config,
+            distributions=distributions,
+            user_attrs=dict(_split(_ASKED, asked.to_json())),
+        )
+        with _told_as_study_error(self._where):
+            identity = self._storage.create_new_trial(self._study_id, template_trial=template)
+            number = self._storage.get_trial_number_from_id(identity)
+        self._ids[number] = identity
+        return Trial(number, config, asked.ask_index, asked.belief, asked.parent)
+
+    def report(self, number: int, report: Report) -> None:
+        """Keep the loss of a report as an intermediate value, but not more than a few a second.
+
+        All reports are written with the result.
+        """
+        now = time.monotonic()
+        if report.loss is None or now < self._reported.get(number, 0.0) + _REPORT_INTERVAL:
+            return
+        self._reported[number] = now
+        with _told_as_study_error(self._where), _unless_finished():
+            self._storage.set_trial_intermediate_value(self._id(number), report.step, report.loss)
+
+    def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
+        """Write a result and finish its trial; False if another driver finished it before."""
+        number = observation.number
+        told = {
+            "status": observation.status.value,
+            "cause": None if observation.cause is None else observation.cause.value,
+            "loss": observation.loss,
+            "cost": observation.cost,
+            "seconds": observation.seconds,
+            "order": observation.order,
+            "metrics": observation.metrics,
+            "reports": [report.to_json() for report in observation.reports],
+            "driven": driven,
+            "text": text,
+        }
+        self._reported.pop(number, None)
+        with _told_as_study_error(self._where), _unless_finished():
+            for key, value in _split(_TOLD, told):
+                self._storage.set_trial_user_attr(self._id(number), key, value)
+            self.settle(observation)
+            return True
+        return False
+
+    def settle(self, observation: Observation) -> None:
+        """Make the Optuna state of a trial say what its written result says."""
+        values = None
+        if observation.status is not Status.FAILED and observation.loss is not None:
+            values = [observation.loss]
+        with _told_as_study_error(self._where), _unless_finished():
+            self._storage.set_trial_state_values(
+                self._id(observation.number), _STATES[observation.status], values
+            )
+
+    def lose(self, number: int, *, order: int, superseded: bool = False) -> bool:
+        """Give up an attempt; False if someone finished it before, with a result or without."""
+        lost = {"order": order, "superseded": superseded}
+        with _told_as_study_error(self._where), _unless_finished():
+            for key, value in _split(_LOST, lost):
+                self._storage.set_trial_user_attr(self._id(number), key, value)
+            self._storage.set_trial_state_values(self._id(number), TrialState.FAIL)
+            return True
+        return False
+
+    def release(self, number: int, *, driven: float) -> None:
+        """Let go of a running trial, so that it is continued without counting as lost."""
+        with _told_as_study_error(self._where), _unless_finished():
+            self._storage.set_trial_user_attr(self._id(number), _RELEASED, {"driven": driven})
+
+    def claim(self, lease: Lease) -> int:
+        """Take the lowest driver index that no living driver holds, and return it."""
+        with _told_as_study_error(self._where):
+            for driver in count():
+                held = self._lease(driver)
+                if held is not None and held.alive:
+                    continue
+                self.keep(driver, lease)
+                if self._lease(driver) == lease:
+                    return driver
+        raise AssertionError("count() does not end")
+
+    def keep(self, driver: int, lease: Lease) -> None:
+        """Write the lease of driver `driver`: renewed, or released."""
+        with _told_as_study_error(self._where):
+            self._storage.set_study_user_attr(self._study_id, f"{_DRIVER}{driver}", lease.to_json())
+
+    def living_owners(self) -> set[str]:
+        """Owners whose leases hold."""
+        with _told_as_study_error(self._where):
+            attributes = self.study.user_attrs
+        leases = [Lease.from_json(v) for k, v in attributes.items() if k.startswith(_DRIVER)]
+        return {lease.owner for lease in leases if lease.alive}
+
+    def _lease(self, driver: int) -> Lease | None:
+        stored = self.study.user_attrs.get(f"{_DRIVER}{driver}")
+        return None if stored is None else Lease.from_json(stored)
+
+    def _id(self, number: int) -> int:
+        if number not in self._ids:
+            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._study_id, number
+            )
+        return self._ids[number]
+
+
+def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage:
+    """The Optuna storage to write to."""
+    if isinstance(storage, BaseStorage):
+        return storage
+    if name is None:
+        return InMemoryStorage()
+    url = storage or DEFAULT_STORAGE
+    if "://" not in url:
+        raise StudyError(
+            f"storage= must be an Optuna storage or its URL, got {url!r}; "
+            f"for a file write storage='sqlite:///{url}'"
+        )
+    if url.startswith("sqlite"):
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
+    return RDBStorage(url)
+
+
+def _check_same_study(
+    name: str, stored: dict[str, Any], header: dict[str, Any], space: SearchSpace
+) -> None:
+    """Raise StudyError unless a stored study may go on under `header`."""
+    rest = "give it another name=, or pass what it was started with; nothing stored was changed"
+    if stored["schema"] > SCHEMA:
+        raise StudyError(
+            f"the study {name!r} was written by a newer scaletune (schema {stored['schema']}, this "
+            f"one reads up to {SCHEMA}); upgrade scaletune, or choose another name="
+        )
+    difference = space.difference(stored["space"])
+    if difference is not None:
+        raise StudyError(f"the study {name!r} has another space: {difference}; {rest}")
+    for key in ("direction", "cost"):
+        if stored[key] != header[key]:
+            raise StudyError(
+                f"the study {name!r} has {key}={stored[key]!r}, got {key}={header[key]!r}; {rest}"
+            )
+
+
+def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
+    """A stored trial as an entry; None for one that optimize() did not ask for."""
+    attributes = stored.user_attrs
+    asked_json = _read(attributes, _ASKED)
+    if asked_json is None:
+        return None
+    asked = Asked.from_json(asked_json)
+    config = {name: stored.params[name] for name in space if name in stored.params}
+    trial = Trial(stored.number, config, asked.ask_index, asked.belief, asked.parent)
+    told, lost = _read(attributes, _TOLD), _read(attributes, _LOST) or {}
+    released = attributes.get(_RELEASED)
+    observation = None
+    if told is not None:
+        observation = Observation(
+            number=stored.number,
+            config=config,
+            loss=told["loss"],
+            cost=told["cost"],
+            status=Status(told["status"]),
+            cause=None if told["cause"] is None else Cause(told["cause"]),
+            order=told["order"],
+            ask_index=asked.ask_index,
+            seconds=told["seconds"],
+            reports=tuple(Report.from_json(report) for report in told["reports"]),
+            metrics=told["metrics"],
+        )
+    elif stored.state.is_finished():
+        observation = Observation(
+            number=stored.number,
+            config=config,
+            loss=None,
+            cost=None,
+            status=Status.FAILED,
+            cause=Cause.LOST,
+            order=lost.get("order", asked.after),
+            ask_index=asked.ask_index,
+        )
+    return Entry(
+        trial=trial,
+        asked=asked,
+        observation=observation,
+        open=not stored.state.is_finished(),
+        superseded=lost.get("superseded", False),
+        released=released is not None,
+        driven=(told or released or {"driven": 0.0})["driven"],
+    )
+
+
+def _split(key: str, value: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Attributes that together hold `value`: itself if it is short, else chunks of its JSON.
+
+    The one under `key` comes last, so that it vouches for the others.
+    """
+    text = json.dumps(value)
+    if len(text) <= _LONGEST_VALUE:
+        return [(key, value)]
+    # Each chunk is a JSON text inside a JSON value; escapes may double it, hence half the length.
+    width = _LONGEST_VALUE // 2 - 1
+    chunks = [text[start : start + width] for start in range(0, len(text), width)]
+    numbered = [(f"{key}:{index}", chunk) for index, chunk in enumerate(chunks)]
+    return [*numbered, (key, {"chunks": len(chunks)})]
+
+
+def _read(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """What `_split` wrote; None if it is not there."""
+    value = attributes.get(key)
+    if value is None or list(value) != ["chunks"]:
+        return value
+    text = "".join(attributes[f"{key}:{index}"] for index in range(value["chunks"]))
+    whole: dict[str, Any] = json.loads(text)
+    return whole
+
+
+@contextmanager
+def _told_as_study_error(where: str) -> Iterator[None]:
+    """Storage errors as StudyError, with the place and the way out."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        cause = error.__cause__ or error
+        raise StudyError(
+            f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
+            "its folder exists and can be written, or name another one with storage=. "
+            "What was stored before is still there"
+        ) from error
+
+
+@contextmanager
+def _unless_finished() -> Iterator[None]:
+    """Let go quietly when another driver has finished the trial."""
+    try:
+        yield
+    except UpdateFinishedTrialError:
+        pass
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing the study, and leave its verbosity as it was."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
