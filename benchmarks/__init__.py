@@ -1,0 +1,1 @@
+"""Comparisons with rivals; only the public `hpo` and `surrogates` are used."""
