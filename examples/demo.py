@@ -1,0 +1,229 @@
+"""Tune a transformer on small runs, then train it with eight times the compute.
+
+    python examples/demo.py [--minutes 3.5] [--seed 0] [--out runs/demo]
+
+A byte-level transformer learns the source code of Python's standard library. The search may spend
+only small runs; the target, four times the parameters and twice the tokens of the largest of them,
+is then trained once as recommended and once with the settings people start from. A timed probe
+fits all sizes to the machine. `--out` receives front.png and demo.json, which records everything
+that was measured and chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
+from hpo.plots import Measured, plot_front
+from hpo.training.language_model import (
+    Recipe,
+    best_device,
+    measured_flops_per_second,
+    train_language_model,
+    train_transformer,
+)
+
+SEARCH_SHARE = 0.55  # of the minutes; the rest is for the two target runs and for starting up
+REFERENCE_FLOPS = 2.4e12  # of a search that suits the sizes below: about fifty trials
+SMALLEST = {"params": 4e3, "tokens": 64e3}
+LARGEST = {"params": 32e3, "tokens": 512e3}
+TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What this machine can do in the time: the search's budget, and sizes to match it."""
+
+    device: str
+    threads: int
+    flops_per_second: float
+    search_seconds: float
+    search_flops: float
+    growth: float  # of every size axis over the reference sizes
+
+    def size(self, reference: dict[str, float]) -> dict[str, float]:
+        return {name: value * self.growth for name, value in reference.items()}
+
+    @property
+    def target(self) -> dict[str, float]:
+        largest = self.size(LARGEST)
+        return {name: largest[name] * factor for name, factor in TARGET_OVER_LARGEST.items()}
+
+
+def plan(minutes: float) -> Plan:
+    """Times the middle of the proxies for two seconds, on a CPU with one thread and with all."""
+    device = best_device()
+    middle = math.sqrt(SMALLEST["params"] * LARGEST["params"])
+    rates = {}
+    # On a busy machine several threads can be slower than one: they wait for each other.
+    for threads in (
+        {1, torch.get_num_threads()} if device.type == "cpu" else {torch.get_num_threads()}
+    ):
+        torch.set_num_threads(threads)
+        rates[threads] = measured_flops_per_second(middle, Recipe(batch_size=16), seconds=1.0)
+    threads = max(rates, key=lambda count: rates[count])
+    torch.set_num_threads(threads)
+    seconds = 60.0 * minutes * SEARCH_SHARE
+    flops = rates[threads] * seconds
+    # Compute is parameters times tokens, so each axis grows as its square root; in powers of two,
+    # so that machines of one kind get the same sizes.
+    growth = math.sqrt(2.0 ** round(math.log2(flops / REFERENCE_FLOPS)))
+    return Plan(device.type, threads, rates[threads], seconds, flops, growth)
+
+
+def search_space(smallest: dict[str, float], largest: dict[str, float]) -> SearchSpace:
+    return SearchSpace(
+        {
+            "lr": Float(1e-4, 1e-1, log=True, center=3e-3, role=Role.LR),
+            "weight_decay": Float(1e-3, 1.0, log=True, role=Role.WEIGHT_DECAY),
+            "warmup": Float(0.0, 0.3, role=Role.WARMUP),
+            "batch_size": Int(4, 64, log=True, role=Role.BATCH),
+            "beta2": Float(0.9, 0.999, logit=True, role=Role.BETA2),
+            "dropout": Float(0.0, 0.2, role=Role.DROPOUT),
+            "params": Scale(smallest["params"], largest["params"], axis=Axis.PARAMS),
+            "tokens": Scale(smallest["tokens"], largest["tokens"], axis=Axis.TOKENS),
+        }
+    )
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    console = Console()
+    start = time.perf_counter()
+    chosen = plan(arguments.minutes)
+    show_plan(console, chosen)
+
+    space = search_space(chosen.size(SMALLEST), chosen.size(LARGEST))
+    budget = Budget(cost=chosen.search_flops, seconds=chosen.search_seconds)
+    result = optimize(
+        train_language_model,
+        space,
+        budget=budget,
+        cost="flops",
+        target=chosen.target,
+        seed=arguments.seed,
+    )
+    advice = result.recommend()
+    show_front(console, result)
+    show_advice(console, advice)
+
+    measured = {}
+    for name, config in {
+        "recommended": advice.config,
+        "usual defaults": {**chosen.target, **asdict(Recipe())},
+    }.items():
+        with console.status(f"training the target: {name}"):
+            measured[name] = train_transformer(config, seed=arguments.seed)
+    show_outcome(console, advice, measured)
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stars = {name: Measured(run["cost"], run["loss"]) for name, run in measured.items()}
+    plot_front(result, arguments.out / "front.png", measured=stars)
+    record = {"plan": asdict(chosen), "recommendation": asdict(advice), "target runs": measured}
+    (arguments.out / "demo.json").write_text(json.dumps(record, indent=2))
+    minutes, seconds = divmod(time.perf_counter() - start, 60)
+    console.print(
+        f"\n{arguments.out}/front.png, demo.json written after {minutes:.0f} min {seconds:.0f} s"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--minutes", type=float, default=3.5, help="for everything (default 3.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the search and the target runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for results")
+    return parser.parse_args()
+
+
+def show_plan(console: Console, chosen: Plan) -> None:
+    largest = chosen.size(LARGEST)
+    console.print(
+        f"[bold]Probe[/]: {chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}"
+        f" with {chosen.threads} threads\n"
+        f"[bold]Budget[/]: {chosen.search_flops:.2g} FLOPs or {chosen.search_seconds:.0f} s"
+        f" of search, proxies up to {sizes(largest)}\n"
+        f"[bold]Target[/]: {sizes(chosen.target)}, 8x the compute of the largest proxy\n"
+    )
+
+
+def show_front(console: Console, result: Result) -> None:
+    finished = len(result.log.observations)
+    table = Table(title=f"Front of loss against cost after {finished} trials")
+    columns = (
+        "trial",
+        "FLOPs",
+        "loss",
+        "expected",
+        "params",
+        "tokens",
+        "lr",
+        "batch",
+        "beta2",
+        "wd",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    for member in result.front:
+        config = member.config
+        table.add_row(
+            str(member.number),
+            f"{member.cost:.2g}",
+            f"{member.loss:.3f}",
+            f"{member.expected_loss:.3f}",
+            *(f"{config[name]:.0f}" for name in ("params", "tokens")),
+            f"{config['lr']:.2g}",
+            str(config["batch_size"]),
+            f"{config['beta2']:.3g}",
+            f"{config['weight_decay']:.2g}",
+        )
+    console.print(table)
+
+
+def show_advice(console: Console, advice: Recommendation) -> None:
+    table = Table(title=f"Recommendation for {sizes(advice.target)}")
+    for column in ("setting", "value", "90 % interval of the optimum"):
+        table.add_column(column, justify="right")
+    for name, (low, high) in advice.intervals.items():
+        table.add_row(name, f"{advice.config[name]:.3g}", f"{low:.3g} to {high:.3g}")
+    console.print(table)
+    low, high = advice.loss_interval
+    console.print(
+        f"predicted loss {advice.loss:.3f} nats/byte, 90 % interval {low:.3f} to {high:.3f}"
+    )
+    for warning in advice.warnings:
+        console.print(f"[yellow]warning[/]: {warning}")
+
+
+def show_outcome(
+    console: Console, advice: Recommendation, measured: dict[str, dict[str, float]]
+) -> None:
+    table = Table(title="The target, trained")
+    for column in ("settings", "validation loss (nats/byte)", "FLOPs", "seconds"):
+        table.add_column(column, justify="right")
+    for name, run in measured.items():
+        table.add_row(name, f"{run['loss']:.4f}", f"{run['cost']:.3g}", f"{run['seconds']:.0f}")
+    console.print(table)
+    loss, usual = measured["recommended"]["loss"], measured["usual defaults"]["loss"]
+    low, high = advice.loss_interval
+    console.print(
+        f"recommended settings {'win' if loss < usual else 'lose'} by {abs(usual - loss):.3f};"
+        f" their loss lies {'inside' if low <= loss <= high else 'outside'} the predicted interval"
+    )
+
+
+def sizes(scale: dict[str, Any]) -> str:
+    return ", ".join(f"{value:,.0f} {name}" for name, value in scale.items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Pictures of a result, drawn with matplotlib.
+
+Figures are built without pyplot, so no global state is touched and no window opens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpo.observations import Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hpo.result import FrontMember, Result
+
+_SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
+_STOPS = 6  # scales between the dearest run and the target at which the law is drawn
+_TRIALS, _FRONT, _LAW = "tab:gray", "tab:blue", "tab:orange"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run made outside the study, such as the target itself: what it cost and its loss."""
+
+    cost: float
+    loss: float
+
+
+def plot_front(
+    result: Result,
+    path: str | Path | None = None,
+    *,
+    measured: Mapping[str, Measured] | None = None,
+) -> Figure:
+    """Loss against cost: every trial, the front, and what the scaling law expects beyond it.
+
+    The front is drawn at its expected losses (posterior means), so a lucky run below it stays
+    visible. With a target, the line beyond the front is the predicted loss of the recommended
+    config at scales up to the target, the band its 90 % interval for one run.
+
+    `path`: where to save the picture, its suffix giving the format. `measured`: runs made outside
+    the study by name, drawn as stars.
+
+    Raises `ValueError` when no trial was completed with a cost.
+    """
+    front = result.front
+    if not front:
+        raise ValueError(
+            "the front needs at least one completed trial with a cost; tell one, or report cost= "
+            "from the training function"
+        )
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    _draw_trials(axes, result)
+    _draw_front(axes, front)
+    if result.target:
+        _draw_law(axes, result, result.target, front[-1])
+    for name, run in (measured or {}).items():
+        axes.plot(run.cost, run.loss, "*", markersize=14, markeredgecolor="white", label=name)
+    axes.set(xscale="log", xlabel=f"cost ({result.cost_unit or 'as told'})", ylabel="loss")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _draw_trials(axes: Axes, result: Result) -> None:
+    done = [
+        (o.cost, o.loss)
+        for o in result.log.observations
+        if o.status is Status.COMPLETED and o.loss is not None and o.cost
+    ]
+    costs, losses = np.array(done).T
+    sign = result.models.encoder.loss_sign
+    near = np.quantile(sign * losses, _SHOWN)
+    shown = sign * losses <= near + (near - np.min(sign * losses))
+    label = "trials" if shown.all() else f"trials (and {np.sum(~shown)} of far worse loss)"
+    axes.plot(costs[shown], losses[shown], "o", ms=4, alpha=0.6, color=_TRIALS, label=label)
+
+
+def _draw_front(axes: Axes, front: tuple[FrontMember, ...]) -> None:
+    costs = np.array([member.cost for member in front], dtype=np.float64)
+    expected = [member.expected_loss for member in front]
+    axes.step(costs, expected, where="post", color=_FRONT)
+    axes.plot(costs, expected, "o", color=_FRONT, label="front, expected loss")
+
+
+def _draw_law(axes: Axes, result: Result, target: Mapping[str, float], last: FrontMember) -> None:
+    cost_model, encoder = result.models.cost(), result.models.encoder
+    if cost_model is None or not target:
+        return
+    start = {name: float(last.config[name]) for name in target}
+    costs, losses, lows, highs = [], [], [], []
+    for share in np.linspace(0.0, 1.0, _STOPS):
+        scale = {
+            name: start[name] * math.exp(share * math.log(target[name] / start[name]))
+            for name in target
+        }
+        advice = result.recommend(scale)
+        log_cost = cost_model.posterior(encoder.encode([advice.config])).mean[0]
+        costs.append(math.exp(log_cost))
+        losses.append(advice.loss)
+        lows.append(advice.loss_interval[0])
+        highs.append(advice.loss_interval[1])
+    axes.plot(costs, losses, "--", color=_LAW, label="predicted up to the target")
+    axes.fill_between(costs, lows, highs, alpha=0.2, color=_LAW, lw=0, label="90 % interval")
