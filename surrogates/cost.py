@@ -19,7 +19,7 @@ from scipy.special import log_ndtr, ndtr
 
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GPPredictor, Normal, representative
-from surrogates.kriging import BasisKernel, Part, fit_residual, indicators, split
+from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual, indicators
 
 _LOG_ROOT_TAU = 0.5 * np.log(2.0 * np.pi)
 
@@ -59,7 +59,8 @@ class CostModel:
         phi = self._basis(data).value(data.X)
         residual = data.y - self._mean(data).value(data.X)
         start = None if cold else warm
-        return fit_residual(residual, phi @ phi.T, (self._part(data),), self.noise, warm=start)
+        errors = Errors(self.noise, Normal(0.0, 1.0), np.zeros(len(data)))
+        return fit_residual(residual, phi @ phi.T, (self._part(data),), errors, warm=start)
 
     def fit(self, data: TrainingData) -> CostPredictor:
         """:meth:`learn`, then :meth:`predictor`."""
@@ -67,9 +68,11 @@ class CostModel:
 
     def predictor(self, data: TrainingData, theta: Array) -> CostPredictor:
         """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
-        kernels, noise_variance = split((self._part(data),), theta)
-        kernel = BasisKernel(kernels, self._basis(data))
-        return CostPredictor.build(kernel, data.X, data.y, noise_variance, self._mean(data))
+        residual = Residual.from_theta((self._part(data),), theta)
+        kernel = BasisKernel(residual.kernels, self._basis(data))
+        return CostPredictor.build(
+            kernel, data.X, data.y, residual.noise_variance, self._mean(data)
+        )
 
     def _mean(self, data: TrainingData) -> LinearMean:
         columns, axes = data.columns, _axes(data.columns)
@@ -147,6 +150,11 @@ class CostPredictor(GPPredictor):
         """P(cost of a run at each row <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
         belief = self.posterior(X)
         return np.asarray(ndtr((log_cap - belief.mean) / self._spread(belief.variance)))
+
+    def log_probability_below(self, X: Array, log_cap: float) -> Array:
+        """The logarithm of :meth:`probability_below`, exact also where it underflows."""
+        posterior = self.posterior(X)
+        return np.asarray(log_ndtr((log_cap - posterior.mean) / self._spread(posterior.variance)))
 
     def log_probability_below_gradient(self, X: Array, log_cap: float) -> tuple[Array, Array]:
         """Its logarithm ``(m,)`` and the derivative in ``X`` m x d, exact far in the tail too."""

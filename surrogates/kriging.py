@@ -1,8 +1,8 @@
 """Universal kriging: a Gaussian process around a parametric mean whose parameters are uncertain.
 
 Notation: ``y = m(X) + Phi(X) u + f(X) + e`` with a known mean m, features Phi n x p, weights
-``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and ``e ~ N(0, v + v_i)``
-with v to learn and v_i known. Integrating u out leaves an ordinary Gaussian process with kernel
+``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and independent errors
+``e_i ~ N(0, v + w r_i)`` with v and w to learn and r_i known. Integrating u out leaves an ordinary Gaussian process with kernel
 ``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq. 2.40), so everything that
 :class:`~surrogates.gp.GPPredictor` does holds for it, interval widths away from the data included.
 
@@ -107,33 +107,57 @@ class Part:
         )
 
 
-def split(parts: tuple[Part, ...], theta: Array) -> tuple[tuple[MaternHamming, ...], float]:
-    """Kernels and noise variance of ``theta = (theta of each part.., ln v)``."""
-    *pieces, last = np.split(theta, np.cumsum([part.size for part in parts]))
-    kernels = tuple(part.kernel(piece) for part, piece in zip(parts, pieces, strict=True))
-    return kernels, float(np.exp(last[0]))
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Independent errors of variance ``v + w r_i``.
+
+    Args:
+        noise: prior of ln v, the variance of a single run.
+        growth: prior of ln w.
+        factors: ``(n,)``, r.
+    """
+
+    noise: Normal
+    growth: Normal
+    factors: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Learned covariance of what the features leave over: processes, v and w."""
+
+    kernels: tuple[MaternHamming, ...]
+    noise_variance: float
+    growth: float
+
+    @classmethod
+    def from_theta(cls, parts: tuple[Part, ...], theta: Array) -> Residual:
+        """Read ``theta = (theta of each part.., ln w, ln v)``."""
+        *pieces, last = np.split(theta, np.cumsum([part.size for part in parts]))
+        kernels = tuple(part.kernel(piece) for part, piece in zip(parts, pieces, strict=True))
+        return cls(kernels, float(np.exp(last[1])), float(np.exp(last[0])))
 
 
 def fit_residual(
     residual: Array,
     known: Array,
     parts: tuple[Part, ...],
-    noise: Normal,
+    errors: Errors,
     *,
     warm: Array | None = None,
     max_iterations: int = 30,
 ) -> Array:
-    """``theta = (theta of each part.., ln v)`` of highest posterior density, from one start; the prior mean if n = 0.
+    """``theta`` of :meth:`Residual.from_theta` of highest posterior density, from one start.
 
     Args:
-        residual: ``(n,)``, y - m(X).
-        known: n x n, ``Phi Phi^T + diag(v_i)``.
+        residual: ``(n,)``, y - m(X); with n = 0 the prior mean comes back.
+        known: n x n, ``Phi Phi^T``.
         parts: residual processes.
-        noise: prior of ln v.
+        errors: priors of the errors.
         warm: where to start; the prior mean if None or of another length.
         max_iterations: of L-BFGS.
     """
-    prior = [entry for part in parts for entry in part.prior] + [noise]
+    prior = [entry for part in parts for entry in part.prior] + [errors.growth, errors.noise]
     mean = np.array([entry.mean for entry in prior])
     sd = np.array([entry.sd for entry in prior])
     if not len(residual):
@@ -141,7 +165,7 @@ def fit_residual(
 
     def objective(theta: Array) -> tuple[float, Array]:
         z = (theta - mean) / sd
-        value, slope = _negative_log_likelihood(theta, residual, known, parts)
+        value, slope = _negative_log_likelihood(theta, residual, known, parts, errors.factors)
         return value + 0.5 * float(z @ z), slope + z / sd
 
     start = mean if warm is None or warm.shape != mean.shape else warm
@@ -157,17 +181,17 @@ def fit_residual(
 
 
 def _negative_log_likelihood(
-    theta: Array, residual: Array, known: Array, parts: tuple[Part, ...]
+    theta: Array, residual: Array, known: Array, parts: tuple[Part, ...], factors: Array
 ) -> tuple[float, Array]:
     """``-ln p(residual | theta)`` and its gradient (Rasmussen & Williams, eqs. 5.8, 5.9)."""
-    kernels, noise = split(parts, theta)
+    read = Residual.from_theta(parts, theta)
     covariance = np.array(known, order="F")
     grams = []
-    for part, kernel in zip(parts, kernels, strict=True):
+    for part, kernel in zip(parts, read.kernels, strict=True):
         K, slope = kernel.gram(part.X)
         covariance += K
         grams.append((kernel, part.X, K, slope))
-    covariance[np.diag_indices(len(residual))] += noise
+    covariance[np.diag_indices(len(residual))] += read.noise_variance + read.growth * factors
     L, info = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
     if info:  # the line search steps back
         return 1e25, np.zeros_like(theta)
@@ -178,7 +202,9 @@ def _negative_log_likelihood(
     inverse += np.tril(inverse, -1).T
     sensitivity = 0.5 * (inverse - np.outer(weights, weights))
     slopes = [kernel.pullback(X, K, slope, sensitivity) for kernel, X, K, slope in grams]
-    return value, np.concatenate([*slopes, [noise * np.trace(sensitivity)]])
+    own = np.diagonal(sensitivity)
+    tail = [read.growth * float(own @ factors), read.noise_variance * float(own.sum())]
+    return value, np.concatenate([*slopes, tail])
 
 
 def indicators(X: Array, columns: Columns) -> Array:

@@ -34,7 +34,7 @@ from surrogates.chinchilla import Layout, ParametricLoss
 from surrogates.data import Array, Columns, TrainingData
 from surrogates.gp import Fantasies, GPPredictor, Normal, representative
 from surrogates.kernels import MaternHamming
-from surrogates.kriging import BasisKernel, Part, fit_residual, split
+from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual
 from surrogates.law_fit import (
     DriftPrior,
     LawPrior,
@@ -58,7 +58,8 @@ class ScalingModel:
         prior: widths of all other beliefs.
         residual_share, scale_share, noise_share: prior medians of the standard deviations of g, q and
             e, as shares of the spread of the losses.
-        inadequacy: c, extra standard deviation of a run per unit of loss above the optimum.
+        inadequacy: prior median of c, extra standard deviation of a run per unit of loss above
+            the optimum.
         max_couplings: pairs of decisions are coupled while there are at most this many pairs.
         max_rows: beyond it, parameters are learned from this many rows.
     """
@@ -68,7 +69,7 @@ class ScalingModel:
     residual_share: float = 0.08
     scale_share: float = 0.03
     noise_share: float = 0.03
-    inadequacy: float = 0.15
+    inadequacy: float = 0.08
     max_couplings: int = 28
     max_rows: int = 300
 
@@ -106,19 +107,19 @@ class ScalingModel:
         for iterations in (25, 8):
             law = replace(blank, theta=prior.theta(mode))
             phi = law.jacobian(X) @ prior.root
-            row_noise = self.row_noise(law, X, y)
+            squares = squared_distance(law, X, y)
             parts = self._parts(law, data.columns, X, units)
             hyper = fit_residual(
                 y - law.value(X) + phi @ mode,
-                phi @ phi.T + np.diag(row_noise),
+                phi @ phi.T,
                 parts,
-                _log_variance(self.noise_share * units.spread, 1.5),
+                self._errors(units, squares),
                 warm=hyper,
                 max_iterations=iterations,
             )
-            kernels, noise_variance = split(parts, hyper)
-            covariance = np.diag(row_noise + noise_variance)
-            for part, kernel in zip(parts, kernels, strict=True):
+            residual = Residual.from_theta(parts, hyper)
+            covariance = np.diag(residual.noise_variance + residual.growth * squares)
+            for part, kernel in zip(parts, residual.kernels, strict=True):
                 covariance += kernel.cross(part.X, part.X)
             noise_root = linalg.cholesky(covariance, lower=True)
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
@@ -132,12 +133,13 @@ class ScalingModel:
         units, loss = stored.units, stored.loss(layout)
         prior = whitening(layout, data.columns, loss.reference, units, self.prior, self.drift)
         parts = self._parts(loss, data.columns, data.X, units)
-        kernels, noise_variance = split(parts, stored.hyper)
+        residual = Residual.from_theta(parts, stored.hyper)
+        kernels, noise_variance = residual.kernels, residual.noise_variance
         basis = JacobianBasis(loss, data.columns, prior.root)
         kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
         mean = LinearisedMean(basis, prior.u(loss.theta))
         y = np.minimum(data.y, units.ceiling)
-        row_noise = self.row_noise(loss, data.X, y)
+        row_noise = residual.growth * squared_distance(loss, data.X, y)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
         factor = cholesky(covariance)
@@ -149,17 +151,11 @@ class ScalingModel:
             noise_variance,
             factor,
             factor.solve(y - mean.value(data.X)),
-            self,
             units,
             prior,
+            residual.growth,
             row_noise,
         )
-
-    def row_noise(self, loss: ParametricLoss, X: Array, y: Array) -> Array:
-        """``(c d)^2``, ``(n,)``: d by the model or by what was observed, whichever is larger."""
-        excess = loss.excess(X)
-        distance = np.maximum(excess, np.abs(y - loss.value(X) + excess))
-        return np.asarray((self.inadequacy * distance) ** 2)
 
     def _independent_mode(
         self,
@@ -174,17 +170,24 @@ class ScalingModel:
         if not len(X):
             return np.zeros(blank.layout.size)
         noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
+
+        def row_sd(law: ParametricLoss) -> Array:
+            return np.sqrt(noise + self.inadequacy**2 * squared_distance(law, X, y))
+
         modes = []
         for u in starts:
             for _ in range(2):
-                row_noise = self.row_noise(replace(blank, theta=prior.theta(u)), X, y)
-                sd = np.sqrt(noise + row_noise)
+                sd = row_sd(replace(blank, theta=prior.theta(u)))
                 u = descend(u, X, y, prior, blank, sd, max_steps=12).u
             law = replace(blank, theta=prior.theta(u))
-            sd = np.sqrt(noise + self.row_noise(law, X, y))
+            sd = row_sd(law)
             fit = float(np.sum(0.5 * ((y - law.value(X)) / sd) ** 2 + np.log(sd)) + 0.5 * u @ u)
             modes.append((fit, u))
         return min(modes, key=lambda pair: pair[0])[1]
+
+    def _errors(self, units: Units, squares: Array) -> Errors:
+        noise = _log_variance(self.noise_share * units.spread, 1.5)
+        return Errors(noise, _log_variance(self.inadequacy, 1.2), squares)
 
     def _parts(
         self, loss: ParametricLoss, columns: Columns, X: Array, units: Units
@@ -234,6 +237,11 @@ class Stored:
 
     def loss(self, layout: Layout) -> ParametricLoss:
         return ParametricLoss(layout, self.reference, self.theta)
+
+
+def squared_distance(loss: ParametricLoss, X: Array, y: Array) -> Array:
+    """``d^2``, ``(n,)``: above the best loss by the model or as observed, whichever is further."""
+    return np.asarray(np.maximum(loss.excess(X), np.abs(y - loss.floor(X))) ** 2)
 
 
 def align(loss: ParametricLoss, X: Array) -> Array:
@@ -358,15 +366,15 @@ class ScalingPredictor(GPPredictor):
     """Belief about the loss at any config and scale.
 
     Attributes:
-        model: what it was fitted by.
         units: level and spread of the losses at the fit.
         prior: of theta.
+        growth: c^2, see the module's opening.
         row_noise: ``(n,)``, variance of each training row beyond ``noise_variance``.
     """
 
-    model: ScalingModel
     units: Units
     prior: Whitening
+    growth: float
     row_noise: Array
 
     @property
@@ -382,7 +390,7 @@ class ScalingPredictor(GPPredictor):
     def condition(self, X: Array, y: Array) -> Self:
         """As :meth:`GPPredictor.condition`, each row with its own noise."""
         y = np.minimum(y, self.units.ceiling)
-        row_noise = self.model.row_noise(self.loss, X, y)
+        row_noise = self.growth * squared_distance(self.loss, X, y)
         rows, factor = self.X, self.factor
         for i in range(len(X)):
             row = X[i : i + 1]
