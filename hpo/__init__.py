@@ -13,6 +13,7 @@ from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, Sear
 
 if TYPE_CHECKING:
     from hpo.budget import Budget, Limits
+    from hpo.callbacks import Callback
     from hpo.optimizer import Optimizer
     from hpo.result import Recommendation, Result
     from hpo.runners import InlineRunner, ProcessRunner
@@ -24,6 +25,7 @@ __all__ = [
     "Belief",
     "Budget",
     "BudgetError",
+    "Callback",
     "Categorical",
     "Cause",
     "Context",
@@ -51,6 +53,7 @@ __all__ = [
 
 _LAZY = {
     "Budget": "hpo.budget",
+    "Callback": "hpo.callbacks",
     "Context": "hpo.training.context",
     "InlineRunner": "hpo.runners",
     "Limits": "hpo.budget",

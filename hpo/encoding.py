@@ -121,8 +121,7 @@ class Encoder:
     def __init__(self, space: SearchSpace, direction: Direction = "minimize") -> None:
         if direction not in ("minimize", "maximize"):
             raise ValueError(
-                f'`direction` must be "minimize" or "maximize", got {direction!r}; pick one of'
-                " the two"
+                f'`direction` must be "minimize" or "maximize", got {direction!r}; pick one'
             )
         self.space = space
         self.direction: Direction = direction
@@ -184,8 +183,10 @@ class Encoder:
 
     @property
     def center(self) -> Array:
-        """`(d,)`, the row of the parameters' centers; the middle or first choice where none is
-        given, the cheapest scales, full fidelity."""
+        """`(d,)`, the row of the parameters' centers, at the cheapest scales and full fidelity.
+
+        Without a center a parameter is at the middle of its box, or at its first choice.
+        """
         row = np.zeros(len(self.columns.kinds))
         for column in self._parameters:
             parameter = column.parameter
@@ -210,8 +211,10 @@ class Encoder:
         return self.snap(self._spread_over(U, box))
 
     def first_rows(self, U: Array) -> Array:
-        """As `from_unit` over the first box, but where a `spread` is given from the normal
-        distribution around the center, of which `U` then holds the probabilities, inside (0, 1)."""
+        """As `from_unit` over the first box, but normal around the center where there is a `spread`.
+
+        There `U` holds the probabilities of the normal distribution, inside (0, 1).
+        """
         from scipy.special import ndtri
 
         X = self._spread_over(U, (self.lower, self.upper))

@@ -352,3 +352,25 @@ def test_snapping_changes_no_argument() -> None:
     X = np.array([[1.5]])
     Encoder(SearchSpace({"x": Float(0.0, 1.0)})).snap(X)
     assert X[0, 0] == 1.5
+
+
+def test_the_search_is_told_which_columns_move_how() -> None:
+    encoder = Encoder(
+        SearchSpace(
+            {
+                "x": Float(0.0, 1.0),
+                "fixed": Float(1.0, 1.0),
+                "n": Int(0, 10, multiple_of=2),
+                "o": Categorical([1, 2, 3, 4, 5], ordered=True),
+                "kind": Categorical(["a", "b"]),
+                "child": Float(center=0.0, spread=1.0, when=("kind", ["b"])),
+                "params": Scale(1e5, 1e7),
+                "epochs": Fidelity(1, 9),
+            }
+        )
+    )
+    names = np.array(encoder.columns.names)
+    assert names[encoder.continuous].tolist() == ["x", "child", "params"]
+    assert names[encoder.unbounded].tolist() == ["child"]
+    assert names[encoder.free].tolist() == ["x", "n", "o", "kind", "child", "params"]
+    np.testing.assert_allclose(encoder.steps, [0, 0, 0.2, 0.25, 0, 0, 0, 0, 0])
