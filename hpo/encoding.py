@@ -211,7 +211,7 @@ class Encoder:
         return self.snap(self._spread_over(U, box))
 
     def first_rows(self, U: Array) -> Array:
-        """As `from_unit` over the first box, but normal around the center where there is a `spread`.
+        """As `from_unit` over the first box, but normal around the center of a `spread`.
 
         There `U` holds the probabilities of the normal distribution, inside (0, 1).
         """
