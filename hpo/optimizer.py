@@ -80,7 +80,7 @@ class Optimizer:
         self._models = Models(self.encoder)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
-        self._starts = starts(self.encoder, start_count(self.encoder), rng)
+        self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
 
     def ask(self) -> Trial:
         """Propose a config and make it a pending trial."""

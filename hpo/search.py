@@ -27,7 +27,7 @@ from hpo.acquisition import (
     knowledge_gradient,
 )
 from hpo.encoding import Box, Encoder
-from hpo.maximize import Choice, Region, maximise
+from hpo.maximize import Region, maximise
 from hpo.models import Models
 from hpo.pareto import front
 from surrogates.cost import CostPredictor
@@ -143,12 +143,15 @@ def suggest(
         box = encoder.box(X)
         level, top = _cost_level(encoder, box, cost, log_costs, limits, rng)
         threshold = Staircase.build(log_costs, means, level, _Mean(cost))
-        terms.append(CostBelow(cost, level + max(_SLACK, 0.1 * (top - level))))
+        ceiling = level + max(_SLACK, 0.1 * (top - level))
+        terms.append(CostBelow(cost, ceiling))
         members = front(predictor.training_mean(), log_costs[: len(X)])
+        affordable = log_costs[members] <= ceiling
         reason = f"improves the front near {np.exp(level):.3g} cost"
     else:
         threshold = Staircase.build(np.zeros(len(log_costs)), means, 0.0, None)
         members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
+        affordable = np.ones(len(members), dtype=bool)
         box = encoder.box(X[members])
         reason = "improves the best loss"
     radii = _radii(predictor, encoder, region_scale(runs.loss, int(encoder.free.sum())))
@@ -164,9 +167,10 @@ def suggest(
     )
     count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
     choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
-    again = _replicate(predictor, belief, X, members, choice) if not len(pending) else None
-    if again is not None:
-        return Suggestion(X[again], f"repeats a front member: the {name} model finds noise the larger doubt")
+    if not len(pending):
+        again = _replicate(predictor, belief, X, members[affordable], choice.row)
+        if again is not None:
+            return Suggestion(X[again], f"repeats a front member: noise is what the {name} model doubts")
     if choice.repeated:
         reason = "every other config of the space was tried"
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
@@ -269,27 +273,37 @@ def _scale_moves(
 
 
 def _replicate(
-    predictor: GPPredictor, belief: GPPredictor, X: Array, members: IntArray, choice: Choice
+    predictor: GPPredictor, belief: GPPredictor, X: Array, members: IntArray, row: Array
 ) -> int | None:
-    """Row of ``X`` to measure again if that teaches more than the new point, else None.
+    """Row of ``X`` to measure again if that teaches more than the new ``row``, else None.
 
     The gain of both is the expected fall of the smallest posterior mean (knowledge gradient), so the
-    two are in the same unit; a noise that can hardly move anything is not worth a run.
+    two are in the same unit. The noise is the model's, but never more than what repeats have shown:
+    a model that cannot follow the function calls the rest noise, and repeats unmask it.
     """
+    noise = min(predictor.noise_variance, _repeat_variance(X, predictor.y))
     prior = float(predictor.kernel.diagonal(X[:1])[0])
-    if predictor.noise_variance < _MIN_REPLICATED_NOISE * prior or len(X) < 2:
+    if noise < _MIN_REPLICATED_NOISE * prior or len(X) < 2 or not len(members):
         return None
     means = predictor.training_mean()
-    gains = []
-    for member in members:
-        rival = float(np.min(np.delete(means, member)))
-        variance = float(belief.posterior(X[member : member + 1]).variance[0])
-        gains.append(
-            knowledge_gradient(float(means[member]), variance, predictor.noise_variance, rival)
-        )
+    variances = belief.posterior(X[members]).variance
+    gains = [
+        knowledge_gradient(float(means[i]), float(v), noise, float(np.min(np.delete(means, i))))
+        for i, v in zip(members, variances, strict=True)
+    ]
     best = int(np.argmax(gains))
-    fresh = belief.posterior(choice.row[None, :])
+    fresh = belief.posterior(row[None, :])
     new = knowledge_gradient(
-        float(fresh.mean[0]), float(fresh.variance[0]), predictor.noise_variance, float(np.min(means))
+        float(fresh.mean[0]), float(fresh.variance[0]), noise, float(np.min(means))
     )
     return int(members[best]) if gains[best] > new else None
+
+
+def _repeat_variance(X: Array, y: Array) -> float:
+    """Pooled variance of ``y`` within groups of equal rows; infinite while nothing was repeated."""
+    _, group, counts = np.unique(X, axis=0, return_inverse=True, return_counts=True)
+    freedom = len(y) - len(counts)
+    if not freedom:
+        return np.inf
+    means = np.bincount(group, weights=y) / counts
+    return float(np.sum((y - means[group]) ** 2) / freedom)
