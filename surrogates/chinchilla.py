@@ -214,7 +214,7 @@ class ParametricLoss:
         by_z = by_t @ bowl.mixing  # dy / d(z - z*)_k
         J[:, layout.optimum] = -by_z
         drift = -by_z[:, :, None] * law.offset[:, None, :]
-        J[:, layout.drift] = drift.reshape(len(X), -1)
+        J[:, layout.drift] = drift.reshape(len(X), by_z.shape[1] * law.offset.shape[1])
         for position, (j, k) in zip(_positions(layout.couplings), layout.pairs, strict=True):
             J[:, position] = by_t[:, j] * bowl.displacement[:, k]
         return J

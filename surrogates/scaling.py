@@ -69,7 +69,7 @@ class ScalingModel:
     residual_share: float = 0.08
     scale_share: float = 0.03
     noise_share: float = 0.03
-    inadequacy: float = 0.08
+    inadequacy: float = 0.15
     max_couplings: int = 28
     max_rows: int = 300
 
