@@ -1,0 +1,207 @@
+"""A study killed at random moments is, in the end, the study that was never killed."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import optuna
+import pytest
+
+VICTIM = Path(__file__).with_name("victim.py")
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 120.0  # seconds
+
+Ask = tuple[int, int]  # driver, and its ask index: unique to a trial and all its attempts
+
+
+class Life:
+    """One process of the victim, with its output as it comes."""
+
+    def __init__(self, folder: Path, trials: int, workers: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(VICTIM), str(trials), str(workers)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.lines: Queue[str] = Queue()
+        self.told: dict[int, str] = {}
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line.strip())
+
+    def wait_for(self, word: str, seconds: float = PATIENCE) -> bool:
+        """Whether a line starting with `word` comes within `seconds`."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                line = self.lines.get(timeout=min(left, 0.05))
+            except Empty:
+                if not self._reader.is_alive() and self.lines.empty():
+                    return False
+                continue
+            self._note(line)
+            if line.startswith(word):
+                return True
+        return False
+
+    def end(self) -> bool:
+        """Kill it if it still lives; whether that was needed."""
+        killed = self.process.poll() is None
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        while not self.lines.empty():
+            self._note(self.lines.get())
+        return killed and "done" not in self.told.values()
+
+    def _note(self, line: str) -> None:
+        if line.startswith("told "):
+            _, ask_index, loss = line.split()
+            self.told[int(ask_index)] = loss
+
+
+@dataclass
+class History:
+    """What a storage holds of a finished study."""
+
+    finished: dict[Ask, tuple[dict[str, Any], str, float | None, float | None]]
+    order: list[Ask]
+    twice: list[Ask] = field(default_factory=list)
+
+
+def history(folder: Path) -> History:
+    """Results by driver and ask index, apart from lost attempts, and the order of the tells."""
+    study = optuna.load_study(study_name="victim", storage=f"sqlite:///{folder}/scaletune.db")
+    found = History({}, [])
+    orders: list[tuple[int, Ask]] = []
+    for trial in study.get_trials(deepcopy=False):
+        told = trial.user_attrs.get("scaletune:told")
+        if told is None:
+            continue
+        asked = trial.user_attrs["scaletune:asked"]
+        index = (asked["driver"], asked["ask_index"])
+        if index in found.finished:
+            found.twice.append(index)
+        found.finished[index] = (trial.params, told["status"], told["loss"], told["cost"])
+        orders.append((told["order"], index))
+    found.order = [index for _, index in sorted(orders)]
+    return found
+
+
+def attempts_at_risk(folder: Path) -> int:
+    """Attempts already lost, before the last one, of a trial that is not told yet."""
+    try:
+        study = optuna.load_study(study_name="victim", storage=f"sqlite:///{folder}/scaletune.db")
+    except KeyError:  # killed before the study was created
+        return 0
+    trials = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
+    told = {t["scaletune:asked"]["ask_index"] for t in trials if "scaletune:told" in t}
+    asked = [t["scaletune:asked"] for t in trials]
+    return max((a["attempt"] for a in asked if a["ask_index"] not in told), default=0)
+
+
+def live_to_the_end(folder: Path, trials: int, workers: int = 1) -> None:
+    life = Life(folder, trials, workers)
+    try:
+        assert life.wait_for("done")
+    finally:
+        life.end()
+
+
+def kill_until_done(
+    folder: Path, trials: int, *, kills: int, workers: int = 1, rng: random.Random
+) -> tuple[int, dict[int, str]]:
+    """Kill the victim at up to `kills` random moments, then let it finish.
+
+    A trial may lose its driver twice and no more, so a life that continues one which did is
+    spared until that trial is told. Returns the number of kills and what was announced as told.
+    """
+    told: dict[int, str] = {}
+    done = 0
+    spare = False
+    while done < kills:
+        life = Life(folder, trials, workers)
+        try:
+            if not spare and rng.random() < 0.15:
+                time.sleep(rng.uniform(0.3, 1.5))  # while it imports, opens and replays
+            else:
+                assert life.wait_for("driving")
+                if spare:
+                    life.wait_for("told")
+                if life.wait_for("done", rng.uniform(0.0, 0.2)):
+                    break
+        finally:
+            done += life.end()
+            told |= life.told
+        if (folder / "scaletune.db").exists() and (folder / "scaletune.db").stat().st_size:
+            spare = attempts_at_risk(folder) >= 1
+    live_to_the_end(folder, trials, workers)
+    return done, told
+
+
+def check_nothing_lost_or_doubled(folder: Path, announced: dict[int, str], trials: int) -> History:
+    after = history(folder)
+    assert after.twice == []
+    assert sorted(after.finished) == [(0, index) for index in range(trials)]
+    for index, loss in announced.items():
+        assert repr(after.finished[0, index][2]) == loss
+    return after
+
+
+@pytest.mark.parametrize(
+    ("trials", "kills"), [(24, 10), pytest.param(150, 100, marks=pytest.mark.slow)]
+)
+def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
+    tmp_path: Path, trials: int, kills: int
+) -> None:
+    live_to_the_end(tmp_path / "calm", trials)
+    killed, announced = kill_until_done(
+        tmp_path / "killed", trials, kills=kills, rng=random.Random(0)
+    )
+    assert killed >= kills // 2
+    calm = history(tmp_path / "calm")
+    after = check_nothing_lost_or_doubled(tmp_path / "killed", announced, trials)
+    assert after.finished == calm.finished
+    assert after.order == calm.order == [(0, index) for index in range(trials)]
+
+
+def test_workers_of_a_killed_driver_lose_no_result_and_double_none(tmp_path: Path) -> None:
+    trials = 10
+    killed, announced = kill_until_done(
+        tmp_path / "killed", trials, kills=3, workers=2, rng=random.Random(1)
+    )
+    assert killed >= 1
+    check_nothing_lost_or_doubled(tmp_path / "killed", announced, trials)
+
+
+def test_two_drivers_of_one_study_share_the_work_and_double_none(tmp_path: Path) -> None:
+    trials = 16
+    live_to_the_end(tmp_path / "shared", 1)  # so that both find the study there
+    lives = [Life(tmp_path / "shared", trials, workers=1) for _ in range(2)]
+    try:
+        assert all(life.wait_for("done") for life in lives)
+    finally:
+        for life in lives:
+            life.end()
+    after = history(tmp_path / "shared")
+    assert after.twice == []
+    assert all(life.told for life in lives)
+    assert {driver for driver, _ in after.finished} == {0, 1}
+    assert trials <= len(after.finished) <= trials + 1

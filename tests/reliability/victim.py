@@ -1,0 +1,53 @@
+"""A study that is killed again and again; run as a script by test_kill_and_resume.py.
+
+Usage: victim.py TRIALS WORKERS, in the folder of the study. Prints `driving` when the study is open
+and `told <ask index> <loss>` after each result, and `done` at the end.
+"""
+
+import sys
+import time
+
+from hpo import Budget, Categorical, Context, Float, Int, Observation, Scale, Trial, optimize
+from hpo.callbacks import Callback, Run
+
+SPACE = {
+    "lr": Float(1e-4, 1e-1, log=True),
+    "depth": Int(1, 8),
+    "optimizer": Categorical(["adamw", "lion"]),
+    "beta2": Float(0.9, 0.999, logit=True, when=("optimizer", ["adamw"])),
+    "params": Scale(1e3, 1e5),
+}
+
+
+def train(config: dict[str, object], ctx: Context) -> dict[str, float]:
+    """A cheap bowl with a region that fails and one that diverges; the cost is deterministic."""
+    lr, depth, params = float(config["lr"]), int(config["depth"]), float(config["params"])  # type: ignore[arg-type, call-overload]
+    for step in range(4):
+        time.sleep(0.005)
+        ctx.report(step=step, loss=10.0 - step, cost=params * (step + 1))
+    if lr > 0.07:
+        raise RuntimeError("too hot")
+    loss = (lr * 100 - 1) ** 2 + 0.1 * abs(depth - 5) + 30 * params**-0.3
+    return {"loss": float("inf") if depth == 8 else loss, "cost": 5.0 * params}
+
+
+class Announce(Callback):
+    def on_start(self, run: Run) -> None:
+        print("driving", flush=True)
+
+    def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+        print(f"told {trial.ask_index} {observation.loss!r}", flush=True)
+
+
+if __name__ == "__main__":
+    optimize(
+        train,
+        SPACE,
+        budget=Budget(trials=int(sys.argv[1]), cost=1e9),
+        cost="flops",
+        workers=int(sys.argv[2]),
+        callbacks=[Announce()],
+        name="victim",
+        seed=3,
+    )
+    print("done", flush=True)
