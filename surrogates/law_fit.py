@@ -23,6 +23,7 @@ from surrogates.data import Array, Columns
 
 _MAX_STEPS = 40  # of Levenberg-Marquardt
 _GAIN = 1e-5  # nats; a step that gains less ends the search
+_HUGE = 1e100  # losses are cut here, so that their squares are finite
 _REACH = 4.0  # prior standard deviations that any parameter may move from its mean
 
 
@@ -110,15 +111,15 @@ class Units:
     def of(cls, y: Array) -> Units:
         if not len(y):
             return cls(0.0, 1.0)
+        y = np.clip(y, -_HUGE, _HUGE)
         level, best = float(np.median(y)), float(np.min(y))
-        below = min(level - best, np.finfo(float).max / 8) or float(np.max(y) - best)
+        below = level - best or float(np.max(y)) - best
         spread = float(np.std(np.minimum(y, level + 3.0 * below)))
         return cls(level, max(spread, 1e-6 * abs(level), 1e-12))
 
-    @property
-    def ceiling(self) -> float:
-        """Losses above it say "diverged" and nothing else."""
-        return self.level + 30.0 * self.spread
+    def bounded(self, y: Array) -> Array:
+        """``y`` with losses that only say "diverged" set to one high value."""
+        return np.clip(y, -_HUGE, self.level + 30.0 * self.spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,9 @@ def whitening(
     axes, decisions = len(layout.axes), len(layout.decisions)
     mean[0], sd[0] = units.level - units.spread, 3.0 * units.spread
     # Losses are positive and a good part of them can be trained away; but a loss that carries a huge
-    # constant (its spread is then a tiny share) must not be believed to shrink by half of it.
-    reducible = prior.reducible * min(abs(units.level), 250.0 * units.spread) + 1e-300
+    # constant (its spread is then a tiny share) must not be believed to shrink by half of it,
+    # and one about zero not to be unable to shrink.
+    reducible = prior.reducible * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
     mean[layout.log_reducible] = np.log(reducible / max(axes, 1))
     sd[layout.log_reducible] = prior.reducible_sd
     mean[layout.log_exponent] = np.log(prior.exponent)
@@ -285,8 +287,8 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
     excess = np.zeros(n)
     coefficients = np.zeros(F.shape[1])
     for _ in range(3):
-        scale = np.median(excess) + 1e-300
-        weight = 1.0 / (1.0 + (excess / scale) ** 2) if np.any(excess) else np.ones(n)
+        scale = np.median(excess) + 1e-3 * np.max(excess)
+        weight = 1.0 / (1.0 + (excess / scale) ** 2) if scale > 0.0 else np.ones(n)
         normal = (F.T * weight) @ F + np.diag(damping)
         coefficients = linalg.solve(normal, F.T @ (weight * y), assume_a="pos")
         trend = y - D @ coefficients[1 : 1 + A]

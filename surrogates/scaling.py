@@ -28,7 +28,6 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
-from scipy import linalg
 
 from surrogates.chinchilla import Layout, ParametricLoss
 from surrogates.data import Array, Columns, TrainingData
@@ -93,7 +92,7 @@ class ScalingModel:
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
         layout = Layout.of(data.columns, self.max_couplings)
         units = Units.of(data.y)
-        X, y = data.X, np.minimum(data.y, units.ceiling)
+        X, y = data.X, units.bounded(data.y)
         reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
         prior = whitening(layout, data.columns, reference, units, self.prior, self.drift)
         blank = ParametricLoss(layout, reference, prior.mean)
@@ -121,7 +120,7 @@ class ScalingModel:
             covariance = np.diag(residual.noise_variance + residual.growth * squares)
             for part, kernel in zip(parts, residual.kernels, strict=True):
                 covariance += kernel.cross(part.X, part.X)
-            noise_root = linalg.cholesky(covariance, lower=True)
+            noise_root = cholesky(covariance).head
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
         assert hyper is not None
         return Stored(units, reference, prior.theta(mode), hyper).write()
@@ -138,7 +137,7 @@ class ScalingModel:
         basis = JacobianBasis(loss, data.columns, prior.root)
         kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
         mean = LinearisedMean(basis, prior.u(loss.theta))
-        y = np.minimum(data.y, units.ceiling)
+        y = units.bounded(data.y)
         row_noise = residual.growth * squared_distance(loss, data.X, y)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
@@ -295,7 +294,7 @@ class JacobianBasis:
         shifts[np.arange(len(numeric)), 0, numeric] = _STEP
         above = self.value((X + shifts).reshape(-1, d))
         below = self.value((X - shifts).reshape(-1, d))
-        slopes = ((above - below) / (2.0 * _STEP)).reshape(len(numeric), m, -1)
+        slopes = ((above - below) / (2.0 * _STEP)).reshape(len(numeric), m, above.shape[1])
         gradient = np.zeros((m, slopes.shape[2], d))
         gradient[:, :, numeric] = slopes.transpose(1, 2, 0)
         return gradient
@@ -389,21 +388,19 @@ class ScalingPredictor(GPPredictor):
 
     def condition(self, X: Array, y: Array) -> Self:
         """As :meth:`GPPredictor.condition`, each row with its own noise."""
-        y = np.minimum(y, self.units.ceiling)
-        row_noise = self.growth * squared_distance(self.loss, X, y)
-        rows, factor = self.X, self.factor
+        y = self.units.bounded(y)
+        rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            variance = float(self.kernel.diagonal(row)[0] + self.noise_variance + row_noise[i])
-            factor = factor.append(self.kernel.cross(row, rows)[0], variance)
-            rows = np.concatenate([rows, row])
-        grown = replace(
-            self, X=rows, factor=factor, row_noise=np.concatenate([self.row_noise, row_noise])
-        )
+            own = self.growth * squared_distance(self.loss, row, y[i : i + 1])
+            variance = self.kernel.diagonal(row) + self.noise_variance + own
+            factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
+            rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
+        grown = replace(self, X=rows, factor=factor, row_noise=row_noise)
         return grown.with_targets(np.concatenate([self.y, y]))
 
     def with_targets(self, y: Array) -> Self:
-        y = np.minimum(y, self.units.ceiling)
+        y = self.units.bounded(y)
         weights = self.factor.solve(y - self.prior_mean.value(self.X))
         return replace(self, y=y, weights=weights)
 
