@@ -196,8 +196,9 @@ class Optimizer:
     def _suggest(
         self, index: int, pending: Array, taken: Array, rng: np.random.Generator
     ) -> Suggestion:
-        if index < len(self._starts):
-            return Suggestion(self._starts[index], f"start point {index + 1} of {len(self._starts)}")
+        known = sum(o.ask_index is None for o in self.log.observations)
+        if (place := index + known) < len(self._starts):
+            return Suggestion(self._starts[place], f"start point {place + 1} of {len(self._starts)}")
         if not len(self._models.runs):
             return explore(self._models, taken, rng=rng)
         cap = self.ledger.cost_cap

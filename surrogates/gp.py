@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
-from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from surrogates.base import JointPosterior, Posterior, PosteriorGradient
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.kernels import Kernel, MaternHamming, squared_distances
-from surrogates.numerics import Factor, cholesky
+from surrogates.numerics import Factor, NumericalError, cholesky, negative_log_density
 
 _MIN_VARIANCE = 1e-14  # of the prior variance: rounding may leave a posterior variance below zero
+FAR_AWAY = 1e25  # value of an objective where it cannot be computed: a line search steps back
 
 
 class MeanFunction(Protocol):
@@ -62,7 +62,12 @@ class GPPredictor:
 
     @classmethod
     def build(
-        cls, kernel: Kernel, X: Array, y: Array, noise_variance: float, prior_mean: MeanFunction | None = None
+        cls,
+        kernel: Kernel,
+        X: Array,
+        y: Array,
+        noise_variance: float,
+        prior_mean: MeanFunction | None = None,
     ) -> Self:
         """Factorise from nothing, O(n^3).
 
@@ -73,10 +78,11 @@ class GPPredictor:
         K = kernel.cross(X, X)
         K[np.diag_indices(len(X))] += noise_variance
         factor = cholesky(K)
-        return cls(kernel, prior_mean, X, y, noise_variance, factor, factor.solve(y - prior_mean.value(X)))
+        weights = factor.solve(y - prior_mean.value(X))
+        return cls(kernel, prior_mean, X, y, noise_variance, factor, weights)
 
     def condition(self, X: Array, y: Array) -> Self:
-        """Append rows, O(n^2) each, one at a time: any grouping of the same rows gives the same bits."""
+        """Append rows one at a time, O(n^2) each: any grouping of them gives the same bits."""
         rows, factor = self.X, self.factor
         for i in range(len(X)):
             row = X[i : i + 1]
@@ -98,7 +104,8 @@ class GPPredictor:
     def _variance(self, k: Array, X: Array) -> Array:
         prior = self.kernel.diagonal(X)
         half = self.factor.half_solve(k)
-        return np.maximum(prior - np.einsum("nm,nm->m", half, half), _MIN_VARIANCE * prior)
+        variance = prior - np.einsum("nm,nm->m", half, half)
+        return np.asarray(np.maximum(variance, _MIN_VARIANCE * prior))
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
         k, dk = self.kernel.cross_gradient(X, self.X)
@@ -107,7 +114,8 @@ class GPPredictor:
         variance = np.maximum(prior - np.einsum("mn,mn->m", k, solved), _MIN_VARIANCE * prior)
         d_mean = self.prior_mean.gradient(X) + np.einsum("mnd,n->md", dk, self.weights)
         d_variance = self.kernel.diagonal_gradient(X) - 2.0 * np.einsum("mnd,mn->md", dk, solved)
-        return PosteriorGradient(self.prior_mean.value(X) + k @ self.weights, variance, d_mean, d_variance)
+        mean = self.prior_mean.value(X) + k @ self.weights
+        return PosteriorGradient(mean, variance, d_mean, d_variance)
 
     def joint_posterior(self, X: Array) -> JointPosterior:
         k = self.kernel.cross(X, self.X).T
@@ -194,7 +202,7 @@ class GaussianProcess:
         length: prior on ln l at d = 1, mode of the density of l as its mean.
         weight: prior on ln w at d = 1; its mean falls by ln(d) / 2 as the lengths grow.
         max_rows: beyond it, hyperparameters are learned from this many rows (:func:`representative`).
-        max_iterations: of L-BFGS from each start.
+        max_iterations: of L-BFGS from the prior mean; a warm start gets ``warm_iterations``.
     """
 
     variance: Normal = Normal(0.0, 1.0)
@@ -203,6 +211,7 @@ class GaussianProcess:
     weight: Normal = Normal(0.0, 1.0)
     max_rows: int = 400
     max_iterations: int = 40
+    warm_iterations: int = 15
 
     def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
         """Hyperparameters ``theta`` of highest posterior density found.
@@ -216,22 +225,22 @@ class GaussianProcess:
             rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
         prior_mean, prior_sd = self._prior(data.columns)
-        starts = [warm] if warm is not None else []
+        starts = [] if warm is None else [(warm, self.warm_iterations)]
         if cold or warm is None:
-            starts.append(prior_mean)
+            starts.append((prior_mean, self.max_iterations))
         objective = _NegativeLogPosterior(data, prior_mean, prior_sd)
         bounds = list(zip(prior_mean - 5.0 * prior_sd, prior_mean + 5.0 * prior_sd, strict=True))
         bounds[0] = (np.log(1e-3), np.log(1e3))
         bounds[-1] = (np.log(1e-8), np.log(2.0))
         best, best_value = prior_mean, np.inf
-        for start in starts:
+        for start, iterations in starts:
             found = minimize(
                 objective,
                 np.clip(start, *np.transpose(bounds)),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
-                options={"maxiter": self.max_iterations, "ftol": 1e-7, "gtol": 1e-4},
+                options={"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-4},
             )
             if found.fun < best_value:
                 best, best_value = np.asarray(found.x), float(found.fun)
@@ -255,13 +264,18 @@ class GaussianProcess:
             ]
         )
         sd = np.concatenate(
-            [[self.variance.sd], np.full(p, self.length.sd), np.full(q, self.weight.sd), [self.noise.sd]]
+            [
+                [self.variance.sd],
+                np.full(p, self.length.sd),
+                np.full(q, self.weight.sd),
+                [self.noise.sd],
+            ]
         )
         return mean, sd
 
 
 class _NegativeLogPosterior:
-    """``-ln p(y | X, theta) - ln p(theta)`` and its gradient (eqs. 5.8, 5.9), one potrf + potri a call."""
+    """``-ln p(y | X, theta) - ln p(theta)``, less a constant, and its gradient."""
 
     def __init__(self, data: TrainingData, prior_mean: Array, prior_sd: Array) -> None:
         self._data = data
@@ -275,20 +289,13 @@ class _NegativeLogPosterior:
         K, slope = kernel.gram(X)
         covariance = np.array(K, order="F")
         covariance[np.diag_indices(len(y))] += noise
-        L, info = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
-        if info:  # the line search steps back
-            return 1e25, np.zeros_like(theta)
-        log_determinant = 2.0 * float(np.sum(np.log(np.diagonal(L))))
-        weights, _ = lapack.dpotrs(L, y, lower=1)
-        inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
-        inverse = np.tril(inverse)
-        inverse += np.tril(inverse, -1).T
-        # d(-ln p)/dK = (K^-1 - w w^T) / 2
-        sensitivity = 0.5 * (inverse - np.outer(weights, weights))
+        try:
+            value, sensitivity = negative_log_density(covariance, y)
+        except NumericalError:
+            return FAR_AWAY, np.zeros_like(theta)
         gradient = np.append(
             kernel.pullback(X, K, slope, sensitivity), noise * float(np.trace(sensitivity))
         )
-        value = 0.5 * (float(y @ weights) + log_determinant)
         z = (theta - self._prior_mean) / self._prior_sd
         return value + 0.5 * float(z @ z), gradient + z / self._prior_sd
 
@@ -309,10 +316,10 @@ def representative(X: Array, y: Array, count: int) -> IntArray:
         return np.arange(n)
     kept = list(np.argsort(y, kind="stable")[: max(1, int(0.4 * count))])
     distance = squared_distances(X, X[kept]).min(axis=1)
+    distance[kept] = -1.0  # below the 0 of a duplicate, so that no row is kept twice
     while len(kept) < count:
-        distance[kept[-1]] = -1.0
         farthest = int(np.argmax(distance))
         kept.append(farthest)
         distance = np.minimum(distance, np.sum((X - X[farthest]) ** 2, axis=1))
-        distance[kept] = -1.0
+        distance[farthest] = -1.0
     return np.sort(np.array(kept, dtype=np.intp))
