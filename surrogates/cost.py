@@ -87,7 +87,9 @@ class CostModel:
         sd = np.zeros(len(columns.kinds))
         sd[axes] = self.exponent.sd * columns.width[axes]
         sd[columns.decision] = self.slope_sd
-        return LinearBasis(columns, _reference(data), sd[columns.numeric], self.level_sd, self.code_sd)
+        return LinearBasis(
+            columns, _reference(data), sd[columns.numeric], self.level_sd, self.code_sd
+        )
 
     def _part(self, data: TrainingData) -> Part:
         columns = data.columns

@@ -2,9 +2,10 @@
 
 Notation: ``y = m(X) + Phi(X) u + f(X) + e`` with a known mean m, features Phi n x p, weights
 ``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and independent errors
-``e_i ~ N(0, v + w r_i)`` with v and w to learn and r_i known. Integrating u out leaves an ordinary Gaussian process with kernel
-``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq. 2.40), so everything that
-:class:`~surrogates.gp.GPPredictor` does holds for it, interval widths away from the data included.
+``e_i ~ N(0, v + w r_i)`` with v and w to learn and r_i known. Integrating u out leaves an ordinary
+Gaussian process with kernel ``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq.
+2.40), so everything that :class:`~surrogates.gp.GPPredictor` does holds for it, interval widths away
+from the data included.
 
 Phi must carry the *prior* of its weights. Adding features scaled by their posterior and conditioning
 on the same rows again would count the data twice and be over-confident.
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from surrogates.data import Array, Columns, IntArray
-from surrogates.gp import Normal
+from surrogates.gp import FAR_AWAY, Normal
 from surrogates.kernels import Kernel, MaternHamming
+from surrogates.numerics import NumericalError, negative_log_density
 
 
 class Basis(Protocol):
@@ -183,7 +184,7 @@ def fit_residual(
 def _negative_log_likelihood(
     theta: Array, residual: Array, known: Array, parts: tuple[Part, ...], factors: Array
 ) -> tuple[float, Array]:
-    """``-ln p(residual | theta)`` and its gradient (Rasmussen & Williams, eqs. 5.8, 5.9)."""
+    """``-ln p(residual | theta)``, less a constant, and its gradient."""
     read = Residual.from_theta(parts, theta)
     covariance = np.array(known, order="F")
     grams = []
@@ -192,15 +193,10 @@ def _negative_log_likelihood(
         covariance += K
         grams.append((kernel, part.X, K, slope))
     covariance[np.diag_indices(len(residual))] += read.noise_variance + read.growth * factors
-    L, info = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
-    if info:  # the line search steps back
-        return 1e25, np.zeros_like(theta)
-    weights, _ = lapack.dpotrs(L, residual, lower=1)
-    value = 0.5 * float(residual @ weights) + float(np.sum(np.log(np.diagonal(L))))
-    inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
-    sensitivity = 0.5 * (inverse - np.outer(weights, weights))
+    try:
+        value, sensitivity = negative_log_density(covariance, residual)
+    except NumericalError:
+        return FAR_AWAY, np.zeros_like(theta)
     slopes = [kernel.pullback(X, K, slope, sensitivity) for kernel, X, K, slope in grams]
     own = np.diagonal(sensitivity)
     tail = [read.growth * float(own @ factors), read.noise_variance * float(own.sum())]

@@ -65,7 +65,9 @@ class DriftPrior:
                 f"got {self.mean.shape} and {self.sd.shape}"
             )
         if not np.all((self.sd > 0) & np.isfinite(self.sd)):
-            raise ValueError("sd must be positive and finite; use a large one where little is known")
+            raise ValueError(
+                "sd must be positive and finite; use a large one where little is known"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ class SuccessModel:
             [[self.intercept_sd], np.full(2 * d, self.slope_sd), np.full(codes, self.code_sd)]
         )
 
+
 @dataclass(frozen=True, slots=True)
 class SuccessPredictor:
     """Posterior over the weights, and the probabilities that follow from it.

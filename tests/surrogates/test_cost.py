@@ -10,7 +10,11 @@ from surrogates.data import Columns, Kind, TrainingData
 LOW = np.array([0.0, 0.0, np.log(1e5), np.log(1e6)])
 WIDTH = np.array([1.0, 1.0, np.log(100.0), np.log(1000.0)])
 COLUMNS = Columns(
-    (Kind.DECISION, Kind.DECISION, Kind.SCALE, Kind.SCALE), ("a", "b", "N", "D"), LOW, WIDTH, (0,) * 4
+    (Kind.DECISION, Kind.DECISION, Kind.SCALE, Kind.SCALE),
+    ("a", "b", "N", "D"),
+    LOW,
+    WIDTH,
+    (0,) * 4,
 )
 
 

@@ -127,5 +127,3 @@ def test_labels_other_than_zero_and_one_are_refused():
         SuccessModel().fit(TrainingData(np.zeros((1, 1)), np.array([0.5]), columns(1)))
     with pytest.raises(ValueError, match="prior_probability"):
         SuccessModel(prior_probability=1.0)
-
-
