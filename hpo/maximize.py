@@ -158,7 +158,7 @@ def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -
         jac=True,
         method="L-BFGS-B",
         bounds=np.tile(bounds, (len(X), 1)),
-        options={"maxiter": 25},
+        options={"maxiter": 25, "maxfun": 35},
     )
     out = X.copy()
     out[:, continuous] = found.x.reshape(len(X), -1)

@@ -21,13 +21,12 @@ from hpo.pareto import front
 from hpo.space import Float, Int, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
+from surrogates.scaling import ScalingLaw, ScalingPredictor
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from surrogates.scaling import ScalingLaw
 
 NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 _CAUTION = 0.5  # standard deviations added to the mean when choosing what to recommend
@@ -130,8 +129,9 @@ class Result:
         """The config expected to do best, with how far to trust it.
 
         The posterior mean plus half a standard deviation is minimised over the searched box, so that
-        the answer stays where the model knows something. Intervals come from joint posterior draws:
-        where each draw has its own optimum.
+        the answer stays where the model knows something. Intervals say where the optimum lies: by the
+        law's posterior for its drifting optimum where there are scale axes, else by joint posterior
+        draws, each of which has an optimum of its own. They always hold the recommended value.
 
         Args:
             target: one positive value per scale axis; by default the study's target, else the scale
@@ -159,7 +159,7 @@ class Result:
         config = encoder.decode(row)[0]
         return Recommendation(
             config=config,
-            intervals=_optimum_intervals(encoder, model, row, scale, fixed, rng),
+            intervals=self._intervals(model, row, fixed, rng),
             loss=mean,
             loss_interval=(mean - half, mean + half),
             target=at,
@@ -243,6 +243,27 @@ class Result:
         o = self.log.observation(self.models.runs.numbers[0])
         assert o is not None
         return o.config
+
+    def _intervals(
+        self, model: Predictor, row: Array, fixed: Array, rng: np.random.Generator
+    ) -> dict[str, tuple[float, float]]:
+        encoder = self.models.encoder
+        config = encoder.decode(row)[0]
+        numeric = [n for n in self.space.decisions if isinstance(self.space[n], Float | Int) and n in config]
+        columns = np.array([encoder.index(name) for name in numeric], dtype=np.intp)
+        if isinstance(model, ScalingPredictor):
+            low, high = _law_bounds(encoder, model, row, fixed)
+        else:
+            low, high = _drawn_bounds(encoder, model, row, rng)
+        low, high = np.minimum(low, row[0]), np.maximum(high, row[0])
+        # each bound is decoded in the recommended config, so that conditions stay as they are
+        bounds = {}
+        for name, column in zip(numeric, columns, strict=True):
+            ends = np.repeat(row, 2, axis=0)
+            ends[:, column] = low[column], high[column]
+            first, last = encoder.decode(ends)
+            bounds[name] = (float(first[name]), float(last[name]))
+        return bounds
 
     def _extrapolation(self, fixed: Array) -> float:
         columns = self.models.encoder.columns
@@ -328,21 +349,32 @@ def _minimise(encoder: Encoder, score: Term, centres: Array, rng: np.random.Gene
     return maximise(score, encoder, region, centres[:0], candidates=1024, rng=rng).row
 
 
-def _optimum_intervals(
-    encoder: Encoder, model: Predictor, row: Array, scale: IntArray, fixed: Array, rng: np.random.Generator
-) -> dict[str, tuple[float, float]]:
-    """Central 90 % interval of the optimum over joint draws, per numeric decision parameter."""
+def _law_bounds(
+    encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array
+) -> tuple[Array, Array]:
+    """Central 90 % bounds of the law's optimum inside the box, ``(d,)`` each; the row elsewhere."""
+    columns = encoder.columns
+    low, high = row[0].copy(), row[0].copy()
+    at = row[0].copy()
+    at[columns.scale] = fixed
+    optimum = model.optimum(model.loss.layout.scales(at[None, :])[0])
+    place = columns.decision
+    centre = (optimum.mean - columns.origin[place]) / columns.width[place]
+    half = NINETY * np.sqrt(np.diagonal(optimum.covariance)) / columns.width[place]
     lower, upper = encoder.box(row)
-    U = qmc.Sobol(len(lower), scramble=True, rng=rng).random(_SPREAD)
-    far = encoder.from_unit(U, (lower, upper))
-    near = row + 0.1 * rng.standard_normal((_SPREAD // 2, len(row))) * encoder.free
-    X = _at_scale(np.concatenate([row, far, encoder.snap(near)]), scale, fixed)
+    low[place] = np.clip(centre - half, lower[place], upper[place])
+    high[place] = np.clip(centre + half, lower[place], upper[place])
+    return low, high
+
+
+def _drawn_bounds(
+    encoder: Encoder, model: Predictor, row: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Quantiles 5 % and 95 % of the optima of joint posterior draws, ``(d,)`` each."""
+    box = encoder.box(row)
+    far = encoder.from_unit(qmc.Sobol(len(row[0]), scramble=True, rng=rng).random(_SPREAD), box)
+    near = row + 0.1 * rng.standard_normal((_SPREAD // 2, len(row[0]))) * encoder.free
+    X = np.concatenate([row, far, encoder.snap(near)])
     draws = model.joint_posterior(X).sample(_DRAWS, rng)
-    optima = encoder.decode(X[np.argmin(draws, axis=1)])
-    intervals = {}
-    for name in encoder.space.decisions:
-        values = [config[name] for config in optima if name in config]
-        if isinstance(encoder.space[name], Float | Int) and values:
-            low, high = np.quantile(values, [0.05, 0.95])
-            intervals[name] = (float(low), float(high))
-    return intervals
+    low, high = np.quantile(X[np.argmin(draws, axis=1)], [0.05, 0.95], axis=0)
+    return low, high
