@@ -25,21 +25,45 @@ _ROOT_HALF_PI = np.sqrt(0.5 * np.pi)
 
 
 def log_h(z: Array) -> Array:
-    """``ln(phi(z) + z Phi(z))`` without cancellation, for any finite ``z``.
+    """``ln(phi(z) + z Phi(z))`` without cancellation, for ``|z| < 1e150``.
 
     Near zero and above, the sum itself is accurate. Below -1 both summands nearly cancel; there
-    ``h = phi(z) (1 - |z| sqrt(pi/2) erfcx(|z| / sqrt(2)))``, and the bracket, which again cancels for
-    large ``|z|``, is replaced by its asymptotic series 1/z^2 - 3/z^4 beyond |z| = 1000.
+    :func:`_log_tail` takes over.
     """
     z = np.asarray(z, dtype=np.float64)
     upper = np.maximum(z, -1.0)
     direct = np.log(np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI) + upper * np.exp(log_ndtr(upper)))
+    tail = -0.5 * z**2 - _LOG_ROOT_2PI + _log_tail(z)
+    return np.where(z > -1.0, direct, tail)
+
+
+def log_h_slopes(z: Array) -> tuple[Array, Array]:
+    """``Phi(z) / h(z)`` and ``phi(z) / h(z)``, to working precision for ``|z| < 1e150``.
+
+    Below -1 the Gaussian is divided out by hand: a difference of the logarithms would lose as many
+    digits as z^2 has.
+    """
+    z = np.asarray(z, dtype=np.float64)
+    upper = np.maximum(z, -1.0)
+    log_upper = log_h(upper)
+    a = np.maximum(-z, 1.0)
+    density = np.where(
+        z > -1.0, np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI - log_upper), np.exp(-_log_tail(z))
+    )
+    mills = _ROOT_HALF_PI * erfcx(a / np.sqrt(2.0))
+    return np.where(z > -1.0, np.exp(log_ndtr(upper) - log_upper), mills * density), density
+
+
+def _log_tail(z: Array) -> Array:
+    """``ln(h(z) / phi(z)) = ln(1 - a sqrt(pi/2) erfcx(a / sqrt(2)))`` with ``a = max(-z, 1)``.
+
+    The bracket cancels for large a and is replaced by its asymptotic series 1/a^2 - 3/a^4 beyond 1000.
+    """
     a = np.clip(-z, 1.0, 1e3)
     bracket = np.log1p(-_ROOT_HALF_PI * a * erfcx(a / np.sqrt(2.0)))
     far = np.maximum(-z, 1e3)
     series = -2.0 * np.log(far) + np.log1p(-3.0 / far**2)
-    tail = -0.5 * z**2 - _LOG_ROOT_2PI + np.where(z < -1e3, series, bracket)
-    return np.where(z > -1.0, direct, tail)
+    return np.where(z < -1e3, series, bracket)
 
 
 def expected_improvement_log(mean: Array, variance: Array, threshold: Array | float) -> Array:
@@ -59,9 +83,9 @@ def knowledge_gradient(mean: float, variance: float, noise_variance: float, riva
         noise_variance: of one measurement.
         rival: smallest posterior mean among the other points.
     """
-    s = variance / np.sqrt(variance + noise_variance)
-    if s <= 0.0:
+    if variance <= 0.0:
         return 0.0
+    s = variance / np.sqrt(variance + noise_variance)
     return float(s * np.exp(log_h(np.array(-abs(mean - rival) / s))))
 
 
@@ -151,14 +175,11 @@ class Improvement:
             means, d_means = self.worlds.means(X), self.worlds.means_gradient(X)
         sd = np.sqrt(p.variance)[:, None]
         z = (self.threshold.levels(X) - means) / sd
-        lh = log_h(z)
-        log_ei = np.log(sd) + lh
+        log_ei = np.log(sd) + log_h(z)
         value = logsumexp(log_ei, axis=1)
         share = np.exp(log_ei - value[:, None])
-        # dEI/dmean = -Phi(z), dEI/dsd = phi(z); both over EI = sd h(z), formed in logs
-        by_mean = -np.exp(log_ndtr(z) - lh) / sd
-        by_sd = np.exp(-0.5 * z**2 - _LOG_ROOT_2PI - lh) / sd
-        d_sd = p.d_variance / (2.0 * sd)
-        slope = np.einsum("ms,msd->md", share * by_mean, d_means)
-        slope += np.sum(share * by_sd, axis=1)[:, None] * d_sd
+        # dEI/dmean = -Phi(z), dEI/dsd = phi(z); both over EI = sd h(z)
+        by_mean, by_sd = log_h_slopes(z)
+        slope = -np.einsum("ms,msd->md", share * by_mean / sd, d_means)
+        slope += np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
         return value - np.log(log_ei.shape[1]), slope
