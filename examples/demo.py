@@ -180,11 +180,9 @@ def show_front(console: Console, result: Result) -> None:
             f"{member.cost:.2g}",
             f"{member.loss:.3f}",
             f"{member.expected_loss:.3f}",
-            *(f"{config[name]:.0f}" for name in ("params", "tokens")),
+            *(f"{config[name]:,.0f}" for name in ("params", "tokens")),
             f"{config['lr']:.2g}",
             str(config["batch_size"]),
-            f"{config['beta2']:.3g}",
-            f"{config['weight_decay']:.2g}",
         )
     console.print(table)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
 _STOPS = 6  # scales between the dearest run and the target at which the law is drawn
 _TRIALS, _FRONT, _LAW = "tab:gray", "tab:blue", "tab:orange"
+_MEASURED = ("tab:green", "tab:red", "tab:purple", "tab:brown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ def plot_front(
     _draw_front(axes, front)
     if result.target:
         _draw_law(axes, result, result.target, front[-1])
-    for name, run in (measured or {}).items():
-        axes.plot(run.cost, run.loss, "*", markersize=14, markeredgecolor="white", label=name)
+    for color, (name, run) in zip(cycle(_MEASURED), (measured or {}).items(), strict=False):
+        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=name)
     axes.set(xscale="log", xlabel=f"cost ({result.cost_unit or 'as told'})", ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
