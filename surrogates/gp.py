@@ -21,7 +21,7 @@ from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.kernels import Kernel, MaternHamming, squared_distances
 from surrogates.numerics import Factor, NumericalError, cholesky, negative_log_density
 
-_MIN_VARIANCE = 1e-14  # of the prior variance: rounding may leave a posterior variance below zero
+MIN_VARIANCE = 1e-14  # of the prior variance: rounding may leave a posterior variance below zero
 FAR_AWAY = 1e25  # value of an objective where it cannot be computed: a line search steps back
 
 
@@ -105,13 +105,13 @@ class GPPredictor:
         prior = self.kernel.diagonal(X)
         half = self.factor.half_solve(k)
         variance = prior - np.einsum("nm,nm->m", half, half)
-        return np.asarray(np.maximum(variance, _MIN_VARIANCE * prior))
+        return np.asarray(np.maximum(variance, MIN_VARIANCE * prior))
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
         k, dk = self.kernel.cross_gradient(X, self.X)
         prior = self.kernel.diagonal(X)
         solved = self.factor.solve(k.T).T
-        variance = np.maximum(prior - np.einsum("mn,mn->m", k, solved), _MIN_VARIANCE * prior)
+        variance = np.maximum(prior - np.einsum("mn,mn->m", k, solved), MIN_VARIANCE * prior)
         d_mean = self.prior_mean.gradient(X) + np.einsum("mnd,n->md", dk, self.weights)
         d_variance = self.kernel.diagonal_gradient(X) - 2.0 * np.einsum("mnd,mn->md", dk, solved)
         mean = self.prior_mean.value(X) + k @ self.weights

@@ -29,10 +29,11 @@ from typing import Self
 
 import numpy as np
 
+from surrogates.base import PosteriorGradient
 from surrogates.chinchilla import Layout, ParametricLoss
 from surrogates.data import Array, Columns, TrainingData
-from surrogates.gp import Fantasies, GPPredictor, Normal, representative
-from surrogates.kernels import MaternHamming
+from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, Normal, representative
+from surrogates.kernels import Kernel, MaternHamming
 from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual
 from surrogates.law_fit import (
     DriftPrior,
@@ -386,6 +387,16 @@ class ScalingPredictor(GPPredictor):
         assert isinstance(self.prior_mean, LinearisedMean)
         return self.prior_mean.basis
 
+    @property
+    def _mode(self) -> Array:
+        assert isinstance(self.prior_mean, LinearisedMean)
+        return self.prior_mean.mode
+
+    @property
+    def _parts(self) -> tuple[Kernel, ...]:
+        assert isinstance(self.kernel, BasisKernel)
+        return self.kernel.parts
+
     def condition(self, X: Array, y: Array) -> Self:
         """As :meth:`GPPredictor.condition`, each row with its own noise."""
         y = self.units.bounded(y)
@@ -411,6 +422,28 @@ class ScalingPredictor(GPPredictor):
     def ridge(self) -> Array:
         """``(n,)``, what was added to the diagonal of the kernel matrix."""
         return self.noise_variance + self.row_noise + self.factor.jitter
+
+    def posterior_gradient(self, X: Array) -> PosteriorGradient:
+        """As every predictor's, with the features and their differences computed once."""
+        basis, mode = self._basis, self._mode
+        phi, d_phi = basis.value(X), basis.gradient(X)
+        seen = basis.value(self.X)
+        k, dk = phi @ seen.T, np.matmul(seen, d_phi)
+        prior = np.einsum("mp,mp->m", phi, phi)
+        d_prior = 2.0 * np.einsum("mp,mpd->md", phi, d_phi)
+        for part in self._parts:
+            own, own_gradient = part.cross_gradient(X, self.X)
+            k += own
+            dk += own_gradient
+            prior += part.diagonal(X)
+            d_prior += part.diagonal_gradient(X)
+        solved = self.factor.solve(k.T).T
+        mean = self.loss.value(X) - phi @ mode + k @ self.weights
+        d_mean = self.loss.gradient(X) - np.einsum("mpd,p->md", d_phi, mode)
+        d_mean += np.einsum("mnd,n->md", dk, self.weights)
+        variance = np.maximum(prior - np.einsum("mn,mn->m", k, solved), MIN_VARIANCE * prior)
+        d_variance = d_prior - 2.0 * np.einsum("mnd,mn->md", dk, solved)
+        return PosteriorGradient(mean, variance, d_mean, d_variance)
 
     def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> ScalingFantasies:
         worlds = GPPredictor.fantasize(self, X, count, rng)
