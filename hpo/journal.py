@@ -289,12 +289,12 @@ class Journal:
         with _told_as_study_error(self._where):
             self._storage.set_study_user_attr(self._study_id, f"{_DRIVER}{driver}", lease.to_json())
 
-    def living_owners(self) -> set[str]:
-        """Owners whose leases hold."""
+    def owners(self) -> dict[str, bool]:
+        """Owners that hold or held a lease, and whether they still drive."""
         with _told_as_study_error(self._where):
             attributes = self.study.user_attrs
         leases = [Lease.from_json(v) for k, v in attributes.items() if k.startswith(_DRIVER)]
-        return {lease.owner for lease in leases if lease.alive}
+        return {lease.owner: lease.alive for lease in leases}
 
     def _lease(self, driver: int) -> Lease | None:
         stored = self.study.user_attrs.get(f"{_DRIVER}{driver}")

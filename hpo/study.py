@@ -212,6 +212,7 @@ class _Driver:
         self._running: dict[int, _Running] = {}
         self._orphans: deque[Entry] = deque()
         self._confirming: set[int] = set()
+        self._known_others: dict[str, bool] = {}
         self._driven_before = 0.0
         self._began = time.monotonic()
         self._interrupts = _Interrupts()
@@ -245,7 +246,7 @@ class _Driver:
     def _search(self) -> None:
         while True:
             self._interrupts.check()
-            if self._journal.durable:
+            if self._others_changed():
                 self._catch_up()
             self._fill()
             if not self._running:
@@ -353,7 +354,7 @@ class _Driver:
         trial = self._journal.ask(asked, config, distributions)
         if asked.confirming:
             self._exempt(trial.number)
-        if self._journal.durable and self._superseded(trial):
+        if any(self._others().values()) and self._superseded(trial):
             return
         self._optimizer.adopt(trial)
         if asked.parent is not None:
@@ -521,16 +522,30 @@ class _Driver:
         self._take_in(entries)
         continued = {entry.trial.parent for entry in entries}
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
-        others = self._journal.living_owners() - {self._owner} if orphans else set()
-        self._orphans = deque(e for e in orphans if e.asked.owner not in others)
+        others = self._others() if orphans else {}
+        self._orphans = deque(e for e in orphans if not others.get(e.asked.owner))
+
+    def _others(self) -> dict[str, bool]:
+        """Other drivers of this study, and whether they live; none of a study in memory."""
+        owners = self._journal.owners() if self._journal.durable else {}
+        owners.pop(self._owner, None)
+        return owners
+
+    def _others_changed(self) -> bool:
+        """Whether another driver works on this study, or has come or gone since the last look.
+
+        A driver alone need not read back what it wrote itself.
+        """
+        before, self._known_others = self._known_others, self._others()
+        return any(self._known_others.values()) or self._known_others != before
 
     def _give_up_abandoned(self, entries: Iterable[Entry]) -> bool:
         """Finish running trials of dead drivers: as told, as lost, or as an error; any such?"""
         running = [e for e in entries if e.open and e.asked.owner != self._owner]
         if not running:
             return False
-        living = self._journal.living_owners()
-        abandoned = [entry for entry in running if entry.asked.owner not in living]
+        others = self._others()
+        abandoned = [entry for entry in running if not others.get(entry.asked.owner)]
         for entry in abandoned:
             order = 1 + max((e.observation.order for e in entries if e.observation), default=-1)
             if entry.observation is not None:
