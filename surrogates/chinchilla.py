@@ -1,11 +1,11 @@
-"""The parametric part of the value model: a scaling law over a bowl whose optimum drifts with scale.
+"""The parametric part of the value model: a scaling law over a bowl that drifts with scale.
 
 Notation, for one row x of ``X`` (:class:`ParametricLoss` evaluates n rows at once):
 
 ``s_a``      natural coordinate of scale axis a (ln N, ln D, ..; also ln epochs, the fidelity);
              ``D_a = s_a - sbar_a`` about the reference scale ``sbar``
 ``z_j``      decision column j in box widths (x itself)
-``R_a``      loss that axis a could still remove at the reference scale, ``A_a exp(-alpha_a sbar_a)``
+``R_a``      loss that axis a can still remove at the reference scale: ``A_a exp(-alpha_a sbar_a)``
 ``z*_j``     ``a_j + sum_a b_ja D_a``, the drifting optimum
 ``t``        ``M (z - z*)`` with M unit upper triangular (couplings, such as lr with batch size)
 
@@ -16,9 +16,9 @@ The loss is Chinchilla's (Hoffmann et al. 2022, eq. 2) with a bowl added::
     rho = sum_a R_a e_a / sum_a R_a              reducible loss relative to the reference scale
     phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
 
-so ``E = c - sum_a R_a`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j`` the
-asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic limit
-``t^T diag(h) t`` is an LDL^T form: whatever the couplings, ``z*`` is the only minimum.
+so ``E = c - sum_a R_a`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j``
+the asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic
+limit ``t^T diag(h) t`` is an LDL^T form: whatever the couplings, ``z*`` is the only minimum.
 
 The parameters are one real vector::
 

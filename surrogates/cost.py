@@ -4,9 +4,9 @@ Notation, for one row x with natural scale coordinates ``s_a`` (ln N, ln D, ln e
 
     ln c = c0 + sum_a gamma_a (s_a - sbar_a) + sum_j w_j (x_j - 1/2) + offsets + f(x) + e
 
-``gamma_a ~ N(1, 0.3^2)``: compute is about 6 N D (Kaplan et al. 2020, section 2.1), seconds nearly so;
-``w_j ~ N(0, 1)`` a box width; ``c0`` vague. The linear coefficients are integrated out
-(:mod:`surrogates.kriging`), so a cost at a scale never run before is believed with the honest width.
+``gamma_a ~ N(1, 0.3^2)``: compute is about 6 N D (Kaplan et al. 2020, section 2.1), seconds nearly
+so; ``w_j ~ N(0, 1)`` a box width; ``c0`` vague. The linear coefficients are integrated out
+(:mod:`surrogates.kriging`), so a cost at a scale never run before is believed with honest width.
 ``f`` is a Matern process, ``e`` the run-to-run noise; both learned by marginal likelihood.
 """
 
@@ -146,10 +146,10 @@ class LinearBasis:
 
 @dataclass(frozen=True, slots=True)
 class CostPredictor(GPPredictor):
-    """Belief about ln cost. Noise-free like every predictor; the two methods below add the noise."""
+    """Belief about ln cost, noise-free like every predictor; the methods here add the noise."""
 
     def probability_below(self, X: Array, log_cap: float) -> Array:
-        """P(cost of a run at each row <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
+        """P(cost of one run <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
         belief = self.posterior(X)
         return np.asarray(ndtr((log_cap - belief.mean) / self._spread(belief.variance)))
 
@@ -175,7 +175,7 @@ class CostPredictor(GPPredictor):
 
 
 def _reference(data: TrainingData) -> Array:
-    """Where the linear law is anchored: the mean scale, the middle of the box elsewhere; ``(d,)``."""
+    """``(d,)``: where the linear law is anchored, the mean scale and the middle of the box."""
     reference = np.full(data.X.shape[1], 0.5)
     if len(data):
         axes = _axes(data.columns)

@@ -4,11 +4,8 @@ Notation: ``y = m(X) + Phi(X) u + f(X) + e`` with a known mean m, features Phi n
 ``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and independent errors
 ``e_i ~ N(0, v + w r_i)`` with v and w to learn and r_i known. Integrating u out leaves an ordinary
 Gaussian process with kernel ``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq.
-2.40), so everything that :class:`~surrogates.gp.GPPredictor` does holds for it, interval widths away
+2.40), so everything that :class:`~surrogates.gp.GPPredictor` does holds for it, interval widths far
 from the data included.
-
-Phi must carry the *prior* of its weights. Adding features scaled by their posterior and conditioning
-on the same rows again would count the data twice and be over-confident.
 """
 
 from __future__ import annotations

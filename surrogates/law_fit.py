@@ -5,10 +5,10 @@ Notation as in :mod:`surrogates.chinchilla`. Parameters are written ``theta = mu
 
     y_i = m(x_i; u) + e_i,    e_i ~ N(0, s^2 + (c d_i)^2)
 
-where ``d_i``, the distance of run i from the best loss at its scale, is taken from the iterate before.
-Runs far above the optimum, diverged ones above all, thus count less and less (for large d_i by 1/d_i^2,
-as under a Cauchy likelihood): a quadratic bowl is only true near its bottom, and that is where the
-answer lies.
+where ``d_i``, the distance of run i from the best loss at its scale, is taken from the iterate
+before. Runs far above the optimum, diverged ones above all, thus count less and less (for large d_i
+by 1/d_i^2, as under a Cauchy likelihood): a quadratic bowl is only true near its bottom, and that
+is where the answer lies.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class DriftPrior:
     """Belief about how the optimum of each decision moves with each scale, before any data.
 
     Args:
-        mean, sd: decisions x scales, change of the natural optimum per natural unit of scale, such as
-            d ln lr / d ln N; sd > 0, finite.
+        mean, sd: decisions x scales, change of the natural optimum per natural unit of scale,
+            such as d ln lr / d ln N; sd > 0, finite.
         anchor: belief about the optimum at one scale, if there is any.
 
     Raises:
@@ -72,11 +72,11 @@ class DriftPrior:
 
 @dataclass(frozen=True, slots=True)
 class LawPrior:
-    """Widths of the default beliefs; units are stated, *spread* is that of the losses (see `Units`).
+    """Widths of the default beliefs; *spread* is that of the losses (:class:`Units`).
 
     Attributes:
         exponent, exponent_sd: median of alpha and sd of its logarithm.
-        reducible, reducible_sd: median of ``sum R`` as a share of the loss, and sd of its logarithm.
+        reducible, reducible_sd: median of ``sum R`` as a share of the loss, sd of its logarithm.
         curvature, curvature_sd: median of h in spreads per box width squared, sd of its logarithm.
         asymmetry_sd: of lam, per box width.
         optimum_sd: of a about the middle of the box, in box widths.
@@ -151,9 +151,9 @@ def whitening(
     mean, sd = np.zeros(layout.size), np.ones(layout.size)
     axes, decisions = len(layout.axes), len(layout.decisions)
     mean[0], sd[0] = units.level - units.spread, 3.0 * units.spread
-    # Losses are positive and a good part of them can be trained away; but a loss that carries a huge
-    # constant (its spread is then a tiny share) must not be believed to shrink by half of it,
-    # and one about zero not to be unable to shrink.
+    # Losses are positive and a good part of them can be trained away. But a loss that carries a
+    # huge constant (its spread is then a tiny share) must not be believed to shrink by half of it,
+    # and one about zero must be able to shrink.
     reducible = prior.reducible * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
     mean[layout.log_reducible] = np.log(reducible / max(axes, 1))
     sd[layout.log_reducible] = prior.reducible_sd
@@ -270,11 +270,11 @@ def descend(
 
 
 def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) -> Array:
-    """A starting ``u`` from a linear fit: with a linear ``z*`` the bowl is linear in z^2, z and z D.
+    """A starting ``u`` from a linear fit: the quadratic bowl is linear in z^2, z and z D.
 
-    ``h_j = 2 coef(z_j^2)``, ``a_j = -coef(z_j) / h_j``, ``b_ja = -coef(z_j D_a) / h_j`` and, with alpha
-    at its prior, ``R_a = -coef(D_a) / alpha_a``. Columns whose curvature comes out negative keep
-    their prior. Far-off runs are damped by refitting with weights.
+    ``h_j = 2 coef(z_j^2)``, ``a_j = -coef(z_j) / h_j``, ``b_ja = -coef(z_j D_a) / h_j`` and, with
+    alpha at its prior, ``R_a = -coef(D_a) / alpha_a``. Columns whose curvature comes out negative
+    keep their prior. Far-off runs are damped by refitting with weights.
     """
     layout = template.layout
     theta = prior.mean.copy()

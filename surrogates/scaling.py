@@ -4,22 +4,13 @@
 
     y = m(x; theta) + g(z~, s) + q(s) + e         theta = mu + L u,  u ~ N(0, I)
 
-``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in *drift-aligned*
-coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative to its optimum holds
-at the same relative place of the target; ``q`` a Matern process in the scales alone, which lets the
-law be wrong; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best loss at that scale, because
-the bowl is trusted only near its bottom.
+``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in
+*drift-aligned* coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative
+to its optimum holds at the same relative place of the target; ``q`` a Matern process in the scales
+alone, which lets the law be wrong; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best
+loss at that scale, because the bowl is trusted only near its bottom.
 
-**Uncertainty of theta.** m is linearised at the MAP estimate u^ with features ``Phi = (dm/dtheta) L``::
-
-    y = m(x; u^) - Phi(x) u^ + Phi(x) u + g + q + e,    u ~ N(0, I)  (the prior!)
-
-and u is integrated out: kernel ``k_g + k_q + Phi Phi^T``, prior mean ``m(x; u^) - Phi u^``
-(:mod:`surrogates.kriging`). Conditioning on the data then does to u exactly what a Laplace
-approximation does. Putting the Laplace *posterior* covariance into the kernel and conditioning on the
-same rows would use every run twice and give intervals that are too short.
-
-Gradients in x are analytic but for ``dPhi/dx``, a batched central difference.
+How the uncertainty of theta is carried into every prediction: :mod:`surrogates.linearised`.
 """
 
 from __future__ import annotations
@@ -29,11 +20,11 @@ from typing import Self
 
 import numpy as np
 
-from surrogates.base import PosteriorGradient
+from surrogates.base import Posterior, PosteriorGradient
 from surrogates.chinchilla import Layout, ParametricLoss
 from surrogates.data import Array, Columns, TrainingData
 from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, Normal, representative
-from surrogates.kernels import Kernel, MaternHamming
+from surrogates.kernels import Kernel
 from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual
 from surrogates.law_fit import (
     DriftPrior,
@@ -44,9 +35,8 @@ from surrogates.law_fit import (
     ridge_start,
     whitening,
 )
+from surrogates.linearised import AlignedKernel, JacobianBasis, LinearisedMean, align
 from surrogates.numerics import cholesky
-
-_STEP = 1e-5  # of the central difference, in box widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +46,8 @@ class ScalingModel:
     Args:
         drift: transfer rules as priors on the drift of the optimum, else weak and zero-mean.
         prior: widths of all other beliefs.
-        residual_share, scale_share, noise_share: prior medians of the standard deviations of g, q and
-            e, as shares of the spread of the losses.
+        residual_share, scale_share, noise_share: prior medians of the standard deviations of g, q
+            and e, as shares of the spread of the losses.
         inadequacy: prior median of c, extra standard deviation of a run per unit of loss above
             the optimum.
         max_couplings: pairs of decisions are coupled while there are at most this many pairs.
@@ -204,13 +194,13 @@ class ScalingModel:
             align(loss, X),
             columns.numeric,
             columns.categorical,
-            _log_variance(self.residual_share * units.spread, 1.0),
+            _log_variance(self.residual_share * units.spread, 1.5),
             lengths,
             Normal(-0.5 * float(np.log(max(decisions, 1))), 1.0),
         )
         if not axes:
             return (g,)
-        variance = _log_variance(self.scale_share * units.spread, 1.0)
+        variance = _log_variance(self.scale_share * units.spread, 1.5)
         return (g, Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0)))
 
 
@@ -242,78 +232,6 @@ class Stored:
 def squared_distance(loss: ParametricLoss, X: Array, y: Array) -> Array:
     """``d^2``, ``(n,)``: above the best loss by the model or as observed, whichever is further."""
     return np.asarray(np.maximum(loss.excess(X), np.abs(y - loss.floor(X))) ** 2)
-
-
-def align(loss: ParametricLoss, X: Array) -> Array:
-    """``X`` with z replaced by ``z - z*(s)``, n x d."""
-    aligned = X.copy()
-    aligned[:, loss.layout.decisions] = loss.displacement(X)
-    return aligned
-
-
-@dataclass(frozen=True, slots=True)
-class AlignedKernel:
-    """``base`` in drift-aligned coordinates; a :class:`~surrogates.kernels.Kernel`."""
-
-    base: MaternHamming
-    loss: ParametricLoss
-
-    def cross(self, A: Array, B: Array) -> Array:
-        return self.base.cross(align(self.loss, A), align(self.loss, B))
-
-    def diagonal(self, A: Array) -> Array:
-        return self.base.diagonal(A)
-
-    def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
-        K, gradient = self.base.cross_gradient(align(self.loss, A), align(self.loss, B))
-        layout = self.loss.layout
-        # dz~_j / dx_a = -b_ja unit_a
-        through_drift = gradient[:, :, layout.decisions] @ (self.loss.drift * layout.unit)
-        gradient[:, :, layout.axes] -= through_drift
-        return K, gradient
-
-    def diagonal_gradient(self, A: Array) -> Array:
-        return np.zeros(A.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class JacobianBasis:
-    """``Phi = (dm / dtheta) L``; a :class:`~surrogates.kriging.Basis`."""
-
-    loss: ParametricLoss
-    columns: Columns
-    root: Array
-
-    def value(self, X: Array) -> Array:
-        return self.loss.jacobian(X) @ self.root
-
-    def gradient(self, X: Array) -> Array:
-        """Central differences, all columns in two calls of the Jacobian."""
-        numeric = self.columns.numeric
-        m, d = X.shape
-        shifts = np.zeros((len(numeric), 1, d))
-        shifts[np.arange(len(numeric)), 0, numeric] = _STEP
-        above = self.value((X + shifts).reshape(-1, d))
-        below = self.value((X - shifts).reshape(-1, d))
-        slopes = ((above - below) / (2.0 * _STEP)).reshape(len(numeric), m, above.shape[1])
-        gradient = np.zeros((m, slopes.shape[2], d))
-        gradient[:, :, numeric] = slopes.transpose(1, 2, 0)
-        return gradient
-
-
-@dataclass(frozen=True, slots=True)
-class LinearisedMean:
-    """``m(x; u^) - Phi u^``; a :class:`~surrogates.gp.MeanFunction`."""
-
-    basis: JacobianBasis
-    mode: Array
-
-    def value(self, X: Array) -> Array:
-        return np.asarray(self.basis.loss.value(X) - self.basis.value(X) @ self.mode)
-
-    def gradient(self, X: Array) -> Array:
-        through = np.einsum("ipd,p->id", self.basis.gradient(X), self.mode)
-        return np.asarray(self.basis.loss.gradient(X) - through)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +341,19 @@ class ScalingPredictor(GPPredictor):
         """``(n,)``, what was added to the diagonal of the kernel matrix."""
         return self.noise_variance + self.row_noise + self.factor.jitter
 
+    def posterior(self, X: Array) -> Posterior:
+        """As every predictor's, with the features computed once."""
+        phi = self._basis.value(X)
+        prior = np.einsum("mp,mp->m", phi, phi)
+        k = phi @ self._basis.value(self.X).T
+        for part in self._parts:
+            k += part.cross(X, self.X)
+            prior += part.diagonal(X)
+        mean = self.loss.value(X) - phi @ self._mode + k @ self.weights
+        half = self.factor.half_solve(k.T)
+        variance = prior - np.einsum("nm,nm->m", half, half)
+        return Posterior(mean, np.maximum(variance, MIN_VARIANCE * prior))
+
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
         """As every predictor's, with the features and their differences computed once."""
         basis, mode = self._basis, self._mode
@@ -450,7 +381,7 @@ class ScalingPredictor(GPPredictor):
         return ScalingFantasies(worlds.predictor, worlds.y, worlds.weights)
 
     def carried(self, X: Array, moved: Array) -> Array:
-        """``moved`` m x d, with decisions as far from its optimum as in ``X``: moves along the drift."""
+        """``moved`` m x d, the decisions as far from their optimum as in ``X``: along the drift."""
         result = moved.copy()
         layout = self.loss.layout
         result[:, layout.decisions] = self.loss.displacement(X) + self.loss.optimum_at(

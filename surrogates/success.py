@@ -1,23 +1,24 @@
 """Will a run survive? Bayesian logistic regression on linear and quadratic features.
 
-Notation: ``u_j = x_j - 1/2`` numeric entries about the middle of the box; features ``phi(x)`` (p,) are
-1, every ``u_j``, every ``u_j^2 - 1/12`` (centred under the uniform law) and one indicator per code of
-a categorical or activity column. Weights ``w ~ N(0, S)``, S diagonal, and::
+Notation: ``u_j = x_j - 1/2`` numeric entries about the middle of the box; features ``phi(x)`` (p,)
+are 1, every ``u_j``, every ``u_j^2 - 1/12`` (centred under the uniform law) and one indicator per
+code of a categorical or activity column. Weights ``w ~ N(0, S)``, S diagonal, and::
 
     P(success | x, w) = sigmoid(f(x)),     f(x) = o(x) + phi(x)^T w
     o(x)              = logit(P0) sqrt(1 + pi v0(x) / 8),    v0(x) = phi(x)^T S phi(x)
 
-The offset ``o`` makes the *averaged* prior probability equal ``P0`` at every x. A constant offset would
-not: where the prior is vague, averaging a sigmoid over it gives one half, and an untouched corner of
-the box would look like a coin toss.
+The offset ``o`` makes the *averaged* prior probability equal ``P0`` at every x. A constant offset
+would not: where the prior is vague, averaging a sigmoid over it gives one half, and an untouched
+corner of the box would look like a coin toss.
 
-Most columns have nothing to do with failures, so S is learned: both weights of numeric column j share a
-variance ``r_j slope_sd^2`` with an inverse-gamma prior of mode below 1, updated by expectation
-maximisation (automatic relevance determination, MacKay 1992; Bishop 2006, section 7.2). Measured on 17
-successes and 3 failures in 8 columns, of which one matters: held-out log loss 0.17, with fixed S 0.36.
+Most columns have nothing to do with failures, so S is learned: both weights of numeric column j
+share a variance ``r_j slope_sd^2`` with an inverse-gamma prior of mode below 1, updated by
+expectation maximisation (automatic relevance determination; Bishop 2006, section 7.2). Measured on
+17 successes and 3 failures in 8 columns, of which one matters: held-out log loss 0.18, with fixed S
+0.36.
 
-The posterior of w is approximated by Laplace, N(w_hat, C) (Bishop 2006, section 4.5), and predictions
-average the sigmoid over f ~ N(m, v) by MacKay's formula (1992, eq. 10)::
+The posterior of w is approximated by Laplace, N(w_hat, C) (Bishop 2006, section 4.5), and
+predictions average the sigmoid over f ~ N(m, v) by MacKay's formula (1992, eq. 10)::
 
     P(success | x) = sigmoid(m / sqrt(1 + pi v / 8)),    v a *variance*
 """
@@ -90,7 +91,7 @@ class SuccessModel:
         return _laplace(predictor, features, data.y)
 
     def _relevant_sd(self, predictor: SuccessPredictor, ceiling: Array) -> Array:
-        """One step of expectation maximisation on the variances ``r_j``; sd of every weight, (p,)."""
+        """One step of expectation maximisation on ``r_j``; sd of every weight, ``(p,)``."""
         d = len(predictor.columns.numeric)
         second_moment = predictor.weights**2 + np.diagonal(predictor.covariance)
         second_moment = second_moment * (predictor.prior_sd / ceiling) ** 2
@@ -138,7 +139,7 @@ class SuccessPredictor:
         return np.asarray(log_expit(mean / np.sqrt(1.0 + _MACKAY * variance)))
 
     def log_probability_gradient(self, X: Array) -> tuple[Array, Array]:
-        """ln P(success) ``(m,)`` and its derivative in ``X``, m x d, zero in categorical columns."""
+        """ln P(success) ``(m,)`` and its derivative in ``X`` m x d, zero where categorical."""
         phi = self.features(X) * self.prior_sd
         mean, variance = self._moments(phi)
         shrink = np.sqrt(1.0 + _MACKAY * variance)

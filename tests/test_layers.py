@@ -54,7 +54,7 @@ SURROGATES = (
     ("kernels", "transforms"),
     ("gp",),
     ("kriging", "chinchilla"),
-    ("law_fit",),
+    ("law_fit", "linearised"),
     ("scaling", "cost", "success", "curves", "quantile", "calibration"),
     ("botorch",),
 )

@@ -6,7 +6,8 @@ import pytest
 from surrogates.chinchilla import Layout, ParametricLoss, linex
 from surrogates.data import Columns, Kind, TrainingData
 from surrogates.law_fit import Anchor, DriftPrior, LawPrior, Units, descend, ridge_start, whitening
-from surrogates.scaling import ScalingModel, align, squared_distance
+from surrogates.linearised import align
+from surrogates.scaling import ScalingModel, squared_distance
 
 LOW = np.array([np.log(1e-4), np.log(8.0), np.log(1e5), np.log(1e6)])
 WIDTH = np.array([np.log(1e3), np.log(64.0), np.log(30.0), np.log(30.0)])
