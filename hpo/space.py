@@ -287,7 +287,7 @@ class Categorical:
     `center`: first choice to try. Raises `SpaceError` for empty, equal or unstorable choices.
     """
 
-    choices: tuple[Choice, ...]
+    choices: Sequence[Choice]
     _: KW_ONLY
     ordered: bool = False
     center: Choice = None
