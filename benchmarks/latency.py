@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.latency
 
-Eight continuous dimensions, everything in memory, one thread. Both methods are first told the same n
-random points; after three untimed asks (in which our three output transforms replay the refits that a
-run of n trials would have done on its way; their time is printed) `--asks` consecutive ask + tell pairs
-are timed, refits wherever they fall. The mean over them is quoted, and peak resident memory of a process that did nothing else. At the largest n
-only ours is run.
+Eight continuous dimensions, everything in memory, one thread. Both methods are first told the same
+n random points. Three asks go untimed: in them our three output transforms replay the refits that a
+run of n trials would have done on its way (their time is printed). Then `--asks` consecutive
+ask + tell pairs are timed, refits wherever they fall. Quoted are the mean over them and the peak
+resident memory of a process that did nothing else. At the largest n only ours is run.
 """
 
 from __future__ import annotations
@@ -61,11 +61,15 @@ def time_optuna(n: int, asks: int) -> list[float]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in SPACE}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in SPACE
+    }
     study = optuna.create_study(sampler=optuna.samplers.GPSampler(seed=0))
     study.add_trials(
         [
-            optuna.trial.create_trial(params=config, distributions=distributions, value=loss(config))
+            optuna.trial.create_trial(
+                params=config, distributions=distributions, value=loss(config)
+            )
             for config in points(n)
         ]
     )
