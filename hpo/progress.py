@@ -81,7 +81,7 @@ class Progress(Callback):
         table.add_column(justify="right")
         table.add_column()
         amounts = [
-            ("trials", float(spent.trials), budget.trials, _counts(run)),
+            ("trials", float(spent.trials), budget.trials, ""),
             ("seconds", seconds, budget.seconds, ""),
             ("cost", spent.cost, budget.cost, run.cost or "seconds"),
         ]
@@ -93,6 +93,7 @@ class Progress(Callback):
             done = max(done, used / limit)
             bar = ProgressBar(total=limit, completed=min(used, limit), width=_BAR)
             table.add_row(label, f"{used:.5g} / {limit:.5g}", bar)
+        table.add_row("now", f"{len(run.log.pending)} running", _mishaps(run))
         table.add_row("best loss", *_best(run))
         table.add_row("front", str(front_size(run)), "trials")
         table.add_row("time to go", _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?")
@@ -121,11 +122,11 @@ def _completed(run: Run) -> list[Observation]:
     return [o for o in run.log.observations if o.status is Status.COMPLETED]
 
 
-def _counts(run: Run) -> str:
-    """How many trials run, failed, and were stopped."""
+def _mishaps(run: Run) -> str:
+    """How many trials failed and how many were stopped."""
     failed = sum(o.status is Status.FAILED for o in run.log.observations)
     stopped = sum(o.status is Status.STOPPED for o in run.log.observations)
-    return f"{len(run.log.pending)} running, {failed} failed, {stopped} stopped"
+    return f"{failed} failed, {stopped} stopped"
 
 
 def _duration(seconds: float) -> str:

@@ -821,7 +821,16 @@ def test_the_live_view_shows_trials_loss_spend_front_and_time_on_a_terminal_only
             callbacks=[Progress(console=console)],
         )
         shown = console.export_text()
-    for words in ("trials", "3 / 3", "cost", "6 / 60", "best loss", "front", "time to go"):
+    for words in (
+        "trials",
+        "3 / 3",
+        "cost",
+        "6 / 60",
+        "0 failed",
+        "best loss",
+        "front",
+        "time to go",
+    ):
         assert words in shown
     optimize(bowl, SPACE, budget=Budget(trials=1), cost="flops", callbacks=[Progress()])
     assert capsys.readouterr().out == ""
