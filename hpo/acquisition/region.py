@@ -32,7 +32,7 @@ class TrustRegion:
     def gradient(self, X: Array) -> tuple[Array, Array]:
         value, nearest = self._nearest(X)
         slope = np.zeros(X.shape)
-        if len(self.columns):
+        if len(self.columns) and len(self.centres):
             radii = self.radii[self.columns]
             steps = X[:, self.columns] - self.centres[nearest][:, self.columns]
             slope[:, self.columns] = -2.0 * steps / radii**2 / len(self.columns) * np.exp(value)[:, None]
