@@ -29,6 +29,7 @@ from surrogates.transforms import Transform, location_scale
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # fits, after that
+_LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
 
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
 
@@ -172,12 +173,13 @@ class Models:
         X = self.encoder.encode([o.config for o in news])
         done = np.array([o.status is Status.COMPLETED for o in news])
         cost = np.array([np.nan if not o.cost else np.log(o.cost) for o in news])
-        loss = [self.encoder.loss_sign * o.loss for o in news if o.status is Status.COMPLETED and o.loss is not None]
+        completed = [o for o in news if o.status is Status.COMPLETED]
+        loss = self.encoder.loss_sign * np.array([o.loss for o in completed], dtype=np.float64)
         self.runs = Runs(
             np.concatenate([self.runs.X, X[done]]),
-            np.concatenate([self.runs.loss, loss]),
+            np.concatenate([self.runs.loss, np.clip(loss, -_LARGEST_LOSS, _LARGEST_LOSS)]),
             np.concatenate([self.runs.log_cost, cost[done]]),
-            (*self.runs.numbers, *(o.number for o in news if o.status is Status.COMPLETED)),
+            (*self.runs.numbers, *(o.number for o in completed)),
         )
         paid = np.isfinite(cost) & done
         self._paid = _stack(self._paid, X[paid], cost[paid])

@@ -307,7 +307,7 @@ class _Cautious:
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
         p = self.model.posterior_gradient(_at_scale(X, self.scale, self.fixed))
-        sd = np.sqrt(p.variance)
+        sd = np.sqrt(np.maximum(p.variance, np.finfo(float).tiny))  # tiny losses: it underflows
         slope = -(p.d_mean + _CAUTION * p.d_variance / (2.0 * sd)[:, None])
         slope[:, self.scale] = 0.0
         return -(p.mean + _CAUTION * sd), slope

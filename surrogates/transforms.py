@@ -15,6 +15,7 @@ import numpy as np
 from surrogates.data import Array
 
 _LOG_OFFSET = 0.05  # of the distance from best to median: bounds the slope at the best value
+_SMALLEST_UNIT = 1e-300  # of the largest value: dividing by a subnormal number overflows
 _WINSOR_REACH = 1.5  # values beyond median + reach * (median - best) say only "bad"
 
 
@@ -74,4 +75,4 @@ def _best_and_unit(y: Array) -> tuple[float, float]:
     unit = float(np.median(y)) - best
     if unit <= 0.0:
         unit = float(np.max(y)) - best
-    return best, unit if unit > 0.0 else 1.0
+    return best, max(unit, _SMALLEST_UNIT) if unit > 0.0 else 1.0
