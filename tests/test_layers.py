@@ -42,7 +42,7 @@ RANKS = {
     "hpo.study": 7.2,
     "hpo.adapters": 8,
     "hpo.plots": 8,
-    "hpo.report": 8,
+    "hpo.report": 8.1,
     "hpo.cli": 8,
     "benchmarks": 9,
     "examples": 10,
