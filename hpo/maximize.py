@@ -1,9 +1,9 @@
 """The best point of an acquisition over a mixed space.
 
 Three stages, all on encoded rows: *candidates* (a global Sobol share, and clouds of several radii
-around the centres), *neighbour moves* from the best of them (steps of shrinking size in some columns,
-other codes in categorical ones), and *gradient refinement* of the continuous columns by L-BFGS-B on
-all starts at once. Rows already asked are passed over while any other exists.
+around the centres), *neighbour moves* from the best of them (steps of shrinking size in some
+columns, other codes in categorical ones), and *gradient refinement* of the continuous columns by
+L-BFGS-B on all starts at once. Rows already asked are passed over while any other exists.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from scipy.stats import qmc
 
 from hpo.acquisition import Term
@@ -97,7 +97,7 @@ def _draw(encoder: Encoder, region: Region, count: int, rng: np.random.Generator
 
 
 def _perturb(encoder: Encoder, X: Array, radii: Array, rng: np.random.Generator) -> Array:
-    """Move some columns of each row: normal steps in numeric ones, another code in categorical ones.
+    """Move some columns of each row: normal steps in numeric ones, new codes in categorical ones.
 
     A step on a lattice column is at least one lattice step wide, or small radii could never leave a
     value. ``radii`` is m x d.
@@ -157,7 +157,7 @@ def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -
         np.clip(X[:, continuous], bounds[:, 0], bounds[:, 1]).ravel(),
         jac=True,
         method="L-BFGS-B",
-        bounds=np.tile(bounds, (len(X), 1)),
+        bounds=Bounds(*np.tile(bounds, (len(X), 1)).T),
         options={"maxiter": 25, "maxfun": 35},
     )
     out = X.copy()
@@ -174,8 +174,10 @@ def _row_keys(X: Array) -> list[bytes]:
 def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[Array, Array]:
     """The ``count`` best distinct rows, rows not taken first; best first."""
     order = np.argsort(-values, kind="stable")[: 16 * count + len(taken)]
-    seen, fresh, old = set(_row_keys(taken)), [], []
-    for place, key in zip(order, _row_keys(X[order]), strict=True):
+    seen = set(_row_keys(taken))
+    fresh: list[int] = []
+    old: list[int] = []
+    for place, key in zip(order.tolist(), _row_keys(X[order]), strict=True):
         (old if key in seen else fresh).append(place)
         seen.add(key)
         if len(fresh) == count:

@@ -1,10 +1,10 @@
 """The fitted surrogates of one trial log.
 
 Everything here is a cache: a function of the observations in the order they were told, rebuilt from
-nothing when needed and then equal to the last bit. To that end hyperparameters are learned only at the
-counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before), every fit starting from
-the one before it, and rows told in between are appended one at a time. A model that is not asked for
-is not fitted; asked for later, it replays the counts it missed.
+nothing when needed and then equal to the last bit. To that end hyperparameters are learned only at
+the counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before), every fit
+starting from the one before it, and rows told in between are appended one at a time. A model that
+is not asked for is not fitted; asked for later, it replays the counts it missed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Models:
         self._survived = _stack(self._survived, X, 1.0 - failed)
 
     def value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
-        """Plain Gaussian process on transformed losses, and the rows of ``runs`` it was built from."""
+        """Plain Gaussian process on transformed losses, and the rows of ``runs`` behind it."""
         chain = self._values[transform]
         return chain.at(self.runs.X, self.runs.loss), chain.rows
 

@@ -1,7 +1,8 @@
 """Ask and tell: the engine without a driver.
 
-An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The random
-numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the same ask.
+An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
+random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
+same ask.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class Optimizer:
     def propose(self) -> Proposal:
         """The config the log calls for, without recording it.
 
-        Numerical faults do not surface here: a model that cannot be built falls back to its last good
-        fit, and an ask without any model explores; the belief says so and counts it.
+        Numerical faults do not surface here: a model that cannot be built falls back to its last
+        good fit, and an ask without any model explores; the belief says so and counts it.
         """
         index = self.log.next_ask_index
         rng = np.random.default_rng([self._seed, self._driver, index])
@@ -139,7 +140,8 @@ class Optimizer:
             loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
             cost: consumed, >= 0, also by a failed run; None if unknown.
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
-            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final one.
+            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final
+                one.
             seconds: wall-clock of the run.
             reports, metrics: kept with the result.
 
@@ -155,9 +157,11 @@ class Optimizer:
         if cause is None and loss is not None and not math.isfinite(loss):
             cause = Cause.DIVERGED
         if cause is None and loss is None and not stopped:
-            raise ValueError("`tell` needs a loss, or failed=..., or stopped=True; got none of them")
+            raise ValueError("`tell` needs a loss, failed=... or stopped=True; got none of them")
         if cost is not None and not (math.isfinite(cost) and cost >= 0):
-            raise ValueError(f"`cost` must be finite and >= 0, got {cost}; pass None if it is unknown")
+            raise ValueError(
+                f"`cost` must be finite and >= 0, got {cost}; pass None if it is unknown"
+            )
         told, config, ask_index = self._identify(trial)
         done = Status.STOPPED if stopped else Status.COMPLETED
         observation = Observation(
@@ -185,7 +189,10 @@ class Optimizer:
         self.ledger.charge(observation)
 
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
-        """The config to train with, at ``target`` if the space has scale axes; see :meth:`Result.recommend`."""
+        """The config to train with, at ``target`` if the space has scale axes.
+
+        See :meth:`Result.recommend`.
+        """
         return self.result().recommend(target)
 
     def result(self) -> Result:
@@ -198,7 +205,8 @@ class Optimizer:
     ) -> Suggestion:
         known = sum(o.ask_index is None for o in self.log.observations)
         if (place := index + known) < len(self._starts):
-            return Suggestion(self._starts[place], f"start point {place + 1} of {len(self._starts)}")
+            reason = f"start point {place + 1} of {len(self._starts)}"
+            return Suggestion(self._starts[place], reason)
         if not len(self._models.runs):
             return explore(self._models, taken, rng=rng)
         cap = self.ledger.cost_cap
@@ -247,8 +255,9 @@ class Optimizer:
         """The observation of a never-asked config that says the same as ``new``, if any."""
         if new.ask_index is not None:
             return None
+        said = (new.config, new.loss, new.cost, new.cause)
         for old in self.log.observations:
-            same = (old.config, old.loss, old.cost, old.cause) == (new.config, new.loss, new.cost, new.cause)
+            same = (old.config, old.loss, old.cost, old.cause) == said
             if old.ask_index is None and same:
                 return old
         return None

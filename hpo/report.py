@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a result: nothing is loaded from elsewhere when it is opened."""
+"""One self-contained HTML page about a result: opening it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -65,14 +65,15 @@ def write_report(result: Result, path: str | Path) -> Path:
 
 def _recommendation(advice: Recommendation) -> str:
     rows = [
-        [name, value, *advice.intervals.get(name, ("", ""))] for name, value in advice.config.items()
+        [name, value, *advice.intervals.get(name, ("", ""))]
+        for name, value in advice.config.items()
     ]
-    low, high = advice.loss_interval
+    low, high = (_show(end) for end in advice.loss_interval)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in advice.warnings)
     return (
         "<h2>Recommendation</h2>"
         + _table(["setting", "value", "90 % from", "to"], rows)
-        + f"<p>Predicted loss {_show(advice.loss)}, 90 % interval {_show(low)} to {_show(high)}.</p>"
+        + f"<p>Predicted loss {_show(advice.loss)}, 90 % interval {low} to {high}.</p>"
         + warnings
     )
 

@@ -3,8 +3,9 @@
 The search is cost-aware where cost means something to the user, and walks the front of loss against
 cost: each ask draws a cost level from a stratified sequence, asks for an improvement over the front
 at that level, and stays near front members unless the model sees a reason to leave. Without a cost
-model it is plain Bayesian optimisation with the same parts. CARBS (arXiv 2306.08055) is the ancestor;
-front values are posterior means, radii are learned, and nothing falls back to chance in silence.
+model it is plain Bayesian optimisation with the same parts. CARBS (arXiv 2306.08055) is the
+ancestor; front values are posterior means, radii are learned, and nothing falls back to chance in
+silence.
 
 Notation: ``X`` encoded rows, losses already turned so that less is better, costs in ln.
 """
@@ -60,7 +61,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class CostLimits:
-    """What the next trial may cost; None without limit. ``level`` in (0, 1) places its cost level."""
+    """What the next trial may cost; None without limit. ``level`` in (0, 1) places its level."""
 
     log_cap: float | None
     level: float
@@ -170,7 +171,8 @@ def suggest(
     if not len(pending):
         again = _replicate(predictor, belief, X, members[affordable], choice.row)
         if again is not None:
-            return Suggestion(X[again], f"repeats a front member: noise is what the {name} model doubts")
+            reason = f"repeats a front member: noise is what the {name} model doubts"
+            return Suggestion(X[again], reason)
     if choice.repeated:
         reason = "every other config of the space was tried"
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
@@ -233,7 +235,8 @@ def _cost_level(
 ) -> tuple[float, float]:
     """The cost level of this ask, and the highest one possible, both in ln.
 
-    Levels run from the cheap bucket of the visited runs to the dearest run the box and the cap allow.
+    Levels run from the cheap bucket of the visited runs to the dearest run the box and the cap
+    allow.
     """
     sample = qmc.Sobol(len(encoder.lower), scramble=True, rng=rng).random(128)
     reachable = cost.posterior(encoder.from_unit(sample, box)).mean
@@ -246,8 +249,10 @@ def _cost_level(
 
 
 def _radii(predictor: GPPredictor, encoder: Encoder, factor: float) -> Array:
-    """``(d,)``: half a learned length (of the box, where the model has none in these columns), times
-    the region's factor, within sensible limits."""
+    """``(d,)``: half a learned length times the region's factor, within sensible limits.
+
+    Half the box where the model's kernel has no lengths in these columns.
+    """
     numeric = encoder.columns.numeric
     lengths = np.ones(len(numeric))
     if isinstance(predictor.kernel, MaternHamming):
@@ -258,7 +263,11 @@ def _radii(predictor: GPPredictor, encoder: Encoder, factor: float) -> Array:
 
 
 def _scale_moves(
-    encoder: Encoder, predictor: GPPredictor, members: Array, rng: np.random.Generator, each: int = 8
+    encoder: Encoder,
+    predictor: GPPredictor,
+    members: Array,
+    rng: np.random.Generator,
+    each: int = 8,
 ) -> Array:
     """Front members carried to other scales along the drift of the optimum, ``(k * each) x d``."""
     scale = encoder.columns.scale
@@ -277,9 +286,9 @@ def _replicate(
 ) -> int | None:
     """Row of ``X`` to measure again if that teaches more than the new ``row``, else None.
 
-    The gain of both is the expected fall of the smallest posterior mean (knowledge gradient), so the
-    two are in the same unit. The noise is the model's, but never more than what repeats have shown:
-    a model that cannot follow the function calls the rest noise, and repeats unmask it.
+    The gain of both is the expected fall of the smallest posterior mean (knowledge gradient), so
+    the two are in the same unit. The noise is the model's, but never more than what repeats have
+    shown: a model that cannot follow the function calls the rest noise, and repeats unmask it.
     """
     noise = min(predictor.noise_variance, _repeat_variance(X, predictor.y))
     prior = float(predictor.kernel.diagonal(X[:1])[0])

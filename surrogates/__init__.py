@@ -1,1 +1,1 @@
-"""Predictive models on arrays: they know columns and numbers, never names, search spaces or trials."""
+"""Predictive models on arrays: they know columns and numbers, never search spaces or trials."""

@@ -1,7 +1,8 @@
 """The contract between predictive models and everything that asks them.
 
 A surrogate is fitted once, in a pure step, into an immutable *predictor*. Search code sees only the
-predictor. Marginals and joint distributions are two methods, never one whose return changes meaning.
+predictor. Marginals and joint distributions are two methods, never one whose return changes
+meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from surrogates.data import Array
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Marginal beliefs about the noise-free value at m rows; ``mean`` and ``variance`` are ``(m,)``."""
+    """Marginal beliefs about noise-free values at m rows: ``mean``, ``variance``, each ``(m,)``."""
 
     mean: Array
     variance: Array
@@ -39,7 +40,7 @@ class PosteriorGradient:
 
 @dataclass(frozen=True, slots=True)
 class JointPosterior:
-    """Joint belief about the noise-free values at m rows: ``mean`` ``(m,)``, ``covariance`` m x m."""
+    """Joint belief about noise-free values at m rows: ``mean`` ``(m,)``, ``covariance`` m x m."""
 
     mean: Array
     covariance: Array
@@ -77,7 +78,7 @@ class Predictor(Protocol):
         ...
 
     def condition(self, X: Array, y: Array) -> Self:
-        """The predictor after seeing rows ``X`` with targets ``y`` too, hyperparameters unchanged."""
+        """The predictor after seeing ``X`` with targets ``y`` too, hyperparameters unchanged."""
         ...
 
 

@@ -4,8 +4,8 @@ Notation: ``y = m(X) + f(X) + e`` with prior mean ``m``, ``f ~ GP(0, k)``, ``e ~
 ``K = k(X, X) + v I = L L^T`` and ``w = K^-1 (y - m(X))``. Equation numbers are those of Rasmussen &
 Williams, *Gaussian Processes for Machine Learning* (2006).
 
-Fitting (:class:`GaussianProcess`) finds hyperparameters; :class:`GPPredictor` is the algebra on fixed
-hyperparameters, for any kernel and prior mean, so the scaling and cost models use it too.
+Fitting (:class:`GaussianProcess`) finds hyperparameters; :class:`GPPredictor` is the algebra on
+fixed hyperparameters, for any kernel and prior mean, so the scaling and cost models use it too.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class GPPredictor:
     def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> Fantasies:
         """Imagine noisy outcomes at p pending rows: ``count`` joint draws that share one factor.
 
-        The draws are of the observed values, so each imagined world is one the model believes possible.
+        The draws are of observed values, so each imagined world is one the model thinks possible.
         """
         joint = self.joint_posterior(X)
         noise = np.sqrt(self.noise_variance) * rng.standard_normal((count, len(X)))
@@ -190,18 +190,19 @@ class Normal:
 class GaussianProcess:
     """Maximum-a-posteriori fit of :class:`MaternHamming` and the noise to standardised targets.
 
-    ``theta = (ln s, ln l_1.., ln w_1.., ln v)``. The prior on the lengths grows with the square root of
-    the number of columns, which keeps the prior complexity of the function from exploding with d
-    (Hvarfner, Hellsten & Nardi 2024, eq. 9: ln l ~ N(sqrt(2) + ln(d) / 2, 3)). The density maximised is
-    that of l, not of ln l, whose mode is lower by the variance 3. Optimising over ln l without that
-    term makes everything smooth and calls the rest noise (10-d Ackley after 100 trials, 5 seeds: median
-    regret 0.92 of the spread against 0.30).
+    ``theta = (ln s, ln l_1.., ln w_1.., ln v)``. The prior on the lengths grows with the square
+    root of the number of columns, which keeps the prior complexity of the function from exploding
+    with d (Hvarfner, Hellsten & Nardi 2024, eq. 9: ln l ~ N(sqrt(2) + ln(d) / 2, 3)). The density
+    maximised is that of l, not of ln l, whose mode is lower by the variance 3. Optimising over ln l
+    without that term makes everything smooth and calls the rest noise (10-d Ackley after 100
+    trials, 5 seeds: median regret 0.92 of the spread against 0.30).
 
     Args:
         variance, noise: priors on ln s and ln v.
         length: prior on ln l at d = 1, mode of the density of l as its mean.
         weight: prior on ln w at d = 1; its mean falls by ln(d) / 2 as the lengths grow.
-        max_rows: beyond it, hyperparameters are learned from this many rows (:func:`representative`).
+        max_rows: beyond it, hyperparameters are learned from this many rows
+            (:func:`representative`).
         max_iterations: of L-BFGS from the prior mean; a warm start gets ``warm_iterations``.
     """
 
@@ -303,9 +304,9 @@ class _NegativeLogPosterior:
 def representative(X: Array, y: Array, count: int) -> IntArray:
     """Row indices, sorted, of ``count`` rows that stand for all: the best 40 % and a covering rest.
 
-    The best values of ``y`` mark where precision matters; the others are chosen farthest-point first
-    (Gonzalez 1985), which greedily shrinks the largest distance from any row to a kept one and so the
-    largest posterior variance. Deterministic: no random subset.
+    The best values of ``y`` mark where precision matters; the others are chosen farthest-point
+    first (Gonzalez 1985), which greedily shrinks the largest distance from any row to a kept one
+    and so the largest posterior variance. Deterministic: no random subset.
 
     Args:
         X: n x p numeric columns, in comparable units.

@@ -6,14 +6,15 @@ The kernel of this package is one stationary product::
     r^2      = sum_j (x_j - x'_j)^2 / l_j^2                          over numeric columns j
     m(r)     = (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)             Matern, smoothness 5/2
 
-with variance ``s``, one length ``l_j`` a numeric column (ARD) and one weight ``w_q`` a categorical or
-activity column; Rasmussen & Williams (2006), eq. 4.17 for m. The categorical factor is the exponential
-of a weighted Hamming distance.
+with variance ``s``, one length ``l_j`` a numeric column (ARD) and one weight ``w_q`` a categorical
+or activity column; Rasmussen & Williams (2006), eq. 4.17 for m. The categorical factor is the
+exponential of a weighted Hamming distance.
 
-Conditional columns need no case of their own: an inactive entry sits at a fixed neutral value and its
-group's ACTIVITY column differs, which multiplies the covariance by rho = exp(-w) < 1. (The tempting
-rule "1 if both inactive, rho if one is, k otherwise" without the neutral value is *not* positive
-semi-definite: K - rho^2 11^T >= 0 fails as soon as enough active points are nearly independent.)
+Conditional columns need no case of their own: an inactive entry sits at a fixed neutral value and
+its group's ACTIVITY column differs, which multiplies the covariance by rho = exp(-w) < 1. (The
+tempting rule "1 if both inactive, rho if one is, k otherwise" without the neutral value is *not*
+positive semi-definite: K - rho^2 11^T >= 0 fails as soon as enough active points are nearly
+independent.)
 
 Hyperparameters live in log space: ``theta = (ln s, ln l_1.., ln w_1..)``.
 """
@@ -81,7 +82,8 @@ class MaternHamming:
     def from_theta(cls, columns: Columns, theta: Array) -> MaternHamming:
         """Read ``theta = (ln s, ln l.., ln w..)``, ``(1 + p + q,)``."""
         p = len(columns.numeric)
-        return cls(columns.numeric, columns.categorical, float(theta[0]), theta[1 : 1 + p], theta[1 + p :])
+        lengths, weights = theta[1 : 1 + p], theta[1 + p :]
+        return cls(columns.numeric, columns.categorical, float(theta[0]), lengths, weights)
 
     @property
     def lengths(self) -> Array:

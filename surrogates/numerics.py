@@ -8,9 +8,9 @@ later one by one::
     L = [ head   0  ]      head n x n,  cross t x n,  tail t x t
         [ cross tail]
 
-Appending touches only ``cross`` and ``tail``, so it costs O(n^2) arithmetic and no copy of the head.
-A row is always appended by the same operations whatever was appended after it, so a factor grown
-during a run and one rebuilt from the log agree to the last bit.
+Appending touches only ``cross`` and ``tail``, so it costs O(n^2) arithmetic and no copy of the
+head. A row is always appended by the same operations whatever was appended after it, so a factor
+grown during a run and one rebuilt from the log agree to the last bit.
 """
 
 from __future__ import annotations

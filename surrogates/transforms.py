@@ -1,9 +1,9 @@
 """Output transforms: how a vector of losses is reshaped before a Gaussian process sees it.
 
-Which one is best depends on the problem and on the stage of the search, so the engine cycles through
-:data:`CYCLE` from ask to ask; hedging was measured to beat every single transform. All three end in a
-standardisation, increase with the loss and are *not* meant to be inverted: beliefs shown to people come
-from the :attr:`Transform.RAW` model.
+Which one is best depends on the problem and on the stage of the search, so the engine cycles
+through :data:`CYCLE` from ask to ask; hedging was measured to beat every single transform. All
+three end in a standardisation, increase with the loss and are *not* meant to be inverted: beliefs
+shown to people come from the :attr:`Transform.RAW` model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Transform(Enum):
     WINSOR = "winsor"
 
     def __call__(self, y: Array) -> Array:
-        y = y / max(float(np.max(np.abs(y), initial=0.0)), np.finfo(float).tiny)  # no overflow below
+        largest = float(np.max(np.abs(y), initial=0.0))
+        y = y / max(largest, np.finfo(float).tiny)  # no overflow below
         if self is Transform.LOG:
             return standardise(_log(y))
         if self is Transform.WINSOR:
@@ -39,7 +40,10 @@ CYCLE = (Transform.LOG, Transform.WINSOR, Transform.RAW)
 
 
 def location_scale(y: Array) -> tuple[float, float]:
-    """Mean and standard deviation of finite ``y``, safe from overflow; scale 1 for constants."""
+    """Mean and standard deviation of finite ``y``, safe from overflow.
+
+    Constants get their magnitude as scale (zeros get 1), so that they standardise to zeros.
+    """
     if not len(y):
         return 0.0, 1.0
     unit = float(np.max(np.abs(y)))

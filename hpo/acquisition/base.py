@@ -1,7 +1,7 @@
 """What an acquisition is: a sum of log terms, larger is better, with derivatives.
 
-Every term maps encoded rows ``X`` m x d to ``(m,)`` logarithms. Random numbers a term needs are drawn
-when it is built, so asking twice gives the same answer. A term never returns NaN.
+Every term maps encoded rows ``X`` m x d to ``(m,)`` logarithms. Random numbers a term needs are
+drawn when it is built, so asking twice gives the same answer. A term never returns NaN.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Sum:
     """``sum_i term_i(X)``; itself a term.
 
     Raises:
-        FloatingPointError: when a term returns NaN, naming the term: a numerical fault must not become
-            a silent preference.
+        FloatingPointError: when a term returns NaN, naming the term: a numerical fault must not
+            become a silent preference.
     """
 
     terms: tuple[Term, ...]

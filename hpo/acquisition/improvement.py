@@ -34,7 +34,7 @@ def log_h(z: Array) -> Array:
     upper = np.maximum(z, -1.0)
     direct = np.log(np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI) + upper * np.exp(log_ndtr(upper)))
     tail = -0.5 * z**2 - _LOG_ROOT_2PI + _log_tail(z)
-    return np.where(z > -1.0, direct, tail)
+    return np.asarray(np.where(z > -1.0, direct, tail))
 
 
 def log_h_slopes(z: Array) -> tuple[Array, Array]:
@@ -57,7 +57,7 @@ def log_h_slopes(z: Array) -> tuple[Array, Array]:
 def _log_tail(z: Array) -> Array:
     """``ln(h(z) / phi(z)) = ln(1 - a sqrt(pi/2) erfcx(a / sqrt(2)))`` with ``a = max(-z, 1)``.
 
-    The bracket cancels for large a and is replaced by its asymptotic series 1/a^2 - 3/a^4 beyond 1000.
+    The bracket cancels for large a; beyond 1000 its asymptotic series 1/a^2 - 3/a^4 replaces it.
     """
     a = np.clip(-z, 1.0, 1e3)
     bracket = np.log1p(-_ROOT_HALF_PI * a * erfcx(a / np.sqrt(2.0)))
@@ -75,8 +75,9 @@ def expected_improvement_log(mean: Array, variance: Array, threshold: Array | fl
 def knowledge_gradient(mean: float, variance: float, noise_variance: float, rival: float) -> float:
     """Expected fall of the smallest posterior mean from measuring one known point once more.
 
-    Frazier, Powell & Dayanik (2009), eq. 14: with ``s = variance / sqrt(variance + noise_variance)``,
-    the sd of the change of its posterior mean, the gain is ``s h(-|mean - rival| / s)``.
+    Frazier, Powell & Dayanik (2009), eq. 14. Its posterior mean will change by a normal amount of
+    sd ``s = variance / sqrt(variance + noise_variance)``, and the gain is
+    ``s h(-|mean - rival| / s)``.
 
     Args:
         mean, variance: belief about the point.
@@ -107,10 +108,10 @@ class CostMean(Protocol):
 class Staircase:
     """The front ``F(c)``: the smallest posterior mean among visited points no dearer than ``c``.
 
-    Posterior means, not observations, so that no lucky run becomes a goal nobody can reach. Following
-    CARBS (arXiv 2306.08055, section 4.2), the front is clamped at a drawn level ``c_t``: a candidate
-    must beat ``F(max(c, c_t))``, so cheap and slightly better does not win every time. Without a cost
-    model the front is one number a world.
+    Posterior means, not observations, so that no lucky run becomes a goal nobody can reach.
+    Following CARBS (arXiv 2306.08055, section 4.2), the front is clamped at a drawn level ``c_t``:
+    a candidate must beat ``F(max(c, c_t))``, so cheap and slightly better does not win every time.
+    Without a cost model the front is one number a world.
 
     Args:
         log_costs: ``(k,)``, ascending; ln cost of the visited points.
@@ -125,7 +126,9 @@ class Staircase:
     cost: CostMean | None
 
     @classmethod
-    def build(cls, log_costs: Array, means: Array, level: float, cost: CostMean | None) -> Staircase:
+    def build(
+        cls, log_costs: Array, means: Array, level: float, cost: CostMean | None
+    ) -> Staircase:
         """From unsorted ``log_costs`` ``(k,)`` and ``means`` k x S."""
         order = np.argsort(log_costs, kind="stable")
         return cls(log_costs[order], np.minimum.accumulate(means[order], axis=0), level, cost)
@@ -163,7 +166,8 @@ class Improvement:
     def value(self, X: Array) -> Array:
         posterior = self.predictor.posterior(X)
         means = posterior.mean[:, None] if self.worlds is None else self.worlds.means(X)
-        log_ei = expected_improvement_log(means, posterior.variance[:, None], self.threshold.levels(X))
+        variance = posterior.variance[:, None]
+        log_ei = expected_improvement_log(means, variance, self.threshold.levels(X))
         return np.asarray(logsumexp(log_ei, axis=1) - np.log(log_ei.shape[1]))
 
     def gradient(self, X: Array) -> tuple[Array, Array]:

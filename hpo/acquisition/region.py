@@ -33,16 +33,16 @@ class TrustRegion:
         value, nearest = self._nearest(X)
         slope = np.zeros(X.shape)
         if len(self.columns) and len(self.centres):
-            radii = self.radii[self.columns]
             steps = X[:, self.columns] - self.centres[nearest][:, self.columns]
-            slope[:, self.columns] = -2.0 * steps / radii**2 / len(self.columns) * np.exp(value)[:, None]
+            d_distance = 2.0 * steps / self.radii[self.columns] ** 2 / len(self.columns)
+            slope[:, self.columns] = -d_distance * np.exp(value)[:, None]  # 1 / (1 + distance)
         return value, slope
 
     def _nearest(self, X: Array) -> tuple[Array, IntArray]:
         """Value of the prior and index of the centre it is measured from."""
         if not len(self.columns) or not len(self.centres):
             return np.zeros(len(X)), np.zeros(len(X), dtype=np.intp)
-        steps = (X[:, None, self.columns] - self.centres[None, :, self.columns]) / self.radii[self.columns]
-        distance = np.mean(steps**2, axis=2)
+        steps = X[:, None, self.columns] - self.centres[None, :, self.columns]
+        distance = np.mean((steps / self.radii[self.columns]) ** 2, axis=2)
         nearest = np.argmin(distance, axis=1)
         return -np.log1p(distance[np.arange(len(X)), nearest]), nearest
