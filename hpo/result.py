@@ -58,12 +58,12 @@ class Recommendation:
 
     Attributes:
         config: every parameter, scale values included.
-        intervals: central 90 % interval of where the optimum lies, per numeric parameter; a wide one
-            says that the parameter hardly matters or that the data cannot tell.
+        intervals: central 90 % interval of where the optimum lies, per numeric parameter; a wide
+            one says that the parameter hardly matters or that the data cannot tell.
         loss: predicted, of one run. loss_interval: central 90 %.
         target: scale values it is meant for, empty without scale axes.
-        extrapolation: compute of the target over that of the dearest run, taken as the product of the
-            scale axes; 1 without them.
+        extrapolation: compute of the target over that of the dearest run, taken as the product of
+            the scale axes; 1 without them.
         warnings: plain words on why to doubt it.
     """
 
@@ -128,10 +128,11 @@ class Result:
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """The config expected to do best, with how far to trust it.
 
-        The posterior mean plus half a standard deviation is minimised over the searched box, so that
-        the answer stays where the model knows something. Intervals say where the optimum lies: by the
-        law's posterior for its drifting optimum where there are scale axes, else by joint posterior
-        draws, each of which has an optimum of its own. They always hold the recommended value.
+        The posterior mean plus half a standard deviation is minimised over the searched box, so
+        that the answer stays where the model knows something. Intervals say where the optimum lies: by
+        the law's posterior for its drifting optimum where there are scale axes, else by joint
+        posterior draws, each of which has an optimum of its own. They always hold the recommended
+        value.
 
         Args:
             target: one positive value per scale axis; by default the study's target, else the scale
@@ -168,7 +169,7 @@ class Result:
         )
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a finished trial: number, params, loss, cost, status, cause, belief at ask time."""
+        """One row a finished trial: number, params, loss, cost, status, cause and belief."""
         import pandas as pd
 
         rows = []
@@ -249,7 +250,11 @@ class Result:
     ) -> dict[str, tuple[float, float]]:
         encoder = self.models.encoder
         config = encoder.decode(row)[0]
-        numeric = [n for n in self.space.decisions if isinstance(self.space[n], Float | Int) and n in config]
+        numeric = [
+            name
+            for name in self.space.decisions
+            if isinstance(self.space[name], Float | Int) and name in config
+        ]
         columns = np.array([encoder.index(name) for name in numeric], dtype=np.intp)
         if isinstance(model, ScalingPredictor):
             low, high = _law_bounds(encoder, model, row, fixed)
@@ -271,19 +276,21 @@ class Result:
             return 1.0
         reached = self.models.runs.X[:, columns.scale] @ columns.width[columns.scale]
         distance = fixed @ columns.width[columns.scale] - float(np.max(reached))
-        return math.exp(min(distance, 700.0))
+        return math.exp(min(float(distance), 700.0))
 
     def _warnings(self, fixed: Array) -> tuple[str, ...]:
         """What stands against trusting the answer, in plain words."""
         warnings = []
         columns, runs = self.models.encoder.columns, self.models.runs
-        fewest = 2 * (len(columns.decision) + len(columns.categorical) + 1)
-        if len(runs) < fewest:
-            warnings.append(f"only {len(runs)} completed trials for {len(columns.decision)} parameters")
+        tuned = len(columns.decision)
+        if len(runs) < 2 * (tuned + len(columns.categorical) + 1):
+            warnings.append(f"only {len(runs)} completed trials for {tuned} parameters")
         for column, x in zip(columns.scale, fixed, strict=True):
             name, seen = columns.names[column], runs.X[:, column]
             if float(np.ptp(seen)) * columns.width[column] < math.log(1.5):
-                warnings.append(f"every run had nearly the same {name}: its law comes from the prior")
+                warnings.append(
+                    f"every run had nearly the same {name}: its law comes from the prior"
+                )
             elif x < float(np.min(seen)):
                 warnings.append(f"the target's {name} lies below every run")
         if (bold := self._extrapolation(fixed)) > _FAR * 1.01:
@@ -330,7 +337,8 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
             f" got {list(target)}"
         )
     for name, value in target.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and 0 < value < math.inf):
             raise SpaceError(f"`target[{name!r}]` must be positive and finite, got {value!r}")
     return {name: float(target[name]) for name in space.scales}
 
