@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
-_CAUTION = 0.5  # standard deviations added to the mean when choosing what to recommend
+_CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
 _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum
 _FAR = 8.0  # times the dearest run's compute beyond which an answer is called bold
@@ -128,8 +128,8 @@ class Result:
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """The config expected to do best, with how far to trust it.
 
-        The posterior mean plus half a standard deviation is minimised over the searched box, so
-        that the answer stays where the model knows something. Intervals say where the optimum lies: by
+        The posterior mean plus one standard deviation is minimised over the searched box, so that
+        the answer stays where the model knows something. Intervals say where the optimum lies: by
         the law's posterior for its drifting optimum where there are scale axes, else by joint
         posterior draws, each of which has an optimum of its own. They always hold the recommended
         value.
@@ -302,7 +302,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Cautious:
-    """Minus (mean + half a standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`."""
+    """Minus (mean + one standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`."""
 
     model: Predictor
     scale: IntArray
