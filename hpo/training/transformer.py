@@ -100,9 +100,10 @@ class Transformer(nn.Module):
     """Next-byte logits for a batch of byte sequences.
 
     `shape`: the sizes. `context`: T, the longest sequence. `dropout`: rate after the embedding and
-    at the end of each residual branch. `rng`: draws the initial weights: matrices normal with
-    variance 1 / fan-in, those that write into the residual stream further divided by 2 L; the head
-    starts at zero, so the first loss is ln V exactly.
+    at the end of each residual branch. `rng`: draws the initial weights: the embedding normal with
+    variance 1, so that a byte is not drowned by what the blocks add to it; matrices with variance
+    1 / fan-in, those that write into the residual stream further divided by 2 L; the head starts
+    at zero, so the first loss is ln V exactly.
     """
 
     rotation: Tensor
@@ -124,13 +125,12 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, rng: torch.Generator) -> None:
-        for name, weight in self.named_parameters():
-            if weight.ndim != 2:
-                continue
-            fan_in = weight.shape[1]
-            into_stream = name.endswith(("attention_out.weight", "down.weight"))
-            variance = 1.0 / (fan_in * (2 * self.shape.depth if into_stream else 1))
-            weight.normal_(std=math.sqrt(variance), generator=rng)
+        for name, weight in self.blocks.named_parameters():
+            if weight.ndim == 2:
+                into_stream = name.endswith(("attention_out.weight", "down.weight"))
+                shares = weight.shape[1] * (2 * self.shape.depth if into_stream else 1)
+                weight.normal_(std=shares**-0.5, generator=rng)
+        self.embedding.weight.normal_(generator=rng)
         self.head.weight.zero_()
 
     def forward(self, text: Tensor) -> Tensor:
