@@ -23,6 +23,7 @@ from hpo.result import NINETY, Recommendation, Result, check_target
 from hpo.search import CostLimits, Suggestion, explore, stratified, suggest
 from hpo.space import Parameter, SearchSpace
 from surrogates.data import Array
+from surrogates.numerics import single_threaded
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -92,6 +93,7 @@ class Optimizer:
         self.adopt(trial)
         return trial
 
+    @single_threaded
     def propose(self) -> Proposal:
         """The config the log calls for, without recording it.
 

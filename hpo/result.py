@@ -21,6 +21,7 @@ from hpo.pareto import front
 from hpo.space import Float, Int, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
+from surrogates.numerics import single_threaded
 from surrogates.scaling import ScalingLaw, ScalingPredictor
 
 if TYPE_CHECKING:
@@ -119,12 +120,14 @@ class Result:
         return tuple(members[i] for i in front(losses, costs)) if members else ()
 
     @property
+    @single_threaded
     def scaling_law(self) -> ScalingLaw | None:
         """The fitted law, or None for a space without scale axes."""
         if not self.space.scales or not len(self.models.runs):
             return None
         return self.models.scaling()[0].law()
 
+    @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """The config expected to do best, with how far to trust it.
 
@@ -211,6 +214,7 @@ class Result:
                 f"{len(self.log.observations)} finished otherwise: look at result.to_pandas()"
             )
 
+    @single_threaded
     def _members(self) -> list[FrontMember]:
         """Every completed trial with its posterior mean."""
         self._require_runs()

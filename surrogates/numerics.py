@@ -15,12 +15,19 @@ grown during a run and one rebuilt from the log agree to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from scipy.linalg import lapack
+from threadpoolctl import ThreadpoolController
 
 from surrogates.data import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _JITTERS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of the mean diagonal
 _WORST_CONDITION = 1e13  # beyond it, solutions keep fewer than three digits
@@ -28,6 +35,26 @@ _WORST_CONDITION = 1e13  # beyond it, solutions keep fewer than three digits
 
 class NumericalError(ArithmeticError):
     """A matrix could not be factorised at any jitter."""
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # NumPy's and SciPy's BLAS are loaded by now
+
+
+def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with BLAS held to one thread while it runs.
+
+    The matrices here are small: two threads that wait for each other made an ask 15 times slower on
+    a busy machine. And results no longer depend on how many threads the caller's BLAS has.
+    """
+
+    @wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _controller().limit(limits=1, user_api="blas"):
+            return function(*args, **kwargs)
+
+    return limited
 
 
 def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
