@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,7 +156,8 @@ class Optimizer:
             StudyError: if the trial already has a different result.
         """
         loss, cost = number("loss", loss), number("cost", cost)
-        cause = None if failed is None else Cause(failed)
+        seconds = number("seconds", seconds)
+        cause = None if failed is None else _cause(failed)
         if cause is None and loss is not None and not math.isfinite(loss):
             cause = Cause.DIVERGED
         if cause is None and loss is None and not stopped:
@@ -250,7 +252,14 @@ class Optimizer:
         """Number, config and ask index of the trial meant; a config of its own has no ask index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial), None
-        known = trial if isinstance(trial, Trial) else self.log.trial(trial)
+        if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
+            raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
+        try:
+            known = trial if isinstance(trial, Trial) else self.log.trial(int(trial))
+        except KeyError:
+            raise KeyError(
+                f"no trial {trial} was asked; tell the config itself if it ran elsewhere"
+            ) from None
         return known.number, known.config, known.ask_index
 
     def _told_before(self, new: Observation) -> Observation | None:
@@ -280,6 +289,14 @@ def number(name: str, value: object) -> float | None:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return None if value is None else float(value)
     raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+
+
+def _cause(failed: Cause | str) -> Cause:
+    try:
+        return Cause(failed)
+    except ValueError:
+        causes = [cause.value for cause in Cause]
+        raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None
 
 
 def _exp(log_value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
 from surrogates.numerics import single_threaded
 from surrogates.scaling import ScalingLaw, ScalingPredictor
+from surrogates.transforms import location_scale
 
 if TYPE_CHECKING:
     import optuna
@@ -152,7 +154,8 @@ class Result:
         scale = encoder.columns.scale
         fixed = encoder.encode([{**self._example(), **at}])[0, scale]
         rng = np.random.default_rng([_KEY, len(runs)])
-        score = _Cautious(model, scale, fixed)
+        unit = float(np.median(runs.loss) - np.min(runs.loss)) or location_scale(runs.loss)[1]
+        score = _Cautious(model, scale, fixed, unit)
         visited = encoder.snap(_at_scale(runs.X, scale, fixed), keep_scale=True)
         order = np.argsort(-score.value(visited), kind="stable")[:5]
         row = _minimise(encoder, self._terms(score), visited[order], rng)
@@ -306,22 +309,27 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Cautious:
-    """Minus (mean + one standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`."""
+    """Minus (mean + one standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`.
+
+    It is told in multiples of ``unit``, the loss that weighs as much as one e-fold of P(success):
+    an answer must not depend on the unit of the loss.
+    """
 
     model: Predictor
     scale: IntArray
     fixed: Array
+    unit: float
 
     def value(self, X: Array) -> Array:
         p = self.model.posterior(_at_scale(X, self.scale, self.fixed))
-        return -(p.mean + _CAUTION * np.sqrt(p.variance))
+        return -(p.mean + _CAUTION * np.sqrt(p.variance)) / self.unit
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
         p = self.model.posterior_gradient(_at_scale(X, self.scale, self.fixed))
         sd = np.sqrt(np.maximum(p.variance, np.finfo(float).tiny))  # tiny losses: it underflows
         slope = -(p.d_mean + _CAUTION * p.d_variance / (2.0 * sd)[:, None])
         slope[:, self.scale] = 0.0
-        return -(p.mean + _CAUTION * sd), slope
+        return -(p.mean + _CAUTION * sd) / self.unit, slope / self.unit
 
 
 def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, float]:
@@ -341,9 +349,12 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
             f" got {list(target)}"
         )
     for name, value in target.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not (is_number and 0 < value < math.inf):
-            raise SpaceError(f"`target[{name!r}]` must be positive and finite, got {value!r}")
+            raise SpaceError(
+                f"`target[{name!r}]` must be positive and finite, got {value!r};"
+                " give a size, such as 1e9"
+            )
     return {name: float(target[name]) for name in space.scales}
 
 

@@ -109,6 +109,19 @@ def test_a_failing_category_is_learned():
     assert p[0] > 0.9 and p[1] < 0.3
 
 
+def test_successes_inside_a_ball_do_not_drive_probabilities_to_the_ends():
+    # log loss of a wrong certainty is unbounded; of the base rate it is 0.66 here
+    losses = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        X, Q = rng.random((60, 2)), rng.random((400, 2))
+        inside, truth = (np.sum((Z - 0.5) ** 2, axis=1) < 0.2 for Z in (X, Q))
+        p = SuccessModel().fit(TrainingData(X, inside.astype(float), columns(2))).probability(Q)
+        p = np.clip(p, 1e-12, 1.0 - 1e-12)
+        losses.append(-np.mean(np.where(truth, np.log(p), np.log1p(-p))))
+    assert np.mean(losses) < 0.25
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 5), st.integers(0, 2**31))
 def test_any_history_gives_finite_probabilities(n, d, seed):
