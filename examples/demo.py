@@ -89,7 +89,7 @@ def search_space(smallest: dict[str, float], largest: dict[str, float]) -> Searc
             "warmup": Float(0.0, 0.3, role=Role.WARMUP),
             "batch_size": Int(4, 64, log=True, role=Role.BATCH),
             "beta2": Float(0.9, 0.999, logit=True, role=Role.BETA2),
-            "dropout": Float(0.0, 0.2, role=Role.DROPOUT),
+            "dropout": Float(0.0, 0.1, role=Role.DROPOUT),
             "params": Scale(smallest["params"], largest["params"], axis=Axis.PARAMS),
             "tokens": Scale(smallest["tokens"], largest["tokens"], axis=Axis.TOKENS),
         }
