@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from hpo.acquisition import (
@@ -46,9 +47,12 @@ _GLOBAL_SHARE_FRONT = 0.1  # in cost-aware search, which is local around a whole
 _CENTRES = 5  # best visited rows to search around, in plain search
 _LENGTH_SHARE = 0.5  # a cloud's radius, in length-scales
 _WIDEST, _NARROWEST = 0.5, 0.002  # radii, in box widths
+_WITHOUT_LENGTHS = 0.25  # box widths, where the model has no length in these columns
+_REGION = 8.0  # the trust region's radius, in those of the clouds
+_SMALLEST_REGION = 0.5  # of the box: the region is a preference, never a wall
 _CHEAP_SHARE = 0.2  # of the visited costs: the cheap end competes as one point, as in CARBS
 _SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
-_MIN_REPLICATED_NOISE = 1e-5  # of unit variance; below it a repeat only repeats rounding
+_MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the noise lies below
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +151,17 @@ def suggest(
         ceiling = level + max(_SLACK, 0.1 * (top - level))
         terms.append(CostBelow(cost, ceiling))
         members = front(predictor.training_mean(), log_costs[: len(X)])
-        affordable = log_costs[members] <= ceiling
+        eligible = log_costs[: len(X)] <= ceiling
         reason = f"improves the front near {np.exp(level):.3g} cost"
     else:
         threshold = Staircase.build(np.zeros(len(log_costs)), means, 0.0, None)
         members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
-        affordable = np.ones(len(members), dtype=bool)
+        eligible = np.ones(len(X), dtype=bool)
         box = encoder.box(X[members])
         reason = "improves the best loss"
     radii = _radii(predictor, encoder, region_scale(runs.loss, int(encoder.free.sum())))
     restrained = encoder.columns.decision if cost_aware else encoder.unbounded
-    region = TrustRegion(X[members], np.maximum(4.0 * radii, 0.25), restrained)
+    region = TrustRegion(X[members], np.maximum(_REGION * radii, _SMALLEST_REGION), restrained)
     acquisition = Sum((Improvement(belief, threshold, worlds), *terms, region))
     where = Region(
         *box,
@@ -169,7 +173,7 @@ def suggest(
     count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
     choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
     if not len(pending):
-        again = _replicate(predictor, belief, X, members[affordable], choice.row)
+        again = _replicate(predictor, belief, X, eligible, choice.row)
         if again is not None:
             reason = f"repeats a front member: noise is what the {name} model doubts"
             return Suggestion(X[again], reason)
@@ -251,15 +255,13 @@ def _cost_level(
 def _radii(predictor: GPPredictor, encoder: Encoder, factor: float) -> Array:
     """``(d,)``: half a learned length times the region's factor, within sensible limits.
 
-    Half the box where the model's kernel has no lengths in these columns.
+    A quarter of the box, where the model's kernel has no lengths in these columns.
     """
     numeric = encoder.columns.numeric
-    lengths = np.ones(len(numeric))
+    radii = np.full(len(encoder.lower), _WITHOUT_LENGTHS)
     if isinstance(predictor.kernel, MaternHamming):
-        lengths = predictor.kernel.lengths
-    radii = np.full(len(encoder.lower), _WIDEST)
-    radii[numeric] = np.clip(_LENGTH_SHARE * lengths * factor, _NARROWEST, _WIDEST)
-    return radii
+        radii[numeric] = _LENGTH_SHARE * predictor.kernel.lengths
+    return np.clip(radii * factor, _NARROWEST, _WIDEST)
 
 
 def _scale_moves(
@@ -282,30 +284,28 @@ def _scale_moves(
 
 
 def _replicate(
-    predictor: GPPredictor, belief: GPPredictor, X: Array, members: IntArray, row: Array
+    predictor: GPPredictor, belief: GPPredictor, X: Array, eligible: NDArray[np.bool_], row: Array
 ) -> int | None:
-    """Row of ``X`` to measure again if that teaches more than the new ``row``, else None.
+    """The visited row to measure again if that teaches more than the new ``row``, else None.
 
-    The gain of both is the expected fall of the smallest posterior mean (knowledge gradient), so
-    the two are in the same unit. The noise is the model's, but never more than what repeats have
-    shown: a model that cannot follow the function calls the rest noise, and repeats unmask it.
+    Only the best of the ``eligible`` rows can be it: the front member at the cost level of this ask.
+    The gain of either is the expected fall of the smallest posterior mean at that level (knowledge
+    gradient), so the two are in the same unit. The noise is the model's, but never more than what
+    repeats have shown: a model that cannot follow the function calls the rest noise, and repeats
+    unmask it.
     """
     noise = min(predictor.noise_variance, _repeat_variance(X, predictor.y))
-    prior = float(predictor.kernel.diagonal(X[:1])[0])
-    if noise < _MIN_REPLICATED_NOISE * prior or len(X) < 2 or not len(members):
+    least = _MIN_REPLICATED_NOISE * float(np.var(predictor.y))
+    rows = np.flatnonzero(eligible)
+    if noise < least or len(rows) < 2:
         return None
-    means = predictor.training_mean()
-    variances = belief.posterior(X[members]).variance
-    gains = [
-        knowledge_gradient(float(means[i]), float(v), noise, float(np.min(np.delete(means, i))))
-        for i, v in zip(members, variances, strict=True)
-    ]
-    best = int(np.argmax(gains))
-    fresh = belief.posterior(row[None, :])
-    new = knowledge_gradient(
-        float(fresh.mean[0]), float(fresh.variance[0]), noise, float(np.min(means))
-    )
-    return int(members[best]) if gains[best] > new else None
+    means = predictor.training_mean()[rows]
+    best = int(np.argmin(means))
+    rival = float(np.min(np.delete(means, best)))
+    now, pair = float(means[best]), belief.posterior(np.stack([X[rows[best]], row]))
+    again = knowledge_gradient(now, float(pair.variance[0]), noise, rival)
+    new = knowledge_gradient(float(pair.mean[1]), float(pair.variance[1]), noise, now)
+    return int(rows[best]) if again > new else None
 
 
 def _repeat_variance(X: Array, y: Array) -> float:

@@ -11,10 +11,11 @@ from surrogates.data import Array, IntArray
 
 @dataclass(frozen=True, slots=True)
 class TrustRegion:
-    """``max_o -ln(1 + mean_j ((x_j - o_j) / r_j)^2)`` over centres ``o``.
+    """``max_o - sum_j ln(1 + ((x_j - o_j) / r_j)^2)`` over centres ``o``.
 
-    The tails are heavy and the squared distance is averaged over columns, so the prior never grows
-    with the number of columns until it drowns the improvement, as a product of normals would.
+    The tails are heavy: leaving in one column costs a few nats, however far, and being within the
+    radii costs little in any number of columns, where a product of normals would drown the
+    improvement.
 
     Args:
         centres: k x d, the members of the front.
@@ -33,9 +34,9 @@ class TrustRegion:
         value, nearest = self._nearest(X)
         slope = np.zeros(X.shape)
         if len(self.columns) and len(self.centres):
-            steps = X[:, self.columns] - self.centres[nearest][:, self.columns]
-            d_distance = 2.0 * steps / self.radii[self.columns] ** 2 / len(self.columns)
-            slope[:, self.columns] = -d_distance * np.exp(value)[:, None]  # 1 / (1 + distance)
+            radii = self.radii[self.columns]
+            steps = (X[:, self.columns] - self.centres[nearest][:, self.columns]) / radii
+            slope[:, self.columns] = -2.0 * steps / (1.0 + steps**2) / radii
         return value, slope
 
     def _nearest(self, X: Array) -> tuple[Array, IntArray]:
@@ -43,6 +44,6 @@ class TrustRegion:
         if not len(self.columns) or not len(self.centres):
             return np.zeros(len(X)), np.zeros(len(X), dtype=np.intp)
         steps = X[:, None, self.columns] - self.centres[None, :, self.columns]
-        distance = np.mean((steps / self.radii[self.columns]) ** 2, axis=2)
-        nearest = np.argmin(distance, axis=1)
-        return -np.log1p(distance[np.arange(len(X)), nearest]), nearest
+        penalty = np.sum(np.log1p((steps / self.radii[self.columns]) ** 2), axis=2)
+        nearest = np.argmin(penalty, axis=1)
+        return -penalty[np.arange(len(X)), nearest], nearest
