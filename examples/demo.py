@@ -33,8 +33,8 @@ from hpo.training.language_model import (
     train_transformer,
 )
 
-SEARCH_SHARE = 0.55  # of the minutes; the rest is for the two target runs and for starting up
-REFERENCE_FLOPS = 2.4e12  # of a search that suits the sizes below: about fifty trials
+SEARCH_SHARE = 0.6  # of the minutes; the rest is for the two target runs and for starting up
+REFERENCE_FLOPS = 3e12  # of a search that suits the sizes below: about fifty trials
 SMALLEST = {"params": 4e3, "tokens": 64e3}
 LARGEST = {"params": 32e3, "tokens": 512e3}
 TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
@@ -151,37 +151,26 @@ def show_plan(console: Console, chosen: Plan) -> None:
         f"[bold]Probe[/]: {chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}"
         f" with {chosen.threads} threads\n"
         f"[bold]Budget[/]: {chosen.search_flops:.2g} FLOPs or {chosen.search_seconds:.0f} s"
-        f" of search, proxies up to {sizes(largest)}\n"
+        " of search\n"
+        f"[bold]Proxies[/]: up to {sizes(largest)}\n"
         f"[bold]Target[/]: {sizes(chosen.target)}, 8x the compute of the largest proxy\n"
     )
 
 
 def show_front(console: Console, result: Result) -> None:
-    finished = len(result.log.observations)
-    table = Table(title=f"Front of loss against cost after {finished} trials")
-    columns = (
-        "trial",
-        "FLOPs",
-        "loss",
-        "expected",
-        "params",
-        "tokens",
-        "lr",
-        "batch",
-        "beta2",
-        "wd",
-    )
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = Table(title=f"Front of loss against cost after {len(result.log.observations)} trials")
+    for column in ("trial", "FLOPs", "loss", "expected", "params", "tokens", "lr", "batch"):
+        table.add_column(column, justify="right", no_wrap=True)
     for member in result.front:
         config = member.config
         table.add_row(
             str(member.number),
-            f"{member.cost:.2g}",
+            f"{member.cost:.1e}",
             f"{member.loss:.3f}",
             f"{member.expected_loss:.3f}",
-            *(f"{config[name]:,.0f}" for name in ("params", "tokens")),
-            f"{config['lr']:.2g}",
+            f"{config['params']:,.0f}",
+            f"{config['tokens']:,.0f}",
+            f"{config['lr']:.1e}",
             str(config["batch_size"]),
         )
     console.print(table)
