@@ -34,7 +34,7 @@ from hpo.training.language_model import (
 )
 
 SEARCH_SHARE = 0.6  # of the minutes; the rest is for the two target runs and for starting up
-REFERENCE_FLOPS = 3e12  # of a search that suits the sizes below: about fifty trials
+REFERENCE_FLOPS = 6e12  # of a search that suits the sizes below: about sixty trials
 SMALLEST = {"params": 4e3, "tokens": 64e3}
 LARGEST = {"params": 32e3, "tokens": 512e3}
 TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
