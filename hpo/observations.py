@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Self
 
@@ -322,6 +322,7 @@ class TrialLog:
                 f"{known.config if known else self._finished[trial.number].config}, "
                 f"got {trial.config}; use number {self._next_number}"
             )
+        trial = replace(trial)  # copies the config: the run may change the one it was given
         self._trials[trial.number] = trial
         self._pending[trial.number] = trial
         self._next_number = max(self._next_number, trial.number + 1)

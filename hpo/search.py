@@ -50,7 +50,7 @@ _WIDEST, _NARROWEST = 0.5, 0.002  # radii, in box widths
 _WITHOUT_LENGTHS = 0.25  # box widths, where the model has no length in these columns
 _REGION = 8.0  # the trust region's radius, in those of the clouds
 _SMALLEST_REGION = 0.5  # of the box: the region is a preference, never a wall
-_CHEAP_SHARE = 0.2  # of the visited costs: the cheap end competes as one point, as in CARBS
+_CHEAP_SHARE = 0.2  # of the range of ln cost: the cheap end competes as one point, as in CARBS
 _SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
 _MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the noise lies below
 
@@ -154,9 +154,11 @@ def suggest(
         eligible = log_costs[: len(X)] <= ceiling
         reason = f"improves the front near {np.exp(level):.3g} cost"
     else:
-        threshold = Staircase.build(np.zeros(len(log_costs)), means, 0.0, None)
-        members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
-        eligible = np.ones(len(X), dtype=bool)
+        within = _affordable(log_costs, cost, limits)
+        threshold = Staircase.build(np.zeros(int(within.sum())), means[within], 0.0, None)
+        eligible = _affordable(log_costs[: len(X)], cost, limits)
+        order = np.argsort(predictor.training_mean(), kind="stable")
+        members = order[eligible[order]][:_CENTRES]
         box = encoder.box(X[members])
         reason = "improves the best loss"
     radii = _radii(predictor, encoder, region_scale(runs.loss, int(encoder.free.sum())))
@@ -229,6 +231,20 @@ def _known_costs(log_costs: Array, X: Array, cost: CostPredictor | None) -> Arra
     return known
 
 
+def _affordable(
+    log_costs: Array, cost: CostPredictor | None, limits: CostLimits
+) -> NDArray[np.bool_]:
+    """Which runs are within the cap, give or take their noise; all if none is.
+
+    The others are no standard to beat: nothing that may be run reaches it.
+    """
+    everything = np.ones(len(log_costs), dtype=bool)
+    if cost is None or limits.log_cap is None:
+        return everything
+    within = log_costs <= limits.log_cap + 2.0 * np.sqrt(cost.noise_variance)
+    return within if within.any() else everything
+
+
 def _cost_level(
     encoder: Encoder,
     box: Box,
@@ -239,16 +255,17 @@ def _cost_level(
 ) -> tuple[float, float]:
     """The cost level of this ask, and the highest one possible, both in ln.
 
-    Levels run from the cheap bucket of the visited runs to the dearest run the box and the cap
-    allow.
+    Levels run from the cheap end of the visited runs to the dearest run the box and the cap allow.
+    The cheap end is a share of the range, not of the runs as in CARBS: there dear runs raise it,
+    the next runs are dearer still, and the cheap half of the front is never seen again.
     """
     sample = qmc.Sobol(len(encoder.lower), scramble=True, rng=rng).random(128)
     reachable = cost.posterior(encoder.from_unit(sample, box)).mean
-    low = float(np.quantile(log_costs, _CHEAP_SHARE))
+    cheapest = float(np.min(log_costs))
     high = max(float(np.max(reachable)), float(np.max(log_costs)))
     if limits.log_cap is not None:
         high = min(high, limits.log_cap)
-    low = min(low, high)
+    low = min(cheapest + _CHEAP_SHARE * (high - cheapest), high)
     return low + limits.level * (high - low), high
 
 
@@ -288,7 +305,7 @@ def _replicate(
 ) -> int | None:
     """The visited row to measure again if that teaches more than the new ``row``, else None.
 
-    Only the best of the ``eligible`` rows can be it: the front member at the cost level of this ask.
+    Only the best of the ``eligible`` rows can be it: the front member at the level of this ask.
     The gain of either is the expected fall of the smallest posterior mean at that level (knowledge
     gradient), so the two are in the same unit. The noise is the model's, but never more than what
     repeats have shown: a model that cannot follow the function calls the rest noise, and repeats
