@@ -33,10 +33,10 @@ from hpo.training.language_model import (
     train_transformer,
 )
 
-SEARCH_SHARE = 0.6  # of the minutes; the rest is for the two target runs and for starting up
-REFERENCE_FLOPS = 6e12  # of a search that suits the sizes below: about sixty trials
-SMALLEST = {"params": 4e3, "tokens": 64e3}
-LARGEST = {"params": 32e3, "tokens": 512e3}
+SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up
+REFERENCE_FLOPS = 2e12  # of a search that suits the sizes below: about sixty trials
+SMALLEST = {"params": 3e3, "tokens": 48e3}
+LARGEST = {"params": 24e3, "tokens": 384e3}
 TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
 
 
@@ -45,7 +45,6 @@ class Plan:
     """What this machine can do in the time: the search's budget, and sizes to match it."""
 
     device: str
-    threads: int
     flops_per_second: float
     search_seconds: float
     search_flops: float
@@ -61,24 +60,19 @@ class Plan:
 
 
 def plan(minutes: float) -> Plan:
-    """Times the middle of the proxies for two seconds, on a CPU with one thread and with all."""
+    """Times a model from the middle of the proxies for two seconds, and fits the sizes to it."""
     device = best_device()
+    if device.type == "cpu":
+        # Models this small gain a quarter from a second thread, and lose most of their speed when
+        # another program wants its core.
+        torch.set_num_threads(1)
     middle = math.sqrt(SMALLEST["params"] * LARGEST["params"])
-    rates = {}
-    # On a busy machine several threads can be slower than one: they wait for each other.
-    for threads in (
-        {1, torch.get_num_threads()} if device.type == "cpu" else {torch.get_num_threads()}
-    ):
-        torch.set_num_threads(threads)
-        rates[threads] = measured_flops_per_second(middle, Recipe(batch_size=16), seconds=1.0)
-    threads = max(rates, key=lambda count: rates[count])
-    torch.set_num_threads(threads)
+    rate = measured_flops_per_second(middle, Recipe(batch_size=8), seconds=2.0)
     seconds = 60.0 * minutes * SEARCH_SHARE
-    flops = rates[threads] * seconds
     # Compute is parameters times tokens, so each axis grows as its square root; in powers of two,
     # so that machines of one kind get the same sizes.
-    growth = math.sqrt(2.0 ** round(math.log2(flops / REFERENCE_FLOPS)))
-    return Plan(device.type, threads, rates[threads], seconds, flops, growth)
+    growth = math.sqrt(2.0 ** round(math.log2(rate * seconds / REFERENCE_FLOPS)))
+    return Plan(device.type, rate, seconds, rate * seconds, growth)
 
 
 def search_space(smallest: dict[str, float], largest: dict[str, float]) -> SearchSpace:
@@ -148,8 +142,7 @@ def parse_arguments() -> argparse.Namespace:
 def show_plan(console: Console, chosen: Plan) -> None:
     largest = chosen.size(LARGEST)
     console.print(
-        f"[bold]Probe[/]: {chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}"
-        f" with {chosen.threads} threads\n"
+        f"[bold]Probe[/]: {chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}\n"
         f"[bold]Budget[/]: {chosen.search_flops:.2g} FLOPs or {chosen.search_seconds:.0f} s"
         " of search\n"
         f"[bold]Proxies[/]: up to {sizes(largest)}\n"
