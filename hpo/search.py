@@ -314,7 +314,7 @@ def _replicate(
     noise = min(predictor.noise_variance, _repeat_variance(X, predictor.y))
     least = _MIN_REPLICATED_NOISE * float(np.var(predictor.y))
     rows = np.flatnonzero(eligible)
-    if noise < least or len(rows) < 2:
+    if noise <= least or len(rows) < 2:
         return None
     means = predictor.training_mean()[rows]
     best = int(np.argmin(means))
