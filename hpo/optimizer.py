@@ -139,7 +139,8 @@ class Optimizer:
         """Record a result. Telling the same result twice changes nothing.
 
         Args:
-            trial: an asked trial, its number, or a config that was never asked for.
+            trial: an asked trial, its number, or a config that was never asked for; such a config
+                may lie beyond the searched scales, as a run at the target does.
             loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
             cost: consumed, >= 0, also by a failed run; None if unknown.
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
@@ -251,7 +252,7 @@ class Optimizer:
     ) -> tuple[int, dict[str, Any], int | None]:
         """Number, config and ask index of the trial meant; a config of its own has no ask index."""
         if isinstance(trial, Mapping):
-            return self.log.next_number, self.space.validate(trial), None
+            return self.log.next_number, self.space.validate(trial, extrapolate=True), None
         if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
             raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
         try:

@@ -494,3 +494,16 @@ def test_nothing_can_be_recommended_before_anything_was_completed(space):
     with pytest.raises(ValueError, match="no trial was completed"):
         _ = optimizer.result().best
     assert optimizer.result().scaling_law is None
+
+
+def test_a_run_at_the_target_can_be_told_as_a_config_of_its_own():
+    space = {"lr": Float(1e-4, 1e-1, log=True), "tokens": Scale(1e4, 1e6, axis=Axis.TOKENS)}
+    optimizer = Optimizer(space, cost="flops", target={"tokens": 8e6})
+    for _ in range(6):
+        trial = optimizer.ask()
+        optimizer.tell(trial, 2.0 + 10.0 / trial.config["tokens"] ** 0.3, trial.config["tokens"])
+    before = optimizer.recommend().extrapolation
+    optimizer.tell({"lr": 1e-3, "tokens": 8e6}, 2.1, 8e6)
+    assert before > 7.9 and optimizer.recommend().extrapolation == pytest.approx(1.0)
+    with pytest.raises(SpaceError, match="lr"):
+        optimizer.tell({"lr": 1.0, "tokens": 8e6}, 2.1, 8e6)
