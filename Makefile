@@ -1,18 +1,22 @@
-# `make demo`, `make test` and `make lint` need Python >= 3.11 and pip, and do their own set-up.
+# `make demo`, `make test`, `make test-slow` and `make lint` need Python >= 3.11 and pip, and do their own set-up.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Minutes of kill -9 and resume.
+test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
