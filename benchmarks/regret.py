@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.synthetic import PROBLEMS, Problem
+from benchmarks.tasks.synthetic import PROBLEMS, Problem
 from hpo import Optimizer, SearchSpace
 
 FLOOR = 1e-4

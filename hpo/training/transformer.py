@@ -64,14 +64,15 @@ def params_to_shape(n_params: float) -> Shape:
     """The shape whose non-embedding parameter count is nearest to `n_params`.
 
     Width and depth follow L = 2 (d / 32)^0.55, which passes near the shapes people train (d = 768,
-    L = 12; d = 2048, L = 20) and never fall as `n_params` grows. Width moves in whole heads, too
+    L = 12; d = 2048, L = 20), and never fall as `n_params` grows; L is at least 2, since one block
+    cannot form induction heads and would not lie on the same law. Width moves in whole heads, too
     coarse to hit a count, so the hidden width, 4 d on average, takes up the remainder.
 
     Returns a shape within 5 % of `n_params` from 10^4 to 10^9. Raises `ValueError` below 1000.
     """
     if not (math.isfinite(n_params) and n_params >= 1000):
         raise ValueError(f"`n_params` must be a finite number of at least 1000, got {n_params}")
-    shapes = (_plain_shape(d) for d in range(8, _MAX_WIDTH, 8) if d % _head_width(d) == 0)
+    shapes = (_plain_shape(d) for d in range(8, _MAX_WIDTH, 4) if d % _head_width(d) == 0)
     previous = plain = next(shapes)
     for plain in shapes:
         if plain.non_embedding >= n_params:
@@ -80,13 +81,13 @@ def params_to_shape(n_params: float) -> Shape:
     if n_params / previous.non_embedding < plain.non_embedding / n_params:
         plain = previous
     d, depth = plain.width, plain.depth
-    multiple = 8 if d < 128 else 64
+    multiple = 4 if d < 64 else 8 if d < 128 else 64
     hidden = ((n_params - d) / depth - 4 * d * d - 2 * d) / (2 * d)
     return Shape(d, depth, plain.heads, max(multiple, multiple * round(hidden / multiple)))
 
 
 def _plain_shape(width: int) -> Shape:
-    depth = max(1, round(2 * (width / 32) ** 0.55))
+    depth = max(2, round(2 * (width / 32) ** 0.55))
     return Shape(width, depth, width // _head_width(width), 4 * width)
 
 
