@@ -138,6 +138,7 @@ def mixed(seed: int) -> Problem:
         "depth": Int(1, 12),
         "batch": Int(8, 512, log=True),
     }
+
     def cost(config: Mapping[str, Any]) -> float:
         return float(config["depth"] * (1.0 + 8.0 / config["batch"]))
 

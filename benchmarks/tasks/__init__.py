@@ -1,0 +1,108 @@
+"""The registry: which tasks exist, by name and by suite, each family imported only when asked.
+
+A name is `family/instance`, and may carry wrappers: `lcbench/3945+noise=0.05+failures=0.1`
+(`benchmarks.tasks.wrappers`). A family is a module with `names() -> tuple[str, ...]` and
+`load(name) -> Task`, which raises `DataMissing` when its data is not here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Protocol, cast
+
+from benchmarks.task import Task
+
+__all__ = ["FAMILIES", "SUITES", "load", "names"]
+
+#: First part of a name -> module that knows the family.
+FAMILIES: Mapping[str, str] = {
+    "synthetic": "benchmarks.tasks.synthetic",
+    "fcnet": "benchmarks.tasks.tables",
+    "hpobench": "benchmarks.tasks.tables",
+    "nasbench201": "benchmarks.tasks.tables",
+    "lcbench": "benchmarks.tasks.yahpo",
+    "rpart": "benchmarks.tasks.yahpo",
+    "yahpo": "benchmarks.tasks.yahpo",
+    "hpob": "benchmarks.tasks.hpob",
+}
+
+_HPOBENCH = (
+    "australian",
+    "blood_transfusion",
+    "car",
+    "credit_g",
+    "kc1",
+    "phoneme",
+    "segment",
+    "vehicle",
+)
+_NASBENCH201 = ("cifar10", "cifar100", "imagenet")
+_FCNET = (
+    "naval_propulsion",
+    "parkinsons_telemonitoring",
+    "protein_structure",
+    "slice_localization",
+)
+_SYNTHETIC = ("branin", "hartmann6", "ackley10", "ellipsoid6", "mixed")
+#: The LCBench instances that the engine's design has seen.
+_LCBENCH_DESIGN = ("167168", "189873", "189906", "3945")
+#: The first eight others, and the first eight of rpart, both by their ids sorted as numbers.
+_LCBENCH = ("7593", "34539", "126025", "126026", "126029", "146212", "167104", "167149")
+_RPART = ("3", "6", "11", "12", "14", "15", "16", "18")
+
+#: Suite -> names of its tasks. "fcnet", "synthetic" and "lcbench-design" are for development;
+#: "hpob-style", "lcbench" and "rpart" are reported.
+SUITES: Mapping[str, tuple[str, ...]] = {
+    "smoke": ("synthetic/branin-0", "synthetic/mixed-0", "synthetic/curves-0"),
+    "synthetic": (
+        *(f"synthetic/{name}-{seed}" for name in _SYNTHETIC for seed in range(2)),
+        "synthetic/curves-0",
+        "synthetic/drift-0",
+        "synthetic/mixed-0+noise=0.02",
+        "synthetic/hartmann6-0+failures=0.1",
+    ),
+    "fcnet": tuple(f"fcnet/{name}" for name in _FCNET),
+    "hpob-style": (
+        *(f"hpobench/{name}" for name in _HPOBENCH),
+        *(f"nasbench201/{name}" for name in _NASBENCH201),
+    ),
+    "lcbench": tuple(f"lcbench/{instance}" for instance in _LCBENCH),
+    "lcbench-design": tuple(f"lcbench/{instance}" for instance in _LCBENCH_DESIGN),
+    "rpart": tuple(f"rpart/{instance}" for instance in _RPART),
+}
+
+
+class _Family(Protocol):
+    def names(self) -> tuple[str, ...]: ...
+    def load(self, name: str) -> Task: ...
+
+
+def _family(prefix: str) -> _Family:
+    if prefix not in FAMILIES:
+        raise ValueError(
+            f"a task name starts with one of {list(FAMILIES)}, got {prefix!r}; `python -m"
+            " benchmarks list` shows every name"
+        )
+    return cast(_Family, import_module(FAMILIES[prefix]))
+
+
+def names(family: str) -> tuple[str, ...]:
+    """Names of all tasks of a family; raises `ValueError` for an unknown one."""
+    return tuple(name for name in _family(family).names() if name.startswith(f"{family}/"))
+
+
+@functools.lru_cache(maxsize=64)
+def load(name: str) -> Task:
+    """The task called `name`; loaded once per process, as tables are read-only.
+
+    Raises `ValueError` for an unknown name and `DataMissing` when its data is not here.
+    """
+    plain, *wrappers = name.split("+")
+    task = _family(plain.partition("/")[0]).load(plain)
+    if wrappers:
+        from benchmarks.tasks.wrappers import wrap
+
+        task = wrap(task, wrappers)
+    return task

@@ -1,0 +1,139 @@
+"""Tasks made harder: noise and random failures around any task.
+
+Both draw from the `rng` of `evaluate` in an order that does not depend on the level, so that a run
+continued to a higher level under an equal stream repeats what it showed before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.task import Bounds, Evaluation, Levels, Point, Task
+from hpo import SearchSpace
+
+__all__ = ["Failing", "Noisy", "wrap"]
+
+
+@dataclass(frozen=True)
+class _Wrapper:
+    task: Task
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.task.space
+
+    @property
+    def unit(self) -> str:
+        return self.task.unit
+
+    @property
+    def levels(self) -> Levels | None:
+        return self.task.levels
+
+    @property
+    def pool(self) -> tuple[dict[str, Any], ...] | None:
+        return self.task.pool
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.task.bounds
+
+    @property
+    def seen_in_design(self) -> bool:
+        return self.task.seen_in_design
+
+
+@dataclass(frozen=True)
+class Noisy(_Wrapper):
+    """Independent normal noise on every reported loss.
+
+    `share`: its standard deviation as a share of `worst - best`. `Evaluation.true_loss` keeps the
+    loss before noise; bounds are those of the noiseless task.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.share) and self.share >= 0):
+            raise ValueError(f"`share` of Noisy must be >= 0, got {self.share!r}; try 0.05")
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}+noise={self.share:g}"
+
+    def evaluate(
+        self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
+    ) -> Evaluation:
+        clean = self.task.evaluate(config, level, rng)
+        sd = self.share * (self.bounds.worst - self.bounds.best)
+        curve = tuple(replace(point, loss=point.loss + sd * rng.normal()) for point in clean.curve)
+        if clean.loss is None:
+            return replace(clean, curve=curve)
+        true_loss = clean.loss if clean.true_loss is None else clean.true_loss
+        return replace(clean, loss=curve[-1].loss, curve=curve, true_loss=true_loss)
+
+
+@dataclass(frozen=True)
+class Failing(_Wrapper):
+    """Runs that break at random, whatever their config.
+
+    `rate`: share of full runs that fail. The place where a run breaks is uniform over its levels,
+    so a run to half of them fails half as often; it has paid in proportion and keeps its curve up
+    to there. Tasks without levels break after a uniform share of their cost.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"`rate` of Failing must lie in [0, 1), got {self.rate!r}; try 0.1")
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}+failures={self.rate:g}"
+
+    def evaluate(
+        self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
+    ) -> Evaluation:
+        fails, place = rng.random() < self.rate, rng.random()
+        run = self.task.evaluate(config, level, rng)
+        if not fails or run.failed is not None:
+            return run
+        if self.levels is None:
+            return Evaluation(None, place * run.cost, (), "error")
+        asked = self.levels.check(level)
+        breaks_at = place * self.levels.high
+        if breaks_at >= asked:
+            return run
+        curve = tuple(point for point in run.curve if point.level <= breaks_at)
+        return Evaluation(None, _cost_at(breaks_at, run.curve), curve, "error")
+
+
+def _cost_at(level: float, curve: Sequence[Point]) -> float:
+    """Cumulative cost, linear between the recorded levels and from 0 at level 0."""
+    levels = [0.0, *(float(point.level) for point in curve)]
+    return float(np.interp(level, levels, [0.0, *(point.cost for point in curve)]))
+
+
+_WRAPPERS: Mapping[str, Callable[[Task, float], Task]] = {"noise": Noisy, "failures": Failing}
+
+
+def wrap(task: Task, wrappers: Sequence[str]) -> Task:
+    """`task` inside wrappers written as `noise=0.05` or `failures=0.1`, the first innermost.
+
+    Raises `ValueError` for anything else.
+    """
+    for text in wrappers:
+        kind, _, number = text.partition("=")
+        try:
+            task = _WRAPPERS[kind](task, float(number))
+        except KeyError:
+            raise ValueError(
+                f"a wrapper is one of {list(_WRAPPERS)}, got {text!r}; write +noise=0.05"
+            ) from None
+    return task
