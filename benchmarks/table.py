@@ -5,8 +5,8 @@ loses at most the job in flight. A line without its end (a kill inside a write) 
 run goes on, and any line that does not parse is skipped when reading. Beside jobs there are notes,
 told apart by their status:
 
-* `end:trials`, `end:cost`, `end:seconds`, `end:method`, `end:error`: the study ended, why, and what
-  it had spent; `end:seconds` and `end:error` mean stopped before its limit. The last note counts.
+* `end:trials`, `end:cost`, `end:seconds`, `end:method`, `end:error`, `end:unsupported`: the study
+  ended, why, and what it had spent; all but the first two mean before its limit. The last counts.
 * `void`: what the study recorded above does not count; it was started again.
 
 Columns: suite, task, method, seed, then those of `simulate.Outcome`.
@@ -142,7 +142,7 @@ def read(path: Path) -> dict[Study, Record]:
 
 
 def frames(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The jobs that count, with the columns of the table, and the notes: study and Note's fields."""
+    """The jobs that count, with the table's columns, and the notes: study and `Note`'s fields."""
     import pandas as pd
 
     records = read(path)

@@ -5,24 +5,29 @@ Notation, for one row x of ``X`` (:class:`ParametricLoss` evaluates n rows at on
 ``s_a``      natural coordinate of scale axis a (ln N, ln D, ..; also ln epochs, the fidelity);
              ``D_a = s_a - sbar_a`` about the reference scale ``sbar``
 ``z_j``      decision column j in box widths (x itself)
-``R_a``      loss that axis a can still remove at the reference scale: ``A_a exp(-alpha_a sbar_a)``
+``R_a``      loss that axis a can still remove at the reference scale, ``R = sum_a R_a``
 ``z*_j``     ``a_j + sum_a b_ja D_a``, the drifting optimum
 ``t``        ``M (z - z*)`` with M unit upper triangular (couplings, such as lr with batch size)
 
-The loss is Chinchilla's (Hoffmann et al. 2022, eq. 2) with a bowl added::
+The loss is a scaling law with a bowl added::
 
-    y   = c + sum_a R_a (e_a - 1) + rho^kappa sum_j h_j phi(t_j, lam_j) + offsets
-    e_a = exp(-alpha_a D_a)
-    rho = sum_a R_a e_a / sum_a R_a              reducible loss relative to the reference scale
+    y   = c + R (rho - 1) + rho^kappa sum_j h_j phi(t_j, lam_j) + offsets
+    rho = (sum_a (R_a / R) exp(-alpha_a D_a / gamma))^gamma
     phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
 
-so ``E = c - sum_a R_a`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j``
-the asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic
+``rho`` is the reducible loss relative to the reference scale, a power mean of what each axis leaves.
+``gamma = 1`` adds them, ``E + A N^-alpha + B D^-beta`` (Hoffmann et al. 2022, eq. 2); a small gamma
+lets the scarcer axis be the bottleneck, as ``(A N^(-alpha/beta) + B / D)^beta`` does (Kaplan et al.
+2020, eq. 1.5, where gamma = beta). At the reference every slope is ``-alpha_a R_a``, whatever gamma;
+far along one axis alone the reducible loss falls with exponent alpha_a; with one axis gamma is idle.
+
+``E = c - R`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j`` the
+asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic
 limit ``t^T diag(h) t`` is an LDL^T form: whatever the couplings, ``z*`` is the only minimum.
 
 The parameters are one real vector::
 
-    theta = (c, ln R.., ln alpha.., logit kappa, offsets.., ln h.., lam.., a.., b.., m..)
+    theta = (c, ln alpha.., ln R.., ln gamma, logit kappa, offsets.., ln h.., lam.., a.., b.., m..)
 """
 
 from __future__ import annotations
@@ -77,17 +82,21 @@ class Layout:
         return int(self.couplings.stop)
 
     @property
-    def log_reducible(self) -> slice:
+    def log_exponent(self) -> slice:
         return slice(1, 1 + len(self.axes))
 
     @property
-    def log_exponent(self) -> slice:
-        start = self.log_reducible.stop
+    def log_reducible(self) -> slice:
+        start = self.log_exponent.stop
         return slice(start, start + len(self.axes))
 
     @property
+    def log_gamma(self) -> int:
+        return int(self.log_reducible.stop)
+
+    @property
     def shrinkage(self) -> int:
-        return int(self.log_exponent.stop)
+        return self.log_gamma + 1
 
     @property
     def offsets(self) -> slice:
@@ -154,14 +163,12 @@ class ParametricLoss:
         """The same function written about another reference scale."""
         layout, theta = self.layout, self.theta.copy()
         step = reference - self.reference
-        exponent = np.exp(theta[layout.log_exponent])
-        before = np.exp(theta[layout.log_reducible])
-        theta[layout.log_reducible] -= np.clip(exponent * step, -_MAX_EXPONENT, _MAX_EXPONENT)
-        after = np.exp(theta[layout.log_reducible])
-        theta[0] += after.sum() - before.sum()
-        if len(step):
-            kappa = expit(theta[layout.shrinkage])
-            theta[layout.log_curvature] += kappa * np.log(after.sum() / before.sum())
+        law = self._law(reference[None, :])
+        theta[0] += law.total * (law.rho[0] - 1.0)
+        # an axis may have become negligible, but its logarithm stays finite
+        shares = np.maximum(law.shares[0], np.exp(-2.0 * _MAX_EXPONENT))
+        theta[layout.log_reducible] = np.log(law.total * law.rho[0] * shares)
+        theta[layout.log_curvature] += expit(theta[layout.shrinkage]) * law.log_rho[0]
         theta[layout.optimum] += self.drift @ step
         return ParametricLoss(layout, reference, theta)
 
@@ -179,32 +186,33 @@ class ParametricLoss:
 
     def floor(self, X: Array) -> Array:
         """The loss at the optimum of each row's scale and categories, ``(n,)``."""
-        law = self._law(X)
+        law = self._law(self.layout.scales(X))
         offsets = _indicators(X, self.layout.codes) @ self.theta[self.layout.offsets]
-        return np.asarray(self.theta[0] + (law.reducible * (law.decay - 1.0)).sum(axis=1) + offsets)
+        return np.asarray(self.theta[0] + law.total * (law.rho - 1.0) + offsets)
 
     def excess(self, X: Array) -> Array:
         """Loss above the floor, ``(n,)``, >= 0."""
         bowl = self._bowl(X)
-        return np.asarray(self._law(X).curvature * (bowl.shape @ bowl.curvature))
+        law = self._law(self.layout.scales(X))
+        return np.asarray(law.curvature * (bowl.shape @ bowl.curvature))
 
     def jacobian(self, X: Array) -> Array:
         """``dy / dtheta``, n x size."""
         layout, theta = self.layout, self.theta
-        law, bowl = self._law(X), self._bowl(X)
+        law, bowl = self._law(layout.scales(X)), self._bowl(X)
         J = np.empty((len(X), layout.size))
         J[:, 0] = 1.0
-        # d ln rho / d ln R_a and d / d ln alpha_a, both through the shares of the reducible loss
-        reduced = law.reducible * law.decay
-        slope = -reduced * law.exponent * law.offset
         excess = law.curvature * (bowl.shape @ bowl.curvature)
         kappa = expit(theta[layout.shrinkage])
-        total, at_reference = reduced.sum(axis=1, keepdims=True), law.reducible.sum()
-        if len(layout.axes):
-            pull = (kappa * excess)[:, None]
-            shares = reduced / total - law.reducible / at_reference
-            J[:, layout.log_reducible] = reduced - law.reducible + pull * shares
-            J[:, layout.log_exponent] = slope * (1.0 + pull / total)
+        # dy / d ln rho through the floor and through the bowl
+        by_log_rho = (law.total * law.rho + kappa * excess)[:, None]
+        spent = law.exponent * law.offset  # alpha_a D_a
+        by_R = law.gamma * (law.shares - law.weight)
+        direct = law.total * law.weight * (law.rho[:, None] - 1.0)  # R itself, at fixed rho
+        J[:, layout.log_reducible] = by_log_rho * by_R + direct
+        J[:, layout.log_exponent] = -by_log_rho * law.shares * spent
+        by_gamma = law.log_rho + (law.shares * spent).sum(axis=1)
+        J[:, layout.log_gamma] = by_log_rho[:, 0] * by_gamma
         J[:, layout.shrinkage] = excess * law.log_rho * kappa * (1.0 - kappa)
         J[:, layout.offsets] = _indicators(X, layout.codes)
         weight = law.curvature[:, None] * bowl.curvature
@@ -221,32 +229,39 @@ class ParametricLoss:
 
     def gradient(self, X: Array) -> Array:
         """``dy / dX``, n x d, zero in categorical columns."""
-        law, bowl = self._law(X), self._bowl(X)
+        law, bowl = self._law(self.layout.scales(X)), self._bowl(X)
         G = np.zeros(X.shape)
         weight = law.curvature[:, None] * bowl.curvature
         by_z = (weight * bowl.shape_slope) @ bowl.mixing
         G[:, self.layout.decisions] = by_z
-        if len(self.layout.axes):
-            reduced = law.reducible * law.decay
-            slope = -law.exponent * reduced
-            kappa = expit(self.theta[self.layout.shrinkage])
-            pull = kappa * law.curvature * (bowl.shape @ bowl.curvature) / reduced.sum(axis=1)
-            by_s = slope * (1.0 + pull[:, None]) - by_z @ self.drift
-            G[:, self.layout.axes] = by_s * self.layout.unit
+        kappa = expit(self.theta[self.layout.shrinkage])
+        by_log_rho = law.total * law.rho + kappa * law.curvature * (bowl.shape @ bowl.curvature)
+        by_s = -by_log_rho[:, None] * law.shares * law.exponent - by_z @ self.drift
+        G[:, self.layout.axes] = by_s * self.layout.unit
         return G
 
-    def _law(self, X: Array) -> _Law:
+    def _law(self, scales: Array) -> _Law:
+        """The law at the rows of ``scales``, m x axes."""
         theta, layout = self.theta, self.layout
-        offset = layout.scales(X) - self.reference
+        offset = scales - self.reference
         reducible = np.exp(theta[layout.log_reducible])
         exponent = np.exp(theta[layout.log_exponent])
-        decay = np.exp(np.clip(-exponent * offset, -_MAX_EXPONENT, _MAX_EXPONENT))
-        if len(layout.axes):
-            log_rho = np.log(decay @ reducible / reducible.sum())
-        else:
-            log_rho = np.zeros(len(X))
+        gamma = float(np.exp(theta[layout.log_gamma]))
+        total = float(reducible.sum())
+        weight = reducible / total if len(reducible) else reducible
+        if not len(reducible):
+            flat = np.zeros(len(scales))
+            return _Law(offset, weight, total, exponent, gamma, offset, flat, flat + 1.0, flat + 1.0)
+        left = np.log(weight) - np.clip(exponent * offset, -_MAX_EXPONENT, _MAX_EXPONENT) / gamma
+        worst = left.max(axis=1, keepdims=True)
+        powers = np.exp(left - worst)
+        summed = powers.sum(axis=1, keepdims=True)
+        log_rho = gamma * (worst + np.log(summed))[:, 0]
         curvature = np.exp(expit(theta[layout.shrinkage]) * log_rho)
-        return _Law(offset, reducible, exponent, decay, log_rho, curvature)
+        shares = powers / summed
+        return _Law(
+            offset, weight, total, exponent, gamma, shares, log_rho, np.exp(log_rho), curvature
+        )
 
     def _bowl(self, X: Array) -> _Bowl:
         theta, layout = self.theta, self.layout
@@ -261,12 +276,15 @@ class ParametricLoss:
 
 @dataclass(frozen=True, slots=True)
 class _Law:
-    offset: Array  # D, n x axes
-    reducible: Array  # R, (axes,)
+    offset: Array  # D, m x axes
+    weight: Array  # R_a / R, (axes,)
+    total: float  # R
     exponent: Array  # alpha, (axes,)
-    decay: Array  # e, n x axes
-    log_rho: Array  # (n,)
-    curvature: Array  # rho^kappa, (n,)
+    gamma: float
+    shares: Array  # of each axis in the reducible loss, m x axes: -d ln rho / d (alpha_a D_a)
+    log_rho: Array  # (m,)
+    rho: Array  # (m,)
+    curvature: Array  # rho^kappa, (m,)
 
 
 @dataclass(frozen=True, slots=True)

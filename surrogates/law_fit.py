@@ -75,11 +75,14 @@ class LawPrior:
     """Widths of the default beliefs; *spread* is that of the losses (:class:`Units`).
 
     Attributes:
-        exponent, exponent_sd: median of alpha and sd of its logarithm; 90 % lie in 0.09 .. 0.95,
-            which holds the exponents of Hoffmann et al. (0.28, 0.34) and those of Kaplan et al.
-            2020 (0.076, 0.095) but for their edge. Half the width made predictions of short runs,
-            whose loss is almost linear in the log scales, too high and too sure.
-        reducible, reducible_sd: median of ``sum R`` as a share of the loss, sd of its logarithm.
+        exponent, exponent_sd: median of alpha and sd of its logarithm; 90 % lie in 0.06 .. 0.8,
+            which holds the exponents of Hoffmann et al. (0.28, 0.34) and of Kaplan et al. 2020
+            (0.076, 0.095).
+        slope, slope_sd: median of ``sum_a alpha_a R_a``, what one e-fold of every axis removes at
+            the reference scale, as a share of the loss, and sd of the logarithm of each term. The
+            slopes are what data tell first. A prior on R itself would read a steep slope as a large
+            exponent, and see the end of the improvement too soon.
+        gamma, gamma_sd: median of gamma and sd of its logarithm, between Kaplan's and Hoffmann's.
         curvature, curvature_sd: median of h in spreads per box width squared, sd of its logarithm.
         asymmetry_sd: of lam, per box width.
         optimum_sd: of a about the middle of the box, in box widths.
@@ -88,10 +91,12 @@ class LawPrior:
         offset_sd: of each code's offset, in spreads.
     """
 
-    exponent: float = 0.3
-    exponent_sd: float = 0.7
-    reducible: float = 0.5
-    reducible_sd: float = 0.8
+    exponent: float = 0.22
+    exponent_sd: float = 0.8
+    slope: float = 0.12
+    slope_sd: float = 0.8
+    gamma: float = 0.7
+    gamma_sd: float = 0.6
     curvature: float = 2.0
     curvature_sd: float = 1.5
     asymmetry_sd: float = 2.0
@@ -155,13 +160,14 @@ def whitening(
     axes, decisions = len(layout.axes), len(layout.decisions)
     mean[0], sd[0] = units.level - units.spread, 3.0 * units.spread
     # Losses are positive and a good part of them can be trained away. But a loss that carries a
-    # huge constant (its spread is then a tiny share) must not be believed to shrink by half of it,
+    # huge constant (its spread is then a tiny share) must not be believed to shrink by much of it,
     # and one about zero must be able to shrink.
-    reducible = prior.reducible * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
-    mean[layout.log_reducible] = np.log(reducible / max(axes, 1))
-    sd[layout.log_reducible] = prior.reducible_sd
+    slope = prior.slope * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
+    mean[layout.log_reducible] = np.log(slope / (max(axes, 1) * prior.exponent))
+    sd[layout.log_reducible] = prior.slope_sd
     mean[layout.log_exponent] = np.log(prior.exponent)
     sd[layout.log_exponent] = prior.exponent_sd
+    mean[layout.log_gamma], sd[layout.log_gamma] = np.log(prior.gamma), prior.gamma_sd
     sd[layout.offsets] = prior.offset_sd * units.spread
     mean[layout.log_curvature] = np.log(prior.curvature * units.spread)
     sd[layout.log_curvature] = prior.curvature_sd
@@ -176,6 +182,8 @@ def whitening(
     mean[layout.drift], sd[layout.drift] = slope_mean.ravel(), slope_sd.ravel()
     sd[layout.couplings] = prior.coupling_sd
     root = np.diag(sd)
+    # ln R_a = ln slope_a - ln alpha_a, with independent slope and exponent
+    root[layout.log_reducible, layout.log_exponent] -= prior.exponent_sd * np.eye(axes)
     if drift is not None and drift.anchor is not None:
         mean, root = _anchored(mean, root, layout, columns, reference, drift.anchor)
     return Whitening(mean, root)
