@@ -1,0 +1,114 @@
+"""The methods under comparison, each behind ask and tell, its library imported only when it runs.
+
+Every module here has factories `(task, *, seed, trials) -> Peer`; :data:`PEERS` names them, says
+what they need and in which environment that lives (`benchmarks.environments`). A peer that cannot
+run is reported by :func:`missing` with the reason, never left out silently.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from benchmarks import environments
+from benchmarks.peers.base import Job, Peer, Unsupported
+from benchmarks.task import Task
+
+__all__ = ["PEERS", "Entry", "Job", "Peer", "Unsupported", "make", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a peer is found.
+
+    `factory`: "module:function" under `benchmarks.peers`. `environment`: "main" or a name of
+    `benchmarks.environments`. `requires`: import names that must be there, beside the project's
+    own. `multi_fidelity`: whether it runs only on tasks with levels. `checkout`: environment
+    variable that names a source checkout put on the import path.
+    """
+
+    factory: str
+    environment: str = "main"
+    requires: tuple[str, ...] = ()
+    multi_fidelity: bool = False
+    checkout: str | None = None
+
+
+PEERS: Mapping[str, Entry] = {
+    "scaletune": Entry("scaletune:by_trials"),
+    "scaletune-cost": Entry("scaletune:by_cost"),
+    "random": Entry("random_search:make"),
+    "optuna-tpe": Entry("optuna_tpe:make", requires=("optuna",)),
+    "optuna-gp": Entry("optuna_gp:make", requires=("optuna", "torch")),
+    "smac": Entry("smac:hyperparameter_optimization", "smac", ("smac",)),
+    "smac-bb": Entry("smac:black_box", "smac", ("smac",)),
+    "syne-cqr": Entry("syne_tune:cqr", "syne", ("syne_tune", "xgboost")),
+}
+
+
+def missing(name: str) -> str | None:
+    """Why peer `name` cannot run here, with the way out; None if it can.
+
+    Looks into the peer's own environment, so it may start an interpreter (once per environment).
+    Raises `ValueError` for an unknown name.
+    """
+    entry = _entry(name)
+    if entry.checkout is not None:
+        folder = os.environ.get(entry.checkout)
+        if not folder:
+            return f"{entry.checkout} is not set; make it the path of a source checkout of {name}"
+        if not Path(folder).is_dir():
+            return f"{entry.checkout}={folder} is no folder; make it a source checkout of {name}"
+    if not environments.is_made(entry.environment):
+        return (
+            f"environment {entry.environment} is not made; run `python -m benchmarks env"
+            f" {entry.environment}`"
+        )
+    absent = [module for module in entry.requires if not _importable(entry.environment, module)]
+    if absent:
+        way_out = (
+            "pip install -e '.[bench]'"
+            if entry.environment == "main"
+            else f"python -m benchmarks env {entry.environment}"
+        )
+        return f"{', '.join(absent)} is not installed in {entry.environment}; run `{way_out}`"
+    return None
+
+
+def make(name: str, task: Task, *, seed: int, trials: int) -> Peer:
+    """Peer `name` on `task`, in this interpreter.
+
+    `trials`: full trainings it may count on, which some methods' defaults depend on.
+    Raises `Unsupported` when it cannot search this task, `ImportError` when it is not here.
+    """
+    entry = _entry(name)
+    if entry.multi_fidelity and task.levels is None:
+        raise Unsupported(f"{name} needs a fidelity, and {task.name} has no levels")
+    module, _, function = entry.factory.partition(":")
+    factory = cast(
+        Callable[..., Peer], getattr(import_module(f"benchmarks.peers.{module}"), function)
+    )
+    return factory(task, seed=seed, trials=trials)
+
+
+def _entry(name: str) -> Entry:
+    if name not in PEERS:
+        raise ValueError(f"a peer is one of {list(PEERS)}, got {name!r}")
+    return PEERS[name]
+
+
+@functools.cache
+def _importable(environment: str, module: str) -> bool:
+    python = environments.python(environment)
+    if python == Path(sys.executable):
+        return find_spec(module) is not None
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0

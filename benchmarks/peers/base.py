@@ -1,0 +1,94 @@
+"""Ask and tell between a method and whoever runs it.
+
+A :class:`Job` is one piece of training: config `number` up to `level`. A method of full runs asks
+with `level=None` only. A multi-fidelity method comes back to the same `number` at higher levels and
+says with `resumes` that the trial's checkpoint is continued, so that only the increment is paid.
+
+Notation
+--------
+number   of a config within one run of one peer, from 0 in the order of asking
+level    fidelity to train up to, from scratch or from the checkpoint; None is full fidelity
+
+Several jobs may be out at a time. What is told is what was run, which need not be what was asked:
+a finite task runs the nearest member of its pool instead, under the number that was asked for, and
+start points come under negative numbers that no ask ever gave.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchmarks.task import Evaluation
+
+__all__ = ["FullRuns", "Job", "Penalty", "Peer", "Unsupported"]
+
+
+class Unsupported(ValueError):
+    """The peer cannot search this task; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Train config `number` up to `level` (None: full fidelity).
+
+    `resumes`: the trial ran before to a lower level and pays only the increment.
+    """
+
+    number: int
+    config: dict[str, Any]
+    level: int | None = None
+    resumes: bool = False
+
+
+class Peer(Protocol):
+    """A method under comparison, with its own defaults."""
+
+    def ask(self) -> Job | None:
+        """The next job; None while nothing can start before another result is told."""
+        ...
+
+    def tell(self, job: Job, evaluation: Evaluation) -> None:
+        """The result of a job; its config is the one that was run (see the module)."""
+        ...
+
+
+class FullRuns(ABC):
+    """A peer that trains every config to the end."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def ask(self) -> Job | None:
+        """A new config, whatever is still running."""
+        job = Job(self._asked, self.suggest(self._asked))
+        self._asked += 1
+        return job
+
+    @abstractmethod
+    def suggest(self, number: int) -> dict[str, Any]:
+        """A config for trial `number`."""
+
+    @abstractmethod
+    def tell(self, job: Job, evaluation: Evaluation) -> None:
+        """See :class:`Peer`."""
+
+
+class Penalty:
+    """A loss for failed runs, for peers that know no failures: the worst loss seen so far.
+
+    Before any run has succeeded it is 0, which then is the only value the peer knows.
+    """
+
+    def __init__(self) -> None:
+        self._worst = 0.0
+        self._succeeded = False
+
+    def loss(self, evaluation: Evaluation) -> float:
+        """The loss, or the stand-in for a failed run."""
+        if evaluation.loss is None:
+            return self._worst
+        self._worst = max(self._worst, evaluation.loss) if self._succeeded else evaluation.loss
+        self._succeeded = True
+        return evaluation.loss
