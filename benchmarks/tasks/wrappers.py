@@ -124,16 +124,28 @@ _WRAPPERS: Mapping[str, Callable[[Task, float], Task]] = {"noise": Noisy, "failu
 
 
 def wrap(task: Task, wrappers: Sequence[str]) -> Task:
-    """`task` inside wrappers written as `noise=0.05` or `failures=0.1`, the first innermost.
+    """`task` inside wrappers, the first innermost: `noise=0.05`, `failures=0.1`, `repeats`.
+
+    `repeats` (tables only) draws one recorded training per evaluation.
 
     Raises `ValueError` for anything else.
     """
     for text in wrappers:
         kind, _, number = text.partition("=")
-        try:
-            task = _WRAPPERS[kind](task, float(number))
-        except KeyError:
+        if text == "repeats" and hasattr(task, "repeated"):
+            task = task.repeated()
+        elif kind in _WRAPPERS:
+            task = _WRAPPERS[kind](task, _number(text, number))
+        else:
             raise ValueError(
-                f"a wrapper is one of {list(_WRAPPERS)}, got {text!r}; write +noise=0.05"
-            ) from None
+                f"a wrapper of {task.name} is one of +noise=SHARE, +failures=RATE and, on tables"
+                f" only, +repeats; got {text!r}; write +noise=0.05"
+            )
     return task
+
+
+def _number(text: str, number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise ValueError(f"a wrapper ends in a number, got {text!r}; write +noise=0.05") from None
