@@ -75,7 +75,7 @@ class LawPrior:
     """Widths of the default beliefs; *spread* is that of the losses (:class:`Units`).
 
     Attributes:
-        exponent, exponent_sd: median of alpha and sd of its logarithm; 90 % lie in 0.06 .. 0.8,
+        exponent, exponent_sd: median of alpha and sd of its logarithm; 90 % lie in 0.05 .. 0.6,
             which holds the exponents of Hoffmann et al. (0.28, 0.34) and of Kaplan et al. 2020
             (0.076, 0.095).
         slope, slope_sd: median of ``sum_a alpha_a R_a``, what one e-fold of every axis removes at
@@ -91,12 +91,12 @@ class LawPrior:
         offset_sd: of each code's offset, in spreads.
     """
 
-    exponent: float = 0.22
+    exponent: float = 0.17
     exponent_sd: float = 0.8
     slope: float = 0.12
     slope_sd: float = 0.8
-    gamma: float = 0.7
-    gamma_sd: float = 0.6
+    gamma: float = 0.4
+    gamma_sd: float = 0.9
     curvature: float = 2.0
     curvature_sd: float = 1.5
     asymmetry_sd: float = 2.0

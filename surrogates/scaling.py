@@ -57,7 +57,7 @@ class ScalingModel:
     drift: DriftPrior | None = None
     prior: LawPrior = field(default_factory=LawPrior)
     residual_share: float = 0.08
-    scale_share: float = 0.03
+    scale_share: float = 0.05
     noise_share: float = 0.03
     inadequacy: float = 0.15
     max_couplings: int = 28
