@@ -2,13 +2,15 @@
 
 ::
 
-    y = m(x; theta) + g(z~, s) + q(s) + e         theta = mu + L u,  u ~ N(0, I)
+    y = m(x; theta) + g(z~, s) + q(s) + r(s) + e         theta = mu + L u,  u ~ N(0, I)
 
 ``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in
 *drift-aligned* coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative
 to its optimum holds at the same relative place of the target; ``q`` a Matern process in the scales
-alone, which lets the law be wrong; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best
-loss at that scale, because the bowl is trusted only near its bottom.
+alone, which lets the law be wrong; ``r`` another that forgets within a tenth of an e-fold: what all
+runs of one size share, such as a deeper or wider shape than the law's average, and no other size
+does; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best loss at that scale, because the
+bowl is trusted only near its bottom.
 
 How the uncertainty of theta is carried into every prediction: :mod:`surrogates.linearised`.
 """
@@ -39,6 +41,9 @@ from surrogates.linearised import AlignedKernel, JacobianBasis, LinearisedMean, 
 from surrogates.numerics import cholesky
 
 
+_SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
+
+
 @dataclass(frozen=True, slots=True)
 class ScalingModel:
     """Prior beliefs about the loss; :meth:`learn` and :meth:`predictor` as every surrogate.
@@ -46,8 +51,8 @@ class ScalingModel:
     Args:
         drift: transfer rules as priors on the drift of the optimum, else weak and zero-mean.
         prior: widths of all other beliefs.
-        residual_share, scale_share, noise_share: prior medians of the standard deviations of g, q
-            and e, as shares of the spread of the losses.
+        residual_share, scale_share, shape_share, noise_share: prior medians of the standard
+            deviations of g, q, r and e, as shares of the spread of the losses.
         inadequacy: prior median of c, extra standard deviation of a run per unit of loss above
             the optimum.
         max_couplings: pairs of decisions are coupled while there are at most this many pairs.
@@ -58,6 +63,7 @@ class ScalingModel:
     prior: LawPrior = field(default_factory=LawPrior)
     residual_share: float = 0.08
     scale_share: float = 0.05
+    shape_share: float = 0.03
     noise_share: float = 0.03
     inadequacy: float = 0.15
     max_couplings: int = 28
@@ -156,7 +162,7 @@ class ScalingModel:
         units: Units,
         starts: list[Array],
     ) -> Array:
-        """MAP of u with g + q + e taken as independent noise, from the best of ``starts``."""
+        """MAP of u with g + q + r + e taken as independent noise, from the best of ``starts``."""
         if not len(X):
             return np.zeros(blank.layout.size)
         noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
@@ -182,7 +188,7 @@ class ScalingModel:
     def _parts(
         self, loss: ParametricLoss, columns: Columns, X: Array, units: Units
     ) -> tuple[Part, ...]:
-        """Processes g and, where there is a scale axis, q; lengths in box widths."""
+        """Processes g and, where there is a scale axis, q and r; lengths in box widths."""
         layout = loss.layout
         decisions, axes = len(layout.decisions), len(layout.axes)
         wide = Normal(float(np.log(0.5 + 0.15 * decisions)), 0.7)
@@ -201,7 +207,10 @@ class ScalingModel:
         if not axes:
             return (g,)
         variance = _log_variance(self.scale_share * units.spread, 1.5)
-        return (g, Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0)))
+        q = Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0))
+        narrow = tuple(Normal(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
+        variance = _log_variance(self.shape_share * units.spread, 1.5)
+        return (g, q, Part(X, layout.axes, none, variance, narrow, Normal(0.0, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,12 +172,12 @@ def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
 
 
 def test_predictions_equal_bayesian_linear_regression_once_linearised(fitted):
-    # without g, q and row noise the kernel must be nothing but theta's prior pushed through Phi
+    # without g, q, r and row noise the kernel must be nothing but theta's prior pushed through Phi
     model, data, theta, predictor = fitted
     bare = theta.copy()
-    sizes = [1 + 4, 1 + 2]  # (ln s, ln l..) of g and of q
+    sizes = [1 + 4, 1 + 2, 1 + 2]  # (ln s, ln l..) of g, q and r
     start = len(theta) - sum(sizes) - 2
-    bare[[start, start + sizes[0]]] = -60.0  # variances
+    bare[start + np.cumsum([0, *sizes[:2]])] = -60.0  # variances
     bare[-2] = -60.0  # growth of the errors
     linear = model.predictor(data, bare)
     basis, v = linear.prior_mean.basis, linear.noise_variance
