@@ -11,11 +11,14 @@ python -m benchmarks env smac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 _DEFAULT_METHODS = ("scaletune", "random", "optuna-tpe", "optuna-gp")
+_SMOKE = ["--methods", "scaletune", "random", "optuna-tpe", "--seeds", "2", "--trials", "12"]
 _STARTS = {"hpob-style": 5}  # the HPO-B protocol's
 
 
@@ -53,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="default: runs/SUITE")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="Markdown, pictures and an HTML page")
+    report.add_argument("folders", nargs="+", type=Path, help="what `run --out` named")
+    report.add_argument("--out", type=Path, help="default: report/ in the first folder")
+    report.set_defaults(command=_report)
+
+    smoke = commands.add_parser("smoke", help="run a tiny suite and report it, in seconds")
+    smoke.add_argument("--out", type=Path, help="default: a temporary folder")
+    smoke.set_defaults(command=_smoke)
 
     listing = commands.add_parser("list", help="suites, tasks and methods, and what is missing")
     listing.set_defaults(command=_list)
@@ -101,6 +113,21 @@ def _run(given: argparse.Namespace) -> int:
         print(f"studies that failed say why in {out / runner.LOGS}", file=sys.stderr)
         return 1
     return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from benchmarks import analysis, report
+
+    results = analysis.load(given.folders)
+    print(report.write(results, given.out or given.folders[0] / "report"))
+    return 0
+
+
+def _smoke(given: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as stack:
+        out = given.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        status = main(["run", "smoke", "--out", str(out), *_SMOKE])
+        return status or main(["report", str(out)])
 
 
 def _list(given: argparse.Namespace) -> int:

@@ -21,14 +21,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from benchmarks.simulate import Outcome
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["COLUMNS", "Appender", "Note", "Record", "Study", "frames", "prepare", "read"]
+__all__ = ["COLUMNS", "Appender", "Note", "Record", "Study", "prepare", "read"]
 
 _OUTCOME = tuple(f.name for f in dataclasses.fields(Outcome))
 COLUMNS = ("suite", "task", "method", "seed", *_OUTCOME)
@@ -139,28 +136,6 @@ def read(path: Path) -> dict[Study, Record]:
             record.outcomes.append(outcome)
             record.note = None
     return records
-
-
-def frames(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The jobs that count, with the table's columns, and the notes: study and `Note`'s fields."""
-    import pandas as pd
-
-    records = read(path)
-    jobs = [
-        (*dataclasses.astuple(study), *dataclasses.astuple(outcome))
-        for study, record in records.items()
-        for outcome in record.outcomes
-    ]
-    notes = [
-        (*dataclasses.astuple(study), *dataclasses.astuple(record.note))
-        for study, record in records.items()
-        if record.note is not None
-    ]
-    names = [*COLUMNS[:4], *(f.name for f in dataclasses.fields(Note))]
-    return (
-        pd.DataFrame(jobs, columns=list(COLUMNS)).astype({"loss": float, "incumbent": float}),
-        pd.DataFrame(notes, columns=names),
-    )
 
 
 def _line(values: tuple[object, ...]) -> bytes:

@@ -1,0 +1,446 @@
+"""Numbers from result tables. Every function takes arrays and returns new ones.
+
+Notation
+--------
+T, M, S, G      tasks, methods, seeds, points of a grid of budgets
+regret          `(T, M, S, G)`: (incumbent - best) / (worst - best), clipped to [0, 1]; 1 before a
+                first full run; NaN where that study did not get so far (slower methods may be
+                stopped early, and are then compared only where they got)
+axis            what is spent: full trainings, cost in mean full trainings of the task, or seconds
+                of the method's own asks and tells
+
+Seeds are averaged first; intervals resample tasks, as runs of one task are no independent evidence
+on the next (HPO-B's own diagrams treat 430 runs of 86 tasks as independent).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.table import END, Record, Study, read
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+__all__ = [
+    "Axis",
+    "Comparison",
+    "Interval",
+    "Latency",
+    "Results",
+    "TaskFacts",
+    "anytime_area",
+    "bootstrap",
+    "compare",
+    "holm",
+    "hypervolumes",
+    "latency",
+    "load",
+    "mean_ranks",
+    "ranks",
+    "time_to_target",
+    "wilcoxon_holm",
+    "win_tie_loss",
+]
+
+OURS = "scaletune"
+LEVEL = 0.95
+_BOOTSTRAPS = 4000
+_TIE = 1e-8  # HPO-B's rounding
+_CORE = 0.8  # share of the cells that a method must have to be in the main comparison
+_REACHED = 1 - 1e-9
+_EDGES = (0, 10, 25, 50, 100, 200, 500, 1000, 2000, 5000)  # of the latency's bins, in trials
+
+
+class Axis(Enum):
+    """What a curve runs against; the value is the label."""
+
+    TRIALS = "full trainings"
+    COST = "cost, in mean full trainings"
+    SECONDS = "seconds of ask + tell"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What `tasks.json` says of a task; see `benchmarks.task`."""
+
+    best: float
+    worst: float
+    unit: str
+    full_cost: float
+    seen_in_design: bool
+    levels: Mapping[str, Any] | None = None
+
+    @property
+    def top_level(self) -> int | None:
+        """Full fidelity; None on tasks without levels."""
+        return None if self.levels is None else int(self.levels["high"])
+
+    def regret(self, loss: Array) -> Array:
+        """Of losses of any shape; 1 for NaN, 0 where all losses are equal."""
+        width = self.worst - self.best
+        scaled = (loss - self.best) / width if width > 0 else np.zeros_like(loss)
+        return np.asarray(np.where(np.isnan(loss), 1.0, np.clip(scaled, 0.0, 1.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the tables hold, facts on the tasks, and the runs' own records."""
+
+    records: Mapping[Study, Record]
+    tasks: Mapping[str, TaskFacts]
+    runs: tuple[Mapping[str, Any], ...]
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Names of the suites, in the order run."""
+        return tuple(dict.fromkeys(study.suite for study in self.records))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, ours first."""
+        return tuple(sorted({s.method for s in self.records}, key=lambda m: (m != OURS, m)))
+
+    def suite(self, name: str) -> Results:
+        """The studies of one suite that have any row."""
+        kept = {s: r for s, r in self.records.items() if s.suite == name and r.outcomes}
+        return Results(kept, self.tasks, self.runs)
+
+
+def load(folders: Sequence[Path]) -> Results:
+    """The results in the folders of one or more runs.
+
+    Raises `FileNotFoundError` for a folder without a table, `ValueError` where a study is in two.
+    """
+    records: dict[Study, Record] = {}
+    runs: list[Mapping[str, Any]] = []
+    facts: dict[str, TaskFacts] = {}
+    for folder in folders:
+        path = folder / "results.csv"
+        if not path.exists():
+            raise FileNotFoundError(f"no results in {folder}; make them: python -m benchmarks run")
+        for study, record in read(path).items():
+            if study in records:
+                raise ValueError(f"{study} is in more than one of the folders; report them apart")
+            records[study] = record
+        runs += json.loads((folder / "run.json").read_text())
+        for name, entry in json.loads((folder / "tasks.json").read_text()).items():
+            facts[name] = TaskFacts(**{f.name: entry[f.name] for f in fields(TaskFacts)})
+    return Results(records, facts, tuple(runs))
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Methods on the studies that all of them have: `regret` is NaN outside those.
+
+    `coverage`: sentences on what was left out. `outside`: methods with too few studies to be here.
+    """
+
+    suite: str
+    axis: Axis
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    grid: Array
+    regret: Array
+    coverage: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+    def at(self, budget: float) -> Array:
+        """`(T, M)` regret at the last grid point up to `budget`, seeds averaged."""
+        index = int(np.searchsorted(self.grid, budget * (1 + 1e-9), side="right")) - 1
+        return np.asarray(np.nanmean(self.regret[..., index], axis=2))
+
+    def curve(self, method: str) -> Array:
+        """`(T, G)`, seeds averaged."""
+        return np.asarray(np.nanmean(self.regret[:, self.methods.index(method)], axis=1))
+
+    def runs(self) -> int:
+        """How many (task, seed) pairs are compared."""
+        return int((~np.isnan(self.regret[:, 0, :, -1])).sum())
+
+
+def compare(results: Results, axis: Axis, methods: Sequence[str] | None = None) -> Comparison:
+    """Regret of one suite's methods on their common studies.
+
+    `methods`: exactly these; by default every method that has at least 80 % of the studies that
+    any method has, so that one slow method does not shrink the comparison of all others.
+    """
+    names = results.methods
+    tasks = tuple(dict.fromkeys(study.task for study in results.records))
+    seeds = tuple(sorted({study.seed for study in results.records}))
+    spent = {
+        study: _spent(record, axis, results.tasks[study.task].full_cost)
+        for study, record in results.records.items()
+    }
+    grid = _grid(axis, results.records, spent)
+    regret = np.full((len(tasks), len(names), len(seeds), len(grid)), np.nan)
+    for study, record in results.records.items():
+        incumbent = _floats(o.incumbent for o in record.outcomes)
+        curve = results.tasks[study.task].regret(_step(spent[study], incumbent, grid))
+        if not _exhausted(record, axis):
+            curve[grid * _REACHED > spent[study][-1]] = np.nan
+        cell = tasks.index(study.task), names.index(study.method), seeds.index(study.seed)
+        regret[cell] = curve
+    return _common(results.suites[0], axis, tasks, names, seeds, grid, regret, methods)
+
+
+def _floats(values: Iterable[float | None]) -> Array:
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _spent(record: Record, axis: Axis, full_cost: float) -> Array:
+    """`(n,)` spent after each job."""
+    if axis is Axis.TRIALS:
+        return _floats(o.effort for o in record.outcomes)
+    if axis is Axis.COST:
+        return _floats(o.cost for o in record.outcomes) / (full_cost or 1.0)
+    return np.cumsum(_floats(o.ask_s + o.tell_s for o in record.outcomes))
+
+
+def _ended(record: Record) -> str | None:
+    return None if record.note is None else record.note.reason.removeprefix(END)
+
+
+def _exhausted(record: Record, axis: Axis) -> bool:
+    """Whether the study's last incumbent is its answer at any larger budget on this axis."""
+    reason = _ended(record)
+    return reason == "method" or (axis is Axis.SECONDS and reason in ("trials", "cost"))
+
+
+def _grid(axis: Axis, records: Mapping[Study, Record], spent: Mapping[Study, Array]) -> Array:
+    """Budgets up to where every study got that ran to its limit.
+
+    On seconds, studies that ended for another reason have their answer for good, so the axis goes
+    on to where methods were stopped for slowness, or else to the slowest.
+    """
+    reasons = ("seconds",) if axis is Axis.SECONDS else ("trials", "cost")
+    ends = [float(spent[s][-1]) for s, r in records.items() if _ended(r) in reasons]
+    last = min(ends) if ends else max(float(s[-1]) for s in spent.values())
+    if axis is Axis.TRIALS:
+        has_starts = any(r.outcomes[0].trial < 0 for r in records.values())
+        return np.arange(0.0 if has_starts else 1.0, math.floor(last + 1e-6) + 1.0)
+    if axis is Axis.COST:
+        return np.linspace(last / 100, last, 100)
+    return np.geomspace(1e-3, max(last, 1e-2), 100)
+
+
+def _step(spent: Array, incumbent: Array, grid: Array) -> Array:
+    """`(G,)` last incumbent bought by each budget; NaN before the first."""
+    index = np.searchsorted(spent, grid * (1 + 1e-9), side="right")
+    return np.concatenate([[np.nan], incumbent])[index]
+
+
+def _common(
+    suite: str,
+    axis: Axis,
+    tasks: tuple[str, ...],
+    names: tuple[str, ...],
+    seeds: tuple[int, ...],
+    grid: Array,
+    regret: Array,
+    methods: Sequence[str] | None,
+) -> Comparison:
+    there: Mask = np.logical_not(np.isnan(regret[..., -1]))  # (T, M, S)
+    union = int(there.any(axis=1).sum())
+    count = there.sum(axis=(0, 2))
+    chosen = [
+        i
+        for i, name in enumerate(names)
+        if (name in methods if methods is not None else count[i] >= _CORE * union)
+    ]
+    if not chosen:  # nobody got far: those who got farthest
+        chosen = [int(np.argmax(count))]
+    shared: Mask = np.asarray(there[:, chosen].all(axis=1))  # (T, S)
+    kept_tasks: Mask = np.asarray(shared.any(axis=1))
+    kept_seeds: Mask = np.asarray(shared.any(axis=0))
+    regret = np.where(shared[:, None, :, None], regret[:, chosen], np.nan)
+    outside = tuple(n for i, n in enumerate(names) if i not in chosen)
+    sentences = []
+    if shared.sum() < union:
+        sentences.append(
+            f"Compared on the {int(shared.sum())} of {union} (task, seed) pairs that all of"
+            f" {', '.join(names[i] for i in chosen)} finished."
+        )
+    sentences += [
+        f"{name} finished {int(count[i])} of {union} (task, seed) pairs."
+        for i, name in enumerate(names)
+        if count[i] < union
+    ]
+    return Comparison(
+        suite=suite,
+        axis=axis,
+        tasks=tuple(t for t, kept in zip(tasks, kept_tasks, strict=True) if kept),
+        methods=tuple(names[i] for i in chosen),
+        seeds=tuple(s for s, kept in zip(seeds, kept_seeds, strict=True) if kept),
+        grid=grid,
+        regret=regret[kept_tasks][:, :, kept_seeds],
+        coverage=tuple(sentences),
+        outside=outside,
+    )
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and its bootstrap interval at `LEVEL`."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    values: Array, *, rng: np.random.Generator, log: bool = False, level: float = LEVEL
+) -> Interval:
+    """Mean of `values` `(T,)` with a percentile interval over tasks; `log`: geometric mean."""
+    values = np.log(values) if log else np.asarray(values, dtype=np.float64)
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    picks = rng.integers(len(values), size=(_BOOTSTRAPS, len(values)))
+    tail = (1 - level) / 2
+    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
+    figures = (float(v) for v in (values.mean(), low, high))
+    return Interval(*(math.exp(v) if log else v for v in figures))
+
+
+def ranks(regret: Array) -> Array:
+    """Ranks along axis 1 (methods), 1 the best, ties averaged after rounding to 8 digits."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(np.round(regret, 8), axis=1, nan_policy="propagate"))
+
+
+def mean_ranks(comparison: Comparison) -> Array:
+    """`(M, G)`: ranked within each (task, seed), averaged over seeds, then tasks."""
+    return np.asarray(np.nanmean(ranks(comparison.regret), axis=2).mean(axis=0))
+
+
+def win_tie_loss(at: Array, ours: int, theirs: int) -> tuple[int, int, int]:
+    """Tasks on which column `ours` of `at` `(T, M)` is lower than, equal to, above `theirs`."""
+    apart = at[:, theirs] - at[:, ours]
+    won, lost = int((apart > _TIE).sum()), int((apart < -_TIE).sum())
+    return won, len(apart) - won - lost, lost
+
+
+def holm(p: Array) -> Array:
+    """Holm's step-down adjustment of `(k,)` p-values: max over j <= i of (k - j) p_(j)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def wilcoxon_holm(at: Array) -> Array:
+    """`(M, M)` adjusted two-sided p-values of all pairs of columns of `at` `(T, M)`.
+
+    Wilcoxon's signed-rank test over tasks; ties count half to either side (Pratt's rule would drop
+    them from the sum of ranks, and equal columns then have no test).
+    """
+    from scipy.stats import wilcoxon
+
+    count = at.shape[1]
+    pairs = list(itertools.combinations(range(count), 2))
+    raw = []
+    for i, j in pairs:
+        apart = np.round(at[:, i] - at[:, j], 8)
+        raw.append(float(wilcoxon(apart, zero_method="zsplit").pvalue) if apart.any() else 1.0)
+    matrix = np.ones((count, count))
+    for (i, j), p in zip(pairs, holm(np.array(raw)), strict=True):
+        matrix[i, j] = matrix[j, i] = p
+    return matrix
+
+
+def time_to_target(ours: Array, theirs: Array, grid: Array) -> Array:
+    """`(T,)` budget that curve `ours` needs over that of `theirs`, each `(T, G)`; < 1: ours faster.
+
+    The target of a task is the worse of the two final regrets, which both reach, so that no ratio
+    is censored.
+    """
+    target = np.maximum(ours[:, -1], theirs[:, -1])[:, None]
+    positive = np.maximum(grid, grid[grid > 0][0])
+    first = [positive[np.argmax(curve <= target, axis=1)] for curve in (ours, theirs)]
+    return np.asarray(first[0] / first[1])
+
+
+def anytime_area(comparison: Comparison) -> Array:
+    """`(T, M)` mean regret over the grid, seeds averaged: low all along, not only at the end."""
+    return np.asarray(np.nanmean(comparison.regret, axis=2).mean(axis=2))
+
+
+def hypervolumes(results: Results, comparison: Comparison) -> Array:
+    """`(T, M)` area dominated by the front of full runs' regret against their own cost.
+
+    Costs are shares of the dearest run of any method on the task; the reference point is regret 1
+    at that cost, so 1 would be the best loss for nothing. Only studies that are compared count.
+    """
+    from hpo.pareto import hypervolume
+
+    full = {
+        study: [o for o in record.outcomes if o.status == "ok" and o.level in (None, top)]
+        for study, record in results.records.items()
+        for top in [results.tasks[study.task].top_level]
+    }
+    dearest: dict[str, float] = {}
+    for study, outcomes in full.items():
+        costs = [dearest.get(study.task, 0.0), *(o.run_cost for o in outcomes)]
+        dearest[study.task] = max(costs)
+    volumes = np.full(comparison.regret.shape[:3], np.nan)
+    cells = itertools.product(
+        enumerate(comparison.tasks), enumerate(comparison.methods), enumerate(comparison.seeds)
+    )
+    for (t, task), (m, method), (s, seed) in cells:
+        if np.isnan(comparison.regret[t, m, s, -1]):
+            continue
+        outcomes = full[Study(comparison.suite, task, method, seed)]
+        regret = results.tasks[task].regret(_floats(o.loss for o in outcomes))
+        share = _floats(o.run_cost for o in outcomes) / (dearest[task] or 1.0)
+        volumes[t, m, s] = hypervolume(regret, share, (1.0, 1.0))
+    return np.asarray(np.nanmean(volumes, axis=2))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """`seconds` `(M, B)`: mean ask + tell of a trial in each bin of trials; NaN where none."""
+
+    methods: tuple[str, ...]
+    bins: tuple[tuple[int, int], ...]
+    seconds: Array
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """ "1 to 10" and so on, counting from 1."""
+        return tuple(f"{low + 1} to {high}" for low, high in self.bins)
+
+
+def latency(results: Results) -> Latency:
+    """Mean, not median: refits that fall on a few trials are part of the price."""
+    seconds: dict[str, list[tuple[int, float]]] = {method: [] for method in results.methods}
+    for study, record in results.records.items():
+        rows = [(o.trial, o.ask_s + o.tell_s) for o in record.outcomes if o.trial >= 0]
+        seconds[study.method] += rows
+    most = max((trial + 1 for rows in seconds.values() for trial, _ in rows), default=1)
+    edges = [e for e in _EDGES if e < most] + [most]
+    bins = tuple(itertools.pairwise(edges))
+    means = np.full((len(seconds), len(bins)), np.nan)
+    for m, rows in enumerate(seconds.values()):
+        for b, (low, high) in enumerate(bins):
+            here = [s for trial, s in rows if low <= trial < high]
+            means[m, b] = np.mean(here) if here else math.nan
+    return Latency(tuple(seconds), bins, means)
