@@ -153,6 +153,7 @@ def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
     )
 
     missing = [job for job in jobs if read(job, work) is None]
+    names = tuple({job.workload for job in missing})
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     columns = (
         TextColumn("{task.description}"),
@@ -163,7 +164,9 @@ def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
     )
     with (
         Progress(*columns) as progress,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_prepare, initargs=(names,)
+        ) as pool,
     ):
         bar = progress.add_task("recording", total=len(jobs), completed=len(jobs) - len(missing))
         running = {pool.submit(run, job, work) for job in missing}
@@ -178,12 +181,12 @@ def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
             raise
 
 
-def _prepare() -> None:
+def _prepare(workloads: tuple[str, ...]) -> None:
     """One thread; imports and data are loaded, so that no run is charged for them."""
     import torch
 
     torch.set_num_threads(1)
-    for workload in WORKLOADS.values():
+    for workload in (WORKLOADS[name] for name in workloads):
         next(workload.train(workload.sizes[0], design(workload.space, 1)[0], 0))
 
 

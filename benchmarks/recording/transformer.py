@@ -24,7 +24,8 @@ from hpo.training.transformer import VOCABULARY, Transformer, params_to_shape
 CONTEXT = 64
 SEQUENCES_PER_LEVEL = 96
 VALIDATION_SEQUENCES = 128
-#: A level whose mean training loss exceeds this many times that of guessing has diverged.
+#: A run has diverged once the mean training loss of a level, or the validation loss after it,
+#: exceeds this many times the loss of guessing.
 DIVERGED = 2.0
 
 
@@ -92,7 +93,8 @@ def train_levels(
         level += 1
         train_loss = float(total) / SEQUENCES_PER_LEVEL
         value = _validation_loss(model, held_out)
-        if not (train_loss <= DIVERGED * math.log(VOCABULARY) and math.isfinite(value)):
+        limit = DIVERGED * math.log(VOCABULARY)
+        if not (train_loss <= limit and value <= limit):  # also where one is NaN
             yield math.nan, train_loss, level * flops_per_level
             return
         yield value, train_loss, level * flops_per_level

@@ -26,6 +26,7 @@ FAMILIES: Mapping[str, str] = {
     "rpart": "benchmarks.tasks.yahpo",
     "yahpo": "benchmarks.tasks.yahpo",
     "hpob": "benchmarks.tasks.hpob",
+    "curve-bank": "benchmarks.tasks.curve_bank",
 }
 
 _HPOBENCH = (
@@ -52,7 +53,9 @@ _LCBENCH_DESIGN = ("167168", "189873", "189906", "3945")
 _LCBENCH = ("7593", "34539", "126025", "126026", "126029", "146212", "167104", "167149")
 _RPART = ("3", "6", "11", "12", "14", "15", "16", "18")
 
-#: Suite -> names of its tasks. "fcnet", "synthetic" and "lcbench-design" are for development;
+_CURVE_BANK = ("mlp", "resnet", "transformer")
+#: Suite -> names of its tasks. "fcnet", "synthetic", "curve-bank", "curve-bank-scale" and
+#: "lcbench-design" are for development;
 #: "hpob-style", "lcbench" and "rpart" are reported.
 SUITES: Mapping[str, tuple[str, ...]] = {
     "smoke": ("synthetic/branin-0", "synthetic/mixed-0", "synthetic/curves-0"),
@@ -64,6 +67,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
         "synthetic/hartmann6-0+failures=0.1",
     ),
     "fcnet": tuple(f"fcnet/{name}" for name in _FCNET),
+    "curve-bank": tuple(f"curve-bank/{name}-large" for name in _CURVE_BANK),
+    "curve-bank-scale": tuple(f"curve-bank/{name}" for name in _CURVE_BANK),
     "hpob-style": (
         *(f"hpobench/{name}" for name in _HPOBENCH),
         *(f"nasbench201/{name}" for name in _NASBENCH201),

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 SIDE = 8
 CLASSES = 10
-#: An epoch whose mean training loss exceeds this many times that of guessing has diverged.
-DIVERGED = 10.0
+#: A run has diverged once the mean training loss of an epoch, or the validation loss after it,
+#: exceeds this many times the loss of guessing.
+DIVERGED = 2.0
 #: Both networks shrink without end; below this many parameters they no longer learn the digits.
 FEWEST_PARAMS = 500
 
@@ -366,7 +367,8 @@ def train_epochs(shape: Shape, recipe: Recipe, *, seed: int) -> Iterator[Epoch]:
         train_loss = float(total) / count
         flops = float(number * count * shape.training_flops)
         value, error = _validate(model, data)
-        if not (train_loss <= DIVERGED * math.log(CLASSES) and math.isfinite(value)):
+        limit = DIVERGED * math.log(CLASSES)
+        if not (train_loss <= limit and value <= limit):  # also where one is NaN
             yield Epoch(number, math.nan, math.nan, train_loss, flops)
             return
         yield Epoch(number, value, error, train_loss, flops)
