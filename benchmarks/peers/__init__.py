@@ -50,7 +50,15 @@ PEERS: Mapping[str, Entry] = {
     "optuna-gp": Entry("optuna_gp:make", requires=("optuna", "torch")),
     "smac": Entry("smac:hyperparameter_optimization", "smac", ("smac",)),
     "smac-bb": Entry("smac:black_box", "smac", ("smac",)),
+    "botorch": Entry("botorch_qlogei:make", requires=("botorch",)),
     "syne-cqr": Entry("syne_tune:cqr", "syne", ("syne_tune", "xgboost")),
+    "asha": Entry("syne_tune:asha", "syne", ("syne_tune", "xgboost"), multi_fidelity=True),
+    "asha-cqr": Entry("syne_tune:asha_cqr", "syne", ("syne_tune", "xgboost"), multi_fidelity=True),
+    "syne-bohb": Entry("syne_tune:bohb", "syne", ("syne_tune", "statsmodels"), multi_fidelity=True),
+    "hyperband": Entry("hyperband:random", requires=("optuna",), multi_fidelity=True),
+    "tpe-hyperband": Entry("hyperband:tpe", requires=("optuna",), multi_fidelity=True),
+    "one-epoch": Entry("one_epoch:make", multi_fidelity=True),
+    "dehb": Entry("dehb:make", "smac", ("dehb",), multi_fidelity=True),
 }
 
 

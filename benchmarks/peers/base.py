@@ -17,12 +17,13 @@ start points come under negative numbers that no ask ever gave.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.task import Evaluation
+from benchmarks.task import Evaluation, Levels
 
-__all__ = ["FullRuns", "Job", "Penalty", "Peer", "Unsupported"]
+__all__ = ["Checkpoints", "FullRuns", "Job", "Penalty", "Peer", "Unsupported", "rungs"]
 
 
 class Unsupported(ValueError):
@@ -73,6 +74,40 @@ class FullRuns(ABC):
     @abstractmethod
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         """See :class:`Peer`."""
+
+
+class Checkpoints:
+    """Numbers the jobs of a method that names configs and levels but no trials.
+
+    A config that comes back at a higher level resumes its last finished run; one that comes back
+    at the same level or a lower one, or while it still runs, starts again under a new number.
+    """
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._resumable: dict[Hashable, tuple[int, int]] = {}
+
+    def job(self, key: Hashable, config: dict[str, Any], level: int) -> Job:
+        """The job for `config`, known by `key`, up to `level`."""
+        number, reached = self._resumable.get(key, (0, level))
+        if reached < level:
+            del self._resumable[key]
+            return Job(number, config, level, resumes=True)
+        self._asked += 1
+        return Job(self._asked - 1, config, level)
+
+    def finished(self, key: Hashable, job: Job, evaluation: Evaluation) -> None:
+        """Keep the checkpoint of `job` unless it failed."""
+        if evaluation.loss is not None and job.level is not None:
+            self._resumable[key] = job.number, job.level
+
+
+def rungs(levels: Levels, factor: int = 3) -> tuple[int, ...]:
+    """low, low * factor, low * factor^2, ... below high, and high."""
+    ladder = [levels.low]
+    while ladder[-1] * factor < levels.high:
+        ladder.append(ladder[-1] * factor)
+    return (*ladder, levels.high) if ladder[-1] < levels.high else tuple(ladder)
 
 
 class Penalty:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.peers.optuna_tpe import OptunaPeer
 from benchmarks.task import Task
 

@@ -1,8 +1,9 @@
 """SMAC3's facades for hyperparameters (random forest) and black boxes (Gaussian process).
 
-`deterministic=True`: without it SMAC repeats configs under several seeds, and a table has one value.
-Failed runs are told as crashed at the worst loss seen: SMAC's own `crash_cost`, infinity, ends its
-random forest with an error. `n_trials` sets the size of its start design (at most a quarter of it).
+`deterministic=True`: without it SMAC repeats configs under several seeds, and a table holds one
+value. Failed runs are told as crashed at the worst loss seen: SMAC's own `crash_cost`, infinity,
+ends its random forest with an error. `n_trials` sets the size of its start design (at most a
+quarter of it).
 """
 
 from __future__ import annotations

@@ -66,6 +66,18 @@ class Axis:
         """How many codes there are; only for integers and categories."""
         return int(self.high) - int(self.low) + 1
 
+    def to_unit(self, code: Code) -> float:
+        """`code` on [0, 1], on the axis's own scale."""
+        if self.log:
+            return math.log(code / self.low) / math.log(self.high / self.low)
+        return (code - self.low) / (self.high - self.low)
+
+    def from_unit(self, share: float) -> float:
+        """The inverse of :meth:`to_unit`, not rounded."""
+        if self.log:
+            return float(self.low * (self.high / self.low) ** share)
+        return float(self.low + share * (self.high - self.low))
+
 
 class Translation:
     """Axes of `space`, and configs to codes and back.
@@ -112,23 +124,12 @@ class Translation:
             if axis.name in config
         }
 
-    def unit(self, config: Mapping[str, Any]) -> list[float]:
-        """`config` in [0, 1]^d; categories as code / (K - 1), inactive parameters as 0.5."""
-        codes = self.codes(config)
-        return [
-            _to_unit(axis, codes[axis.name]) if axis.name in codes else 0.5 for axis in self.axes
-        ]
-
-    def from_unit(self, point: Mapping[str, float]) -> dict[str, Any]:
-        """The config whose axes lie at the shares `point` of their ranges, rounded."""
-        return self.config({axis.name: _from_unit(axis, point[axis.name]) for axis in self.axes})
-
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """A uniform draw: in the code, in its logarithm, or over whole codes."""
         codes: dict[str, Code] = {}
         for axis in self.axes:
             if axis.kind is Kind.REAL:
-                codes[axis.name] = _from_unit(axis, rng.random())
+                codes[axis.name] = axis.from_unit(rng.random())
             elif axis.log:
                 low, high = math.log(axis.low - 0.5), math.log(axis.high + 0.5)
                 codes[axis.name] = round(math.exp(rng.uniform(low, high)))
@@ -189,18 +190,6 @@ def _clipped(axis: Axis, code: Any) -> Code:
     """`code` inside the range, whole where it must be; rivals return NumPy scalars and 9.9999."""
     inside = min(max(float(code), float(axis.low)), float(axis.high))
     return inside if axis.kind is Kind.REAL else round(inside)
-
-
-def _to_unit(axis: Axis, code: Code) -> float:
-    if axis.log:
-        return math.log(code / axis.low) / math.log(axis.high / axis.low)
-    return (code - axis.low) / (axis.high - axis.low)
-
-
-def _from_unit(axis: Axis, share: float) -> float:
-    if axis.log:
-        return float(math.exp(math.log(axis.low) + share * math.log(axis.high / axis.low)))
-    return float(axis.low + share * (axis.high - axis.low))
 
 
 def _log_odds(value: float) -> float:
