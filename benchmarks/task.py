@@ -74,11 +74,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The fidelity range of a task: `name` of the resource, first and last integer level."""
+    """The fidelity range of a task: `name` of the resource, first and last integer level.
+
+    `continues`: whether a run to a lower level is the beginning of one to a higher (epochs), so
+    that going on costs only the difference; False where each level starts afresh (training sizes).
+    """
 
     name: str
     low: int
     high: int
+    continues: bool = True
 
     def check(self, level: int | None) -> int:
         """`level`, or the last one for None; raises `ValueError` outside the range."""
