@@ -24,7 +24,11 @@ _STARTS = {"hpob-style": 5}  # the HPO-B protocol's
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 when a study ended with an error, 130 after Ctrl-C."""
-    given = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # `record` reads its own options; argparse.REMAINDER would refuse one that comes first.
+    own = words[:1] if words[:1] == ["record"] else words
+    given = _parser().parse_args(own)
+    given.rest = words[len(own) :]
     try:
         status: int = given.command(given)
     except KeyboardInterrupt:
@@ -74,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     env.set_defaults(command=_env)
 
     record = commands.add_parser("record", help="train the curve bank's workloads", add_help=False)
-    record.add_argument("rest", nargs=argparse.REMAINDER)
     record.set_defaults(command=_record)
     return parser
 
@@ -154,8 +157,7 @@ def _env(given: argparse.Namespace) -> int:
 def _record(given: argparse.Namespace) -> int:
     from benchmarks import recording
 
-    recording.main(given.rest)
-    return 0
+    return recording.main(given.rest)
 
 
 if __name__ == "__main__":
