@@ -54,9 +54,29 @@ _LCBENCH = ("7593", "34539", "126025", "126026", "126029", "146212", "167104", "
 _RPART = ("3", "6", "11", "12", "14", "15", "16", "18")
 
 _CURVE_BANK = ("mlp", "resnet", "transformer")
+#: HPO-B-v3's meta-test split: search space -> its tasks.
+_HPOB = {
+    "4796": "3549 3918 9903 23",
+    "5527": "146064 146065 9914 145804 31 10101",
+    "5636": "146064 145804 9914 146065 10101 31",
+    "5859": "9983 31 37 3902 9977 125923",
+    "5860": "14965 9976 3493",
+    "5889": "9971 3918",
+    "5891": "9889 3899 6566 9980 3891 3492",
+    "5906": "9971 3918",
+    "5965": "145836 9914 3903 10101 9889 49 9946",
+    "5970": "37 3492 9952 49 34536 14951",
+    "5971": "10093 3954 43 34536 9970 6566",
+    "6766": "3903 146064 145953 145804 31 10101",
+    "6767": "146065 145804 146064 9914 9967 31",
+    "6794": "145804 3 146065 10101 9914 31",
+    "7607": "14965 145976 3896 3913 3903 9946 9967",
+    "7609": "145854 3903 9967 145853 34537 125923 145878",
+}
+
 #: Suite -> names of its tasks. "fcnet", "synthetic", "curve-bank", "curve-bank-scale" and
 #: "lcbench-design" are for development;
-#: "hpob-style", "lcbench" and "rpart" are reported.
+#: "hpob-style", "lcbench" and "rpart" are reported; "hpob-*" need the data of HPO-B (5 seeds).
 SUITES: Mapping[str, tuple[str, ...]] = {
     "smoke": ("synthetic/branin-0", "synthetic/mixed-0", "synthetic/curves-0"),
     "synthetic": (
@@ -76,6 +96,10 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "lcbench": tuple(f"lcbench/{instance}" for instance in _LCBENCH),
     "lcbench-design": tuple(f"lcbench/{instance}" for instance in _LCBENCH_DESIGN),
     "rpart": tuple(f"rpart/{instance}" for instance in _RPART),
+    "hpob-v3-test": tuple(f"hpob/v3-test/{s}/{t}" for s, ts in _HPOB.items() for t in ts.split()),
+    "hpob-continuous": tuple(
+        f"hpob/continuous/{s}/{t}" for s, ts in _HPOB.items() for t in ts.split()
+    ),
 }
 
 
