@@ -51,6 +51,15 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "smac": Environment(("smac==2.4.1", "dehb==0.1.2")),
     # huggingface_hub: imported by its searchers though not required by its metadata.
     "syne": Environment(("syne-tune==0.16.0", "huggingface_hub")),
+    # HEBO's pins (NumPy < 1.25, pymoo 0.6.0, GPy) are left aside; what is used runs without.
+    "bo": Environment(
+        ("ax-platform==1.3.1", "pymoo==0.6.2", "disjoint-set"),
+        torch=True,
+        unresolved=("HEBO==0.3.6",),
+    ),
+    "neps": Environment(("neural-pipeline-search==0.17.0",), torch=True),
+    # HpBandSter speaks to ConfigSpace before 1.0, whose releases want NumPy 1.
+    "bohb": Environment(("hpbandster==0.7.4", "ConfigSpace==0.7.1", "numpy<2", "pandas<3")),
 }
 NAMES: tuple[str, ...] = tuple(ENVIRONMENTS)
 

@@ -58,6 +58,13 @@ PEERS: Mapping[str, Entry] = {
     "hyperband": Entry("hyperband:random", requires=("optuna",), multi_fidelity=True),
     "tpe-hyperband": Entry("hyperband:tpe", requires=("optuna",), multi_fidelity=True),
     "one-epoch": Entry("one_epoch:make", multi_fidelity=True),
+    "hebo": Entry("hebo:make", "bo", ("hebo",)),
+    "ax": Entry("ax:make", "bo", ("ax",)),
+    "bohb": Entry("bohb:make", "bohb", ("hpbandster", "ConfigSpace"), multi_fidelity=True),
+    "neps-priorband": Entry("neps:priorband", "neps", ("neps",), multi_fidelity=True),
+    "neps-ifbo": Entry(
+        "neps:ifbo", "neps", ("neps", "ifbo"), multi_fidelity=True, checkout="SCALETUNE_IFBO"
+    ),
     "dehb": Entry("dehb:make", "smac", ("dehb",), multi_fidelity=True),
 }
 

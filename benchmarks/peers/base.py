@@ -62,14 +62,16 @@ class FullRuns(ABC):
         self._asked = 0
 
     def ask(self) -> Job | None:
-        """A new config, whatever is still running."""
-        job = Job(self._asked, self.suggest(self._asked))
+        """A new config, unless the method wants to see more results first."""
+        config = self.suggest(self._asked)
+        if config is None:
+            return None
         self._asked += 1
-        return job
+        return Job(self._asked - 1, config)
 
     @abstractmethod
-    def suggest(self, number: int) -> dict[str, Any]:
-        """A config for trial `number`."""
+    def suggest(self, number: int) -> dict[str, Any] | None:
+        """A config for trial `number`; None to wait for another result."""
 
     @abstractmethod
     def tell(self, job: Job, evaluation: Evaluation) -> None:
