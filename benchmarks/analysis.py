@@ -6,8 +6,10 @@ T, M, S, G      tasks, methods, seeds, points of a grid of budgets
 regret          `(T, M, S, G)`: (incumbent - best) / (worst - best), clipped to [0, 1]; 1 before a
                 first full run; NaN where that study did not get so far (slower methods may be
                 stopped early, and are then compared only where they got)
-axis            what is spent: full trainings, cost in mean full trainings of the task, or seconds
-                of the method's own asks and tells
+axis            what is spent: full trainings, cost, or seconds of the method's own asks and tells.
+                Cost is in mean full trainings of the task where all studies had a budget of cost;
+                otherwise it is the share of the smallest total among finished studies of the same
+                task and seed, up to which all of them can be compared
 
 Seeds are averaged first; intervals resample tasks, as runs of one task are no independent evidence
 on the next (HPO-B's own diagrams treat 430 runs of 86 tasks as independent).
@@ -63,11 +65,11 @@ _EDGES = (0, 10, 25, 50, 100, 200, 500, 1000, 2000, 5000)  # of the latency's bi
 
 
 class Axis(Enum):
-    """What a curve runs against; the value is the label."""
+    """What a curve runs against."""
 
-    TRIALS = "full trainings"
-    COST = "cost, in mean full trainings"
-    SECONDS = "seconds of ask + tell"
+    TRIALS = "trials"
+    COST = "cost"
+    SECONDS = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Comparison:
 
     suite: str
     axis: Axis
+    label: str
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -182,10 +185,7 @@ def compare(results: Results, axis: Axis, methods: Sequence[str] | None = None) 
     names = results.methods
     tasks = tuple(dict.fromkeys(study.task for study in results.records))
     seeds = tuple(sorted({study.seed for study in results.records}))
-    spent = {
-        study: _spent(record, axis, results.tasks[study.task].full_cost)
-        for study, record in results.records.items()
-    }
+    label, spent = _spent(results, axis)
     grid = _grid(axis, results.records, spent)
     regret = np.full((len(tasks), len(names), len(seeds), len(grid)), np.nan)
     for study, record in results.records.items():
@@ -195,20 +195,38 @@ def compare(results: Results, axis: Axis, methods: Sequence[str] | None = None) 
             curve[grid * _REACHED > spent[study][-1]] = np.nan
         cell = tasks.index(study.task), names.index(study.method), seeds.index(study.seed)
         regret[cell] = curve
-    return _common(results.suites[0], axis, tasks, names, seeds, grid, regret, methods)
+    return _common(results.suites[0], axis, label, tasks, names, seeds, grid, regret, methods)
 
 
 def _floats(values: Iterable[float | None]) -> Array:
     return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def _spent(record: Record, axis: Axis, full_cost: float) -> Array:
-    """`(n,)` spent after each job."""
+def _spent(results: Results, axis: Axis) -> tuple[str, dict[Study, Array]]:
+    """The axis' label, and `(n,)` spent after each job of every study."""
+    records = results.records
     if axis is Axis.TRIALS:
-        return _floats(o.effort for o in record.outcomes)
-    if axis is Axis.COST:
-        return _floats(o.cost for o in record.outcomes) / (full_cost or 1.0)
-    return np.cumsum(_floats(o.ask_s + o.tell_s for o in record.outcomes))
+        return "full trainings", {
+            s: _floats(o.effort for o in r.outcomes) for s, r in records.items()
+        }
+    if axis is Axis.SECONDS:
+        return "seconds of ask + tell", {
+            s: np.cumsum(_floats(o.ask_s + o.tell_s for o in r.outcomes))
+            for s, r in records.items()
+        }
+    cost = {s: _floats(o.cost for o in r.outcomes) for s, r in records.items()}
+    if "trials" not in {_ended(r) for r in records.values()}:
+        return "cost, in mean full trainings", {
+            s: c / (results.tasks[s.task].full_cost or 1.0) for s, c in cost.items()
+        }
+    shared: dict[tuple[str, int], float] = {}
+    for study, record in records.items():
+        if _ended(record) in ("trials", "cost"):
+            key = study.task, study.seed
+            shared[key] = min(shared.get(key, math.inf), float(cost[study][-1]))
+    return "cost, as a share of what every finished study spent", {
+        s: c / (shared.get((s.task, s.seed), float(c[-1])) or 1.0) for s, c in cost.items()
+    }
 
 
 def _ended(record: Record) -> str | None:
@@ -247,6 +265,7 @@ def _step(spent: Array, incumbent: Array, grid: Array) -> Array:
 def _common(
     suite: str,
     axis: Axis,
+    label: str,
     tasks: tuple[str, ...],
     names: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -272,17 +291,18 @@ def _common(
     sentences = []
     if shared.sum() < union:
         sentences.append(
-            f"Compared on the {int(shared.sum())} of {union} (task, seed) pairs that all of"
-            f" {', '.join(names[i] for i in chosen)} finished."
+            f"Compared on the {int(shared.sum())} of {union} (task, seed) pairs on which all of"
+            f" {', '.join(names[i] for i in chosen)} got to the end of the axis."
         )
     sentences += [
-        f"{name} finished {int(count[i])} of {union} (task, seed) pairs."
+        f"{name} got to the end of the axis on {int(count[i])} of {union} (task, seed) pairs."
         for i, name in enumerate(names)
         if count[i] < union
     ]
     return Comparison(
         suite=suite,
         axis=axis,
+        label=label,
         tasks=tuple(t for t, kept in zip(tasks, kept_tasks, strict=True) if kept),
         methods=tuple(names[i] for i in chosen),
         seeds=tuple(s for s, kept in zip(seeds, kept_seeds, strict=True) if kept),

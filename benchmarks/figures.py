@@ -90,7 +90,7 @@ def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
                 low, high = _band(curves)
                 axes.fill_between(comparison.grid, low, high, color=color, alpha=0.10, lw=0)
             lines[method] = mean
-        axes.set(yscale="log", xlabel=comparison.axis.value, ylabel="mean normalised regret")
+        axes.set(yscale="log", xlabel=comparison.label, ylabel="mean normalised regret")
         _frame(axes, comparison)
         _label_ends(axes, lines, methods)
     return figure
@@ -106,7 +106,7 @@ def rank_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
             color, dashes = colors(methods)[method]
             wide = 2.6 if method == OURS else 1.5
             axes.plot(comparison.grid, rank, color=color, ls=dashes, lw=wide)
-        axes.set(xlabel=comparison.axis.value, ylabel="mean rank")
+        axes.set(xlabel=comparison.label, ylabel="mean rank")
         axes.set_ylim(len(lines) + 0.1, 0.9)
         _frame(axes, comparison)
         _label_ends(axes, lines, methods)
@@ -138,7 +138,7 @@ def task_grid(comparison: Comparison, methods: Sequence[str], titles: Mapping[st
             _frame(axes, comparison)
         for axes in panels[count:]:
             axes.set_axis_off()
-        figure.supxlabel(comparison.axis.value, fontsize=8.5, color="#333333")
+        figure.supxlabel(comparison.label, fontsize=8.5, color="#333333")
         figure.supylabel("normalised regret", fontsize=8.5, color="#333333")
         figure.legend(
             [handles[m] for m in comparison.methods],
@@ -283,12 +283,13 @@ def _label_ends(axes: Axes, lines: Mapping[str, Array], methods: Sequence[str]) 
 
 
 def _apart(heights: Array, gap: float) -> Array:
-    """Nearest heights at least `gap` apart in the same order, in least squares."""
+    """The nearest heights in [0, 1] at least `gap` apart, in the same order (least squares)."""
     from scipy.optimize import isotonic_regression
 
     order = np.argsort(heights, kind="stable")
     gaps = gap * np.arange(len(heights))
     moved = np.empty(len(heights))
     # With the gaps taken out, "at least a gap apart" is "does not fall".
-    moved[order] = isotonic_regression(heights[order] - gaps).x + gaps
+    level = np.asarray(isotonic_regression(heights[order] - gaps).x)
+    moved[order] = np.clip(level, 0.0, max(1.0 - gaps[-1], 0.0)) + gaps
     return moved

@@ -26,13 +26,13 @@ _MANY = 6  # methods: fewer get a matrix of all pairs
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #222;
-  max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; background: #fff; }
+  max-width: 64rem; margin: 2.5rem auto; padding: 0 1.25rem; background: #fff; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-top: 1px solid #ddd;
   padding-top: 1.2rem; font-size: 1.3rem; } h3 { margin: 1.8rem 0 .3rem; font-size: 1.05rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px;
   margin: .6rem 0 1rem; }
-th, td { padding: .22rem .8rem .22rem 0; text-align: right; border-bottom: 1px solid #e6e6e6;
-  white-space: nowrap; }
+th, td { padding: .22rem .7rem .22rem 0; text-align: right; border-bottom: 1px solid #e6e6e6; }
+td { white-space: nowrap; }
 th { font-weight: 600; color: #444; vertical-align: bottom; } td:first-child, th:first-child
   { text-align: left; } tr.ours td { background: #eef5fb; }
 td.best { font-weight: 700; } figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
@@ -227,6 +227,10 @@ def _suite(suite: Results, name: str) -> list[Block]:
     blocks += [
         Heading("Regret against trials", 3),
         _regret_table(trials, points),
+        Paragraph(
+            f"Win / tie / loss: tasks on which {OURS} is better, equal or worse after"
+            f" {points[-1]:g} trainings, seeds averaged."
+        ),
         Picture(
             f"{name}-trials",
             figures.regret_lines(trials, methods),
@@ -239,10 +243,7 @@ def _suite(suite: Results, name: str) -> list[Block]:
             "Mean rank within each (task, seed), ties averaged.",
         ),
         Heading("Regret against spent cost", 3),
-        Paragraph(
-            "Cost is in units of the mean full training of each task; the axis ends where the"
-            " cheapest finished study does." + "".join(f" {s}" for s in cost.coverage)
-        ),
+        Paragraph(f"The axis is {cost.label}." + "".join(f" {s}" for s in cost.coverage)),
         Picture(
             f"{name}-cost",
             figures.regret_lines(cost, methods),
@@ -315,8 +316,8 @@ def losses(
                 won, tied, lost = analysis.win_tie_loss(at, ours, int(i))
                 sentences.append(
                     f"{trials.methods[i]} has a lower mean regret after {point:g} trainings:"
-                    f" {_show(means[i])} against {_show(means[ours])}; by task we win {won}, tie"
-                    f" {tied}, lose {lost}."
+                    f" {_show(means[i])} against {_show(means[ours])}; by task {OURS} wins {won},"
+                    f" ties {tied}, loses {lost}."
                 )
     ranks = analysis.mean_ranks(trials)
     for point in reversed(points):
@@ -331,8 +332,8 @@ def losses(
         means = cost.at(float(cost.grid[-1])).mean(axis=0)
         here_ours = means[cost.methods.index(OURS)]
         sentences += [
-            f"{cost.methods[i]} has a lower mean regret after the cost of {cost.grid[-1]:.3g} mean"
-            f" trainings: {_show(means[i])} against {_show(here_ours)}."
+            f"{cost.methods[i]} has a lower mean regret at the same spent cost:"
+            f" {_show(means[i])} against {_show(here_ours)}."
             for i in np.argsort(means)
             if means[i] < here_ours
         ]
@@ -362,7 +363,7 @@ def _lost_tasks(suite: Results, trials: Comparison, point: float) -> list[str]:
         if better:
             names = ", ".join(f"{trials.methods[i]} {_show(at[t, i])}" for i in better)
             sentences.append(
-                f"On {_marked(suite, task)} after {point:g} trainings: {names}, we"
+                f"On {_marked(suite, task)} after {point:g} trainings: {names}; {OURS}"
                 f" {_show(at[t, ours])}."
             )
     return sentences
@@ -390,9 +391,9 @@ def _regret_table(comparison: Comparison, points: Sequence[float]) -> Table:
     ranks = analysis.mean_ranks(comparison)
     header = ["method"]
     for point in points:
-        header += [f"regret at {point:g}", "95 % interval", "rank"]
+        header += [f"regret at {point:g} (95 %)", "rank"]
     if OURS in comparison.methods:
-        header.append(f"win / tie / loss at {points[-1]:g}")
+        header.append("win / tie / loss")
     columns: list[Array] = []
     rows: list[list[str]] = [[method] for method in comparison.methods]
     for point in points:
@@ -400,8 +401,8 @@ def _regret_table(comparison: Comparison, points: Sequence[float]) -> Table:
         rank = ranks[:, int(np.searchsorted(comparison.grid, point))]
         for m, row in enumerate(rows):
             interval = analysis.bootstrap(at[:, m], rng=rng)
-            row += [_show(interval.value), _range(interval), f"{rank[m]:.2f}"]
-        columns += [at.mean(axis=0), np.full(len(rows), np.nan), rank]
+            row += [f"{_show(interval.value)} ({_range(interval)})", f"{rank[m]:.2f}"]
+        columns += [at.mean(axis=0), rank]
     if OURS in comparison.methods:
         ours, at = comparison.methods.index(OURS), comparison.at(points[-1])
         for m, row in enumerate(rows):
@@ -505,11 +506,21 @@ def _beside(suite: Results, trials: Comparison, method: str) -> list[Block]:
     heading = Heading(f"{method}, on what it finished", 3)
     if not pair.tasks:
         return [heading, Paragraph(f"{method} finished no study that the others finished too.")]
+    seconds = analysis.compare(suite, Axis.SECONDS, [*trials.methods, method])
     sentence = (
         f"{len(pair.tasks)} tasks, {pair.runs()} (task, seed) pairs: compare within this table"
         " only."
     )
-    return [heading, Paragraph(sentence), _regret_table(pair, checkpoints(pair.grid))]
+    return [
+        heading,
+        Paragraph(sentence),
+        _regret_table(pair, checkpoints(pair.grid)),
+        Picture(
+            f"{suite.suites[0]}-seconds-{method}",
+            figures.regret_lines(seconds, suite.methods),
+            f"Mean normalised regret against seconds of ask and tell, where {method} ran.",
+        ),
+    ]
 
 
 def _latency_table(latency: Latency) -> Table:
