@@ -15,12 +15,26 @@ if TYPE_CHECKING:
     from hpo.budget import Budget, Limits
     from hpo.callbacks import Callback
     from hpo.optimizer import Optimizer
+    from hpo.priors import (
+        AdamWTimescale,
+        CompleteP,
+        DepthMuP,
+        Level,
+        MuP,
+        PowerScheduler,
+        ScalingExponents,
+        Slope,
+        StepLaw,
+        TimeTransfer,
+        TokenHorizon,
+    )
     from hpo.result import Recommendation, Result
     from hpo.runners import InlineRunner, ProcessRunner
     from hpo.study import optimize
     from hpo.training.context import Context
 
 __all__ = [
+    "AdamWTimescale",
     "Axis",
     "Belief",
     "Budget",
@@ -28,39 +42,60 @@ __all__ = [
     "Callback",
     "Categorical",
     "Cause",
+    "CompleteP",
     "Context",
+    "DepthMuP",
     "Fidelity",
     "Float",
     "InlineRunner",
     "Int",
+    "Level",
     "Limits",
+    "MuP",
     "Observation",
     "Optimizer",
+    "PowerScheduler",
     "ProcessRunner",
     "Recommendation",
     "Report",
     "Result",
     "Role",
     "Scale",
+    "ScalingExponents",
     "SearchSpace",
+    "Slope",
     "SpaceError",
     "Status",
+    "StepLaw",
     "Stop",
     "StudyError",
+    "TimeTransfer",
+    "TokenHorizon",
     "Trial",
     "optimize",
 ]
 
 _LAZY = {
+    "AdamWTimescale": "hpo.priors",
     "Budget": "hpo.budget",
     "Callback": "hpo.callbacks",
+    "CompleteP": "hpo.priors",
     "Context": "hpo.training.context",
+    "DepthMuP": "hpo.priors",
     "InlineRunner": "hpo.runners",
+    "Level": "hpo.priors",
     "Limits": "hpo.budget",
+    "MuP": "hpo.priors",
     "Optimizer": "hpo.optimizer",
+    "PowerScheduler": "hpo.priors",
     "ProcessRunner": "hpo.runners",
     "Recommendation": "hpo.result",
     "Result": "hpo.result",
+    "ScalingExponents": "hpo.priors",
+    "Slope": "hpo.priors",
+    "StepLaw": "hpo.priors",
+    "TimeTransfer": "hpo.priors",
+    "TokenHorizon": "hpo.priors",
     "optimize": "hpo.study",
 }
 

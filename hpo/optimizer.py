@@ -20,11 +20,13 @@ from hpo.encoding import Direction, Encoder
 from hpo.initial import start_count, starts
 from hpo.models import Models
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
+from hpo.priors import Rule, check_priors, drift_prior
 from hpo.result import NINETY, Recommendation, Result, check_target
 from hpo.search import CostLimits, Suggestion, explore, stratified, suggest
 from hpo.space import Parameter, SearchSpace
 from surrogates.data import Array
 from surrogates.numerics import single_threaded
+from surrogates.scaling import ScalingModel
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -51,11 +53,13 @@ class Optimizer:
             cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
         budget: caps what a proposal may cost; nothing here stops asking when it is spent.
         target: scale values the user will finally train at, the default of :meth:`recommend`.
+        priors: transfer rules about how the best settings move with scale (:mod:`hpo.priors`);
+            None is the neutral prior, weak and zero-mean.
         seed: non-negative, of every random choice.
         driver: index of this driver among those that share a study.
 
     Raises:
-        SpaceError: for a space or target that cannot be searched.
+        SpaceError: for a space or target that cannot be searched, or a rule that does not fit it.
         ValueError: for any other bad argument.
     """
 
@@ -67,6 +71,7 @@ class Optimizer:
         cost: str | None = None,
         budget: Budget | None = None,
         target: Mapping[str, float] | None = None,
+        priors: Sequence[Rule] | None = None,
         seed: int = 0,
         driver: int = 0,
     ) -> None:
@@ -80,7 +85,8 @@ class Optimizer:
         self.ledger = Ledger(budget or Budget())
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
-        self._models = Models(self.encoder)
+        drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
+        self._models = Models(self.encoder, ScalingModel(drift))
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)

@@ -30,12 +30,13 @@ import numpy as np
 
 from hpo.budget import Budget
 from hpo.callbacks import Callback, Run
-from hpo.encoding import Direction
+from hpo.encoding import Direction, Encoder
 from hpo.errors import BudgetError
 from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal
 from hpo.leases import Keeper, Lease
 from hpo.observations import Cause, Observation, Report, Status, Trial
 from hpo.optimizer import Optimizer
+from hpo.priors import Rule, check_priors, drift_prior
 from hpo.progress import Progress
 from hpo.result import Result, check_target
 from hpo.runners import (
@@ -75,7 +76,7 @@ def optimize(
     confirm: int = 0,
     scheduler: Scheduler | None = None,
     surrogate: str = "auto",
-    priors: None = None,
+    priors: Sequence[Rule] | None = None,
     workers: int = 1,
     runner: Runner | None = None,
     callbacks: Sequence[Callback] = (),
@@ -101,7 +102,10 @@ def optimize(
         confirm: runs of the recommendation (at the target) after the search, on top of the
             budget and free of its limits on time and cost; each is learned from before the next.
         scheduler: decides at each report whether the trial goes on.
-        surrogate, priors: reserved; "auto" and None.
+        surrogate: reserved; "auto".
+        priors: transfer rules about how the best settings move with scale, such as
+            `[MuP(), TokenHorizon()]` (:mod:`hpo.priors`); None is the neutral prior, weak and
+            zero-mean. Like `target` they are not stored: a resumed study uses those of its call.
         workers: trials at a time. One runs inside this process, unless a limit on its time or
             memory is set; otherwise each trial has its own process.
         runner: where trials run, in place of that choice.
@@ -122,7 +126,8 @@ def optimize(
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     _check_arguments(train_fn, budget, cost, direction, confirm, scheduler, workers, name, seed)
-    _check_reserved(surrogate, priors)
+    if surrogate != "auto":  # declared but not built yet
+        raise ValueError(f'surrogate must be "auto" in this version, got {surrogate!r}')
     if storage is not None and name is None:
         raise ValueError(
             f"storage= needs name=, got storage={storage!r} alone; name the study, so that it can "
@@ -130,6 +135,7 @@ def optimize(
         )
     if target is not None:
         target = check_target(space, target)
+    drift_prior(check_priors(priors), space, Encoder(space).columns)  # refused before any writing
     watchers = _watchers(callbacks)
 
     runner = runner or _runner_for(budget, workers)
@@ -149,6 +155,7 @@ def optimize(
                     cost=cost,
                     budget=budget,
                     target=target,
+                    priors=priors,
                     seed=seed,
                     driver=index,
                 )
@@ -775,11 +782,3 @@ def _check_arguments(
 def _check_count(argument: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{argument} must be an int of at least {least}, got {value!r}")
-
-
-def _check_reserved(surrogate: object, priors: object) -> None:
-    """Refuse what is declared but not built yet, rather than ignore it."""
-    if surrogate != "auto":
-        raise ValueError(f'surrogate must be "auto" in this version, got {surrogate!r}')
-    if priors is not None:
-        raise ValueError(f"priors must be None in this version, got {priors!r}")

@@ -28,6 +28,7 @@ RANKS = {
     "hpo.acquisition": 3,
     "hpo.schedulers": 3,
     "hpo.initial": 3,
+    "hpo.law": 3,
     "hpo.maximize": 4,
     "hpo.models": 4,
     "hpo.result": 5,
@@ -69,6 +70,8 @@ def modules() -> list[str]:
     for package in ("surrogates", "hpo", "benchmarks", "examples"):
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
+            if any(part.startswith(".") for part in parts):  # environments of the peers
+                continue
             found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return found
 
