@@ -58,6 +58,8 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         unresolved=("HEBO==0.3.6",),
     ),
     "neps": Environment(("neural-pipeline-search==0.17.0",), torch=True),
+    # What CARBS imports; itself it is a checkout that the user names.
+    "carbs": Environment(("pyro-ppl", "wandb", "seaborn", "attrs", "loguru"), torch=True),
     # HpBandSter speaks to ConfigSpace before 1.0, whose releases want NumPy 1.
     "bohb": Environment(("hpbandster==0.7.4", "ConfigSpace==0.7.1", "numpy<2", "pandas<3")),
 }

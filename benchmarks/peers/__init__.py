@@ -65,6 +65,7 @@ PEERS: Mapping[str, Entry] = {
     "neps-ifbo": Entry(
         "neps:ifbo", "neps", ("neps", "ifbo"), multi_fidelity=True, checkout="SCALETUNE_IFBO"
     ),
+    "carbs": Entry("carbs:make", "carbs", ("pyro", "wandb"), checkout="SCALETUNE_CARBS"),
     "dehb": Entry("dehb:make", "smac", ("dehb",), multi_fidelity=True),
 }
 

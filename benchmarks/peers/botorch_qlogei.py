@@ -29,13 +29,13 @@ class BotorchPeer(FullRuns):
     """Rows are [0, 1] for numbers and codes for categories."""
 
     def __init__(self, task: Task, *, seed: int, trials: int) -> None:
-        from torch.quasirandom import SobolEngine
+        from scipy.stats.qmc import Sobol
 
         super().__init__()
         self._translation = Translation(task.space, peer="BoTorch")
         axes = self._translation.axes
         self._starts = max(min(2 * (len(axes) + 1), trials // 2), 2)
-        self._sobol = SobolEngine(len(axes), scramble=True, seed=seed % 2**31)
+        self._sobol = Sobol(len(axes), rng=seed)
         self._seed = seed
         self._rows: list[list[float]] = []
         self._losses: list[float] = []
@@ -50,7 +50,7 @@ class BotorchPeer(FullRuns):
             row = [
                 share * axis.size - 0.5 if axis.kind is Kind.CATEGORY else share
                 for axis, share in zip(
-                    self._translation.axes, self._sobol.draw(1)[0].tolist(), strict=True
+                    self._translation.axes, self._sobol.random(1)[0].tolist(), strict=True
                 )
             ]
         config = self._config(row)
@@ -67,8 +67,9 @@ class BotorchPeer(FullRuns):
         import torch
         from botorch.acquisition.logei import qLogExpectedImprovement
         from botorch.fit import fit_gpytorch_mll
-        from botorch.models import MixedSingleTaskGP, SingleTaskGP
-        from botorch.optim import optimize_acqf
+        from botorch.models.gp_regression import SingleTaskGP
+        from botorch.models.gp_regression_mixed import MixedSingleTaskGP
+        from botorch.optim.optimize import optimize_acqf
         from botorch.optim.optimize_mixed import optimize_acqf_mixed_alternating
         from gpytorch.mlls import ExactMarginalLogLikelihood
 

@@ -1,7 +1,8 @@
 """Optuna's HyperbandPruner with random configs or with TPE.
 
 The pruner assigns each trial to a bracket and prunes it at that bracket's rungs; a trial that goes
-on is asked to resume. It looks only at the levels low, 3 low, 9 low, ..., so no others are reported.
+on is asked to resume. It looks only at the levels low, 3 low, 9 low, ..., so no others are
+reported.
 """
 
 from __future__ import annotations
