@@ -15,6 +15,7 @@ from scipy.stats import qmc
 from hpo.acquisition import Success, Sum, Term
 from hpo.encoding import Encoder
 from hpo.errors import SpaceError
+from hpo.law import FittedLaw
 from hpo.maximize import Region, maximise
 from hpo.models import Models
 from hpo.observations import TrialLog
@@ -23,7 +24,7 @@ from hpo.space import Float, Int, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
 from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingLaw, ScalingPredictor
+from surrogates.scaling import ScalingPredictor
 from surrogates.transforms import location_scale
 
 if TYPE_CHECKING:
@@ -123,11 +124,15 @@ class Result:
 
     @property
     @single_threaded
-    def scaling_law(self) -> ScalingLaw | None:
-        """The fitted law, or None for a space without scale axes."""
+    def scaling_law(self) -> FittedLaw | None:
+        """The fitted law, prior and posterior of every coefficient side by side.
+
+        None for a space without scale axes, or before any trial was completed.
+        """
         if not self.space.scales or not len(self.models.runs):
             return None
-        return self.models.scaling()[0].law()
+        cost = None if self.cost_unit is None else self.models.cost()
+        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.cost_unit)
 
     @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
