@@ -203,13 +203,7 @@ class Curves:
 
     @property
     def space(self) -> SearchSpace:
-        return SearchSpace(
-            {
-                "lr": Float(1e-4, 1.0, log=True, role=Role.LR),
-                "width": Int(16, 1024, log=True),
-                "dropout": Float(0.0, 0.6, role=Role.DROPOUT),
-            }
-        )
+        return _CURVES_SPACE
 
     def final_loss(self, config: Mapping[str, Any]) -> float:
         """Loss after the last epoch, were the run not to diverge."""
@@ -255,6 +249,13 @@ class Curves:
         return Evaluation(curve[-1].loss, curve[-1].cost, curve)
 
 
+_CURVES_SPACE = SearchSpace(
+    {
+        "lr": Float(1e-4, 1.0, log=True, role=Role.LR),
+        "width": Int(16, 1024, log=True),
+        "dropout": Float(0.0, 0.6, role=Role.DROPOUT),
+    }
+)
 #: A learning rate diverges beyond this multiple of the best one.
 _DIVERGES_ABOVE = 50.0
 
@@ -295,14 +296,7 @@ class Drift:
 
     @property
     def space(self) -> SearchSpace:
-        return SearchSpace(
-            {
-                "lr": Float(1e-5, 1.0, log=True, role=Role.LR),
-                "batch": Int(8, 4096, log=True, role=Role.BATCH),
-                "params": Scale(*_PARAMS, axis=Axis.PARAMS),
-                "tokens": Scale(*_TOKENS, axis=Axis.TOKENS),
-            }
-        )
+        return _DRIFT_SPACE
 
     def optimum(self, params: float, tokens: float) -> dict[str, float]:
         """Best lr and (real-valued) batch at a size, with the loss they reach there."""
@@ -354,6 +348,14 @@ class Drift:
 
 _PARAMS = (1e6, 1e8)
 _TOKENS = (1e8, 1e10)
+_DRIFT_SPACE = SearchSpace(
+    {
+        "lr": Float(1e-5, 1.0, log=True, role=Role.LR),
+        "batch": Int(8, 4096, log=True, role=Role.BATCH),
+        "params": Scale(*_PARAMS, axis=Axis.PARAMS),
+        "tokens": Scale(*_TOKENS, axis=Axis.TOKENS),
+    }
+)
 
 
 def _size_law(params: float, tokens: float) -> float:

@@ -286,11 +286,11 @@ def _by_row(
 ) -> Array:
     """`n x r`: the values `of` every key, in row order; a key has a digit per parameter."""
     sizes = [len(choices(parameter)) for parameter in space.values()]
+    digits = np.array([list(key.encode()) for key in stored]) - ord("0")
+    rows = np.ravel_multi_index(tuple(digits.T), tuple(sizes))
     repeats = max(len(entry[of]) for entry in stored.values())
     table = np.full((int(np.prod(sizes)), repeats), np.nan)
-    weights = np.cumprod([1, *sizes[:0:-1]])[::-1]
-    for key, entry in stored.items():
-        row = int(sum(int(d) * w for d, w in zip(key, weights, strict=True)))
+    for row, entry in zip(rows.tolist(), stored.values(), strict=True):
         table[row, : len(entry[of])] = entry[of]
     if np.isnan(table[:, 0]).any():
         raise ValueError(f"{int(np.isnan(table[:, 0]).sum())} configs of the table have no `{of}`")

@@ -637,8 +637,10 @@ def load(name: str) -> SurrogateTask:
 
     Raises `ValueError` for an unknown scenario or instance, `DataMissing` without its files.
     """
-    *family, instance = name.split("/")
-    scenario = _SHORT.get(family[0], "") if len(family) == 1 else family[-1]
+    family, _, rest = name.partition("/")
+    scenario, _, instance = (
+        rest if family == "yahpo" else f"{_SHORT.get(family)}/{rest}"
+    ).partition("/")
     surrogate = _surrogate(scenario)
     if instance not in surrogate.instances:
         raise ValueError(
