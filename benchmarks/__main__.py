@@ -19,6 +19,7 @@ from pathlib import Path
 
 _DEFAULT_METHODS = ("scaletune", "random", "optuna-tpe", "optuna-gp")
 _SMOKE = ["--methods", "scaletune", "random", "optuna-tpe", "--seeds", "2", "--trials", "12"]
+_LISTED = 20  # tasks shown of a suite
 _STARTS = {"hpob-style": 5}  # the HPO-B protocol's
 
 
@@ -138,8 +139,10 @@ def _list(given: argparse.Namespace) -> int:
 
     for suite, names in tasks.SUITES.items():
         print(f"{suite} ({len(names)} tasks)")
-        for name in names:
+        for name in names[:_LISTED]:
             print(f"  {name}")
+        if len(names) > _LISTED:
+            print(f"  and {len(names) - _LISTED} more, up to {names[-1]}")
     print("methods")
     for method in peers.PEERS:
         reason = peers.missing(method)

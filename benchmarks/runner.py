@@ -213,6 +213,7 @@ def _work(out: Path, answers: IO[str]) -> None:
     from benchmarks import tasks
     from benchmarks.peers import Unsupported
 
+    warm: set[str] = set()
     with Appender(out / TABLE) as table:
         while True:
             job = jobs.get()
@@ -221,6 +222,9 @@ def _work(out: Path, answers: IO[str]) -> None:
             ending = ERROR
             try:
                 task = tasks.load(study.task)
+                if study.method not in warm:
+                    _warm_up(study.method, task)
+                    warm.add(study.method)
                 for event in run_study(study, plan, record, table, task=task):
                     if isinstance(event, Ending):
                         ending = event.value
@@ -236,6 +240,15 @@ def _work(out: Path, answers: IO[str]) -> None:
                 print(f"{study} failed", file=sys.stderr, flush=True)
                 table.note(study, record, f"{END}{ERROR}")
             answer(ended=ending)
+
+
+def _warm_up(method: str, task: Task) -> None:
+    """One job of a study that is thrown away, so that imports are not timed as the first ask."""
+    from benchmarks import peers
+
+    peer = peers.make(method, task, seed=0, trials=1)
+    for _ in simulate(task, peer, seed=0, limits=Limits(trials=1e-6)):
+        pass
 
 
 def _plan(values: dict[str, Any]) -> Plan:
