@@ -81,7 +81,13 @@ def here(name: str) -> bool:
     return entry.checkout is None and all(find_spec(module) for module in entry.requires)
 
 
-HERE = [name for name in peers.PEERS if here(name)]
+#: Seconds for each ask.
+SLOW = {"botorch", "smac-bb", "hebo", "ax", "carbs"}
+HERE = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    for name in peers.PEERS
+    if here(name)
+]
 
 
 @functools.cache
