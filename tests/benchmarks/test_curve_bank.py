@@ -76,8 +76,8 @@ def test_transformer_costs_six_flops_a_parameter_and_byte_at_least() -> None:
 
 def test_a_recorded_run_can_be_had_again() -> None:
     table = curve_bank.read_bank().tables["mlp"]
-    # The gentlest run: rounding differs between machines, and rough runs amplify it.
-    row = int(np.argmin([config["lr"] for config in table.configs]))
+    # Neither idle nor wild: rounding differs between machines, and wild runs amplify it.
+    row = int(np.argsort([config["lr"] for config in table.configs])[len(table.configs) // 2])
     readings = list(islice(MLP.train(MLP.sizes[0], table.configs[row], row), 2))
     recorded = table.loss[0, row, :2]
     np.testing.assert_allclose([r.loss for r in readings], recorded, rtol=1e-3)
