@@ -180,7 +180,7 @@ class MuP:
     """
 
     _: KW_ONLY
-    sd: float = 0.15
+    sd: float = 0.2
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Slope 0 of every LR, and of every INIT if there is one."""
@@ -198,7 +198,7 @@ class DepthMuP:
     """
 
     _: KW_ONLY
-    width_sd: float = 0.15
+    width_sd: float = 0.2
     depth_sd: float = 0.3
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
@@ -219,7 +219,7 @@ class CompleteP:
     """
 
     _: KW_ONLY
-    sd: float = 0.15
+    sd: float = 0.2
     other_sd: float = 0.3
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
@@ -354,7 +354,7 @@ class TokenHorizon:
 
     _: KW_ONLY
     exponent: float = -0.32
-    sd: float = 0.12
+    sd: float = 0.15
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """The slope of every LR in ln D, at fixed batch."""
@@ -407,7 +407,7 @@ class PowerScheduler:
     """
 
     _: KW_ONLY
-    sd: float = 0.1
+    sd: float = 0.15
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Slope 0 of every LR in ln D."""

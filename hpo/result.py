@@ -20,7 +20,7 @@ from hpo.maximize import Region, maximise
 from hpo.models import Models
 from hpo.observations import TrialLog
 from hpo.pareto import front
-from hpo.space import Float, Int, SearchSpace
+from hpo.space import Float, Int, Scale, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
 from surrogates.numerics import single_threaded
@@ -341,7 +341,8 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
     """``target`` as floats, one for each scale axis.
 
     Raises:
-        SpaceError: for a missing or unknown axis or a value that is not positive and finite.
+        SpaceError: for a missing or unknown axis, a value that is not positive and finite, or a
+            target smaller than the smallest proxy along every axis.
     """
     if not space.scales:
         raise SpaceError(
@@ -360,6 +361,12 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
                 f"`target[{name!r}]` must be positive and finite, got {value!r};"
                 " give a size, such as 1e9"
             )
+    lows = {name: scale.low for name, scale in space.items() if isinstance(scale, Scale)}
+    if all(target[name] < low for name, low in lows.items()):
+        raise SpaceError(
+            f"`target` must not lie below every proxy, got {dict(target)} where the smallest proxy"
+            f" is {lows}; name the scale of the final run, or lower the axes' `low`"
+        )
     return {name: float(target[name]) for name in space.scales}
 
 

@@ -376,8 +376,11 @@ class Scale:
 
     def check(self, value: object, name: str = "Scale", *, extrapolate: bool = False) -> float:
         """`value` as a float inside the range, or any positive float if `extrapolate`."""
+        size = _as_float(value, f"`{name}`")
+        if size <= 0:
+            raise SpaceError(f"`{name}` must be a positive size, got {value!r}; give e.g. 1e6")
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return _check_range(_as_float(value, f"`{name}`"), limits, name)
+        return _check_range(size, limits, name)
 
     def canonical(self, value: float) -> float:
         """The nearest lattice value; the ends of the range stand for their lattice values."""
