@@ -31,15 +31,15 @@ class Entry:
 
     `factory`: "module:function" under `benchmarks.peers`. `environment`: "main" or a name of
     `benchmarks.environments`. `requires`: import names that must be there, beside the project's
-    own. `multi_fidelity`: whether it runs only on tasks with levels. `checkout`: environment
-    variable that names a source checkout put on the import path.
+    own. `multi_fidelity`: whether it runs only on tasks with levels. `folder`: environment variable
+    that names a folder it needs and no registry has (a source checkout, weights).
     """
 
     factory: str
     environment: str = "main"
     requires: tuple[str, ...] = ()
     multi_fidelity: bool = False
-    checkout: str | None = None
+    folder: str | None = None
 
 
 PEERS: Mapping[str, Entry] = {
@@ -63,9 +63,9 @@ PEERS: Mapping[str, Entry] = {
     "bohb": Entry("bohb:make", "bohb", ("hpbandster", "ConfigSpace"), multi_fidelity=True),
     "neps-priorband": Entry("neps:priorband", "neps", ("neps",), multi_fidelity=True),
     "neps-ifbo": Entry(
-        "neps:ifbo", "neps", ("neps", "ifbo"), multi_fidelity=True, checkout="SCALETUNE_IFBO"
+        "neps:ifbo", "neps", ("neps", "ifbo"), multi_fidelity=True, folder="SCALETUNE_IFBO"
     ),
-    "carbs": Entry("carbs:make", "carbs", ("pyro", "wandb"), checkout="SCALETUNE_CARBS"),
+    "carbs": Entry("carbs:make", "carbs", ("pyro", "wandb"), folder="SCALETUNE_CARBS"),
     "dehb": Entry("dehb:make", "smac", ("dehb",), multi_fidelity=True),
 }
 
@@ -77,12 +77,15 @@ def missing(name: str) -> str | None:
     Raises `ValueError` for an unknown name.
     """
     entry = _entry(name)
-    if entry.checkout is not None:
-        folder = os.environ.get(entry.checkout)
-        if not folder:
-            return f"{entry.checkout} is not set; make it the path of a source checkout of {name}"
-        if not Path(folder).is_dir():
-            return f"{entry.checkout}={folder} is no folder; make it a source checkout of {name}"
+    if entry.folder is not None:
+        named = os.environ.get(entry.folder)
+        if not named:
+            return f"{entry.folder} is not set; docs/benchmarks_peers.md says which folder it names"
+        if not Path(named).is_dir():
+            return (
+                f"{entry.folder}={named} is no folder; docs/benchmarks_peers.md says which one"
+                " it names"
+            )
     if not environments.is_made(entry.environment):
         return (
             f"environment {entry.environment} is not made; run `python -m benchmarks env"

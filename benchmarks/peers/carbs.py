@@ -4,8 +4,8 @@ It searches a front of loss against cost, so costs are told in the task's unit. 
 only. Every parameter needs a centre, here the middle of its range on its own scale, and a scale:
 left at 1 (decades) on log axes; elsewhere a quarter of the range, which is what 1 is to a log axis
 of four decades, and at least 10/3 for integers, below which its radius reaches no neighbour.
-It seeds the process-wide generators, so it is entered under its own. Logging to a service,
-checkpoints and resampling by wandb are off; the rest are its defaults.
+It seeds the process-wide generators, so it is entered under its own. Logging to a
+service and checkpoints are off; the rest are its defaults.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def make(task: Task, *, seed: int, trials: int) -> CarbsPeer:
     if checkout not in sys.path:
         sys.path.append(checkout)
     from carbs import CARBS, CARBSParams
+    from loguru import logger
 
+    logger.disable("carbs")
     translation = Translation(task.space, peer="CARBS")
     spaces = [_parameter(axis) for axis in translation.axes]
     parameters = CARBSParams(

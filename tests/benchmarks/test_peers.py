@@ -78,7 +78,7 @@ def task_of(name: str) -> Bowl:
 def here(name: str) -> bool:
     """Whether this very interpreter can run the peer."""
     entry = peers.PEERS[name]
-    return entry.checkout is None and all(find_spec(module) for module in entry.requires)
+    return entry.folder is None and all(find_spec(module) for module in entry.requires)
 
 
 #: Seconds for each ask.
@@ -186,15 +186,15 @@ def test_every_peer_runs_or_says_why_not() -> None:
     for name, entry in peers.PEERS.items():
         reason = peers.missing(name)
         if reason is not None:
-            assert entry.environment in reason or str(entry.checkout) in reason
+            assert entry.environment in reason or str(entry.folder) in reason
     assert peers.missing("random") is None
 
 
-def test_a_checkout_must_be_named_and_exist(
+def test_a_folder_from_outside_must_be_named_and_exist(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    name = next(name for name, entry in peers.PEERS.items() if entry.checkout)
-    variable = str(peers.PEERS[name].checkout)
+    name = next(name for name, entry in peers.PEERS.items() if entry.folder)
+    variable = str(peers.PEERS[name].folder)
     monkeypatch.delenv(variable, raising=False)
     assert f"{variable} is not set" in str(peers.missing(name))
     monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
@@ -234,8 +234,12 @@ def test_codes_give_back_the_config(seed: int) -> None:
             assert again[name] == (
                 pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
             )
-        unit = translation.unit(config)
-        assert all(0.0 <= share <= 1.0 for share in unit)
+        codes = translation.codes(config)
+        for axis in translation.axes:
+            if axis.name in codes:
+                share = axis.to_unit(codes[axis.name])
+                assert 0.0 <= share <= 1.0
+                assert axis.from_unit(share) == pytest.approx(codes[axis.name], rel=1e-9, abs=1e-9)
 
 
 def test_a_sample_takes_every_code_of_a_log_integer() -> None:
