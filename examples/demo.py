@@ -35,8 +35,8 @@ from hpo.training.language_model import (
 
 SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up
 REFERENCE_FLOPS = 2e12  # of a search that suits the sizes below: about sixty trials
-SMALLEST = {"params": 3e3, "tokens": 48e3}
-LARGEST = {"params": 24e3, "tokens": 384e3}
+SMALLEST = {"params": 2e3, "tokens": 64e3}
+LARGEST = {"params": 16e3, "tokens": 512e3}
 TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
 
 
