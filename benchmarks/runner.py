@@ -207,8 +207,11 @@ def _work(out: Path, answers: IO[str]) -> None:
     threading.Thread(target=listen, daemon=True).start()
 
     def answer(**message: object) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(message) + "\n")
+            answers.flush()
+        except BrokenPipeError:  # the driver is gone, which is no failure of the study
+            os._exit(0)
 
     from benchmarks import tasks
     from benchmarks.peers import Unsupported
