@@ -34,9 +34,9 @@ from hpo.training.language_model import (
 )
 
 SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up
-REFERENCE_FLOPS = 2e12  # of a search that suits the sizes below: about sixty trials
-SMALLEST = {"params": 2e3, "tokens": 64e3}
-LARGEST = {"params": 16e3, "tokens": 512e3}
+REFERENCE_FLOPS = 1.4e12  # of a search that suits the sizes below: about sixty trials
+SMALLEST = {"params": 1.5e3, "tokens": 48e3}
+LARGEST = {"params": 12e3, "tokens": 384e3}
 TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
 
 
@@ -70,8 +70,8 @@ def plan(minutes: float) -> Plan:
     rate = measured_flops_per_second(middle, Recipe(batch_size=8), seconds=2.0)
     seconds = 60.0 * minutes * SEARCH_SHARE
     # Compute is parameters times tokens, so each axis grows as its square root; in powers of two,
-    # so that machines of one kind get the same sizes.
-    growth = math.sqrt(2.0 ** round(math.log2(rate * seconds / REFERENCE_FLOPS)))
+    # so that machines of one kind get the same sizes; below 1000 parameters there is no shape.
+    growth = math.sqrt(max(0.5, 2.0 ** round(math.log2(rate * seconds / REFERENCE_FLOPS))))
     return Plan(device.type, rate, seconds, rate * seconds, growth)
 
 
