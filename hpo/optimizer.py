@@ -18,6 +18,7 @@ import numpy as np
 from hpo.budget import Budget, Ledger
 from hpo.encoding import Direction, Encoder
 from hpo.initial import start_count, starts
+from hpo.maximize import best_of
 from hpo.models import Models
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.priors import Rule, check_priors, drift_prior
@@ -91,9 +92,9 @@ class Optimizer:
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
 
-    def ask(self) -> Trial:
-        """Propose a config and make it a pending trial."""
-        proposal = self.propose()
+    def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
+        """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
+        proposal = self.propose(among=among)
         trial = Trial(
             self.log.next_number, proposal.config, proposal.ask_index, proposal.belief
         )
@@ -101,8 +102,17 @@ class Optimizer:
         return trial
 
     @single_threaded
-    def propose(self) -> Proposal:
+    def propose(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Proposal:
         """The config the log calls for, without recording it.
+
+        Args:
+            among: the only configs that may be run now, such as the model shapes that exist or
+                those that what is left of a budget can pay; None for every config of the space. One
+                that was asked before is asked again only when all of them were.
+
+        Raises:
+            ValueError: for an empty ``among``.
+            SpaceError: for a config in it that does not belong to the space.
 
         Numerical faults do not surface here: a model that cannot be built falls back to its last
         good fit, and an ask without any model explores; the belief says so and counts it.
@@ -114,12 +124,13 @@ class Optimizer:
         taken = np.concatenate(
             [self.encoder.encode([o.config for o in self.log.observations]), pending]
         )
+        pool = None if among is None else self._pool(among)
         degraded = self._degraded + self._models.fallbacks
         try:
-            suggestion = self._suggest(index, pending, taken, rng)
+            suggestion = self._suggest(index, pending, taken, pool, rng)
         except ArithmeticError as fault:
             self._degraded += 1
-            suggestion = explore(self._models, taken, rng=rng)
+            suggestion = explore(self._models, taken, rng=rng, pool=pool)
             suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
         config = self.encoder.decode(suggestion.row[None, :])[0]
         fallbacks = self._degraded + self._models.fallbacks
@@ -211,19 +222,40 @@ class Optimizer:
         self._models.sync(self.log)
         return Result(self.log, self._models, self.target, self.cost_unit)
 
+    def _pool(self, among: Sequence[Mapping[str, Any]]) -> Array:
+        """``among`` as rows."""
+        if not len(among):
+            raise ValueError("`among` must hold at least one config, got none; None allows all")
+        return self.encoder.encode([self.space.canonical(config) for config in among])
+
     def _suggest(
-        self, index: int, pending: Array, taken: Array, rng: np.random.Generator
+        self,
+        index: int,
+        pending: Array,
+        taken: Array,
+        pool: Array | None,
+        rng: np.random.Generator,
     ) -> Suggestion:
         known = sum(o.ask_index is None for o in self.log.observations)
         if (place := index + known) < len(self._starts):
             reason = f"start point {place + 1} of {len(self._starts)}"
-            return Suggestion(self._starts[place], reason)
+            start = self._starts[place]
+            if pool is not None:
+                start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
+            return Suggestion(start, reason)
         if not len(self._models.runs):
-            return explore(self._models, taken, rng=rng)
+            return explore(self._models, taken, rng=rng, pool=pool)
         cap = self.ledger.cost_cap
         limits = CostLimits(math.log(cap) if cap else None, stratified(index))
         return suggest(
-            self._models, pending, taken, limits, cost_aware=self._cost_aware, index=index, rng=rng
+            self._models,
+            pending,
+            taken,
+            limits,
+            cost_aware=self._cost_aware,
+            index=index,
+            rng=rng,
+            pool=pool,
         )
 
     def _belief(self, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:

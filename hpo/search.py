@@ -29,7 +29,7 @@ from hpo.acquisition import (
     knowledge_gradient,
 )
 from hpo.encoding import Box, Encoder
-from hpo.maximize import Region, maximise
+from hpo.maximize import Region, best_of, maximise
 from hpo.models import Models
 from hpo.pareto import front
 from surrogates.cost import CostPredictor
@@ -113,6 +113,7 @@ def suggest(
     cost_aware: bool,
     index: int,
     rng: np.random.Generator,
+    pool: Array | None = None,
 ) -> Suggestion:
     """The next row, from at least one completed run.
 
@@ -124,6 +125,7 @@ def suggest(
         cost_aware: whether to walk the front of loss against cost.
         index: of this ask; it picks the output transform.
         rng: the only source of chance.
+        pool: q x d, the only rows that may be asked; None for all of the space.
 
     Raises:
         ArithmeticError: when no model can be built; the caller says so in the belief.
@@ -146,7 +148,7 @@ def suggest(
         terms.append(CostBelow(cost, limits.log_cap))
     if cost_aware and cost is not None:
         box = encoder.box(X)
-        level, top = _cost_level(encoder, box, cost, log_costs, limits, rng)
+        level, top = _cost_level(encoder, box, cost, log_costs, limits, pool, rng)
         threshold = Staircase.build(log_costs, means, level, _Mean(cost))
         ceiling = level + max(_SLACK, 0.1 * (top - level))
         terms.append(CostBelow(cost, ceiling))
@@ -172,25 +174,35 @@ def suggest(
         extra=_scale_moves(encoder, predictor, X[members], rng) if cost_aware else X[:0],
         global_share=_GLOBAL_SHARE_FRONT if cost_aware else _GLOBAL_SHARE,
     )
-    count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
-    choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
-    if not len(pending):
+    if pool is not None:
+        choice = best_of(pool, acquisition.value(pool), taken)
+    else:
+        count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
+        choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
+    if not len(pending) and pool is None:
         again = _replicate(predictor, belief, X, eligible, choice.row)
         if again is not None:
             reason = f"repeats a front member: noise is what the {name} model doubts"
             return Suggestion(X[again], reason)
     if choice.repeated:
-        reason = "every other config of the space was tried"
+        reason = f"every other config of the {'space' if pool is None else 'pool'} was tried"
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
 
 
 def explore(
-    models: Models, taken: Array, *, rng: np.random.Generator, candidates: int = 256
+    models: Models,
+    taken: Array,
+    *,
+    rng: np.random.Generator,
+    pool: Array | None = None,
+    candidates: int = 256,
 ) -> Suggestion:
     """Before any completed run: far from what was tried, where failure is least likely."""
     encoder = models.encoder
-    sample = qmc.Sobol(taken.shape[1], scramble=True, rng=rng).random(candidates)
-    X = encoder.from_unit(sample, (encoder.lower, encoder.upper))
+    X = pool
+    if X is None:
+        sample = qmc.Sobol(taken.shape[1], scramble=True, rng=rng).random(candidates)
+        X = encoder.from_unit(sample, (encoder.lower, encoder.upper))
     score = np.zeros(len(X))
     success = models.success()
     if success is not None:
@@ -251,16 +263,21 @@ def _cost_level(
     cost: CostPredictor,
     log_costs: Array,
     limits: CostLimits,
+    pool: Array | None,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """The cost level of this ask, and the highest one possible, both in ln.
 
-    Levels run from the cheap end of the visited runs to the dearest run the box and the cap allow.
-    The cheap end is a share of the range, not of the runs as in CARBS: there dear runs raise it,
-    the next runs are dearer still, and the cheap half of the front is never seen again.
+    Levels run from the cheap end of the visited runs to the dearest run that the box (or the pool)
+    and the cap allow. The cheap end is a share of the range, not of the runs as in CARBS: there
+    dear runs raise it, the next runs are dearer still, and the cheap half of the front is never
+    seen again.
     """
-    sample = qmc.Sobol(len(encoder.lower), scramble=True, rng=rng).random(128)
-    reachable = cost.posterior(encoder.from_unit(sample, box)).mean
+    within = pool
+    if within is None:
+        sample = qmc.Sobol(len(encoder.lower), scramble=True, rng=rng).random(128)
+        within = encoder.from_unit(sample, box)
+    reachable = cost.posterior(within).mean
     cheapest = float(np.min(log_costs))
     high = max(float(np.max(reachable)), float(np.max(log_costs)))
     if limits.log_cap is not None:

@@ -15,11 +15,12 @@ The loss is a scaling law with a bowl added::
     rho = (sum_a (R_a / R) exp(-alpha_a D_a / gamma))^gamma
     phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
 
-``rho`` is the reducible loss relative to the reference scale, a power mean of what each axis leaves.
-``gamma = 1`` adds them, ``E + A N^-alpha + B D^-beta`` (Hoffmann et al. 2022, eq. 2); a small gamma
-lets the scarcer axis be the bottleneck, as ``(A N^(-alpha/beta) + B / D)^beta`` does (Kaplan et al.
-2020, eq. 1.5, where gamma = beta). At the reference every slope is ``-alpha_a R_a``, whatever gamma;
-far along one axis alone the reducible loss falls with exponent alpha_a; with one axis gamma is idle.
+``rho`` is the reducible loss relative to the reference scale, a power mean of what each axis
+leaves. ``gamma = 1`` adds them, ``E + A N^-alpha + B D^-beta`` (Hoffmann et al. 2022, eq. 2); a
+small gamma lets the scarcer axis be the bottleneck, as ``(A N^(-alpha/beta) + B / D)^beta`` does
+(Kaplan et al. 2020, eq. 1.5, where gamma = beta). At the reference every slope is
+``-alpha_a R_a``, whatever gamma; far along one axis alone the reducible loss falls with exponent
+alpha_a; with one axis gamma is idle.
 
 ``E = c - R`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j`` the
 asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic
@@ -251,7 +252,8 @@ class ParametricLoss:
         weight = reducible / total if len(reducible) else reducible
         if not len(reducible):
             flat = np.zeros(len(scales))
-            return _Law(offset, weight, total, exponent, gamma, offset, flat, flat + 1.0, flat + 1.0)
+            ones = flat + 1.0
+            return _Law(offset, weight, total, exponent, gamma, offset, flat, ones, ones)
         left = np.log(weight) - np.clip(exponent * offset, -_MAX_EXPONENT, _MAX_EXPONENT) / gamma
         worst = left.max(axis=1, keepdims=True)
         powers = np.exp(left - worst)

@@ -40,7 +40,6 @@ from surrogates.law_fit import (
 from surrogates.linearised import AlignedKernel, JacobianBasis, LinearisedMean, align
 from surrogates.numerics import cholesky
 
-
 _SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
 
 

@@ -330,6 +330,46 @@ def test_pending_trials_of_a_small_discrete_space_are_not_asked_again():
     assert len(set(asked)) == 12
 
 
+POOL = [{"lr": lr, "x": x} for lr in (1e-4, 1e-3, 3e-3, 1e-2, 1e-1) for x in (-1.0, 0.0, 1.0)]
+
+
+def test_a_pool_is_exhausted_before_any_of_it_repeats_and_nothing_else_is_asked():
+    optimizer = Optimizer(PLAIN)
+    asked = []
+    for _ in range(len(POOL)):
+        trial = optimizer.ask(among=POOL)
+        optimizer.tell(trial, bowl(trial.config))
+        asked.append(trial.config)
+    assert sorted(asked, key=str) == sorted(POOL, key=str)
+    again = optimizer.ask(among=POOL)
+    assert again.config in POOL
+    assert again.belief is not None and "every other config of the pool" in again.belief.reason
+
+
+def test_the_best_of_a_pool_is_found_before_the_pool_is_used_up():
+    optimizer = Optimizer(PLAIN)
+    wide = [{"lr": 10.0**e, "x": x} for e in np.linspace(-4, -1, 25) for x in np.linspace(-1, 1, 9)]
+    for _ in range(20):
+        trial = optimizer.ask(among=wide)
+        optimizer.tell(trial, bowl(trial.config))
+    best = min(bowl(config) for config in wide)
+    assert optimizer.result().best.loss == pytest.approx(best, abs=1e-12)
+
+
+def test_a_pool_of_failures_is_still_searched():
+    optimizer = Optimizer(PLAIN)
+    for _ in range(8):
+        optimizer.tell(optimizer.ask(among=POOL), failed="diverged")
+    assert len({str(o.config) for o in optimizer.log.observations}) == 8
+
+
+def test_a_bad_pool_is_refused():
+    with pytest.raises(ValueError, match="`among` must hold at least one config"):
+        Optimizer(PLAIN).ask(among=[])
+    with pytest.raises(SpaceError, match="lr"):
+        Optimizer(PLAIN).ask(among=[{"lr": 5.0, "x": 0.0}])
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_an_unbounded_optimum_six_spreads_from_the_centre_is_found(log):
     spread = 0.5

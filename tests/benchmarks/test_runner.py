@@ -97,7 +97,7 @@ def test_a_killed_worker_fails_its_study_only(tmp_path: Path) -> None:
         for child in (thread / "children").read_text().split()
     ]
     os.kill(int(children[0]), signal.SIGKILL)
-    output, _ = driver.communicate(timeout=60)
+    output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 1
     assert "1 error, 2 trials" in output
     notes = [record.note.reason for record in read(table).values() if record.note]
