@@ -23,17 +23,18 @@ For gamma = 1 and 6 N D this is eq. 4 of Hoffmann et al. 2022. Each axis grows a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import logsumexp
 
+from hpo.coefficients import Coefficient, as_frame, as_text, natural_name
+from hpo.cost_law import CostLaw
 from hpo.encoding import Encoder
-from hpo.space import Axis, Float, Int, Parameter, Scale
-from surrogates.cost import CostPredictor
+from hpo.space import Axis, Scale
 from surrogates.data import Array, Kind
-from surrogates.kriging import BasisKernel
 from surrogates.numerics import single_threaded
 from surrogates.scaling import Estimate, ScalingLaw, ScalingPredictor
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DRAWS = 1000
+_LEAST_RATE = 0.02  # exponent of cost below which a draw has lost its meaning
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
 
 
@@ -53,7 +55,8 @@ class Allocation:
         unit: the study's cost unit, or "FLOPs (6 N D)".
         scale: best value of each scale axis. intervals: central 90 % of it.
         exponents: power of compute with which each axis grows. exponent_intervals: 90 % of it.
-        loss: of the law there, at the best settings. loss_interval: 90 %, of the law alone.
+        loss: of the law there, at the best settings. loss_interval: 90 %, of the laws of loss and
+            cost alone.
     """
 
     compute: float
@@ -78,20 +81,6 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Coefficient:
-    """One line of the law: what it is, and its :class:`~surrogates.scaling.Estimate`."""
-
-    name: str
-    estimate: Estimate
-
-    @property
-    def told_by_data(self) -> float:
-        """Share of the prior variance that the runs removed, 0 to 1."""
-        share = 1.0 - (self.estimate.sd / self.estimate.prior_sd) ** 2
-        return min(max(share, 0.0), 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class FittedLaw:
     """Prior and posterior of every coefficient; print it, or take :meth:`to_pandas`.
 
@@ -104,25 +93,18 @@ class FittedLaw:
     gamma: Estimate
     _encoder: Encoder = field(repr=False)
     _predictor: ScalingPredictor = field(repr=False)
-    _cost: CostPredictor | None = field(repr=False)
-    _unit: str | None
+    _cost: CostLaw | None = field(repr=False)
 
     @classmethod
-    def of(
-        cls,
-        encoder: Encoder,
-        predictor: ScalingPredictor,
-        cost: CostPredictor | None,
-        unit: str | None,
-    ) -> FittedLaw:
-        """Read a fit; `cost` is the model of ln cost in `unit`, None for 6 N D."""
+    def of(cls, encoder: Encoder, predictor: ScalingPredictor, cost: CostLaw | None) -> FittedLaw:
+        """Read a fit; `cost` is what a run costs, None for 6 N D."""
         mean, covariance = predictor.coefficients()
         i = predictor.loss.layout.log_gamma
         prior_sd = float(np.linalg.norm(predictor.prior.root[i]))
         value, prior = float(np.exp(mean[i])), float(np.exp(predictor.prior.mean[i]))
         sd = math.sqrt(float(covariance[i, i]))
         gamma = Estimate(value, value * sd, prior, prior * prior_sd)
-        return cls(predictor.law(), gamma, encoder, predictor, cost, unit)
+        return cls(predictor.law(), gamma, encoder, predictor, cost)
 
     def exponent(self, axis: str) -> Estimate:
         """alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
@@ -141,8 +123,8 @@ class FittedLaw:
     def rows(self) -> tuple[Coefficient, ...]:
         """Every coefficient with a prior, drift first."""
         law, space = self.coefficients, self._encoder.space
-        names = [_natural(name, space[name]) for name in law.decisions]
-        axes = [_natural(axis, space[axis]) for axis in law.axes]
+        names = [natural_name(name, space[name]) for name in law.decisions]
+        axes = [natural_name(axis, space[axis]) for axis in law.axes]
         rows = [
             Coefficient(f"d {name} / d {axis}", estimate)
             for name, slopes in zip(names, law.drift, strict=True)
@@ -166,30 +148,9 @@ class FittedLaw:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a coefficient: prior, prior_sd, posterior, posterior_sd, told_by_data."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                "coefficient": row.name,
-                "prior": row.estimate.prior_mean,
-                "prior_sd": row.estimate.prior_sd,
-                "posterior": row.estimate.mean,
-                "posterior_sd": row.estimate.sd,
-                "told_by_data": row.told_by_data,
-            }
-            for row in self.rows
-        )
+        return as_frame(self.rows)
 
     def __str__(self) -> str:
-        rows = self.rows
-        width = max(len(row.name) for row in rows)
-        heading = f"{'':{width}}  {'prior':>19}  {'posterior':>19}  told by data"
-        lines = [
-            f"{row.name:{width}}  {_show(e.prior_mean, e.prior_sd)}  {_show(e.mean, e.sd)}"
-            f"  {row.told_by_data:12.0%}"
-            for row in rows
-            for e in [row.estimate]
-        ]
         at = ", ".join(
             f"{axis} {math.exp(s):.4g}"
             for axis, s in zip(
@@ -197,15 +158,19 @@ class FittedLaw:
             )
         )
         note = f"Best values and removable losses are those at {at}; +- one standard error."
-        return "\n".join([heading, *lines, note])
+        return f"{as_text(self.rows)}\n{note}"
 
     @single_threaded
-    def allocation(self, compute: float) -> Allocation:
+    def allocation(self, compute: float, cost: CostLaw | None = None) -> Allocation:
         """Sizes that make the law's loss least for one run that costs `compute`.
 
-        Costs are those of the fitted cost model if the study declares a unit for them and some were
-        told, else 6 N D FLOPs. Where the law is poorly identified the intervals say so; far from
-        the runs, so does :meth:`~hpo.result.Result.recommend` at the answer.
+        Where the laws are poorly identified the intervals say so; far from the runs, so does
+        :meth:`~hpo.result.Result.recommend` at the answer.
+
+        Args:
+            compute: what the run may cost, in the unit of `cost`.
+            cost: the law of that unit, such as ``result.wall_clock_law`` to share out seconds; by
+                default that of the study's declared unit if costs were told, else 6 N D FLOPs.
 
         Raises:
             ValueError: for a compute that is not positive and finite, without costs for a space
@@ -215,11 +180,11 @@ class FittedLaw:
             raise ValueError(
                 f"`compute` must be positive and finite, got {compute!r}; give e.g. 1e20"
             )
-        level, rate, unit = self._price()
-        layout, count = self._predictor.loss.layout, len(rate)
+        rng = np.random.default_rng(_KEY)
+        level, rate, unit = self._price(cost or self._cost, rng)
+        layout, count = self._predictor.loss.layout, rate.shape[1]
         mean, covariance = self._predictor.coefficients()
         root = np.linalg.cholesky(covariance + 1e-12 * np.diag(np.diagonal(covariance)))
-        rng = np.random.default_rng(_KEY)
         draws = mean + rng.standard_normal((_DRAWS, len(mean))) @ root.T
         theta = np.concatenate([mean[None, :], draws])
 
@@ -230,7 +195,7 @@ class FittedLaw:
         p = (alpha / gamma)[:, :count]
         total = logsumexp(log_R, axis=1)[:, None]
         pull = (log_R[:, :count] - total + np.log(p / rate)) / p
-        spare = level - math.log(compute) + (reference[:count] + pull) @ rate
+        spare = level - math.log(compute) + ((reference[:count] + pull) * rate).sum(axis=1)
         log_m = spare / (rate / p).sum(axis=1)
         scales = reference[:count] + pull - log_m[:, None] / p
 
@@ -257,17 +222,37 @@ class FittedLaw:
             loss_interval=(float(bounds[0]), float(bounds[1])),
         )
 
-    def _price(self) -> tuple[float, Array, str]:
-        """k, c and the unit of ``ln C = k + c . s`` over the scale axes."""
-        if self._cost is not None and self._unit is not None:
-            level, rate = self._linear_cost(self._cost)
-            if np.any(rate <= 0.0):
-                names = [a for a, c in zip(self.coefficients.axes, rate, strict=False) if c <= 0.0]
+    def frontier(self, computes: Sequence[float], cost: CostLaw | None = None) -> pd.DataFrame:
+        """Loss against compute with the best sizes at each; one :meth:`allocation` a row.
+
+        Columns: compute, loss, loss_low, loss_high and one for each scale axis.
+        """
+        import pandas as pd
+
+        best = [self.allocation(compute, cost) for compute in computes]
+        return pd.DataFrame(
+            {
+                "compute": b.compute,
+                "loss": b.loss,
+                "loss_low": b.loss_interval[0],
+                "loss_high": b.loss_interval[1],
+                **b.scale,
+            }
+            for b in best
+        )
+
+    def _price(self, cost: CostLaw | None, rng: np.random.Generator) -> tuple[Array, Array, str]:
+        """k ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
+        if cost is not None:
+            level, rate = cost.lines(self._best_row(), _DRAWS, rng)
+            if np.any(rate[0] <= 0.0):
+                axes = self.coefficients.axes
+                names = [a for a, c in zip(axes, rate[0], strict=False) if c <= 0.0]
                 raise ValueError(
                     f"costs must rise with every scale axis to be shared out, but the fitted costs"
                     f" do not rise with {names}; run more proxies that differ in it"
                 )
-            return level, rate, self._unit
+            return level, np.maximum(rate, _LEAST_RATE), cost.unit
         space = self._encoder.space
         measured = [scale.axis for n in space.scales if isinstance(scale := space[n], Scale)]
         if sorted(measured, key=lambda axis: axis.value) != [Axis.PARAMS, Axis.TOKENS]:
@@ -276,41 +261,22 @@ class FittedLaw:
                 " mark them with axis=, or name a cost= unit and tell costs, so that theirs is"
                 " learned"
             )
-        return math.log(6.0), np.ones(2), "FLOPs (6 N D)"
+        return np.full(1 + _DRAWS, math.log(6.0)), np.ones((1 + _DRAWS, 2)), "FLOPs (6 N D)"
 
-    def _linear_cost(self, cost: CostPredictor) -> tuple[float, Array]:
-        """The linear part of the cost model at the best settings and full fidelity."""
-        kernel, prior_mean, columns = cost.kernel, cost.prior_mean, self._encoder.columns
-        assert isinstance(kernel, BasisKernel) and prior_mean is not None
+    def _best_row(self) -> Array:
+        """``(d,)``: the law's best settings at the reference, every group active, full fidelity."""
+        columns = self._encoder.columns
         row = np.zeros(len(columns.kinds))
         row[columns.fidelity] = 1.0
         row[[kind is Kind.ACTIVITY for kind in columns.kinds]] = 1.0
         row[columns.decision] = np.clip(self._predictor.loss.optimum, 0.0, 1.0)
-        rows = np.repeat(row[None, :], 1 + len(columns.scale), axis=0)
-        rows[1 + np.arange(len(columns.scale)), columns.scale] = 1.0
-        weights = kernel.basis.value(cost.X).T @ cost.weights
-        log_cost = prior_mean.value(rows) + kernel.basis.value(rows) @ weights
-        rate = (log_cost[1:] - log_cost[0]) / columns.width[columns.scale]
-        return float(log_cost[0] - rate @ columns.origin[columns.scale]), rate
+        return row
 
 
 def _index(name: str, names: tuple[str, ...]) -> int:
     if name not in names:
         raise KeyError(f"the law has no {name!r}; it has {list(names)}")
     return names.index(name)
-
-
-def _natural(name: str, parameter: Parameter) -> str:
-    """How the natural unit of a parameter is written."""
-    if isinstance(parameter, Float) and parameter.logit:
-        return f"logit {name}"
-    linear = isinstance(parameter, Float | Int) and not parameter.log
-    ordinal = not isinstance(parameter, Float | Int) and hasattr(parameter, "choices")
-    return name if linear or ordinal else f"ln {name}"
-
-
-def _show(mean: float, sd: float) -> str:
-    return f"{mean:>8.4g} +- {sd:<7.2g}"
 
 
 def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from hpo.acquisition import Success, Sum, Term
+from hpo.cost_law import SECONDS, CostLaw
 from hpo.encoding import Encoder
 from hpo.errors import SpaceError
 from hpo.law import FittedLaw
@@ -20,6 +21,7 @@ from hpo.maximize import Region, maximise
 from hpo.models import Models
 from hpo.observations import TrialLog
 from hpo.pareto import front
+from hpo.prediction import Prediction, predict
 from hpo.space import Float, Int, Scale, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
@@ -131,8 +133,58 @@ class Result:
         """
         if not self.space.scales or not len(self.models.runs):
             return None
-        cost = None if self.cost_unit is None else self.models.cost()
-        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.cost_unit)
+        cost = None if self.cost_unit is None else self.cost_law
+        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost)
+
+    @property
+    @single_threaded
+    def cost_law(self) -> CostLaw | None:
+        """What a run costs, in the study's unit; None before any positive cost was told."""
+        cost = self.models.cost()
+        unit = self.cost_unit or "cost"
+        return None if cost is None else CostLaw(unit, self.models.encoder, cost)
+
+    @property
+    def wall_clock_law(self) -> CostLaw | None:
+        """How many seconds a run takes; None where none was timed."""
+        if self.cost_unit == SECONDS:
+            return self.cost_law
+        return CostLaw.of_seconds(self.models.encoder, self.log.observations)
+
+    @single_threaded
+    def predict(
+        self,
+        scale: Mapping[str, float] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Prediction:
+        """Loss, cost, seconds and survival of one run that was never made, with intervals.
+
+        Args:
+            scale: one positive value per scale axis; by default that of `config`, else as for
+                :meth:`recommend`.
+            config: of the run; by default the one recommended at that scale.
+
+        Raises:
+            SpaceError: for a scale or config that does not fit the space.
+            ValueError: before any trial was completed.
+        """
+        self._require_runs()
+        encoder = self.models.encoder
+        if config is None:
+            advice = self.recommend(scale)
+            config = {**advice.config, **advice.target}
+        elif scale is not None:
+            config = {**config, **check_target(self.space, scale)}
+        run = self.space.canonical(config, extrapolate=True)
+        fixed = encoder.encode([run])[0, encoder.columns.scale]
+        return predict(
+            self.models,
+            run,
+            cost_law=self.cost_law,
+            wall_clock_law=self.wall_clock_law,
+            extrapolation=self._extrapolation(fixed),
+            warnings=self._warnings(fixed),
+        )
 
     @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
