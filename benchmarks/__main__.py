@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _DEFAULT_METHODS = ("scaletune", "random", "optuna-tpe", "optuna-gp")
 _SMOKE = ["--methods", "scaletune", "random", "optuna-tpe", "--seeds", "2", "--trials", "12"]
 _LISTED = 20  # tasks shown of a suite
-_STARTS = {"hpob-style": 5}  # the HPO-B protocol's
+_NAMED = 4  # names shown that lack the same thing
+#: Suite -> start points and seeds of the HPO-B protocol, whose own suites fix five of either.
+_PROTOCOL = {"hpob-style": (5, 10), "hpob-v3-test": (5, 5), "hpob-continuous": (5, 5)}
+_DEFAULT_PROTOCOL = (0, 10)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 when a study ended with an error, 130 after Ctrl-C."""
+    """Exit status: 0; 1 when a study failed or none could run; 2 when refused; 130 on Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # `record` reads its own options; argparse.REMAINDER would refuse one that comes first.
     own = words[:1] if words[:1] == ["record"] else words
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return status
@@ -49,12 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("suite", help="a suite, or a name for those given by --tasks")
     run.add_argument("--tasks", nargs="+", help="instead of the suite's own")
     run.add_argument("--methods", nargs="+", default=list(_DEFAULT_METHODS))
-    run.add_argument("--seeds", type=int, default=10)
+    run.add_argument("--seeds", type=int, help="default: 10, of HPO-B's own suites 5")
     run.add_argument("--first-seed", type=int, default=0)
     run.add_argument("--trials", type=float, help="full trainings per study; 100 without --budget")
     run.add_argument("--budget", help='cost per study: a number, or "20x" for mean full trainings')
     run.add_argument("--seconds-per-study", type=float, help="stop slower methods; is recorded")
-    run.add_argument("--starts", type=int, help="common start points (hpob-style: 5, else 0)")
+    run.add_argument("--starts", type=int, help="common start points (hpob-*: 5, else 0)")
     run.add_argument("--workers", type=int, default=1, help="simulated, on a virtual clock")
     run.add_argument("--processes", type=int, default=1, help="real, in parallel")
     run.add_argument("--threads", type=int, default=1, help="per process")
@@ -90,20 +94,18 @@ def _run(given: argparse.Namespace) -> int:
         raise ValueError(
             f"`suite` must be one of {list(tasks.SUITES)}, got {given.suite!r}; or name --tasks"
         )
-    budget: float | str | None = given.budget
-    if budget is not None and not given.budget.endswith("x"):
-        budget = float(given.budget)
+    starts, seeds = _PROTOCOL.get(given.suite, _DEFAULT_PROTOCOL)
     plan = runner.Plan(
         suite=given.suite,
         tasks=tuple(given.tasks or tasks.SUITES[given.suite]),
         methods=tuple(given.methods),
-        seeds=given.seeds,
+        seeds=seeds if given.seeds is None else given.seeds,
         first_seed=given.first_seed,
-        trials=100.0 if given.trials is None and budget is None else given.trials,
-        budget=budget,
+        trials=100.0 if given.trials is None and given.budget is None else given.trials,
+        budget=given.budget,
         seconds=given.seconds_per_study,
         workers=given.workers,
-        starts=_STARTS.get(given.suite, 0) if given.starts is None else given.starts,
+        starts=starts if given.starts is None else given.starts,
         processes=given.processes,
         threads=given.threads,
     )
@@ -111,12 +113,26 @@ def _run(given: argparse.Namespace) -> int:
     summary = runner.run(plan, out, progress=not given.quiet)
     ended = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.ended.items()))
     print(f"{summary.already_done} studies were done; ended now: {ended or 'none'}")
-    for name, reason in summary.missing.items():
-        print(f"missing: {name}: {reason}")
+    for names, reason in _by_reason(summary.missing):
+        print(f"missing: {names}: {reason}")
     if summary.ended.get("error"):
         print(f"studies that failed say why in {out / runner.LOGS}", file=sys.stderr)
         return 1
+    if not summary.ended and not summary.already_done:
+        print("nothing of this could run here", file=sys.stderr)
+        return 1
     return 0
+
+
+def _by_reason(missing: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names that share a reason on one line: a suite without its data has dozens."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        grouped.setdefault(reason, []).append(name)
+    return [
+        (", ".join(names) if len(names) <= _NAMED else f"{names[0]} and {len(names) - 1} more", why)
+        for why, names in grouped.items()
+    ]
 
 
 def _report(given: argparse.Namespace) -> int:

@@ -49,7 +49,10 @@ __all__ = [
     "latency",
     "load",
     "mean_ranks",
+    "mean_seconds",
+    "quick_rivals",
     "ranks",
+    "regret_ratio",
     "time_to_target",
     "wilcoxon_holm",
     "win_tie_loss",
@@ -88,6 +91,17 @@ class TaskFacts:
         """Full fidelity; None on tasks without levels."""
         return None if self.levels is None else int(self.levels["high"])
 
+    def agrees(self, other: TaskFacts) -> bool:
+        """Whether regrets and costs compare; surrogates differ in the last digits by machine."""
+        return all(
+            math.isclose(mine, theirs, rel_tol=1e-4, abs_tol=1e-9)
+            for mine, theirs in (
+                (self.best, other.best),
+                (self.worst, other.worst),
+                (self.full_cost, other.full_cost),
+            )
+        )
+
     def regret(self, loss: Array) -> Array:
         """Of losses of any shape; 1 for NaN, 0 where all losses are equal."""
         width = self.worst - self.best
@@ -122,23 +136,65 @@ class Results:
 def load(folders: Sequence[Path]) -> Results:
     """The results in the folders of one or more runs.
 
-    Raises `FileNotFoundError` for a folder without a table, `ValueError` where a study is in two.
+    Raises `FileNotFoundError` for a folder without a table, `ValueError` where there is no finished
+    job, where a file is damaged, and where folders do not go together: a study in two of them, or a
+    suite run under two protocols.
     """
     records: dict[Study, Record] = {}
     runs: list[Mapping[str, Any]] = []
     facts: dict[str, TaskFacts] = {}
-    for folder in folders:
+    protocols: dict[str, list[int]] = {}
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
         path = folder / "results.csv"
         if not path.exists():
             raise FileNotFoundError(f"no results in {folder}; make them: python -m benchmarks run")
-        for study, record in read(path).items():
+        here = read(path)
+        for study, record in here.items():
             if study in records:
                 raise ValueError(f"{study} is in more than one of the folders; report them apart")
             records[study] = record
-        runs += json.loads((folder / "run.json").read_text())
-        for name, entry in json.loads((folder / "tasks.json").read_text()).items():
-            facts[name] = TaskFacts(**{f.name: entry[f.name] for f in fields(TaskFacts)})
+        if not any(record.outcomes for record in here.values()):
+            continue  # a run that was stopped at once has not written the other files either
+        made, described = _beside(folder)
+        for run in made:
+            suite, *protocol = (run["plan"][name] for name in ("suite", "workers", "starts"))
+            if protocols.setdefault(suite, protocol) != protocol:
+                raise ValueError(
+                    f"{suite} was run with {protocol[0]} workers and {protocol[1]} start points in"
+                    f" {folder}, otherwise elsewhere; report the folders apart"
+                )
+        runs += made
+        for name, fact in described.items():
+            if not facts.setdefault(name, fact).agrees(fact):
+                raise ValueError(
+                    f"best, worst or cost of {name} differ between the folders, so their regrets do"
+                    " not compare; report them apart"
+                )
+    if not any(record.outcomes for record in records.values()):
+        raise ValueError(f"no finished job in {', '.join(map(str, folders))}; run it again first")
+    unknown = sorted({study.task for study in records} - facts.keys())
+    if unknown:
+        raise ValueError(f"tasks.json says nothing of {', '.join(unknown)}; run it again first")
     return Results(records, facts, tuple(runs))
+
+
+def _beside(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, TaskFacts]]:
+    """What a run wrote beside its table; raises `ValueError` naming a damaged file."""
+    path = folder / "run.json"
+    try:
+        runs = list(json.loads(path.read_text(encoding="utf-8")))
+        for run in runs:
+            _ = run["plan"]["suite"], run["plan"]["workers"], run["plan"]["starts"]
+        path = folder / "tasks.json"
+        entries = dict(json.loads(path.read_text(encoding="utf-8")))
+        described = {
+            name: TaskFacts(**{f.name: entry[f.name] for f in fields(TaskFacts)})
+            for name, entry in entries.items()
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged ({reason}); run the suite again first") from None
+    return runs, described
 
 
 # --- curves --------------------------------------------------------------------------------------
@@ -337,6 +393,39 @@ def bootstrap(
     low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
     figures = (float(v) for v in (values.mean(), low, high))
     return Interval(*(math.exp(v) if log else v for v in figures))
+
+
+def quick_rivals(results: Results, comparison: Comparison, limit: float) -> tuple[str, ...]:
+    """Compared rivals, not of our own making, whose mean ask + tell is below `limit` seconds."""
+    seconds = dict(zip(results.methods, mean_seconds(results), strict=True))
+    return tuple(m for m in comparison.methods if not m.startswith(OURS) and seconds[m] < limit)
+
+
+def mean_seconds(results: Results) -> Array:
+    """`(M,)` mean ask + tell of a trial, over all of a method's trials."""
+    seconds: dict[str, list[float]] = {method: [] for method in results.methods}
+    for study, record in results.records.items():
+        seconds[study.method] += [o.ask_s + o.tell_s for o in record.outcomes if o.trial >= 0]
+    return np.array([np.mean(s) if s else math.nan for s in seconds.values()])
+
+
+def regret_ratio(
+    at: Array, ours: int, rivals: Sequence[int], *, rng: np.random.Generator
+) -> Interval:
+    """Mean of column `ours` of `at` `(T, M)` over the smallest mean among columns `rivals`.
+
+    Which rival is the best is found anew in every resample of tasks, so the interval holds that
+    choice too. 1 where both means are 0, infinite where the rivals' alone is.
+    """
+    picks = rng.integers(len(at), size=(_BOOTSTRAPS, len(at)))
+    drawn = np.concatenate([at[None], at[picks]]).mean(axis=1)  # (1 + bootstraps, M)
+    above, below = drawn[:, ours], drawn[:, list(rivals)].min(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where((above == 0) & (below == 0), 1.0, above / below)
+    tail = (1 - LEVEL) / 2
+    # An infinite ratio would make the interpolation between it and a finite one undefined.
+    low, high = np.quantile(ratios[1:], [tail, 1 - tail], method="nearest")
+    return Interval(float(ratios[0]), float(low), float(high))
 
 
 def ranks(regret: Array) -> Array:

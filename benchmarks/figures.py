@@ -246,7 +246,8 @@ def _frame(axes: Axes, comparison: Comparison) -> None:
     axes.grid(axis="y", alpha=0.25)
     if comparison.axis is Axis.SECONDS:
         axes.set_xscale("log")
-    axes.set_xlim(comparison.grid[0], comparison.grid[-1])
+    if len(comparison.grid) > 1:  # a run stopped at its first trial is a point
+        axes.set_xlim(comparison.grid[0], comparison.grid[-1])
 
 
 def _plain_log(axes: Axes) -> None:

@@ -84,13 +84,40 @@ class Plan:
     threads: int = 1
     first_seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "workers", "processes", "threads", "starts", "first_seed"):
+            value, least = getattr(self, name), int(name not in ("starts", "first_seed"))
+            if value < least:
+                raise ValueError(f"`{name}` must be >= {least}, got {value!r}; or leave it out")
+        for name in ("trials", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"`{name}` must be > 0 and finite, got {value!r}; leave it out")
+        self.budget_on(1.0)
+
+    def budget_on(self, full_cost: float) -> float | None:
+        """`budget` on a task whose full trainings cost `full_cost` on average."""
+        if self.budget is None:
+            return None
+        number = str(self.budget).removesuffix("x")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = math.nan
+        if not 0 < amount < math.inf:
+            raise ValueError(
+                f"`budget` must be a cost > 0, or a number of full trainings like 20x, got"
+                f" {self.budget!r}; write one of these"
+            )
+        return amount if number == str(self.budget) else amount * full_cost
+
     def studies(self) -> list[Study]:
         """All studies, seed by seed, so that a run cut short is still a fair comparison."""
         return [
             Study(self.suite, task, method, seed)
             for seed in range(self.first_seed, self.first_seed + self.seeds)
-            for method in self.methods
-            for task in self.tasks
+            for method in dict.fromkeys(self.methods)
+            for task in dict.fromkeys(self.tasks)
         ]
 
 
@@ -105,12 +132,7 @@ class Summary:
 
 def limits(plan: Plan, task: Task) -> Limits:
     """The plan's limits on one task."""
-    cost: float | None
-    if isinstance(plan.budget, str):
-        number = plan.budget.removesuffix("x")
-        cost = float(number) * (full_cost(task) if number != plan.budget else 1.0)
-    else:
-        cost = plan.budget
+    cost = None if plan.budget is None else plan.budget_on(full_cost(task))
     return Limits(trials=plan.trials, cost=cost, seconds=plan.seconds)
 
 
@@ -323,19 +345,20 @@ def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
     from benchmarks import peers
 
     out = out.resolve()
+    # What can be refused is refused before the folder exists.
+    missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
+    wanted: dict[str, Limits] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for name in plan.tasks:
+        try:
+            wanted[name], described[name] = _describe(name, plan)
+        except DataMissing as error:
+            missing[name] = str(error)
     (out / LOGS).mkdir(parents=True, exist_ok=True)
     with _locked(out / ".lock") as lock:
         _check_same_protocol(out / RUN, plan)
         prepare(out / TABLE)
-        missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
-        wanted: dict[str, Limits] = {}
-        known = _load_json(out / TASKS, {})
-        for name in plan.tasks:
-            try:
-                wanted[name], known[name] = _describe(name, plan)
-            except DataMissing as error:
-                missing[name] = str(error)
-        _save_json(out / TASKS, known)
+        _save_json(out / TASKS, _load_json(out / TASKS, {}) | described)
         records = read(out / TABLE)
         studies = [s for s in plan.studies() if s.task in wanted and s.method not in missing]
         waiting = [s for s in studies if not is_done(records.get(s, Record()).note, wanted[s.task])]
@@ -362,6 +385,8 @@ def _describe(name: str, plan: Plan) -> tuple[Limits, dict[str, Any]]:
     from benchmarks import tasks
 
     task = tasks.load(name)
+    if plan.starts:  # a protocol with fixed start points refuses other seeds, before anything runs
+        start_points(task, plan.starts, plan.first_seed + plan.seeds - 1)
     return limits(plan, task), {
         "best": task.bounds.best,
         "worst": task.bounds.worst,
@@ -518,6 +543,7 @@ def _locked(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         patience = time.monotonic() + _LOCK_PATIENCE
+        said = False
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -528,6 +554,9 @@ def _locked(path: Path) -> Iterator[int]:
                         f"another run is writing to {path.parent}; wait for it or choose another"
                         " --out"
                     ) from None
+                if not said:
+                    _log.warning("waiting for another run that writes to %s", path.parent)
+                    said = True
                 time.sleep(0.1)
         yield handle
     finally:

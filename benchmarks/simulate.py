@@ -7,9 +7,11 @@ while others still run. Only the method's own ask and tell take real time, which
 Notation
 --------
 run cost   what one config took from scratch up to its level, in `Task.unit`
-cost       what the study has paid so far; a job that resumes pays only the increment
-effort     the same in full trainings: a job that goes from level a to b pays (b - a) / high; start
-           points are free in it, as the HPO-B protocol does not count them
+cost       what the study has paid so far; a job that resumes pays only the increment, unless the
+           task's levels cannot be continued (`Levels.continues`), where it pays for all of it
+effort     the same in full trainings: a job that goes from level a to b pays (b - a) / high, or
+           b / high where levels cannot be continued; start points are free in it, as the HPO-B
+           protocol does not count them
 time       the virtual clock at which a job ended, in the unit of cost
 incumbent  loss of the full-fidelity run whose observed loss is lowest; without its noise where the
            task knows it, so a lucky run earns nothing
@@ -235,12 +237,14 @@ class _Study:
 
     def ask(self) -> bool:
         """Ask the method and start what it wants; False when it wants nothing now."""
-        if self._pool is not None and not self._pool:
+        used_up = self._pool is not None and not self._pool
+        if used_up and self._task.levels is None:
             return False
         start = self._clock()
         job = self._peer.ask()
         seconds = self._clock() - start
-        if job is None:
+        # Of a pool that is used up, runs may still go on to higher levels; a new config is lost.
+        if job is None or (used_up and job.number not in self._configs):
             # Nobody's row to put it on, but the method did take the time.
             self._seconds += seconds
             return False
@@ -256,7 +260,8 @@ class _Study:
         evaluation = self._task.evaluate(job.config, job.level, rng)
         levels = self._task.levels
         level = 1 if levels is None else levels.check(job.level)
-        paid, paid_level = self._paid.get(job.number, (0.0, 0)) if job.resumes else (0.0, 0)
+        goes_on = job.resumes and levels is not None and levels.continues
+        paid, paid_level = self._paid.get(job.number, (0.0, 0)) if goes_on else (0.0, 0)
         price = max(evaluation.cost - paid, 0.0)
         share = (level - paid_level) / (1 if levels is None else levels.high)
         effort = share if job.number >= 0 else 0.0

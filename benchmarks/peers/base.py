@@ -2,7 +2,8 @@
 
 A :class:`Job` is one piece of training: config `number` up to `level`. A method of full runs asks
 with `level=None` only. A multi-fidelity method comes back to the same `number` at higher levels and
-says with `resumes` that the trial's checkpoint is continued, so that only the increment is paid.
+says with `resumes` that the trial's checkpoint is continued, so that only the increment is paid
+(where the task's levels continue one another: `Levels.continues`).
 
 Notation
 --------
@@ -34,7 +35,7 @@ class Unsupported(ValueError):
 class Job:
     """Train config `number` up to `level` (None: full fidelity).
 
-    `resumes`: the trial ran before to a lower level and pays only the increment.
+    `resumes`: the trial ran before to a lower level; it pays only the increment if levels continue.
     """
 
     number: int

@@ -2,7 +2,8 @@
 
 The pruner assigns each trial to a bracket and prunes it at that bracket's rungs; a trial that goes
 on is asked to resume. It looks only at the levels low, 3 low, 9 low, ..., so no others are
-reported.
+reported. A trial cannot change its config, so where a pool ran another one in its place the trial
+keeps its own with that loss.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class OptunaHyperband:
         trial = self._trials.get(job.number)
         if trial is None:
             return  # a start point: a finished trial without rungs would only mislead the pruner
-        if evaluation.loss is None or self._translation.config(trial.params) != job.config:
+        if evaluation.loss is None:
             self._study.tell(trial, state=TrialState.FAIL)
             return
         level = self._ladder[-1] if job.level is None else job.level

@@ -222,10 +222,18 @@ def test_holm_matches_the_worked_example_and_never_reorders() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(hnp.arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)))
-def test_holm_agrees_with_statsmodels(p: np.ndarray) -> None:
-    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="comes with the extra")
-    expected = multitest.multipletests(p, method="holm")[1]
+@given(hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(0, 1)))
+def test_holm_is_the_closed_test_by_bonferroni(p: np.ndarray) -> None:
+    # Marcus, Peritz & Gabriel (1976): a hypothesis falls when every intersection with it does.
+    subsets = [
+        list(chosen)
+        for size in range(1, len(p) + 1)
+        for chosen in itertools.combinations(range(len(p)), size)
+    ]
+    expected = [
+        max(min(len(chosen) * p[chosen].min(), 1.0) for chosen in subsets if i in chosen)
+        for i in range(len(p))
+    ]
     assert analysis.holm(p) == pytest.approx(expected, abs=1e-12)
 
 
@@ -291,24 +299,90 @@ def test_random_search_has_the_regret_of_sampling_without_replacement(tmp_path: 
     assert abs(runs.mean() - expected) < 4 * runs.std() / math.sqrt(seeds)
 
 
-def test_folders_are_read_together_and_double_studies_refused(tmp_path: Path) -> None:
-    study = Study("suite", "t", "random", 0)
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        prepare(folder / "results.csv")
-        made = record([2.0, 1.0])
-        with Appender(folder / "results.csv") as table:
-            for outcome in made.outcomes:
-                table.outcome(study, outcome)
-            table.note(study, made, "end:trials")
-        facts = {"best": 1.0, "worst": 3.0, "unit": "s", "full_cost": 2.0, "levels": None}
-        (folder / "tasks.json").write_text(json.dumps({"t": facts | {"seen_in_design": True}}))
-        (folder / "run.json").write_text("[{}]")
-    one = analysis.load([tmp_path / "one"])
-    assert one.records[study].note == Note("end:trials", 2.0, 4.0, 0.2)
-    assert one.tasks["t"].seen_in_design
-    with pytest.raises(ValueError, match="more than one"):
-        analysis.load([tmp_path / "one", tmp_path / "two"])
-    with pytest.raises(FileNotFoundError, match="python -m benchmarks run"):
+def test_the_regret_ratio_is_that_of_means_against_the_best_rival() -> None:
+    at = np.array([[0.1, 0.2, 0.4], [0.3, 0.6, 0.1]])
+    rng = np.random.default_rng(0)
+    assert analysis.regret_ratio(at, 0, [1], rng=rng).value == pytest.approx(0.5)
+    assert analysis.regret_ratio(at, 0, [2], rng=rng).value == pytest.approx(0.8)
+    both = analysis.regret_ratio(at, 0, [1, 2], rng=rng)
+    assert both.value == pytest.approx(0.8)
+    # Two tasks resample to (1, 1), (1, 2), (2, 2); the best rival is found anew in each.
+    assert (both.low, both.high) == pytest.approx((0.5, 3.0))
+
+
+def test_a_ratio_of_nothing_to_nothing_is_one_and_of_something_infinite() -> None:
+    rng = np.random.default_rng(0)
+    nothing = analysis.regret_ratio(np.zeros((3, 2)), 0, [1], rng=rng)
+    assert (nothing.value, nothing.low, nothing.high) == (1.0, 1.0, 1.0)
+    something = analysis.regret_ratio(np.array([[0.5, 0.0]] * 3), 0, [1], rng=rng)
+    assert (something.value, something.low, something.high) == (math.inf,) * 3
+
+
+def test_quick_rivals_are_those_below_the_limit_and_not_ours() -> None:
+    table = {
+        ("t", method, 0): record([2.0, 1.0], seconds=seconds)
+        for method, seconds in {
+            "scaletune": 0.1,
+            "scaletune-cost": 0.1,
+            "quick": 0.4,
+            "slow": 0.6,
+        }.items()
+    }
+    found = results(table)
+    assert analysis.mean_seconds(found) == pytest.approx([0.1, 0.4, 0.1, 0.6])
+    assert analysis.quick_rivals(found, compare(found, Axis.TRIALS), 0.5) == ("quick",)
+
+
+def folder(path: Path, method: str, *, starts: int = 0, best: float = 1.0) -> Path:
+    """A run of one method on one task, as the runner leaves it."""
+    path.mkdir()
+    prepare(path / "results.csv")
+    study, made = Study("suite", "t", method, 0), record([2.0, 1.5])
+    with Appender(path / "results.csv") as table:
+        for outcome in made.outcomes:
+            table.outcome(study, outcome)
+        table.note(study, made, "end:trials")
+    facts = {"best": best, "worst": 3.0, "unit": "s", "full_cost": 2.0, "seen_in_design": False}
+    (path / "tasks.json").write_text(json.dumps({"t": facts | {"levels": None}}))
+    plan = {"suite": "suite", "workers": 1, "starts": starts}
+    (path / "run.json").write_text(json.dumps([{"plan": plan}]))
+    return path
+
+
+def test_folders_are_merged_where_they_go_together(tmp_path: Path) -> None:
+    one, two = folder(tmp_path / "1", "scaletune"), folder(tmp_path / "2", "random")
+    both = analysis.load([one, two])
+    assert both.methods == ("scaletune", "random") and len(both.runs) == 2
+    assert both.records[Study("suite", "t", "random", 0)].note == Note("end:trials", 2.0, 4.0, 0.2)
+    assert not both.tasks["t"].seen_in_design
+    assert analysis.load([one, one]).methods == ("scaletune",)
+    with pytest.raises(ValueError, match="more than one of the folders"):
+        analysis.load([one, folder(tmp_path / "3", "scaletune")])
+    with pytest.raises(ValueError, match="5 start points in"):
+        analysis.load([one, folder(tmp_path / "4", "tpe", starts=5)])
+    with pytest.raises(ValueError, match="regrets do not compare"):
+        analysis.load([one, folder(tmp_path / "5", "tpe", best=0.5)])
+
+
+def test_folders_without_a_result_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no results in"):
         analysis.load([tmp_path])
+    prepare(tmp_path / "results.csv")
+    with pytest.raises(ValueError, match="no finished job in"):
+        analysis.load([tmp_path])
+    one = folder(tmp_path / "1", "scaletune")
+    for file, content in (
+        ("tasks.json", "{"),
+        ("tasks.json", "[1]"),
+        ("tasks.json", '{"t": {}}'),
+        ("run.json", "3"),
+        ("run.json", "[{}]"),
+    ):
+        before = (one / file).read_text()
+        (one / file).write_text(content)
+        with pytest.raises(ValueError, match=file):
+            analysis.load([one])
+        (one / file).write_text(before)
+    (one / "tasks.json").write_text("{}")
+    with pytest.raises(ValueError, match="says nothing of t"):
+        analysis.load([one])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from benchmarks import environments, peers
 from benchmarks.peers.base import Job, Penalty
 from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.simulate import Limits, Outcome, simulate
 from benchmarks.task import Bounds, Evaluation, Levels, Point
 from hpo import Categorical, Float, Int, Scale, SearchSpace
 
@@ -83,8 +84,10 @@ def here(name: str) -> bool:
 
 #: Seconds for each ask.
 SLOW = {"botorch", "smac-bb", "hebo", "ax", "carbs"}
+#: torch warns of what BoTorch's own dependencies call.
+TORCH = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 HERE = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    pytest.param(name, marks=[pytest.mark.slow, TORCH] * (name in SLOW))
     for name in peers.PEERS
     if here(name)
 ]
@@ -163,6 +166,21 @@ def test_asks_may_overlap_fail_be_swapped_and_start_points_told(name: str) -> No
         if step == 7:
             evaluation = Evaluation(None, evaluation.cost, (), "diverged")
         peer.tell(told, evaluation)
+
+
+@pytest.mark.parametrize("name", [n for n in peers.PEERS if peers.PEERS[n].multi_fidelity])
+def test_multi_fidelity_peers_finish_runs_where_a_pool_answers_for_them(name: str) -> None:
+    if not here(name):
+        pytest.skip(str(peers.missing(name) or f"{name} lives in an environment of its own"))
+    rng = np.random.default_rng(0)
+    translation = Translation(SPACE, peer="test")
+    pool = tuple(translation.sample(rng) for _ in range(60))
+    task = replace(task_of(name), pool=pool)
+    *rows, _ = simulate(
+        task, peers.make(name, task, seed=0, trials=9), seed=0, limits=Limits(trials=9)
+    )
+    levels = [row.level for row in rows if isinstance(row, Outcome)]
+    assert levels.count(27) >= 2 and len(set(levels)) >= 2
 
 
 @pytest.mark.parametrize("name", HERE)

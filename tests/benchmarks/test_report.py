@@ -43,9 +43,10 @@ def record(rate: float, rng: np.random.Generator, reason: str = "end:trials") ->
     return Record(rows, Note(reason, 30.0, 30.0, 0.03 / rate))
 
 
-def results(rates: dict[str, float]) -> Results:
+def results(rates: dict[str, float], plain: int = 6) -> Results:
+    """Of `plain` tasks and one with an evil name; regrets fall at the given rates."""
     rng = np.random.default_rng(0)
-    tasks = {f"family/{i}": TaskFacts(0.0, 1.0, "s", 1.0, i == 0) for i in range(6)}
+    tasks = {f"family/{i}": TaskFacts(0.0, 1.0, "s", 1.0, i == 0) for i in range(plain)}
     tasks[EVIL] = TaskFacts(0.0, 1.0, "s", 1.0, False)
     records = {
         Study("suite", task, method, seed): record(rate, rng)
@@ -103,13 +104,52 @@ def test_where_a_rival_is_better_the_page_says_so(losing: Path) -> None:
         assert "random has a lower mean regret after 30 trainings" in page
         assert "random has a better mean rank after 30 trainings" in page
         assert "Quicker per trial at trials 26 to 30: random." in page
-        assert "On family/0° after 30 trainings: random" in page
+        assert "On 7 of 7 tasks a rival has the lowest mean regret" in page
+        assert re.search(r"family/0°(\s*\||</td><td>).*\(random\)", page)
+        assert "2 of 2" in page
 
 
 def test_a_clean_sweep_is_said_with_its_doubt() -> None:
     blocks = report.page(results({"scaletune": 0.3, "random": 0.1}))
     texts = [b.text for b in blocks if isinstance(b, report.Paragraph)]
     assert any(text.startswith("Nowhere in this comparison") for text in texts)
+
+
+def test_the_first_table_holds_our_regret_over_that_of_the_best_quick_rival() -> None:
+    found = results({"scaletune": 0.3, "random": 0.1, "tpe": 0.2, "slow": 1e-4})
+    blocks = report.page(found)
+    start = next(i for i, b in enumerate(blocks) if b == report.Heading("In one table", 3))
+    table = blocks[start + 2]
+    assert isinstance(table, report.Table)
+    assert table.header[1:3] == ("regret ratio at 15 (95 %)", "regret ratio at 30 (95 %)")
+    assert [row[0] for row in table.rows] == [
+        "the best below 0.5 s a trial",
+        "random",
+        "slow",
+        "tpe",
+    ]
+    best, tpe = table.rows[0], table.rows[3]
+    assert best[2].endswith(", tpe") and best[2].removesuffix(", tpe")[:4] == tpe[2][:4]
+    # Latency is 1 ms over the rate.
+    assert tpe[3:] == ("5", "1.5") and table.rows[2][3:] == ("1e+04", "3e+03")
+
+
+@pytest.mark.parametrize("methods", [("scaletune",), ("random", "tpe")])
+def test_one_method_or_none_of_ours_is_reported_too(methods: tuple[str, ...]) -> None:
+    blocks = report.page(results(dict.fromkeys(methods, 0.2), plain=1))
+    assert "Regret against trials" in [b.text for b in blocks if isinstance(b, report.Heading)]
+    assert all(name in report.markdown(blocks) for name in methods)
+
+
+def test_a_run_killed_midway_is_reported_as_far_as_all_got() -> None:
+    found = results({"scaletune": 0.3, "random": 0.1}, plain=1)
+    last = max(found.records)
+    cut = Record(found.records[last].outcomes[:10], None)
+    blocks = report.page(Results({**found.records, last: cut}, found.tasks, found.runs))
+    texts = " ".join(b.text for b in blocks if isinstance(b, report.Paragraph))
+    assert "got to the end of the axis on 3 of 4" in texts
+    empty = {study: Record(r.outcomes[:1], None) for study, r in found.records.items()}
+    report.page(Results(empty, found.tasks, found.runs))
 
 
 def test_tasks_seen_in_design_are_marked_and_no_others(losing: Path) -> None:

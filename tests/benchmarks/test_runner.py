@@ -243,3 +243,78 @@ def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "`suite` must be one of" in capsys.readouterr().err
     assert main(["run", "smoke", "--methods", "nobody", "--out", str(tmp_path)]) == 2
     assert "nobody" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bogus"], "`suite` must be one of"),
+        (["smoke", "--methods", "bogus"], "a peer is one of"),
+        (["x", "--tasks", "bogus/1"], "a task name starts with one of"),
+        (["x", "--tasks", "hpobench/bogus"], "got 'hpobench/bogus'"),
+        (["x", "--tasks", f"{TASK}+bogus"], "a wrapper of"),
+        (["smoke", "--seeds", "0"], "`seeds` must be >= 1"),
+        (["smoke", "--first-seed", "-1"], "`first_seed` must be >= 0"),
+        (["smoke", "--starts", "-1"], "`starts` must be >= 0"),
+        (["smoke", "--workers", "0"], "`workers` must be >= 1"),
+        (["smoke", "--processes", "0"], "`processes` must be >= 1"),
+        (["smoke", "--threads", "0"], "`threads` must be >= 1"),
+        (["smoke", "--trials", "nan"], "`trials` must be > 0 and finite"),
+        (["smoke", "--seconds-per-study", "-3"], "`seconds` must be > 0"),
+        (["smoke", "--budget", "abc"], "`budget` must be a cost > 0"),
+        (["smoke", "--budget", "0x"], "`budget` must be a cost > 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line_before_a_folder_is_made(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    methods = [] if "--methods" in arguments else ["--methods", "random"]
+    assert main(["run", *arguments, *methods, "--out", str(out), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_budget_is_a_cost_or_a_number_of_full_trainings() -> None:
+    assert plan(budget=3.0).budget_on(5.0) == 3.0
+    assert plan(budget="3").budget_on(5.0) == 3.0
+    assert plan(budget="3x").budget_on(5.0) == 15.0
+    assert plan().budget_on(5.0) is None
+
+
+def test_names_given_twice_are_run_once() -> None:
+    assert plan(tasks=(TASK, TASK), methods=("random", "random")).studies() == [STUDY]
+
+
+def test_a_suite_without_its_data_is_missing_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCALETUNE_DATA", str(tmp_path))
+    tasks.load.cache_clear()
+    names = [f"hpob/v3-test/5971/{i}" for i in range(9)]
+    given = ["run", "mine", "--tasks", *names, "--methods", "random", "--out", str(tmp_path / "o")]
+    assert main([*given, "--quiet"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "missing" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("missing: hpob/v3-test/5971/0 and 8 more: `hpob/")
+
+
+def test_the_protocol_of_hpo_b_is_the_default_of_its_suites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def remember(plan: Plan, out: Path, *, progress: bool) -> runner.Summary:
+        plans.append(plan)
+        return runner.Summary({"trials": 1}, 0, {})
+
+    monkeypatch.setattr(runner, "run", remember)
+    for suite in ("hpob-v3-test", "hpob-continuous", "hpob-style", "lcbench"):
+        assert main(["run", suite, "--out", str(tmp_path)]) == 0
+    assert [(p.starts, p.seeds, p.trials) for p in plans] == [
+        (5, 5, 100.0),
+        (5, 5, 100.0),
+        (5, 10, 100.0),
+        (0, 10, 100.0),
+    ]

@@ -86,9 +86,7 @@ def test_one_worker_pays_the_sum_of_costs_and_keeps_the_running_minimum() -> Non
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=200), st.integers(min_value=1, max_value=64)
-)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.integers(min_value=1, max_value=64))
 def test_n_workers_are_list_scheduling_in_virtual_time(values: list[float], workers: int) -> None:
     rows, _ = outcomes(Line(), Script(jobs(*values)), Limits(trials=len(values)), workers=workers)
     free = np.zeros(workers)  # Graham's list scheduling: each job to the worker free first
@@ -125,6 +123,21 @@ def test_a_resumed_job_pays_only_the_increment_and_another_pays_it_all() -> None
     assert [r.effort for r in rows] == pytest.approx([0.2, 0.6, 1.0, 1.5, 2.5])
     assert [r.run_cost for r in rows] == pytest.approx([2, 6, 10, 10, 20])
     assert [r.incumbent for r in rows] == [None, None, 0.0, 0.0, 0.0]
+
+
+def test_where_levels_cannot_be_continued_a_resumed_job_pays_for_all_of_it() -> None:
+    task = Line(levels=Levels("trainsize", 1, 10, continues=False))
+    script = Script(
+        [
+            Job(0, {"x": 0.0}, 2),
+            Job(0, {"x": 0.0}, 6, resumes=True),
+            Job(0, {"x": 0.0}, None, resumes=True),
+        ]
+    )
+    rows, _ = outcomes(task, script, Limits(trials=1.8))
+    assert [r.cost for r in rows] == pytest.approx([2, 8, 18])
+    assert [r.effort for r in rows] == pytest.approx([0.2, 0.8, 1.8])
+    assert [r.time for r in rows] == [r.cost for r in rows]
 
 
 def test_failed_runs_cost_and_are_never_the_incumbent() -> None:
@@ -238,6 +251,22 @@ def test_a_pool_is_never_evaluated_twice_and_ends_the_study_when_used_up() -> No
     assert [r.loss for r in rows] == [0.5, 0.0, 1.0]
     assert ending is Ending.METHOD
     assert [job.config["x"] for job, _ in script.told] == [0.5, 0.0, 1.0]
+
+
+def test_runs_of_a_used_up_pool_still_go_on_to_higher_levels() -> None:
+    task = Line(levels=Levels("epoch", 1, 10), pool=({"x": 0.0}, {"x": 1.0}))
+    script = Script(
+        [
+            Job(0, {"x": 0.0}, 1),
+            Job(1, {"x": 1.0}, 1),
+            Job(2, {"x": 0.5}, 1),
+            Job(0, {"x": 0.0}, None, resumes=True),
+        ]
+    )
+    rows, ending = outcomes(task, script, Limits(trials=9), workers=2)
+    assert [(r.number, r.level) for r in rows] == [(0, 1), (1, 1), (0, 10)]
+    assert ending is Ending.METHOD
+    assert not [job for job, _ in script.told if job.number == 2]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import tasks
+from benchmarks.runner import Plan, run
 from benchmarks.simulate import Limits, simulate
 from benchmarks.task import DataMissing
 from benchmarks.tasks import hpob
@@ -82,6 +83,14 @@ def test_the_five_official_starts_belong_to_the_first_five_seeds(folder):
         assert task.starts(seed) == [task.config(5 * seed + i) for i in range(5)]
     with pytest.raises(ValueError, match="seeds 0 to 4"):
         task.starts(5)
+
+
+def test_a_run_with_seeds_beyond_the_official_ones_is_refused_before_it_begins(folder, tmp_path):
+    name = f"hpob/v3-test/{SPACE}/{TASK}"
+    plan = Plan("mine", (name,), ("random",), seeds=6, starts=5)
+    with pytest.raises(ValueError, match="seeds 0 to 4, got 5"):
+        run(plan, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_config_recorded_twice_answers_with_either_record(folder):
