@@ -28,6 +28,7 @@ import argparse
 import functools
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -295,7 +296,13 @@ class Continuous(_Recorded):
                 f"{self.name} needs XGBoost, which is not installed; run `pip install xgboost`"
             ) from error
         booster = xgboost.Booster()
-        booster.load_model(self.model)
+        try:
+            booster.load_model(self.model)
+        except xgboost.core.XGBoostError as error:
+            reason = str(error).splitlines()[0]
+            raise FormatError(
+                f"{self.model}: not a model of XGBoost ({reason}); download it again"
+            ) from None
         return lambda x: booster.predict(xgboost.DMatrix(x))[0]
 
     @cached_property
@@ -435,16 +442,23 @@ def _check_results(results: Results, place: str, length: int | None) -> None:
 def from_table(path: Path, method: str) -> Results:
     """Official results of one method from a result table of `python -m benchmarks run`.
 
-    Raises `ValueError` where a study is unfinished or was run without the official start points.
+    Raises `ValueError` where a study is unfinished, was run without the official start points or
+    under another seed, and where both modes are in the table.
     """
     from benchmarks.table import read
 
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
+    modes: set[str] = set()
     for study, record in read(path).items():
         family, _, place = study.task.partition("/")
-        if study.method != method or family != "hpob":
-            continue
-        _, space, task = place.split("/")
+        if study.method != method or family != "hpob" or "+" in place:
+            continue  # a wrapped task is another task
+        mode, space, task = place.split("/")
+        if study.seed >= len(SEEDS):
+            raise ValueError(f"HPO-B has seeds 0 to 4, got {study}; report those five only")
+        modes.add(mode)
+        if len(modes) > 1:
+            raise ValueError(f"{path} holds the modes {sorted(modes)}; run them into two tables")
         losses = [1.0 if o.loss is None else o.loss for o in record.outcomes if o.number >= 0]
         starts = [1.0 if o.loss is None else o.loss for o in record.outcomes if o.number < 0]
         curve = official_curve(starts, losses)
@@ -454,14 +468,20 @@ def from_table(path: Path, method: str) -> Results:
     return results
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> int:
+    """The command in the module's docstring; returns its exit status."""
     parser = argparse.ArgumentParser(description="write HPO-B's result file from a result table")
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--method", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    write_results(arguments.out, from_table(arguments.table, arguments.method))
+    arguments = parser.parse_args(words)
+    try:
+        write_results(arguments.out, from_table(arguments.table, arguments.method))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

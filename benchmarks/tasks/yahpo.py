@@ -23,6 +23,7 @@ on every machine up to rounding, and the answers for the suites ship in `data/ya
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -31,7 +32,7 @@ import os
 import sys
 import urllib.request
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ from benchmarks.tasks import SUITES, data
 from hpo import Categorical, Float, Int, SearchSpace
 from hpo.space import Parameter, Role, When
 
-__all__ = ["Surrogate", "SurrogateTask", "load", "names", "search_bounds"]
+__all__ = ["FormatError", "Surrogate", "SurrogateTask", "load", "names", "search_bounds"]
 
 _log = logging.getLogger(__name__)
 
@@ -247,6 +248,25 @@ _SMALLEST_COST = 1e-3
 # --- a scenario ----------------------------------------------------------------------------------
 
 
+class FormatError(ValueError):
+    """Files that are not what YAHPO ships; one line that names them and the reason."""
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of the files in `folder`."""
+    try:
+        yield
+    except (FormatError, DataMissing):
+        raise
+    except Exception as error:  # any shape of JSON, any message of the network's runtime
+        lines = str(error).splitlines() or [""]
+        raise FormatError(
+            f"{folder} does not hold what YAHPO ships ({type(error).__name__}: {lines[0]}); fetch"
+            " or clone it again"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """One scenario: its network and how configs become its inputs.
@@ -271,7 +291,7 @@ class Surrogate:
     def _conditions(self) -> list[dict[str, Any]]:
         listed = json.loads((self.folder / "config_space.json").read_text())
         if listed.get("forbiddens"):
-            raise ValueError(
+            raise FormatError(
                 f"{self.scenario} forbids combinations of values, which no search space here can"
                 " say; choose another scenario"
             )
@@ -291,13 +311,14 @@ class Surrogate:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(
-            self.folder / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
-        found = {entry.name: entry.shape[1] for entry in session.get_inputs()}
+        with _reading(self.folder):
+            session = onnxruntime.InferenceSession(
+                self.folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+            )
+            found = {entry.name: entry.shape[1] for entry in session.get_inputs()}
         wanted = {"x_cat": len(self.categorical), "x_cont": len(self.numeric)}
         if {name: wanted[name] for name in found if name in wanted} != found:
-            raise ValueError(
+            raise FormatError(
                 f"the network of {self.scenario} takes {found} columns, and its files describe"
                 f" {wanted}; use config_space.json, encoding.json and model.onnx of one release"
             )
@@ -308,7 +329,7 @@ class Surrogate:
         order = _ORDERS[self.scenario]
         unknown = set(self._declared) ^ set(order)
         if unknown:
-            raise ValueError(
+            raise FormatError(
                 f"config_space.json of {self.scenario} and the known columns differ in"
                 f" {sorted(unknown)}; use the files of YAHPO's release 1.0"
             )
@@ -327,11 +348,12 @@ class Surrogate:
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output columns."""
-        width = self._session.get_outputs()[0].shape[1]
+        with _reading(self.folder):
+            width = self._session.get_outputs()[0].shape[1]
         for names in _OUTPUTS[self.kind]:
             if len(names) == width:
                 return names
-        raise ValueError(
+        raise FormatError(
             f"the network of {self.scenario} has {width} outputs, known releases have"
             f" {[len(names) for names in _OUTPUTS[self.kind]]}; use YAHPO's release 1.0"
         )
@@ -397,12 +419,25 @@ class Surrogate:
         for child, listed in atoms.items():
             enough = [a for a in listed if all(implies(a, b) for b in listed)]
             if not enough:
-                raise ValueError(
+                raise FormatError(
                     f"`{child}` of {self.scenario} hangs on several independent parents, which no"
                     " search space here can say; choose another scenario"
                 )
             chosen[child] = (enough[0][0], sorted(enough[0][1], key=str))
         return chosen
+
+    def check(self) -> None:
+        """Read everything but the network; raises `FormatError` where the files are damaged."""
+        with _reading(self.folder):
+            if self.fidelity is not None and self.fidelity not in self.numeric:
+                raise ValueError(f"the fidelity `{self.fidelity}` is categorical")
+            np.array([self.fixed[n] for n in self.numeric if n in self.fixed], np.float32)
+            for name in self.categorical:
+                np.array(list(self._codes[name].values()), np.int32)
+                parameter = self.space.get(name)
+                for value in getattr(parameter, "choices", ()):
+                    self._code(name, value)
+            _ = self.levels, self.instances
 
     def predict(self, configs: Sequence[Config], instance: str, fidelities: Array) -> Array:
         """`n x outputs` for n configs; `fidelities`: `(n,)` in the network's unit (1.0, epochs).
@@ -616,7 +651,9 @@ def _surrogate(scenario: str) -> Surrogate:
         else "clone https://github.com/slds-lmu/yahpo_data as `yahpo` into $SCALETUNE_DATA"
     )
     model = data.find(f"yahpo/{scenario}/model.onnx", hint)
-    return Surrogate(scenario, model.parent)
+    surrogate = Surrogate(scenario, model.parent)
+    surrogate.check()
+    return surrogate
 
 
 def names() -> tuple[str, ...]:
@@ -635,7 +672,8 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> SurrogateTask:
     """`lcbench/ID`, `rpart/ID` or `yahpo/SCENARIO/ID`.
 
-    Raises `ValueError` for an unknown scenario or instance, `DataMissing` without its files.
+    Raises `ValueError` for an unknown scenario or instance, `DataMissing` without its files,
+    `FormatError` where they are damaged.
     """
     family, _, rest = name.partition("/")
     scenario, _, instance = (
@@ -679,24 +717,34 @@ def fetch(scenario: str) -> Path:
     return folder
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> int:
+    """The commands in the module's docstring; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fetch", nargs="+", default=[], metavar="SCENARIO")
     parser.add_argument("--bounds", action="store_true", help="search and write the bounds file")
-    arguments = parser.parse_args()
-    for scenario in arguments.fetch:
-        print(fetch(scenario))
-    if arguments.bounds:
-        found = {}
-        suites = [name for suite in SUITES.values() for name in suite]
-        for name in [n for n in suites if n.partition("/")[0] in _SHORT]:
-            bounds = search_bounds(load(name))
-            found[name] = (round(bounds.best, 6), round(bounds.worst, 6))
-            print(f"{name} {found[name][0]:.6f} {found[name][1]:.6f}", file=sys.stderr)
-        _BOUNDS_FILE.parent.mkdir(exist_ok=True)
-        lines = ",\n".join(f'"{name}": [{b}, {w}]' for name, (b, w) in found.items())
-        _BOUNDS_FILE.write_text(f"{{\n{lines}\n}}\n")
+    arguments = parser.parse_args(words)
+    try:
+        for scenario in arguments.fetch:
+            print(fetch(scenario))
+        if arguments.bounds:
+            _write_bounds()
+    except (ValueError, OSError) as error:  # no network included
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write_bounds() -> None:
+    found = {}
+    suites = [name for suite in SUITES.values() for name in suite]
+    for name in [n for n in suites if n.partition("/")[0] in _SHORT]:
+        bounds = search_bounds(load(name))
+        found[name] = (round(bounds.best, 6), round(bounds.worst, 6))
+        print(f"{name} {found[name][0]:.6f} {found[name][1]:.6f}", file=sys.stderr)
+    _BOUNDS_FILE.parent.mkdir(exist_ok=True)
+    lines = ",\n".join(f'"{name}": [{b}, {w}]' for name, (b, w) in found.items())
+    _BOUNDS_FILE.write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks import tasks
 from benchmarks.runner import Plan, run
-from benchmarks.simulate import Limits, simulate
+from benchmarks.simulate import Limits, Outcome, simulate
+from benchmarks.table import Appender, Study, prepare
 from benchmarks.task import DataMissing
 from benchmarks.tasks import hpob
 from benchmarks.tasks.hpob import FormatError
@@ -197,6 +199,35 @@ def test_broken_start_points_are_refused(rows, folder):
     write(folder, {"bo-initializations.json": content})
     with pytest.raises(FormatError, match="test2"):
         tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
+
+
+def official_table(path, *studies):
+    """A result table of finished runs whose first start point is the optimum."""
+    prepare(path)
+    row = Outcome(-5, -5, None, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, "ok")
+    with Appender(path) as appender:
+        for study in studies:
+            for number in range(-5, 0):
+                appender.outcome(study, replace(row, trial=number, number=number))
+    return path
+
+
+def test_only_the_official_seeds_and_one_mode_make_a_result_file(tmp_path, capsys):
+    study = Study("s", f"hpob/v3-test/{SPACE}/{TASK}", "random", 0)
+    good = official_table(
+        tmp_path / "good.csv", study, replace(study, task=study.task + "+noise=1")
+    )
+    out = tmp_path / "out.json"
+    command = ["--method", "random", "--out", str(out), "--table"]
+    assert hpob.main([*command, str(good)]) == 0
+    assert hpob.read_results(out)[SPACE][TASK]["test0"] == [1.0] * 101
+    seeds = official_table(tmp_path / "seeds.csv", replace(study, seed=5))
+    other = replace(study, task=f"hpob/continuous/{SPACE}/{TASK}")
+    modes = official_table(tmp_path / "modes.csv", study, other)
+    for path, said in ((seeds, "seeds 0 to 4"), (modes, "modes"), (tmp_path / "none", "none")):
+        assert hpob.main([*command, str(path)]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
 
 
 json_values = st.recursive(

@@ -1,5 +1,6 @@
 """YAHPO surrogates: encodings, ranges, curves, and the generic reading of scenarios."""
 
+import copy
 import importlib.util
 import itertools
 import json
@@ -7,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks import tasks
 from benchmarks.task import DataMissing
@@ -296,3 +299,63 @@ def test_shared_files_have_the_checksums_that_fetch_demands(monkeypatch, tmp_pat
     assert not list((tmp_path / "yahpo" / "rbv2_rpart").iterdir())
     with pytest.raises(ValueError, match="clone"):
         yahpo.fetch("nb301")
+
+
+def damaged(data, target):
+    """`target` with one node replaced by anything."""
+    node = target
+    for _ in range(data.draw(st.integers(0, 3))):
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        child = node[data.draw(st.sampled_from(keys))] if keys else None
+        if not isinstance(child, dict | list):
+            break
+        node = child
+    if node:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        node[data.draw(st.sampled_from(keys))] = data.draw(
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+                lambda inner: (
+                    st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
+                ),
+                max_leaves=4,
+            )
+        )
+    return target
+
+
+@given(data=st.data())
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_damage_to_the_files_is_either_harmless_or_a_format_error(tmp_path, data):
+    space = {"hyperparameters": RANGER, "conditions": [SPLITS], "forbiddens": []}
+    whole_files = {"config_space.json": space, "encoding.json": CODES}
+    file = data.draw(st.sampled_from(sorted(whole_files)))
+    for name, content in whole_files.items():
+        content = damaged(data, copy.deepcopy(content)) if name == file else content
+        (tmp_path / name).write_text(json.dumps(content))
+    if data.draw(st.booleans()):
+        raw = (tmp_path / file).read_bytes()
+        at = data.draw(st.integers(0, len(raw)))
+        (tmp_path / file).write_bytes(raw[:at] + data.draw(st.binary(max_size=3)))
+    surrogate = yahpo.Surrogate("rbv2_ranger", tmp_path)
+    try:
+        surrogate.check()
+    except yahpo.FormatError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_broken_network_is_a_format_error(tmp_path):
+    surrogate = scenario(tmp_path / "f", RANGER, [SPLITS], CODES)
+    surrogate.check()
+    (tmp_path / "f" / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(yahpo.FormatError, match="does not hold what YAHPO ships") as caught:
+        _ = surrogate.outputs
+    assert "\n" not in str(caught.value)
+
+
+def test_commands_that_cannot_be_done_say_so_in_one_line(capsys):
+    assert yahpo.main(["--fetch", "nb301"]) == 2
+    said = capsys.readouterr().err
+    assert "checksums are known for" in said and said.count("\n") == 1
