@@ -14,6 +14,7 @@ from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, Sear
 if TYPE_CHECKING:
     from hpo.budget import Budget, Limits
     from hpo.callbacks import Callback
+    from hpo.cost_law import CostLaw
     from hpo.optimizer import Optimizer
     from hpo.priors import (
         AdamWTimescale,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
         TimeTransfer,
         TokenHorizon,
     )
+    from hpo.prediction import Prediction
     from hpo.result import Recommendation, Result
     from hpo.runners import InlineRunner, ProcessRunner
-    from hpo.study import optimize
+    from hpo.study import load_result, optimize
     from hpo.training.context import Context
+    from hpo.transfer_check import TransferCheck, check_transfer
 
 __all__ = [
     "AdamWTimescale",
@@ -44,6 +47,7 @@ __all__ = [
     "Cause",
     "CompleteP",
     "Context",
+    "CostLaw",
     "DepthMuP",
     "Fidelity",
     "Float",
@@ -55,6 +59,7 @@ __all__ = [
     "Observation",
     "Optimizer",
     "PowerScheduler",
+    "Prediction",
     "ProcessRunner",
     "Recommendation",
     "Report",
@@ -72,6 +77,9 @@ __all__ = [
     "TimeTransfer",
     "TokenHorizon",
     "Trial",
+    "TransferCheck",
+    "check_transfer",
+    "load_result",
     "optimize",
 ]
 
@@ -81,6 +89,7 @@ _LAZY = {
     "Callback": "hpo.callbacks",
     "CompleteP": "hpo.priors",
     "Context": "hpo.training.context",
+    "CostLaw": "hpo.cost_law",
     "DepthMuP": "hpo.priors",
     "InlineRunner": "hpo.runners",
     "Level": "hpo.priors",
@@ -88,6 +97,7 @@ _LAZY = {
     "MuP": "hpo.priors",
     "Optimizer": "hpo.optimizer",
     "PowerScheduler": "hpo.priors",
+    "Prediction": "hpo.prediction",
     "ProcessRunner": "hpo.runners",
     "Recommendation": "hpo.result",
     "Result": "hpo.result",
@@ -96,6 +106,9 @@ _LAZY = {
     "StepLaw": "hpo.priors",
     "TimeTransfer": "hpo.priors",
     "TokenHorizon": "hpo.priors",
+    "TransferCheck": "hpo.transfer_check",
+    "check_transfer": "hpo.transfer_check",
+    "load_result": "hpo.study",
     "optimize": "hpo.study",
 }
 

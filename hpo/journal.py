@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -184,6 +185,35 @@ class Journal:
                 backend.set_study_user_attr(journal._study_id, key, value)
             return journal
 
+    @classmethod
+    def read(
+        cls, *, name: str, storage: str | BaseStorage | None
+    ) -> tuple[Journal, dict[str, Any]]:
+        """An existing study and its header: schema, space, direction, cost, seed.
+
+        Raises StudyError if there is none of that name, or it cannot be read here.
+        """
+        where = str(storage or DEFAULT_STORAGE)
+        _require_file(storage)
+        with _told_as_study_error(where):
+            backend = _backend(name, storage)
+            try:
+                with _quiet_optuna():
+                    study = optuna.load_study(study_name=name, storage=backend)
+            except KeyError:
+                known = sorted(optuna.get_all_study_names(backend))
+                raise StudyError(
+                    f"there is no study {name!r} in {where}; it has {known or 'none'}"
+                ) from None
+            header = _read(study.user_attrs, _STUDY)
+        if header is None:
+            raise StudyError(
+                f"the study {name!r} in {where} was not made by optimize(); name one that was"
+            )
+        _check_schema(name, header)
+        space = SearchSpace.from_fingerprint(header["space"])
+        return cls(study, backend, space, where), header
+
     def entries(self) -> list[Entry]:
         """Every trial that was asked for here, by number."""
         with _told_as_study_error(self._where):
@@ -330,11 +360,7 @@ def _check_same_study(
 ) -> None:
     """Raise StudyError unless a stored study may go on under `header`."""
     rest = "give it another name=, or pass what it was started with; nothing stored was changed"
-    if stored["schema"] > SCHEMA:
-        raise StudyError(
-            f"the study {name!r} was written by a newer scaletune (schema {stored['schema']}, this "
-            f"one reads up to {SCHEMA}); upgrade scaletune, or choose another name="
-        )
+    _check_schema(name, stored)
     difference = space.difference(stored["space"])
     if difference is not None:
         raise StudyError(f"the study {name!r} has another space: {difference}; {rest}")
@@ -343,6 +369,33 @@ def _check_same_study(
             raise StudyError(
                 f"the study {name!r} has {key}={stored[key]!r}, got {key}={header[key]!r}; {rest}"
             )
+
+
+def _check_schema(name: str, stored: dict[str, Any]) -> None:
+    """Raise StudyError for a study that only a later version understands."""
+    if stored["schema"] > SCHEMA:
+        raise StudyError(
+            f"the study {name!r} was written by a newer scaletune (schema {stored['schema']}, this "
+            f"one reads up to {SCHEMA}); upgrade scaletune, or choose another name="
+        )
+
+
+def _require_file(storage: str | BaseStorage | None) -> None:
+    """Raise StudyError for an SQLite file that is not there: opening it would create it."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if storage is not None and not isinstance(storage, str):
+        return
+    try:
+        url = make_url(storage or DEFAULT_STORAGE)
+    except ArgumentError:
+        return  # refused with the way out where the storage is opened
+    if url.drivername.startswith("sqlite") and url.database and not Path(url.database).exists():
+        raise StudyError(
+            f"there is no file {url.database}; go to the folder of the run, or name its storage, "
+            "such as storage='sqlite:////path/to/scaletune.db'"
+        )
 
 
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:

@@ -156,7 +156,8 @@ class Models:
             transform: _Chain(GaussianProcess(), columns, transform) for transform in Transform
         }
         self._cost = _Chain(CostModel(), columns, _unchanged)
-        self._scaling = _Chain(scaling or ScalingModel(), columns, _unchanged)
+        self.scaling_model = scaling or ScalingModel()
+        self._scaling = _Chain(self.scaling_model, columns, _unchanged)
 
     @property
     def fallbacks(self) -> int:

@@ -16,11 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpo.observations import Status
+from hpo.space import Float, Int, Parameter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from hpo.result import FrontMember, Result
+    from hpo.transfer_check import Panel, TransferCheck
 
 _SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
 _STOPS = 6  # scales between the dearest run and the target at which the law is drawn
@@ -115,3 +117,64 @@ def _draw_law(axes: Axes, result: Result, target: Mapping[str, float], last: Fro
         highs.append(advice.loss_interval[1])
     axes.plot(costs, losses, "--", color=_LAW, label="predicted up to the target")
     axes.fill_between(costs, lows, highs, alpha=0.2, color=_LAW, lw=0, label="90 % interval")
+
+
+def plot_transfer(check: TransferCheck, path: str | Path | None = None) -> Figure:
+    """One panel a parameter and scale axis: runs, the best of each size, and the fitted optimum.
+
+    Runs are dots, darker the nearer their loss is to the best at their scale, and stand where they
+    would with all other axes at their mean. The line is the fitted optimum with its 90 % band: flat
+    where the setting transfers.
+
+    `path`: where to save the picture, its suffix giving the format.
+    """
+    parameters = list(dict.fromkeys(d.parameter for d in check.drifts))
+    axes_names = list(dict.fromkeys(d.axis for d in check.drifts))
+    size = (1.0 + 4.2 * len(axes_names), 0.4 + 3.4 * len(parameters))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(parameters), len(axes_names), squeeze=False)
+    for drift in check.drifts:
+        axes = grid[parameters.index(drift.parameter), axes_names.index(drift.axis)]
+        panel = check.panel(drift.parameter, drift.axis)
+        _draw_panel(axes, panel, _readable(check.space[drift.parameter]))
+        slope, (low, high) = drift.slope.mean, drift.interval
+        axes.set_title(
+            f"{drift.verdict.value}\nslope {slope:+.2f} ({low:+.2f} to {high:+.2f})", fontsize=10
+        )
+        logit = drift.unit.startswith("logit ")
+        axes.set(xlabel=drift.axis, ylabel=f"{drift.unit if logit else drift.parameter}")
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
+
+
+def _readable(parameter: Parameter) -> bool:
+    """Whether natural units are logarithms, which are drawn as values on a log axis."""
+    return isinstance(parameter, Float | Int) and parameter.log
+
+
+def _draw_panel(axes: Axes, panel: Panel, log: bool) -> None:
+    shown = np.exp if log else np.asarray
+    x, y = np.exp(panel.scale), shown(panel.setting)
+    best = list(panel.best)
+    # ranks, because the losses of a bowl crowd near its bottom
+    order = np.argsort(-panel.excess, kind="stable")
+    rank = np.empty(len(order))
+    rank[order] = np.linspace(0.0, 1.0, len(order))
+    axes.scatter(x[order], y[order], c=rank[order], cmap="Greys", vmin=-0.4, s=12, label="runs")
+    line_x = np.exp(panel.line_scale)
+    axes.plot(line_x, shown(panel.line), color=_LAW, lw=2, label="fitted optimum")
+    band = (shown(panel.low), shown(panel.high))
+    axes.fill_between(line_x, *band, alpha=0.3, color=_LAW, lw=0, label="90 % band")
+    axes.plot(x[best], y[best], "o", mfc="none", mec=_FRONT, ms=8, label="best run of each size")
+    axes.set_xscale("log")
+    if log:
+        axes.set_yscale("log")
+    span = panel.setting.max() - panel.setting.min()
+    room = 0.25 * span if span > 0 else 0.5  # a wide band must not squeeze the runs
+    ends = shown(np.array([panel.setting.min() - room, panel.setting.max() + room]))
+    axes.set_ylim(float(ends[0]), float(ends[1]))
+    axes.grid(alpha=0.25)

@@ -574,6 +574,11 @@ class SearchSpace(Mapping[str, Parameter]):
         """JSON-able description of the space, to recognise it when a study is resumed."""
         return {name: _describe(parameter) for name, parameter in self._parameters.items()}
 
+    @classmethod
+    def from_fingerprint(cls, fingerprint: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
+        """The space that a `fingerprint()` describes, perhaps read back from JSON."""
+        return cls({name: _from_description(d) for name, d in fingerprint.items()})
+
     def difference(self, other: Mapping[str, Mapping[str, Any]]) -> str | None:
         """What differs from `other`, the `fingerprint()` of a stored space; None if nothing."""
         mine = self.fingerprint()
@@ -844,6 +849,21 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
         field.name: jsonable(getattr(parameter, field.name)) for field in fields(parameter)
     }
     return {"kind": type(parameter).__name__} | described
+
+
+def _from_description(described: Mapping[str, Any]) -> Parameter:
+    """The parameter that `_describe` described."""
+    arguments = {name: value for name, value in described.items() if name != "kind"}
+    if "role" in arguments:
+        arguments["role"] = Role[arguments["role"]]
+    if "axis" in arguments:
+        arguments["axis"] = Axis[arguments["axis"]]
+    if arguments.get("when") is not None:
+        parent, values = arguments["when"]
+        arguments["when"] = (parent, values)
+    kinds = {kind.__name__: kind for kind in (Float, Int, Categorical, Scale, Fidelity)}
+    parameter: Parameter = kinds[described["kind"]](**arguments)
+    return parameter
 
 
 # --- Optuna --------------------------------------------------------------------------------------

@@ -178,6 +178,36 @@ def optimize(
             runner.close()
 
 
+def load_result(
+    name: str,
+    *,
+    storage: str | BaseStorage | None = None,
+    target: Mapping[str, float] | None = None,
+    priors: Sequence[Rule] | None = None,
+) -> Result:
+    """What a durable run has found so far, without going on with it; nothing is written.
+
+    Args:
+        name, storage: as given to :func:`optimize`.
+        target, priors: as there; neither is stored with the run.
+
+    Raises:
+        StudyError: if there is no such run, or it cannot be read.
+        SpaceError: for a target or priors that do not fit its space.
+    """
+    journal, header = Journal.read(name=name, storage=storage)
+    optimizer = Optimizer(
+        SearchSpace.from_fingerprint(header["space"]),
+        direction=header["direction"],
+        cost=header["cost"],
+        target=target,
+        priors=priors,
+        seed=header["seed"],
+    )
+    _replay(optimizer, journal.entries())
+    return replace(optimizer.result(), study=journal.study)
+
+
 @dataclass(slots=True)
 class _Running:
     """A trial of ours that is under way, with what it has reported."""
@@ -576,25 +606,14 @@ class _Driver:
 
     def _take_in(self, entries: Iterable[Entry]) -> None:
         """Let the optimizer know what it has not seen, in the order in which it happened."""
-        log = self._run.log
+        entries = list(entries)
         driven: dict[str, float] = {}
-        events: list[tuple[tuple[int, int, int], Entry]] = []
         for entry in entries:
             owner = entry.asked.owner
             driven[owner] = max(entry.driven, driven.get(owner, 0.0))
             if entry.asked.confirming:
                 self._exempt(entry.number)
-            if log.observation(entry.number) is not None:
-                continue
-            # A trial asked after k tells comes before tell k, which has order k.
-            events.append(((entry.asked.after, 0, entry.number), entry))
-            if entry.observation is not None:
-                events.append(((entry.observation.order, 1, entry.number), entry))
-        for (_, told, _), entry in sorted(events, key=lambda event: event[0]):
-            if not told:
-                self._optimizer.adopt(entry.trial)
-            elif entry.observation is not None:
-                self._optimizer.absorb(entry.observation)
+        _replay(self._optimizer, entries)
         driven.pop(self._owner, None)
         self._driven_before = sum(driven.values())
 
@@ -611,6 +630,23 @@ class _Driver:
             if self._checkpoints.folder(number).is_dir():
                 self._checkpoints.link(number, trial.number)
                 return
+
+
+def _replay(optimizer: Optimizer, entries: Iterable[Entry]) -> None:
+    """Let an optimizer know what it has not seen, in the order in which it happened."""
+    events: list[tuple[tuple[int, int, int], Entry]] = []
+    for entry in entries:
+        if optimizer.log.observation(entry.number) is not None:
+            continue
+        # A trial asked after k tells comes before tell k, which has order k.
+        events.append(((entry.asked.after, 0, entry.number), entry))
+        if entry.observation is not None:
+            events.append(((entry.observation.order, 1, entry.number), entry))
+    for (_, told, _), entry in sorted(events, key=lambda event: event[0]):
+        if not told:
+            optimizer.adopt(entry.trial)
+        elif entry.observation is not None:
+            optimizer.absorb(entry.observation)
 
 
 class _Interrupts:

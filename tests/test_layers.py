@@ -36,6 +36,8 @@ RANKS = {
     "hpo.prediction": 4.1,
     "hpo.result": 5,
     "hpo.search": 5,
+    "hpo.transfer_check": 5.1,
+    "hpo.sweep": 5.2,
     "hpo.optimizer": 6,
     "hpo.callbacks": 6,
     "hpo.training": 6,
@@ -63,7 +65,11 @@ SURROGATES = (
     ("botorch",),
 )
 # `Result.report` and the plot methods load what people look at when they are called.
-EXCEPTIONS = {("hpo.result", "hpo.report"), ("hpo.result", "hpo.plots")}
+EXCEPTIONS = {
+    ("hpo.result", "hpo.report"),
+    ("hpo.result", "hpo.plots"),
+    ("hpo.transfer_check", "hpo.plots"),
+}
 HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.3
 
