@@ -4,10 +4,13 @@ Egele, Guyon, Sun and Balaprakash ("Is one epoch all you need for multi-fidelity
 optimization?", 2023) train every config for one epoch and then the best k to the end, with k and
 the number of configs fixed by the budget. Here the two halves alternate, so that the method has an
 answer at any time: as many configs start as one full training pays for, the best that was not taken
-further yet is trained to the end, and so on.
+further yet is trained to the end, and so on. Once every member of a finite pool has started, only
+the second half is left.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -19,16 +22,19 @@ from benchmarks.task import Evaluation, Levels, Task
 class OneEpoch:
     """Half of the effort screens, half finishes the best of what was screened."""
 
-    def __init__(self, translation: Translation, levels: Levels, seed: int) -> None:
+    def __init__(
+        self, translation: Translation, levels: Levels, seed: int, most: float = math.inf
+    ) -> None:
         self._translation = translation
         self._levels = levels
         self._rng = np.random.default_rng(seed)
         self._screens = max(levels.high // levels.low, 1)
+        self._most = most  # configs there are
         self._asked = self._finals = 0
         self._screened: dict[int, tuple[float, Job]] = {}
 
     def ask(self) -> Job | None:
-        if self._screened and self._asked >= self._screens * (self._finals + 1):
+        if self._screened and self._asked >= min(self._screens * (self._finals + 1), self._most):
             best = min(self._screened, key=lambda number: self._screened[number][0])
             job = self._screened.pop(best)[1]
             self._finals += 1
@@ -47,4 +53,5 @@ def make(task: Task, *, seed: int, trials: int) -> OneEpoch:
     if task.levels is None or task.levels.low == task.levels.high:
         raise Unsupported(f"screening needs a fidelity, and {task.name} has no levels")
     translation = Translation(task.space, peer="one-epoch", conditional=True)
-    return OneEpoch(translation, task.levels, seed)
+    most = math.inf if task.pool is None else len(task.pool)
+    return OneEpoch(translation, task.levels, seed, most)

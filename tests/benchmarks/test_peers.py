@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from benchmarks import environments, peers
 from benchmarks.peers.base import Job, Penalty
 from benchmarks.peers.spaces import Kind, Translation
-from benchmarks.simulate import Limits, Outcome, simulate
+from benchmarks.simulate import Ending, Limits, Outcome, simulate
 from benchmarks.task import Bounds, Evaluation, Levels, Point
 from hpo import Categorical, Float, Int, Scale, SearchSpace
 
@@ -176,11 +176,12 @@ def test_multi_fidelity_peers_finish_runs_where_a_pool_answers_for_them(name: st
     translation = Translation(SPACE, peer="test")
     pool = tuple(translation.sample(rng) for _ in range(60))
     task = replace(task_of(name), pool=pool)
-    *rows, _ = simulate(
+    *rows, ending = simulate(
         task, peers.make(name, task, seed=0, trials=9), seed=0, limits=Limits(trials=9)
     )
     levels = [row.level for row in rows if isinstance(row, Outcome)]
     assert levels.count(27) >= 2 and len(set(levels)) >= 2
+    assert ending is Ending.TRIALS
 
 
 @pytest.mark.parametrize("name", HERE)
