@@ -351,9 +351,9 @@ def _common(
             f" {', '.join(names[i] for i in chosen)} got to the end of the axis."
         )
     sentences += [
-        f"{name} got to the end of the axis on {int(count[i])} of {union} (task, seed) pairs."
-        for i, name in enumerate(names)
-        if count[i] < union
+        f"{', '.join(alike)} got to the end of the axis on {reached} of {union} (task, seed) pairs."
+        for reached in sorted({int(c) for c in count if c < union})
+        for alike in [[name for i, name in enumerate(names) if count[i] == reached]]
     ]
     return Comparison(
         suite=suite,

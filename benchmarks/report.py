@@ -232,10 +232,15 @@ def _suite(suite: Results, name: str) -> list[Block]:
     blocks += [
         Heading("Regret against trials", 3),
         _regret_table(trials, points),
-        Paragraph(
-            f"Win / tie / loss: tasks on which {OURS} is better, equal or worse after"
-            f" {points[-1]:g} trainings, seeds averaged."
-        ),
+    ]
+    if OURS in trials.methods:
+        blocks.append(
+            Paragraph(
+                f"Win / tie / loss: tasks on which {OURS} is better, equal or worse after"
+                f" {points[-1]:g} trainings, seeds averaged."
+            )
+        )
+    blocks += [
         Picture(
             f"{name}-trials",
             figures.regret_lines(trials, methods),
