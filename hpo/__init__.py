@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpo.callbacks import Callback
     from hpo.cost_law import CostLaw
     from hpo.optimizer import Optimizer
+    from hpo.prediction import Prediction
     from hpo.priors import (
         AdamWTimescale,
         CompleteP,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
         TimeTransfer,
         TokenHorizon,
     )
-    from hpo.prediction import Prediction
     from hpo.result import Recommendation, Result
     from hpo.runners import InlineRunner, ProcessRunner
     from hpo.study import load_result, optimize

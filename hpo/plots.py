@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from hpo.result import FrontMember, Result
     from hpo.transfer_check import Panel, TransferCheck
+    from surrogates.data import Array
 
+_LOG_LIMIT = 690.0  # exp overflows beyond 709
 _SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
 _STOPS = 6  # scales between the dearest run and the target at which the law is drawn
 _TRIALS, _FRONT, _LAW = "tab:gray", "tab:blue", "tab:orange"
@@ -157,7 +159,18 @@ def _readable(parameter: Parameter) -> bool:
 
 
 def _draw_panel(axes: Axes, panel: Panel, log: bool) -> None:
-    shown = np.exp if log else np.asarray
+    span = float(np.ptp(panel.setting))
+    room = 0.25 * span if span > 0 else 0.5  # a wide band must not squeeze the runs
+    bottom, top = float(panel.setting.min()) - room, float(panel.setting.max()) + room
+
+    def shown(natural: Array) -> Array:
+        inside = np.clip(natural, bottom, top)
+        return np.exp(np.clip(inside, -_LOG_LIMIT, _LOG_LIMIT)) if log else inside
+
+    edge = 0.05 * float(np.ptp(panel.scale)) or 0.1
+    left, right = np.exp([panel.scale.min() - edge, panel.scale.max() + edge])
+    low, high = shown(np.array([bottom, top]))
+    axes.set(xscale="log", yscale="log" if log else "linear", xlim=(left, right), ylim=(low, high))
     x, y = np.exp(panel.scale), shown(panel.setting)
     best = list(panel.best)
     # ranks, because the losses of a bowl crowd near its bottom
@@ -170,11 +183,4 @@ def _draw_panel(axes: Axes, panel: Panel, log: bool) -> None:
     band = (shown(panel.low), shown(panel.high))
     axes.fill_between(line_x, *band, alpha=0.3, color=_LAW, lw=0, label="90 % band")
     axes.plot(x[best], y[best], "o", mfc="none", mec=_FRONT, ms=8, label="best run of each size")
-    axes.set_xscale("log")
-    if log:
-        axes.set_yscale("log")
-    span = panel.setting.max() - panel.setting.min()
-    room = 0.25 * span if span > 0 else 0.5  # a wide band must not squeeze the runs
-    ends = shown(np.array([panel.setting.min() - room, panel.setting.max() + room]))
-    axes.set_ylim(float(ends[0]), float(ends[1]))
     axes.grid(alpha=0.25)

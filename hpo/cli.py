@@ -1,0 +1,158 @@
+"""The command line: ``scaletune COMMAND``, thin wrappers around the Python functions.
+
+A command prints what the function returns. It ends with exit code 0 whatever was found, 1 with one
+line on standard error for input that cannot be used, and 2 for options that do not exist.
+"""
+
+# Annotations here must be evaluated at once: typer reads them, and is imported inside a function.
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from hpo.errors import StudyError
+
+if TYPE_CHECKING:
+    import typer
+
+    from hpo.priors import Rule
+
+
+def main() -> None:
+    """Entry point of ``scaletune``."""
+    try:
+        import typer  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit("scaletune's command line needs typer; run: pip install 'scaletune[cli]'")
+    command_line()()
+
+
+def command_line() -> "typer.Typer":
+    """The application with all its commands; another one is a function decorated alike."""
+    import typer
+
+    app = typer.Typer(
+        name="scaletune",
+        help="Tune the small model, train the big one.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def scaletune() -> None:
+        """Tune the small model, train the big one."""
+
+    @app.command("check-transfer")
+    def check_transfer_(
+        csv: Annotated[
+            Path | None,
+            typer.Argument(help="CSV file, one finished run a row.", show_default=False),
+        ] = None,
+        name: Annotated[
+            str | None, typer.Option(help="Durable run, in place of a file.", show_default=False)
+        ] = None,
+        storage: Annotated[
+            str | None, typer.Option(help="Its Optuna URL; sqlite:///scaletune.db if left out.")
+        ] = None,
+        param: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="Tuned column as name, name:kind or name:kind:role, such as lr:log:lr; kinds"
+                " are log, linear, logit, choice. Left out: well-known names."
+            ),
+        ] = None,
+        scale: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="Size column as name or name:axis, such as N:params; axes are params, tokens,"
+                " width, depth, other. Left out: well-known names."
+            ),
+        ] = None,
+        loss: Annotated[str | None, typer.Option(help="Column of the loss.")] = None,
+        cost: Annotated[str | None, typer.Option(help="Column of the cost.")] = None,
+        maximize: Annotated[bool, typer.Option(help="Larger is better.")] = False,
+        prior: Annotated[
+            list[str] | None,
+            typer.Option(help="Rule to show beside the verdicts, such as MuP or TokenHorizon."),
+        ] = None,
+        tolerance: Annotated[
+            float, typer.Option(help="E-folds per e-fold that still count as invariant.")
+        ] = 0.15,
+        picture: Annotated[Path, typer.Option(help="PNG file to write.", dir_okay=False)] = Path(
+            "transfer.png"
+        ),
+    ) -> None:
+        """Say whether each tuned parameter's optimum stays put as the model grows.
+
+        Reads a CSV file of a small sweep, or a durable run by --name.
+        """
+
+        from hpo.study import load_result
+        from hpo.sweep import read_sweep
+        from hpo.transfer_check import check_transfer
+
+        with _errors_in_one_line():
+            if (csv is None) == (name is None):
+                raise ValueError("name either a CSV file or a durable run by --name")
+            notes: tuple[str, ...] = ()
+            if name is not None:
+                if param or scale or loss or cost or maximize:
+                    raise ValueError(
+                        "--param, --scale, --loss, --cost and --maximize describe a CSV file; a"
+                        " durable run knows its own, leave them out"
+                    )
+                result = load_result(name, storage=storage)
+            elif csv is not None:
+                if storage is not None:
+                    raise ValueError("--storage goes with --name; leave it out for a CSV file")
+                sweep = read_sweep(
+                    csv,
+                    params=param or (),
+                    scales=scale or (),
+                    loss=loss,
+                    cost=cost,
+                    direction="maximize" if maximize else "minimize",
+                )
+                result, notes = sweep.result, sweep.notes
+            rules = [_rule(text) for text in prior] if prior else None
+            check = check_transfer(result, priors=rules, tolerance=tolerance)
+            for line in (*notes, "", str(check)):
+                typer.echo(line)
+            check.plot(picture)
+            typer.echo(f"picture: {picture}")
+
+    return app
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """What a user can put right goes to standard error in one line, with exit code 1."""
+    try:
+        yield
+    except (ValueError, StudyError, OSError) as error:
+        sys.exit("error: " + " ".join(str(error).split()))
+
+
+def _rule(name: str) -> "Rule":
+    """A published rule by its name, with its usual widths."""
+    from hpo import priors
+
+    rules: dict[str, Callable[[], Rule]] = {
+        "AdamWTimescale": priors.AdamWTimescale,
+        "CompleteP": priors.CompleteP,
+        "DepthMuP": priors.DepthMuP,
+        "MuP": priors.MuP,
+        "PowerScheduler": priors.PowerScheduler,
+        "ScalingExponents": priors.ScalingExponents,
+        "TimeTransfer": priors.TimeTransfer,
+        "TokenHorizon": priors.TokenHorizon,
+    }
+    # its levels depend on the unit of the batch, which the command line does not know
+    if name == "StepLaw":
+        return priors.StepLaw(levels=False)
+    if name not in rules:
+        raise ValueError(f"--prior must be one of {[*rules, 'StepLaw']}, got {name!r}; pick one")
+    return rules[name]()
