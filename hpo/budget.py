@@ -3,13 +3,17 @@
 Three totals bound a study, each optional and each counted over every restart of it:
 
 =========  ======================================================================================
-trials     finished trials (completed, stopped or failed); a lost attempt is not a trial
+trials     trials that came to a result (paused, completed, stopped or failed); a lost attempt is
+           not a trial, nor is a longer run of one that is completed
 seconds    wall-clock time spent driving the study: from the start of each `optimize()` call to
            its end, summed over calls. Trials that run side by side count once. After a kill the
            sum goes on from the last trial that was told.
 cost       the sum of the trials' costs in the study's declared unit. With `cost="seconds"` that
            is the sum of the trials' own seconds, which workers do multiply.
 =========  ======================================================================================
+
+A run that pauses is one trial from its first pause on, and each stage is charged what it adds. So
+is a trial that starts from another's checkpoint.
 
 A lost attempt (machine, preemption, driver death) is charged nothing: the trial that continues it
 reports the cost of the whole. So the ledger of a killed and resumed study equals the ledger of an
@@ -22,7 +26,7 @@ import math
 from dataclasses import dataclass
 
 from hpo.errors import BudgetError
-from hpo.observations import Cause, Observation
+from hpo.observations import Cause, Observation, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +96,47 @@ class Ledger:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._charged: set[int] = set()
+        self._exempt: set[int] = set()
+        self._counted: set[int] = set()
+        self._charged: dict[int, float] = {}  # by trial, cost of its run that is charged already
         self._trials = 0
         self._cost = 0.0
         self._seconds = 0.0
 
+    def enter(self, trial: Trial, carried: Observation | None) -> None:
+        """Note what a new trial builds on, which is charged already; entering it again is harmless.
+
+        `carried`: the result of its parent, as `TrialLog.carried` has it.
+        """
+        if carried is None or trial.number in self._charged:
+            return
+        self._charged[trial.number] = carried.cost or 0.0
+        if carried.ask_index == trial.ask_index:  # the same run, not a clone
+            self._counted.add(trial.number)
+
     def charge(self, observation: Observation) -> None:
-        """Count one told trial; charging the same trial again changes nothing.
+        """Charge what a told stage adds; telling the same again changes nothing.
 
         Failed trials are charged like any other; `lost` ones are not.
         """
-        if observation.cause is Cause.LOST or observation.number in self._charged:
+        number = observation.number
+        if observation.cause is Cause.LOST or number in self._exempt:
             return
-        self._charged.add(observation.number)
-        self._trials += 1
-        self._cost += observation.cost or 0.0
+        if number not in self._counted:
+            self._counted.add(number)
+            self._trials += 1
+        before = self._charged.get(number, 0.0)
+        after = max(before, observation.cost or 0.0)
+        self._charged[number] = after
+        self._cost += after - before
+
+    def counts(self, number: int) -> bool:
+        """Whether trial `number` is one of those counted so far, so that it may go on."""
+        return number in self._counted
 
     def exempt(self, number: int) -> None:
         """Never charge trial `number`: it runs on top of the budget."""
-        self._charged.add(number)
+        self._exempt.add(number)
 
     def drove(self, seconds: float) -> None:
         """Set the total driving time so far, in seconds; it never runs backwards."""
@@ -145,9 +171,13 @@ class Ledger:
         return min(caps, default=None)
 
     def exhausted(self) -> str | None:
-        """Why nothing more may start, in words, or None while something may."""
+        """Why no new trial may start, in words, or None while one may."""
         if self.remaining_trials == 0:
             return f"all {self.budget.trials} trials are done"
+        return self.spent_out()
+
+    def spent_out(self) -> str | None:
+        """Why nothing may run at all, not even a trial that is counted, or None."""
         if self.remaining_seconds == 0.0:
             return f"{self._seconds:.4g} of {self.budget.seconds:.4g} seconds are used"
         if self.remaining_cost == 0.0:

@@ -5,11 +5,14 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 
 ========================  ======================================================================
 study attributes
-`scaletune:study`         schema, space, direction, cost unit, seed
+`scaletune:study`         schema, space, direction, cost unit, seed, scheduler
 `scaletune:driver:<k>`    lease of the driver with index k
 trial attributes
-`scaletune:asked`         ask index, driver, owner, parent, attempt, belief; written with the trial
-`scaletune:told`          status, cause, loss, cost, order, reports, traceback
+`scaletune:asked`         ask index, driver, owner, parent, attempt, place, belief; written with the
+                          trial
+`scaletune:paused:<k>`    end of stage k: as told; the Optuna state stays RUNNING
+`scaletune:resumed:<k>`   level of stage k + 1, and how many tells were known
+`scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt came to nothing and another one continues it
 `scaletune:released`      its driver let go of it in good order
 ========================  ======================================================================
@@ -26,7 +29,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -38,10 +41,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.leases import Lease
-from hpo.observations import Belief, Cause, Observation, Report, Status, Trial
+from hpo.observations import Belief, Cause, Observation, Place, Report, Status, Trial
 from hpo.space import SearchSpace
 
-SCHEMA = 1
+SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
 
 _LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
@@ -51,6 +54,8 @@ _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _STUDY = "scaletune:study"
 _DRIVER = "scaletune:driver:"
 _ASKED = "scaletune:asked"
+_PAUSED = "scaletune:paused:"
+_RESUMED = "scaletune:resumed:"
 _TOLD = "scaletune:told"
 _LOST = "scaletune:lost"
 _RELEASED = "scaletune:released"
@@ -68,7 +73,7 @@ class Asked:
 
     `driver`, `owner`: index and lease of who asked. `after`: number of tells known by then.
     `attempt`: how many attempts at this trial were lost before. `confirming`: a run of the
-    recommendation, outside the budget.
+    recommendation, outside the budget. `place`: where a scheduler put it.
     """
 
     ask_index: int
@@ -79,6 +84,7 @@ class Asked:
     parent: int | None = None
     confirming: bool = False
     belief: Belief | None = None
+    place: Place | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -90,12 +96,25 @@ class Asked:
             "parent": self.parent,
             "confirming": self.confirming,
             "belief": None if self.belief is None else self.belief.to_json(),
+            "place": None if self.place is None else self.place.to_json(),
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Asked:
-        belief = stored["belief"]
-        return cls(**stored | {"belief": None if belief is None else Belief.from_json(belief)})
+        belief, place = stored["belief"], stored.get("place")
+        read = {
+            "belief": None if belief is None else Belief.from_json(belief),
+            "place": None if place is None else Place.from_json(place),
+        }
+        return cls(**stored | read)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A paused trial went on, to `level`, when `after` tells were known."""
+
+    level: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +122,9 @@ class Entry:
     """One trial as stored.
 
     `observation`: its result, or None while it runs; an attempt that came to nothing has the cause
-    `lost`. `open`: whether its Optuna state still is RUNNING. `superseded`: lost because another
-    trial does the same. `released`: let go of by its driver. `driven`: seconds its owner had been
-    driving when it was told or released.
+    `lost`. `pauses`, `resumptions`: in order, one after the other. `open`: whether its Optuna state
+    still is RUNNING. `superseded`: lost because another trial does the same. `released`: let go of
+    by its driver. `driven`: seconds its owner had been driving when it was told or released.
     """
 
     trial: Trial
@@ -115,10 +134,31 @@ class Entry:
     superseded: bool
     released: bool
     driven: float
+    pauses: tuple[Observation, ...] = ()
+    resumptions: tuple[Resumed, ...] = ()
 
     @property
     def number(self) -> int:
         return self.trial.number
+
+    @property
+    def paused(self) -> bool:
+        """Whether it rests, to be resumed."""
+        return self.observation is None and len(self.pauses) > len(self.resumptions)
+
+    @property
+    def place(self) -> Place | None:
+        """Where it was put last."""
+        place = self.trial.place
+        if place is None or not self.resumptions:
+            return place
+        return replace(place, level=self.resumptions[-1].level)
+
+    @property
+    def last_order(self) -> int:
+        """Order of the last tell about it; -1 before any."""
+        told = self.observation or (self.pauses[-1] if self.pauses else None)
+        return -1 if told is None else told.order
 
     @property
     def lost(self) -> bool:
@@ -139,6 +179,7 @@ class Journal:
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._ids: dict[int, int] = {}
         self._reported: dict[int, float] = {}
+        self._written: dict[int, int] = {}  # reports of a trial that earlier stages have written
         self._closed: dict[int, Entry] = {}
 
     @classmethod
@@ -151,8 +192,11 @@ class Journal:
         direction: Literal["minimize", "maximize"],
         cost: str | None,
         seed: int,
+        scheduler: str | None = None,
     ) -> Journal:
         """Create the study `name`, or open it to go on.
+
+        Under a scheduler the fidelity may have grown since; the rest must be what it was.
 
         Raises StudyError if the storage cannot be used, or if the stored study has another space,
         direction or cost unit, comes from a newer scaletune, or is not one of ours.
@@ -171,12 +215,15 @@ class Journal:
                 "direction": direction,
                 "cost": cost,
                 "seed": seed,
+                "scheduler": scheduler,
             }
             stored = _read(study.user_attrs, _STUDY)
             if stored is not None:
                 _check_same_study(study.study_name, stored, header, space)
-                return journal
-            if study.get_trials(deepcopy=False) or len(study.directions) != 1:
+                if stored["space"] == header["space"]:
+                    return journal
+                header |= {"seed": stored["seed"]}
+            elif study.get_trials(deepcopy=False) or len(study.directions) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
@@ -240,7 +287,23 @@ class Journal:
             identity = self._storage.create_new_trial(self._study_id, template_trial=template)
             number = self._storage.get_trial_number_from_id(identity)
         self._ids[number] = identity
-        return Trial(number, config, asked.ask_index, asked.belief, asked.parent)
+        return Trial(number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
+
+    def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
+        """Write the end of stage `stage`, from 0, of a trial that rests now."""
+        number = observation.number
+        told = self._told(observation, driven=driven, text="")
+        self._reported.pop(number, None)
+        self._written[number] = len(observation.reports)
+        with _told_as_study_error(self._where), _unless_finished():
+            for key, value in _split(f"{_PAUSED}{stage}", told):
+                self._storage.set_trial_user_attr(self._id(number), key, value)
+
+    def resume(self, number: int, stage: int, *, level: int, after: int) -> None:
+        """Write that a trial of ours goes on after stage `stage`."""
+        resumed = {"level": level, "after": after}
+        with _told_as_study_error(self._where), _unless_finished():
+            self._storage.set_trial_user_attr(self._id(number), f"{_RESUMED}{stage}", resumed)
 
     def report(self, number: int, report: Report) -> None:
         """Keep the loss of a report as an intermediate value, but not more than a few a second.
@@ -257,18 +320,7 @@ class Journal:
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
         """Write a result and finish its trial; False if another driver finished it before."""
         number = observation.number
-        told = {
-            "status": observation.status.value,
-            "cause": None if observation.cause is None else observation.cause.value,
-            "loss": observation.loss,
-            "cost": observation.cost,
-            "seconds": observation.seconds,
-            "order": observation.order,
-            "metrics": observation.metrics,
-            "reports": [report.to_json() for report in observation.reports],
-            "driven": driven,
-            "text": text,
-        }
+        told = self._told(observation, driven=driven, text=text)
         self._reported.pop(number, None)
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_TOLD, told):
@@ -276,6 +328,22 @@ class Journal:
             self.settle(observation)
             return True
         return False
+
+    def _told(self, observation: Observation, *, driven: float, text: str) -> dict[str, Any]:
+        """A result as JSON, without the reports that earlier stages have written."""
+        reports = observation.reports[self._written.get(observation.number, 0) :]
+        return {
+            "status": observation.status.value,
+            "cause": None if observation.cause is None else observation.cause.value,
+            "loss": observation.loss,
+            "cost": observation.cost,
+            "seconds": observation.seconds,
+            "order": observation.order,
+            "metrics": observation.metrics,
+            "reports": [report.to_json() for report in reports],
+            "driven": driven,
+            "text": text,
+        }
 
     def settle(self, observation: Observation) -> None:
         """Make the Optuna state of a trial say what its written result says."""
@@ -361,14 +429,30 @@ def _check_same_study(
     """Raise StudyError unless a stored study may go on under `header`."""
     rest = "give it another name=, or pass what it was started with; nothing stored was changed"
     _check_schema(name, stored)
-    difference = space.difference(stored["space"])
+    before = stored["space"]
+    if header["scheduler"] is not None:
+        before = _grown(before, space)
+    difference = space.difference(before)
     if difference is not None:
         raise StudyError(f"the study {name!r} has another space: {difference}; {rest}")
-    for key in ("direction", "cost"):
-        if stored[key] != header[key]:
+    for key in ("direction", "cost", "scheduler"):
+        if stored.get(key) != header[key]:
             raise StudyError(
-                f"the study {name!r} has {key}={stored[key]!r}, got {key}={header[key]!r}; {rest}"
+                f"the study {name!r} has {key}={stored.get(key)!r}, got {key}={header[key]!r}; "
+                f"{rest}"
             )
+
+
+def _grown(stored: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    """A stored space with its fidelity as high as it is in `space`, if it was lower."""
+    name = space.fidelity
+    if name is None or name not in stored:
+        return stored
+    now = space.fingerprint()[name]
+    before = stored[name]
+    if before.get("kind") != now.get("kind") or before["high"] >= now["high"]:
+        return stored
+    return stored | {name: before | {"high": now["high"]}}
 
 
 def _check_schema(name: str, stored: dict[str, Any]) -> None:
@@ -406,24 +490,13 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         return None
     asked = Asked.from_json(asked_json)
     config = {name: stored.params[name] for name in space if name in stored.params}
-    trial = Trial(stored.number, config, asked.ask_index, asked.belief, asked.parent)
+    trial = Trial(stored.number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
+    pauses, resumptions = _stages(attributes, trial)
     told, lost = _read(attributes, _TOLD), _read(attributes, _LOST) or {}
     released = attributes.get(_RELEASED)
     observation = None
     if told is not None:
-        observation = Observation(
-            number=stored.number,
-            config=config,
-            loss=told["loss"],
-            cost=told["cost"],
-            status=Status(told["status"]),
-            cause=None if told["cause"] is None else Cause(told["cause"]),
-            order=told["order"],
-            ask_index=asked.ask_index,
-            seconds=told["seconds"],
-            reports=tuple(Report.from_json(report) for report in told["reports"]),
-            metrics=told["metrics"],
-        )
+        observation = _observation(told, trial, pauses)
     elif stored.state.is_finished():
         observation = Observation(
             number=stored.number,
@@ -442,7 +515,46 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         open=not stored.state.is_finished(),
         superseded=lost.get("superseded", False),
         released=released is not None,
-        driven=(told or released or {"driven": 0.0})["driven"],
+        driven=max(
+            (written or {"driven": 0.0})["driven"]
+            for written in (told, released, _read(attributes, f"{_PAUSED}{len(pauses) - 1}"))
+        ),
+        pauses=pauses,
+        resumptions=resumptions,
+    )
+
+
+def _stages(
+    attributes: Mapping[str, Any], trial: Trial
+) -> tuple[tuple[Observation, ...], tuple[Resumed, ...]]:
+    """The pauses of a stored trial, and how it went on after them."""
+    pauses: tuple[Observation, ...] = ()
+    resumptions: list[Resumed] = []
+    while (told := _read(attributes, f"{_PAUSED}{len(pauses)}")) is not None:
+        resumed = attributes.get(f"{_RESUMED}{len(pauses)}")
+        pauses = (*pauses, _observation(told, trial, pauses))
+        if resumed is not None:
+            resumptions.append(Resumed(**resumed))
+    return pauses, tuple(resumptions)
+
+
+def _observation(
+    told: Mapping[str, Any], trial: Trial, pauses: tuple[Observation, ...]
+) -> Observation:
+    """A written result; the reports of earlier stages come from their `pauses`."""
+    before = pauses[-1].reports if pauses else ()
+    return Observation(
+        number=trial.number,
+        config=trial.config,
+        loss=told["loss"],
+        cost=told["cost"],
+        status=Status(told["status"]),
+        cause=None if told["cause"] is None else Cause(told["cause"]),
+        order=told["order"],
+        ask_index=trial.ask_index,
+        seconds=told["seconds"],
+        reports=(*before, *(Report.from_json(report) for report in told["reports"])),
+        metrics=told["metrics"],
     )
 
 

@@ -2,19 +2,33 @@
 
 Losses are in the user's direction and unit, costs in the study's declared unit. Nothing here is
 fitted or transformed: everything else in the engine is a function of a `TrialLog`.
+
+A run that pauses goes through several stages under one number, each up to a higher level of the
+fidelity: asked, told PAUSED, resumed, told PAUSED, .., told COMPLETED.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from hpo.errors import StudyError
 
-__all__ = ["Belief", "Cause", "Observation", "Report", "Status", "Trial", "TrialLog"]
+__all__ = [
+    "Belief",
+    "Cause",
+    "Event",
+    "Observation",
+    "Place",
+    "Report",
+    "Reported",
+    "Status",
+    "Trial",
+    "TrialLog",
+]
 
 Interval = tuple[float, float]
 
@@ -115,12 +129,37 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a scheduler put a trial: stored with the trial, never derived again.
+
+    `level`: of the fidelity, up to which it trains now. `bracket`: index of the rung at which its
+    bracket starts. `cohort`: which repetition of that bracket, or which member of a population.
+    """
+
+    level: int
+    bracket: int = 0
+    cohort: int = 0
+
+    def to_json(self) -> list[int]:
+        """As JSON-able values; `from_json` gives back an equal place."""
+        return [self.level, self.bracket, self.cohort]
+
+    @classmethod
+    def from_json(cls, stored: list[int]) -> Self:
+        """The place that `to_json` stored."""
+        return cls(*stored)
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One config at one scale and fidelity, to be run.
 
     `number`: identity in the study. `config`: canonical, with scale and fidelity values.
     `ask_index`: which ask of its driver made it, the key of its random draws.
-    `parent`: number of the lost trial that this one continues, whose ask index it keeps.
+    `parent`: number of the trial whose checkpoint this one starts from: a lost attempt or a shorter
+    run of the same config, whose ask index it keeps, or the run that it is a changed clone of.
+    `place`: None without a scheduler. Its level may be lower than the config's fidelity, which is
+    as far as the run may ever go.
     """
 
     number: int
@@ -128,6 +167,7 @@ class Trial:
     ask_index: int
     belief: Belief | None
     parent: int | None = None
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", dict(self.config))
@@ -178,7 +218,8 @@ class Observation:
     """The result of a trial.
 
     `loss`: in the user's direction, finite; required when completed, optional otherwise.
-    `cost`: declared unit, >= 0, finite; a failed trial's cost counts too.
+    `cost`: declared unit, >= 0, finite; a failed trial's cost counts too. Of the whole run, so what
+    earlier stages and the parent's checkpoint have cost is in it.
     `cause`: given exactly when failed. `order`: position among all tells of the study.
     `ask_index`: None for a config that was never asked for. `seconds`: wall-clock, >= 0.
 
@@ -235,6 +276,18 @@ class Observation:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A report of trial `number`, as an event of the log."""
+
+    number: int
+    report: Report
+
+
+# A trial that was added or resumed (with its place of then), a report, a result.
+Event: TypeAlias = Trial | Reported | Observation
+
+
 class TrialLog:
     """Append-only record of a study: trials as they are asked, observations as they are told.
 
@@ -243,12 +296,16 @@ class TrialLog:
     """
 
     __slots__ = (
+        "_carried",
+        "_events",
         "_finished",
         "_next_ask_index",
         "_next_number",
         "_next_order",
         "_paused",
         "_pending",
+        "_reports",
+        "_resumed",
         "_trials",
     )
 
@@ -257,6 +314,10 @@ class TrialLog:
         self._pending: dict[int, Trial] = {}
         self._paused: dict[int, Observation] = {}
         self._finished: dict[int, Observation] = {}
+        self._reports: dict[int, list[Report]] = {}
+        self._resumed: dict[int, int] = {}
+        self._carried: dict[int, Observation] = {}
+        self._events: list[Event] = []
         self._next_number = 0
         self._next_ask_index = 0
         self._next_order = 0
@@ -301,20 +362,40 @@ class TrialLog:
         return self._next_order
 
     def trial(self, number: int) -> Trial:
-        """The trial asked as `number`; raises `KeyError` if there is none."""
+        """The trial asked as `number`, in its current place; raises `KeyError` if none is."""
         return self._trials[number]
+
+    def reports(self, number: int) -> tuple[Report, ...]:
+        """What trial `number` reported so far in all its stages, by growing step."""
+        return tuple(self._reports.get(number, ()))
+
+    def resumed(self, number: int) -> int:
+        """How often trial `number` was resumed."""
+        return self._resumed.get(number, 0)
+
+    def carried(self, number: int) -> Observation | None:
+        """The last result on which trial `number` builds; None for a run from nothing.
+
+        That is its own last one, pauses included, or what its parent had when the trial was added;
+        a lost attempt has none of its own.
+        """
+        return self._carried.get(number)
+
+    def events(self, since: int = 0) -> Sequence[Event]:
+        """What happened, in order, without the first `since` events; for incremental readers."""
+        return self._events[since:]
 
     def observation(self, number: int) -> Observation | None:
         """The last observation of trial `number`, paused or finished; None before that."""
         return self._finished.get(number) or self._paused.get(number)
 
     def add(self, trial: Trial) -> None:
-        """Record that `trial` was asked. Adding an equal trial again changes nothing.
+        """Record that `trial` was asked. Adding it again changes nothing, wherever it is by then.
 
         Raises `StudyError` when another trial or result has this number.
         """
         known = self._trials.get(trial.number)
-        if known == trial:
+        if known is not None and known == replace(trial, place=known.place):
             return
         if known is not None or trial.number in self._finished:
             raise StudyError(
@@ -325,11 +406,28 @@ class TrialLog:
         trial = replace(trial)  # copies the config: the run may change the one it was given
         self._trials[trial.number] = trial
         self._pending[trial.number] = trial
+        if trial.parent in self._carried:
+            self._carried[trial.number] = self._carried[trial.parent]
+        self._events.append(trial)
         self._next_number = max(self._next_number, trial.number + 1)
         self._next_ask_index = max(self._next_ask_index, trial.ask_index + 1)
 
+    def report(self, number: int, report: Report) -> bool:
+        """Record a report of a pending trial; returns whether it was new.
+
+        A step that was reached before is ignored, as when a run goes on from an earlier checkpoint.
+        """
+        if number not in self._pending:
+            return False
+        reports = self._reports.setdefault(number, [])
+        if reports and report.step <= reports[-1].step:
+            return False
+        reports.append(report)
+        self._events.append(Reported(number, report))
+        return True
+
     def tell(self, observation: Observation) -> bool:
-        """Record a result; returns whether it was new.
+        """Record a result with its reports; returns whether it was new.
 
         A number that was never asked is accepted when the observation has no ask index, as for a
         result found elsewhere. Raises `StudyError` for a finished trial with a different result, a
@@ -355,22 +453,35 @@ class TrialLog:
                 f"trial {number} has config {trial.config}, got a result for {observation.config};"
                 " tell its own"
             )
+        for report in observation.reports:
+            self.report(number, report)
         self._pending.pop(number, None)
         self._paused.pop(number, None)
+        self._events.append(observation)
+        if observation.cause is not Cause.LOST:
+            self._carried[number] = observation
         (self._finished if observation.status.finished else self._paused)[number] = observation
         self._next_number = max(self._next_number, number + 1)
         self._next_order = max(self._next_order, observation.order + 1)
         return True
 
-    def resume(self, number: int) -> Trial:
-        """Make a paused trial pending again; raises `StudyError` if it is not paused."""
+    def resume(self, number: int, level: int | None = None) -> Trial:
+        """Make a paused trial pending again, to train up to `level` if it has a place.
+
+        Raises `StudyError` if it is not paused.
+        """
         if number not in self._paused or number not in self._trials:
             raise StudyError(
                 f"only a paused trial can be resumed, got trial {number}; tell it PAUSED first"
             )
+        trial = self._trials[number]
+        if level is not None and trial.place is not None:
+            trial = replace(trial, place=replace(trial.place, level=level))
         del self._paused[number]
-        self._pending[number] = self._trials[number]
-        return self._trials[number]
+        self._trials[number] = self._pending[number] = trial
+        self._resumed[number] = self.resumed(number) + 1
+        self._events.append(trial)
+        return trial
 
 
 def _say(observation: Observation) -> str:

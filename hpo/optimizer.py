@@ -140,6 +140,7 @@ class Optimizer:
     def adopt(self, trial: Trial) -> None:
         """Record a trial as pending; adopting it again changes nothing."""
         self.log.add(trial)
+        self.ledger.enter(trial, self.log.carried(trial.number))
 
     def tell(
         self,

@@ -27,7 +27,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -38,7 +38,7 @@ from hpo.budget import Limits
 from hpo.errors import Stop
 from hpo.observations import Cause, Report, Status, Trial
 from hpo.schedulers import Decision
-from hpo.training.context import Channel, Context, to_cost, to_float
+from hpo.training.context import Channel, Context, Paid, to_cost, to_float
 
 TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
 OnReport: TypeAlias = Callable[[Trial, Report], Decision]
@@ -63,16 +63,26 @@ class Task:
     limits: Limits
 
     def context(self, job: Job, channel: Channel) -> Context:
-        """The context of `job`, reporting over `channel`."""
-        config = job.trial.config
+        """The context of `job`, reporting over `channel`; it sees the level to train up to now."""
+        trial = job.trial
+        if self.fidelity is not None and trial.place is not None:
+            trial = replace(trial, config={**trial.config, self.fidelity: trial.place.level})
         return Context(
-            job.trial,
+            trial,
             seed=job.seed,
             channel=channel,
             checkpoint_dir=job.checkpoint_dir,
-            fidelity=None if self.fidelity is None else config[self.fidelity],
-            scale={name: config[name] for name in self.scales},
+            fidelity=None if self.fidelity is None else trial.config[self.fidelity],
+            scale={name: trial.config[name] for name in self.scales},
+            paid=job.paid,
         )
+
+    def pauses(self, trial: Trial) -> bool:
+        """Whether a run of `trial` that returns is not at its end: its config allows more."""
+        if self.fidelity is None or trial.place is None:
+            return False
+        highest: int = trial.config[self.fidelity]
+        return trial.place.level < highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +90,23 @@ class Job:
     """One trial to run, its seed, and the folder for its checkpoints.
 
     `confirming`: a run of the recommendation at the target, which may be far larger than any trial
-    of the search, and so is not bound by the time limit of those.
+    of the search, and so is not bound by the time limit of those. `paid`: what earlier stages used.
     """
 
     trial: Trial
     seed: int
     checkpoint_dir: Path
     confirming: bool = False
+    paid: Paid = Paid()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a trial ended.
 
-    `loss`: in the user's direction. `cost`: as reported, in the study's unit; None if it never
-    was. `seconds`: wall-clock of the training function. `text`: a traceback or a reason.
+    `loss`: in the user's direction. `cost`: of all stages of the trial, in the study's unit; None
+    if none was reported in this one. `seconds`: wall-clock of the training function, all stages.
+    `text`: a traceback or a reason.
     `refusal`: the error that ends the study, when the function broke the rules of `optimize`.
     """
 
@@ -152,17 +164,23 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
         returned = task.train(context.config, context)
     except Stop:
         loss = context.last_loss
-        status = Status.STOPPED
+        status = Status.PAUSED if context.paused else Status.STOPPED
     except (Exception, SystemExit) as error:
         status, cause = Status.FAILED, _cause(error)
         text = _traceback(error)
         refusal = context.refusal if error is context.refusal else None
     else:
         status = Status.STOPPED if context.should_stop else Status.COMPLETED
+        if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
+            status = Status.PAUSED
         try:
             loss, metrics = _read_returned(returned, context)
         except (TypeError, ValueError) as error:
             status, cause, text, refusal = Status.FAILED, Cause.ERROR, str(error), error
+    if status is Status.PAUSED and loss is None:
+        status, cause = Status.FAILED, Cause.ERROR
+        text = f"no loss was reported up to level {context.fidelity}, where the run was to pause"
+        refusal = ValueError(f"{text}; report one, or return it at ctx.fidelity")
     if context.diverged or (loss is not None and not math.isfinite(loss)):
         status, cause = Status.FAILED, Cause.DIVERGED
         text = text or f"the loss became {'non-finite' if loss is None else loss}"
@@ -392,7 +410,7 @@ class ProcessRunner:
 
     def _ended_by_force(self, worker: _Worker, cause: Cause, text: str) -> Outcome:
         number = worker.job.trial.number
-        seconds = worker.seconds if worker.training else 0.0
+        seconds = worker.job.paid.seconds + (worker.seconds if worker.training else 0.0)
         self.kill(number)
         return Outcome(
             number, Status.FAILED, seconds=seconds, cause=cause, cost=worker.cost, text=text
@@ -522,7 +540,7 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
             f'{sorted(map(str, returned))}; rename the objective to "loss"'
         )
     if returned.get("cost") is not None:
-        context.last_cost = max(to_cost(returned["cost"]), context.last_cost or 0.0)
+        context.finish(to_cost(returned["cost"]))
     metrics = {name: value for name, value in returned.items() if name not in ("loss", "cost")}
     loss = to_float(returned["loss"], "the loss returned by train_fn")
     return loss, {str(name): _plain(value, name) for name, value in metrics.items()}

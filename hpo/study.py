@@ -32,9 +32,9 @@ from hpo.budget import Budget
 from hpo.callbacks import Callback, Run
 from hpo.encoding import Direction, Encoder
 from hpo.errors import BudgetError
-from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal
+from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal, Resumed
 from hpo.leases import Keeper, Lease
-from hpo.observations import Cause, Observation, Report, Status, Trial
+from hpo.observations import Cause, Observation, Place, Report, Status, Trial, TrialLog
 from hpo.optimizer import Optimizer
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.progress import Progress
@@ -48,9 +48,11 @@ from hpo.runners import (
     Task,
     TrainFunction,
 )
-from hpo.schedulers import Decision, Scheduler
-from hpo.space import Parameter, SearchSpace
+from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
+from hpo.schedulers.mutation import mutated
+from hpo.space import Fidelity, Parameter, SearchSpace
 from hpo.training.checkpoints import CheckpointStore
+from hpo.training.context import Paid
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -101,7 +103,8 @@ def optimize(
         target: one value for each scale axis, where the final training will be.
         confirm: runs of the recommendation (at the target) after the search, on top of the
             budget and free of its limits on time and cost; each is learned from before the next.
-        scheduler: decides at each report whether the trial goes on.
+        scheduler: who starts, pauses, is promoted, stops or is cloned (:mod:`hpo.schedulers`). None
+            trains every config to the end.
         surrogate: reserved; "auto".
         priors: transfer rules about how the best settings move with scale, such as
             `[MuP(), TokenHorizon()]` (:mod:`hpo.priors`); None is the neutral prior, weak and
@@ -126,6 +129,9 @@ def optimize(
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     _check_arguments(train_fn, budget, cost, direction, confirm, scheduler, workers, name, seed)
+    schedule = None
+    if scheduler is not None:
+        schedule = scheduler.begin(space, direction=direction, seed=seed)
     if surrogate != "auto":  # declared but not built yet
         raise ValueError(f'surrogate must be "auto" in this version, got {surrogate!r}')
     if storage is not None and name is None:
@@ -145,7 +151,13 @@ def optimize(
         runner.open(task, lambda trial, report: driver.decide(trial, report), workers)
         try:
             journal = Journal.open(
-                name=name, storage=storage, space=space, direction=direction, cost=cost, seed=seed
+                name=name,
+                storage=storage,
+                space=space,
+                direction=direction,
+                cost=cost,
+                seed=seed,
+                scheduler=None if scheduler is None else _settings(scheduler),
             )
             root = Path(temporary) if name is None else _checkpoint_root(name, storage)
             with _leased(journal) as (index, owner):
@@ -167,7 +179,7 @@ def optimize(
                         name, direction, cost, target, workers, optimizer.log, optimizer.ledger
                     ),
                     watchers=watchers,
-                    scheduler=scheduler,
+                    schedule=schedule,
                     checkpoints=CheckpointStore(root),
                     seed=seed,
                     index=index,
@@ -214,7 +226,6 @@ class _Running:
 
     trial: Trial
     asked: Asked
-    reports: list[Report]
     started: float
 
 
@@ -229,7 +240,7 @@ class _Driver:
         runner: Runner,
         run: Run,
         watchers: Sequence[Callback],
-        scheduler: Scheduler | None,
+        schedule: Schedule | None,
         checkpoints: CheckpointStore,
         seed: int,
         index: int,
@@ -240,7 +251,7 @@ class _Driver:
         self._runner = runner
         self._run = run
         self._watchers = watchers
-        self._scheduler = scheduler
+        self._schedule = schedule
         self._checkpoints = checkpoints
         self._seed = seed
         self._index = index
@@ -248,6 +259,8 @@ class _Driver:
         self._limits = run.ledger.budget.limits
         self._running: dict[int, _Running] = {}
         self._orphans: deque[Entry] = deque()
+        self._asked: dict[int, Asked] = {}  # by trial, other drivers' included
+        self._resting: set[int] = set()  # ended stages whose checkpoints we hold
         self._confirming: set[int] = set()
         self._known_others: dict[str, bool] = {}
         self._driven_before = 0.0
@@ -316,14 +329,34 @@ class _Driver:
     def _fill(self) -> None:
         """Start what may start: first what was lost, then what the optimizer proposes."""
         while len(self._running) < self._run.workers:
-            spent = self._exhausted()
-            if self._orphans and (spent is None or self._orphans[0].asked.confirming):
+            spent = self._spent_out()
+            if self._orphans and self._may_continue(self._orphans[0], spent):
                 self._continue(self._orphans.popleft())
-            elif spent is None and self._trials_left():
-                proposal = self._optimizer.propose()
-                self._ask(proposal.config, proposal.ask_index, belief=proposal.belief)
-            else:
+            elif spent is not None or not self._act():
                 return
+
+    def _may_continue(self, orphan: Entry, spent: str | None) -> bool:
+        counted = self._run.ledger.counts(orphan.number)
+        return orphan.asked.confirming or (
+            spent is None and (counted or self._run.ledger.remaining_trials != 0)
+        )
+
+    def _act(self) -> bool:
+        """Start, promote or clone as the schedule says; False when there is nothing to do now."""
+        may_start = self._trials_left()
+        if self._schedule is None:
+            action: Action | None = Start(None) if may_start else None
+        else:
+            action = self._schedule.next(self._run.log, may_start=may_start, held=self._held())
+        match action:
+            case Start(place):
+                proposal = self._optimizer.propose()
+                self._ask(proposal.config, proposal.ask_index, belief=proposal.belief, place=place)
+            case Promote(number, level):
+                self._promote(number, level)
+            case Clone():
+                self._clone(action)
+        return action is not None
 
     def _collect(self) -> None:
         """Wait a moment for results, and take in those that came."""
@@ -361,6 +394,8 @@ class _Driver:
         *,
         belief: Any = None,
         confirming: bool = False,
+        parent: int | None = None,
+        place: Place | None = None,
     ) -> None:
         """Write a new trial and start it, unless another driver is at the same config."""
         asked = Asked(
@@ -368,8 +403,10 @@ class _Driver:
             self._index,
             self._owner,
             after=self._run.log.next_order,
+            parent=parent,
             confirming=confirming,
             belief=belief,
+            place=place,
         )
         self._write_and_start(asked, config)
 
@@ -381,8 +418,77 @@ class _Driver:
             after=self._run.log.next_order,
             attempt=entry.asked.attempt + (0 if entry.released else 1),
             parent=entry.number,
+            place=entry.place,
         )
         self._write_and_start(asked, entry.trial.config)
+
+    def _promote(self, number: int, level: int) -> None:
+        """Let a resting run go on: in place if the trial is ours and allows it, else as a new one.
+
+        A trial of a driver that is gone is first told lost, which only one driver can do.
+        """
+        log, fidelity = self._run.log, self._optimizer.space.fidelity
+        before, trial = log.observation(number), log.trial(number)
+        assert before is not None and fidelity is not None and trial.place is not None
+        asked = self._asked[number]
+        if asked.owner == self._owner and before.status is Status.PAUSED:
+            stage = log.resumed(number)
+            self._journal.resume(number, stage, level=level, after=log.next_order)
+            self._resting.discard(number)
+            self._start(log.resume(number, level), asked)
+            return
+        if before.status is Status.PAUSED and not self._give_up(number):
+            return
+        config = trial.config
+        if level > config[fidelity]:  # it has grown since
+            grown = self._optimizer.space[fidelity]
+            assert isinstance(grown, Fidelity)
+            config = config | {fidelity: grown.high}
+        onward = replace(
+            asked,
+            owner=self._owner,
+            after=log.next_order,
+            attempt=0,
+            parent=number,
+            place=replace(trial.place, level=level),
+        )
+        self._write_and_start(onward, config)
+
+    def _clone(self, clone: Clone) -> None:
+        """Start a changed copy of a run in place of another."""
+        log = self._run.log
+        replaced = log.observation(clone.replaces)
+        if replaced is not None and replaced.status is Status.PAUSED:
+            stopped = replace(replaced, status=Status.STOPPED, order=log.next_order)
+            if not self._journal.tell(stopped, driven=self._driven(), text="replaced by a clone"):
+                self._catch_up()
+                return
+            self._optimizer.absorb(stopped)
+            self._retire()
+        index = log.next_ask_index
+        rng = np.random.default_rng([self._seed, self._index, index])
+        space, parent = self._optimizer.space, log.trial(clone.parent)
+        config = mutated(space, parent.config, clone.mutate, rng=rng)
+        self._ask(config, index, parent=clone.parent, place=clone.place)
+
+    def _give_up(self, number: int) -> bool:
+        """Tell a paused trial of a driver that is gone lost, to go on from it; False if taken."""
+        order = self._run.log.next_order
+        taken = self._journal.lose(number, order=order)
+        if taken:
+            config = self._run.log.trial(number).config
+            self._optimizer.absorb(_lost(number, config, order, self._run.log))
+        else:
+            self._catch_up()
+        return taken
+
+    def _held(self) -> frozenset[int]:
+        """Trials that belong to other drivers which live."""
+        others = self._others() if self._run.log.paused else {}
+        living = {owner for owner, alive in others.items() if alive}
+        if not living:
+            return frozenset()
+        return frozenset(n for n, asked in self._asked.items() if asked.owner in living)
 
     def _write_and_start(self, asked: Asked, config: dict[str, Any]) -> None:
         encoder = self._optimizer.encoder
@@ -393,10 +499,16 @@ class _Driver:
             self._exempt(trial.number)
         if any(self._others().values()) and self._superseded(trial):
             return
+        self._asked[trial.number] = asked
         self._optimizer.adopt(trial)
+        self._checkpoints.hold(trial.number)
         if asked.parent is not None:
             self._inherit(trial)
-        self._running[trial.number] = _Running(trial, asked, [], time.monotonic())
+        self._start(trial, asked)
+
+    def _start(self, trial: Trial, asked: Asked) -> None:
+        """Hand a stage of a written trial to the runner."""
+        self._running[trial.number] = _Running(trial, asked, time.monotonic())
         for watcher in self._watchers:
             watcher.on_trial_start(self._run, trial)
         seed = np.random.SeedSequence([self._seed, asked.driver, asked.ask_index])
@@ -406,8 +518,17 @@ class _Driver:
                 int(seed.generate_state(1)[0]),
                 self._checkpoints.folder(trial.number),
                 asked.confirming,
+                self._paid(trial),
             )
         )
+
+    def _paid(self, trial: Trial) -> Paid:
+        """What earlier stages of `trial` have used, its parent's included."""
+        carried = self._run.log.carried(trial.number)
+        if carried is None:
+            return Paid()
+        step = carried.reports[-1].step if carried.reports else -1
+        return Paid(carried.cost or 0.0, carried.seconds or 0.0, step)
 
     def _superseded(self, trial: Trial) -> bool:
         """Give `trial` up if another driver wrote one that does the same just before.
@@ -423,9 +544,8 @@ class _Driver:
                 continue
             same_parent = trial.parent is not None and entry.trial.parent == trial.parent
             running = entry.observation is None
-            if same_parent or (
-                running and space.key(entry.trial.config) == space.key(trial.config)
-            ):
+            same_config = space.key(entry.trial.config) == space.key(trial.config)
+            if same_config and (same_parent or running):
                 self._journal.lose(trial.number, order=self._run.log.next_order, superseded=True)
                 self._catch_up()
                 return True
@@ -435,9 +555,10 @@ class _Driver:
         """Write how a trial of ours ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = self._priced(outcome, running)
+        log = self._run.log
         if outcome.cause is Cause.LOST and running.asked.attempt < _RETRIES:
             _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
-            self._journal.lose(outcome.number, order=self._run.log.next_order)
+            self._journal.lose(outcome.number, order=log.next_order)
             self._catch_up()
             return
         if outcome.cause is Cause.LOST:
@@ -451,19 +572,22 @@ class _Driver:
             cost=outcome.cost,
             status=outcome.status,
             cause=outcome.cause,
-            order=self._run.log.next_order,
+            order=log.next_order,
             ask_index=running.trial.ask_index,
             seconds=outcome.seconds,
-            reports=tuple(running.reports),
+            reports=log.reports(outcome.number),
             metrics=dict(outcome.metrics),
         )
-        if not self._journal.tell(observation, driven=self._driven(), text=outcome.text):
+        if observation.status is Status.PAUSED:
+            stage = log.resumed(outcome.number)
+            self._journal.pause(observation, stage, driven=self._driven())
+        elif not self._journal.tell(observation, driven=self._driven(), text=outcome.text):
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._catch_up()
             return
         self._optimizer.absorb(observation)
-        for number in self._lineage(running.trial):
-            self._checkpoints.remove(number)
+        self._resting.add(outcome.number)
+        self._retire()
         if observation.cause is not None:
             last_line = outcome.text.strip().rpartition("\n")[2]
             _log.warning(
@@ -505,7 +629,7 @@ class _Driver:
         """Answer a report of a running trial."""
         with self._interrupts.shielded():
             running = self._running[trial.number]
-            running.reports.append(report)
+            self._run.log.report(trial.number, report)
             self._journal.report(trial.number, report)
             for watcher in self._watchers:
                 watcher.on_report(self._run, trial, report)
@@ -513,9 +637,9 @@ class _Driver:
                 return Decision.STOP
             if not running.asked.confirming and self._spends_too_much(running, report):
                 return Decision.STOP
-            if self._scheduler is None or running.asked.confirming:
+            if self._schedule is None or running.asked.confirming:
                 return Decision.CONTINUE
-            return self._scheduler.on_report(trial, report, self._run.log)
+            return self._schedule.on_report(running.trial, report, self._run.log)
 
     # --- the budget ------------------------------------------------------------------------------
 
@@ -523,16 +647,18 @@ class _Driver:
         """Seconds that this call has been driving."""
         return time.monotonic() - self._began
 
-    def _exhausted(self) -> str | None:
+    def _spent_out(self) -> str | None:
         self._run.ledger.drove(self._driven_before + self._driven())
-        return self._run.ledger.exhausted()
+        return self._run.ledger.spent_out()
 
     def _trials_left(self) -> bool:
         """Whether another trial fits beside those that are under way."""
         left = self._run.ledger.remaining_trials
         if left is None:
             return True
-        return sum(t.number not in self._confirming for t in self._run.log.pending) < left
+        counts = self._run.ledger.counts
+        pending = [t.number for t in self._run.log.pending if not counts(t.number)]
+        return sum(number not in self._confirming for number in pending) < left
 
     def _spends_too_much(self, running: _Running, report: Report) -> bool:
         """Whether a trial has reached its own cost limit, or the study one of its totals."""
@@ -540,10 +666,13 @@ class _Driver:
         ledger.drove(self._driven_before + self._driven())
         if ledger.remaining_seconds == 0.0:
             return True
-        cost = report.cost
+        cost, paid = report.cost, self._paid(running.trial).cost
         if cost is None and self._run.cost in (None, SECONDS):
-            cost = time.monotonic() - running.started
-        return ledger.cost_cap is not None and cost is not None and cost >= ledger.cost_cap
+            cost = paid + time.monotonic() - running.started
+        if cost is None:
+            return False
+        limit, left = ledger.budget.limits.cost, ledger.remaining_cost
+        return (limit is not None and cost >= limit) or (left is not None and cost - paid >= left)
 
     def _exempt(self, number: int) -> None:
         self._confirming.add(number)
@@ -561,6 +690,27 @@ class _Driver:
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self._others() if orphans else {}
         self._orphans = deque(e for e in orphans if not others.get(e.asked.owner))
+        self._take_checkpoints(entries)
+
+    def _take_checkpoints(self, entries: Iterable[Entry]) -> None:
+        """Hold what drivers that are gone have left, until the schedule has no use for it."""
+        stored = self._checkpoints.numbers() - self._resting
+        stored -= {entry.number for entry in self._orphans}
+        others = {**self._others(), self._owner: True} if stored else {}
+        for entry in entries:
+            if entry.number in stored and not others.get(entry.asked.owner):
+                self._checkpoints.hold(entry.number)
+                self._resting.add(entry.number)
+        self._retire()
+
+    def _retire(self) -> None:
+        """Let go of the checkpoints that nobody will go on from."""
+        kept: frozenset[int] = frozenset()
+        if self._schedule is not None and self._resting:
+            kept = self._schedule.kept(self._run.log)
+        for number in self._resting - kept:
+            self._checkpoints.release(number)
+        self._resting &= kept
 
     def _others(self) -> dict[str, bool]:
         """Other drivers of this study, and whether they live; none of a study in memory."""
@@ -578,13 +728,13 @@ class _Driver:
 
     def _give_up_abandoned(self, entries: Iterable[Entry]) -> bool:
         """Finish running trials of dead drivers: as told, as lost, or as an error; any such?"""
-        running = [e for e in entries if e.open and e.asked.owner != self._owner]
+        running = [e for e in entries if e.open and not e.paused and e.asked.owner != self._owner]
         if not running:
             return False
         others = self._others()
         abandoned = [entry for entry in running if not others.get(entry.asked.owner)]
         for entry in abandoned:
-            order = 1 + max((e.observation.order for e in entries if e.observation), default=-1)
+            order = 1 + max(e.last_order for e in entries)
             if entry.observation is not None:
                 self._journal.settle(entry.observation)
             elif entry.released or entry.asked.attempt < _RETRIES:
@@ -611,6 +761,7 @@ class _Driver:
         for entry in entries:
             owner = entry.asked.owner
             driven[owner] = max(entry.driven, driven.get(owner, 0.0))
+            self._asked[entry.number] = entry.asked
             if entry.asked.confirming:
                 self._exempt(entry.number)
         _replay(self._optimizer, entries)
@@ -625,28 +776,67 @@ class _Driver:
             yield trial.number
 
     def _inherit(self, trial: Trial) -> None:
-        """Link the newest checkpoint of the lost trials that `trial` continues."""
-        for number in list(self._lineage(trial))[1:]:
+        """Link the newest checkpoint that `trial` can go on from, and let go of lost attempts'."""
+        log = self._run.log
+        lineage = list(self._lineage(trial))[1:]
+        for number in lineage:
             if self._checkpoints.folder(number).is_dir():
                 self._checkpoints.link(number, trial.number)
-                return
+                break
+        for number in lineage:
+            observation = log.observation(number)
+            if observation is not None and observation.cause is Cause.LOST:
+                self._resting.discard(number)
+                self._checkpoints.release(number)
 
 
 def _replay(optimizer: Optimizer, entries: Iterable[Entry]) -> None:
     """Let an optimizer know what it has not seen, in the order in which it happened."""
-    events: list[tuple[tuple[int, int, int], Entry]] = []
+    log = optimizer.log
+    events: list[tuple[tuple[int, int, int], Trial | Resumed | Observation]] = []
     for entry in entries:
-        if optimizer.log.observation(entry.number) is not None:
+        number = entry.number
+        known = log.observation(number)
+        if known is not None and known.status.finished:
             continue
         # A trial asked after k tells comes before tell k, which has order k.
-        events.append(((entry.asked.after, 0, entry.number), entry))
-        if entry.observation is not None:
-            events.append(((entry.observation.order, 1, entry.number), entry))
-    for (_, told, _), entry in sorted(events, key=lambda event: event[0]):
-        if not told:
-            optimizer.adopt(entry.trial)
-        elif entry.observation is not None:
-            optimizer.absorb(entry.observation)
+        # One that another driver did, too, is in nobody's way.
+        trial = replace(entry.trial, place=None) if entry.superseded else entry.trial
+        events.append(((entry.asked.after, 0, number), trial))
+        resumed = log.resumed(number)
+        paused = resumed + (known is not None)
+        for resumption in entry.resumptions[resumed:]:
+            events.append(((resumption.after, 0, number), resumption))
+        told = (*entry.pauses[paused:], *([entry.observation] if entry.observation else []))
+        events.extend(((observation.order, 1, number), observation) for observation in told)
+    for (_, _, number), event in sorted(events, key=lambda event: event[0]):
+        match event:
+            case Trial():
+                optimizer.adopt(event)
+            case Resumed(level, _):
+                log.resume(number, level)
+            case Observation():
+                optimizer.absorb(event)
+
+
+def _lost(number: int, config: dict[str, Any], order: int, log: TrialLog) -> Observation:
+    """An attempt that came to nothing."""
+    return Observation(
+        number=number,
+        config=config,
+        loss=None,
+        cost=None,
+        status=Status.FAILED,
+        cause=Cause.LOST,
+        order=order,
+        ask_index=log.trial(number).ask_index,
+    )
+
+
+def _settings(scheduler: Scheduler) -> str:
+    """How a scheduler is told from another one in storage."""
+    text = repr(scheduler)
+    return type(scheduler).__qualname__ if " object at 0x" in text else text
 
 
 class _Interrupts:
@@ -803,10 +993,10 @@ def _check_arguments(
     _check_count("confirm", confirm, 0)
     _check_count("workers", workers, 1)
     _check_count("seed", seed, 0)
-    if scheduler is not None and not callable(getattr(scheduler, "on_report", None)):
+    if scheduler is not None and not callable(getattr(scheduler, "begin", None)):
         raise TypeError(
-            f"scheduler must have a method on_report(trial, report, log), got {scheduler!r}; "
-            "see hpo.schedulers.Scheduler"
+            f"scheduler must be one of hpo.schedulers, such as ASHA(eta=3), got {scheduler!r}; "
+            "derive your own stopping rule from hpo.schedulers.StoppingRule"
         )
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 200):
         raise ValueError(

@@ -45,7 +45,7 @@ from hpo.leases import Lease
 from hpo.observations import TrialLog
 from hpo.progress import Progress
 from hpo.runners import InlineRunner, ProcessRunner
-from hpo.schedulers import Decision
+from hpo.schedulers import StoppingRule
 
 Config = dict[str, Any]
 SPACE = {"x": Float(-1.0, 1.0), "kind": Categorical(["a", "b"])}
@@ -116,7 +116,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"name": ""}, ValueError, "name must be a text"),
         ({"storage": "sqlite:///a.db"}, ValueError, "storage= needs name="),
         ({"callbacks": [print]}, TypeError, "derive from hpo.callbacks.Callback"),
-        ({"scheduler": print}, TypeError, "scheduler must have a method on_report"),
+        ({"scheduler": print}, TypeError, "scheduler must be one of hpo.schedulers"),
         ({"surrogate": "magic"}, ValueError, "surrogate must be"),
         ({"priors": "mup"}, ValueError, "priors must be"),
         ({"runner": InlineRunner(), "workers": 2}, ValueError, "InlineRunner runs one trial"),
@@ -378,10 +378,9 @@ def test_unbounded_logit_and_conditional_parameters_are_stored_whole(folder: Pat
 
 
 def test_a_scheduler_stops_trials_by_their_reports() -> None:
-    class Impatient:
-        def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
-            late = report.step >= 2 and trial.number > 0
-            return Decision.STOP if late else Decision.CONTINUE
+    class Impatient(StoppingRule):
+        def stops(self, trial: Trial, report: Report, log: TrialLog, sign: float) -> bool:
+            return report.step >= 2 and trial.number > 0
 
     def train(config: Config, ctx: Context) -> float:
         for step in range(5):

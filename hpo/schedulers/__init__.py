@@ -1,30 +1,44 @@
-"""Who runs on and who stops: what a scheduler is asked and what it may answer.
+"""Who runs on and who stops: schedulers over the levels of a fidelity; `base` has the protocol."""
 
-A scheduler looks at one report of a running trial and at everything told so far, and decides about
-that trial; it never proposes configurations.
-"""
+from hpo.schedulers.asha import ASHA, PASHA, Kind
+from hpo.schedulers.base import (
+    Action,
+    Clone,
+    Decision,
+    Forecast,
+    Promote,
+    Schedule,
+    Scheduler,
+    Start,
+    StoppingRule,
+)
+from hpo.schedulers.halving import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
+from hpo.schedulers.levels import Ladder
+from hpo.schedulers.median import MedianStopping
+from hpo.schedulers.one_epoch import OneEpoch
+from hpo.schedulers.pbt import PBT, Stretch, ancestry
 
-from __future__ import annotations
-
-from enum import Enum
-from typing import Protocol
-
-from hpo.observations import Report, Trial, TrialLog
-
-
-class Decision(Enum):
-    """The answer to a report."""
-
-    CONTINUE = "continue"
-    STOP = "stop"
-
-
-class Scheduler(Protocol):
-    """Decides at each report whether the trial is worth its further cost."""
-
-    def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
-        """Judge `trial` at its newest `report`, given all trials in `log`."""
-        ...
-
-
-__all__ = ["Decision", "Scheduler"]
+__all__ = [
+    "ASHA",
+    "PASHA",
+    "PBT",
+    "Action",
+    "Clone",
+    "Decision",
+    "Forecast",
+    "Hyperband",
+    "IterativeDeepening",
+    "Kind",
+    "Ladder",
+    "MedianStopping",
+    "OneEpoch",
+    "Promote",
+    "Schedule",
+    "Scheduler",
+    "Start",
+    "StoppingRule",
+    "Stretch",
+    "SuccessiveHalving",
+    "Variant",
+    "ancestry",
+]

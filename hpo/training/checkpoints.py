@@ -22,17 +22,29 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 class Saved(NamedTuple):
-    """A loaded checkpoint: the user's `state`, and the seconds of training that led to it."""
+    """A loaded checkpoint.
+
+    `state`: the user's. `seconds`: of training that led to it. `cost`: the last one the user had
+    reported by then, in the user's own count. `offset`: what was added to that count to get the
+    trial's cost, more than zero once a run had to be restarted.
+    """
 
     state: Any
     seconds: float
+    cost: float = 0.0
+    offset: float = 0.0
 
 
 class CheckpointStore:
-    """The checkpoint folders of one run, under `root`."""
+    """The checkpoint folders of one study, under `root`.
+
+    A folder lives as long as somebody holds it: the stage that trains in it, or whoever may go on
+    from it. What was never held here belongs to another driver and is left alone.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._holders: Counter[int] = Counter()
 
     def folder(self, number: int) -> Path:
         """Folder of trial `number`; it exists once something was saved there."""
@@ -49,6 +61,23 @@ class CheckpointStore:
             return
         shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
 
+    def numbers(self) -> set[int]:
+        """Trials that have a folder, whoever holds it."""
+        if not self.root.is_dir():
+            return set()
+        return {int(path.name) for path in self.root.iterdir() if path.name.isdigit()}
+
+    def hold(self, number: int) -> None:
+        """Need the folder of trial `number`, once more than before."""
+        self._holders[number] += 1
+
+    def release(self, number: int) -> None:
+        """Need it once less; with its last holder the folder goes."""
+        self._holders[number] -= 1
+        if self._holders[number] <= 0:
+            del self._holders[number]
+            self.remove(number)
+
     def remove(self, number: int) -> None:
         """Delete the folder of trial `number`, if there is one."""
         shutil.rmtree(self.folder(number), ignore_errors=True)
@@ -58,11 +87,13 @@ class CheckpointStore:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def save_state(folder: Path, state: Any, *, seconds: float) -> None:
+def save_state(
+    folder: Path, state: Any, *, seconds: float, cost: float = 0.0, offset: float = 0.0
+) -> None:
     """Write `state` to `folder` so that a kill at any moment leaves the old or the new file whole.
 
     `state`: tensors, plain Python values, and dicts, lists and tuples of them.
-    `seconds`: training time up to here, kept so that the trial's cost can go on from it.
+    `seconds`, `cost`, `offset`: as in `Saved`, kept so that the trial's cost can go on from them.
 
     Raises TypeError for anything that `load_state` would refuse to read back.
     """
@@ -73,7 +104,8 @@ def save_state(folder: Path, state: Any, *, seconds: float) -> None:
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".saving-")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save({"state": state, "seconds": seconds}, file)
+            whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
+            torch.save(whole, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / STATE_FILE)
@@ -90,7 +122,9 @@ def load_state(folder: Path) -> Saved | None:
     if not path.exists():
         return None
     stored = torch.load(path, weights_only=True, map_location="cpu")
-    return Saved(stored["state"], stored["seconds"])
+    return Saved(
+        stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
+    )
 
 
 def _link_state(source: str, destination: str) -> None:

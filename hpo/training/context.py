@@ -7,6 +7,10 @@
             ctx.save(state)
             ctx.report(step=step, loss=loss, cost=flops_so_far)
         return loss
+
+With a fidelity in the space, a step counts its unit, done so far, and the function trains up to
+`ctx.fidelity` (the same as the config's own entry). A scheduler may call it again later with a
+higher one; what it then loads is what it saved last. Save before reporting: a report may end it.
 """
 
 from __future__ import annotations
@@ -16,13 +20,23 @@ import numbers
 import operator
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from hpo.errors import Stop, StudyError
 from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import load_state, save_state
+from hpo.training.checkpoints import Saved, load_state, save_state
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What a trial has used before this stage of it: cost, seconds, and its last reported step."""
+
+    cost: float = 0.0
+    seconds: float = 0.0
+    step: int = -1
 
 
 class Channel(Protocol):
@@ -39,10 +53,11 @@ class Context:
     Attributes:
         trial: number, config, and what the model believed when it asked.
         seed: a seed for this trial's own randomness, the same again when the trial is retried.
-        fidelity: the resource level asked for, if the space has one.
+        fidelity: the level to train up to now, if the space has one.
         scale: the values of the scale axes.
         last_loss: the loss reported last, or None.
-        last_cost: the highest cumulative cost reported, or None.
+        last_cost: what the trial has cost by the last report that said so, or None. Earlier stages
+            are in it, and counted twice where they had to be trained again.
         diverged: whether a NaN or infinite loss was reported.
         refusal: the error raised by a wrong call of `report`, or None.
     """
@@ -56,6 +71,7 @@ class Context:
         checkpoint_dir: Path | None = None,
         fidelity: int | None = None,
         scale: Mapping[str, float] | None = None,
+        paid: Paid = Paid(),  # noqa: B008  a frozen value
     ) -> None:
         self.trial = trial
         self.seed = seed
@@ -67,11 +83,15 @@ class Context:
         self.refusal: Exception | None = None
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
-        self._last_step = -1
+        self._paid = paid
+        self._last_step = paid.step
         self._stopped = False
+        self._paused = False
         self._started = time.perf_counter()
-        self._carried = 0.0
+        self._loaded: Saved | None = None
         self._saved = False
+        self._counted = 0.0  # the user's own count of the cost
+        self._offset: float | None = None  # from that count to the trial's cost
 
     @property
     def config(self) -> dict[str, Any]:
@@ -87,13 +107,24 @@ class Context:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial was told to stop, for code that caught `Stop` to tidy up."""
+        """Whether the trial was told to end here, for code that caught `Stop` to tidy up."""
         return self._stopped
 
     @property
+    def paused(self) -> bool:
+        """Whether it was told to end here for now only, and may be continued."""
+        return self._paused
+
+    @property
     def seconds(self) -> float:
-        """Training time of this trial so far, including that of a loaded checkpoint."""
-        return self._carried + time.perf_counter() - self._started
+        """Training time of this trial so far, including that of a loaded checkpoint.
+
+        What was trained in vain, for it came after the checkpoint or there is none, is in it too if
+        an earlier stage was charged for it.
+        """
+        elapsed = time.perf_counter() - self._started
+        carried = 0.0 if self._loaded is None else self._loaded.seconds
+        return self._paid.seconds + carried + elapsed - min(carried, self._paid.seconds)
 
     def report(
         self,
@@ -107,7 +138,8 @@ class Context:
 
         `step`: >= 0 and growing; a step that was already reported is ignored, so code that goes
         on from a checkpoint may repeat some. `loss`: in the user's own direction. `cost`: consumed
-        by this trial so far, cumulative, in the study's unit. `metrics`: more numbers to keep.
+        since the run began from nothing, in the study's unit, that of a loaded checkpoint
+        included. `metrics`: more numbers to keep.
 
         Raises `hpo.Stop` when the trial is to end here, also on a NaN or infinite loss; TypeError
         or ValueError for wrong arguments, which ends the study.
@@ -118,7 +150,7 @@ class Context:
             report = Report(
                 step=_to_step(step),
                 loss=None if loss is None else to_float(loss, "loss"),
-                cost=None if cost is None else to_cost(cost),
+                cost=None if cost is None else self._total(to_cost(cost), _to_step(step)),
                 metrics=_to_numbers({} if metrics is None else metrics),
             )
         except (TypeError, ValueError) as error:
@@ -134,26 +166,70 @@ class Context:
             raise Stop(f"loss is {report.loss} at step {report.step}")
         if report.loss is not None:
             self.last_loss = report.loss
-        if self._channel.send(report) is Decision.STOP:
-            self._stopped = True
-            raise Stop(f"trial {self.trial.number} was told to stop at step {report.step}")
+        decision = self._channel.send(report)
+        if decision is not Decision.CONTINUE:
+            self._stopped, self._paused = True, decision is Decision.PAUSE
+            what = "pause" if self._paused else "stop"
+            raise Stop(f"trial {self.trial.number} was told to {what} at step {report.step}")
+
+    def finish(self, cost: float) -> None:
+        """Take in the cost that the training function returned, in its own count.
+
+        Raises ValueError as `report` does.
+        """
+        level = self._last_step if self.fidelity is None else self.fidelity
+        total = self._total(cost, max(level, self._last_step))
+        self.last_cost = max(total, self.last_cost or 0.0)
 
     def save(self, state: Any) -> None:
         """Keep `state` (tensors and plain values) for the case that this trial is interrupted.
 
         Raises TypeError for values that could not be loaded again; StudyError without a folder.
         """
-        save_state(self._folder("save"), state, seconds=self.seconds)
+        offset = self._offset
+        if offset is None:
+            offset = self._paid.cost if self._loaded is None else self._loaded.offset
+        save_state(
+            self._folder("save"), state, seconds=self.seconds, cost=self._counted, offset=offset
+        )
         self._saved = True
 
     def load(self) -> Any | None:
-        """What this trial, or the lost attempt that it continues, saved last; None if nothing."""
+        """What this trial, or the one that it continues, saved last; None if nothing."""
         saved = load_state(self._folder("load"))
         if saved is None:
             return None
-        if not self._saved:  # a lost attempt's checkpoint: its time is part of this trial's
-            self._carried = saved.seconds
+        if not self._saved:  # an earlier stage's or attempt's: what led to it is this trial's, too
+            self._loaded, self._counted = saved, saved.cost
         return saved.state
+
+    def _total(self, counted: float, step: int) -> float:
+        """The trial's cost for the user's own count of it at `step`.
+
+        Raises ValueError for a count that fell below the one of the loaded checkpoint.
+        """
+        if self._loaded is not None and counted < self._loaded.cost:
+            raise ValueError(
+                f"cost must not fall below that of the loaded checkpoint, {self._loaded.cost!r}, "
+                f"got {counted!r}; keep the count in the saved state and go on from it"
+            )
+        if self._offset is None:
+            self._offset = self._resolved(step)
+        self._counted = max(counted, self._counted)
+        return counted + self._offset
+
+    def _resolved(self, step: int) -> float:
+        """What to add to the user's count, from the first step that is counted in this stage.
+
+        Without a checkpoint everything comes on top of what was paid. With one, a first step beyond
+        the last paid one says that nothing is done again, so the count goes on from where it was;
+        else it goes on from where the checkpoint was.
+        """
+        paid = self._paid
+        if self._loaded is None:
+            return paid.cost
+        base = self._loaded.cost if step <= paid.step else paid.cost - self._loaded.offset
+        return paid.cost - min(base, paid.cost)
 
     def _folder(self, action: str) -> Path:
         if self._checkpoint_dir is None:
