@@ -40,7 +40,7 @@ SHARES = (0.1, 0.2, 0.5)
 STUDY = 27
 RUNS = 127  # drawn of each LCBench instance
 TESTED = 40  # at most, of each study
-STUDIES = 4
+STUDIES = 5
 _EXPONENTS = np.geomspace(0.05, 5.0, 25)
 
 
@@ -141,8 +141,11 @@ def table(groups: list[str]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], default=list(GROUPS))
-    for line in table(parser.parse_args().groups):
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
+    groups = parser.parse_args().groups
+    if unknown := set(groups) - set(GROUPS):
+        parser.error(f"no group is called {', '.join(sorted(unknown))}; choose from {GROUPS}")
+    for line in table(groups or list(GROUPS)):
         print(line, flush=True)
 
 

@@ -67,7 +67,8 @@ _SPREAD_STRENGTH = 4.0  # of the prior of Sigma
 _CELL_STRENGTH = 20.0  # of the priors of pi and rho
 
 _FLOOR = 0.3  # distance from best report to floor, in distances from best to median report
-_NEGLIGIBLE = 1e-5  # weight below which a cell is dropped from a belief
+_BROW = 0.9  # quantile of the reports above which the warp is a line
+_NEGLIGIBLE = 1e-3  # joint weight of the lightest cells, which a belief leaves out
 _BISECTIONS = 40
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(3)
 _STEPS = (np.arange(64) + 0.5) / 64
@@ -126,43 +127,47 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """``z = (ln(y - floor) - location) / scale``, continued as a line below ``knee``.
+    """``z = (ln(y - floor) - location) / scale`` from ``knee`` to ``brow``, lines outside.
 
     Losses fall by ratios of what is left rather than by differences: in logarithms the held-out
-    error of the end was a quarter smaller. The line keeps the map defined, smooth and increasing
-    when a later report is better than anything the floor was chosen from.
+    error of the end was a quarter smaller. The lines keep the map smooth and increasing for every
+    y: below, when a report is better than anything the floor was chosen from; above, so that a
+    rising run is continued by differences, where by ratios it would be sent to absurd losses.
     """
 
     floor: float
     knee: float
+    brow: float
     location: float
     scale: float
 
     @classmethod
     def of(cls, values: Array) -> Warp:
         """For a study's values, at least one."""
-        best, median, worst = np.quantile(values, [0.0, 0.5, 1.0])
+        best, median, high, worst = np.quantile(values, [0.0, 0.5, _BROW, 1.0])
         resolution = max(1e-12 * abs(best), 1e-12 * abs(worst), 1e-150)
         widths = (median - best, worst - best, abs(median), 1.0)  # the later for constant values
         width = next(w for w in widths if w > resolution)
         floor = float(best - _FLOOR * width)
         knee = float(best - 0.5 * _FLOOR * width)
-        plain = cls(floor, knee, 0.0, 1.0)
+        plain = cls(floor, knee, float(high), 0.0, 1.0)
         low, middle, high = np.quantile(plain.apply(values), [0.1, 0.5, 0.9])
         # 2.56 sds lie between the 10 % and 90 % quantiles of a normal law
-        spread = (high - low) / 2.56
-        return cls(floor, knee, float(middle), float(spread) if spread > 1e-6 else 1.0)
+        spread = float(high - low) / 2.56
+        return cls(floor, knee, plain.brow, float(middle), spread if spread > 1e-6 else 1.0)
 
     def apply(self, y: Array) -> Array:
-        foot = self.knee - self.floor
-        logs = np.log(np.maximum(y, self.knee) - self.floor)
-        line = np.minimum(y - self.knee, 0.0) / foot
-        return np.asarray((logs + line - self.location) / self.scale)
+        logs = np.log(np.clip(y, self.knee, self.brow) - self.floor)
+        logs += np.minimum(y - self.knee, 0.0) / (self.knee - self.floor)
+        logs += np.maximum(y - self.brow, 0.0) / (self.brow - self.floor)
+        return np.asarray((logs - self.location) / self.scale)
 
     def invert(self, z: Array) -> Array:
-        foot = self.knee - self.floor
-        logs = self.location + self.scale * z - np.log(foot)
-        return np.asarray(self.knee + foot * (np.expm1(np.maximum(logs, 0)) + np.minimum(logs, 0)))
+        logs = self.location + self.scale * z
+        foot, head = self.knee - self.floor, self.brow - self.floor
+        y = self.knee + foot * np.expm1(np.clip(logs, np.log(foot), np.log(head)) - np.log(foot))
+        y += foot * np.minimum(logs - np.log(foot), 0.0)
+        return np.asarray(y + head * np.maximum(logs - np.log(head), 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +205,13 @@ class CurveBelief:
         moments = []
         ends = zip(self._quantile(0.005), self._quantile(0.995), strict=True)
         for mean, sd, (low, high) in zip(self.mean, self.sd, ends, strict=True):
-            # integrated over steps that are small where there is mass: quantiles of the mixture
-            # with each normal replaced by the three nodes of its Gauss-Hermite rule
+            # integrated over steps that are small where there is mass, by quantiles of the mixture
+            # with each normal replaced by three Gauss-Hermite nodes, and nowhere large
             nodes = (mean + sd * _NODES[:, None]).ravel()
             order = np.argsort(nodes)
             mass = np.cumsum((_NODE_WEIGHTS[:, None] * self.weight).ravel()[order])
             steps = nodes[order][np.searchsorted(mass, _STEPS * mass[-1])]
-            z = np.concatenate([[low], np.clip(np.sort(steps), low, high), [high]])
+            z = np.sort(np.clip(np.concatenate([steps, np.linspace(low, high, 32)]), low, high))
             F = ndtr((z[:, None] - mean) / sd) @ self.weight
             y = self.warp.invert(z)
             middles = np.concatenate([y[:1], 0.5 * (y[1:] + y[:-1]), y[-1:]])
@@ -257,7 +262,7 @@ class CurveModel:
     def fit(self, curves: Sequence[Curve]) -> CurvePredictor:
         """Learn what the runs share. Raises ValueError without any report, or with one below low.
 
-        The cost is about a millisecond per step and set of levels, plus a fraction of one per run.
+        Runs read at the same levels are handled together: 3 ms per step and distinct set of levels.
         """
         curves = [curve for curve in curves if len(curve)]
         if not curves:
@@ -440,7 +445,8 @@ class CurvePredictor:
         """
         asked = np.atleast_1d(np.asarray(levels, dtype=np.float64))
         cells, seen, weight = self._given(curve, asked)
-        kept = np.flatnonzero(weight > _NEGLIGIBLE)
+        order = np.argsort(weight)
+        kept = order[np.cumsum(weight[order]) > _NEGLIGIBLE]
         mean = cells.prior[-len(asked) :, kept] + np.einsum(
             "ikc,kc->ic", cells.asked[..., kept], seen[:, kept]
         )

@@ -135,11 +135,11 @@ def test_the_warp_has_an_inverse_and_rises(values: list[float], away: list[float
     assert_allclose(warp.invert(z), y, rtol=1e-9, atol=1e-9 * (width + abs(warp.knee)))
 
 
-def test_the_warp_is_smooth_where_its_line_begins() -> None:
+def test_the_warp_is_smooth_where_its_lines_begin() -> None:
     warp = Warp.of(np.array([1.0, 2.0, 3.0]))
-    y = warp.knee + 1e-6 * np.array([-1.0, 0.0, 1.0])
-    below, above = np.diff(warp.apply(y))
-    assert_allclose(below, above, rtol=1e-4)
+    for corner in (warp.knee, warp.brow):
+        below, above = np.diff(warp.apply(corner + 1e-6 * np.array([-1.0, 0.0, 1.0])))
+        assert_allclose(below, above, rtol=1e-4)
 
 
 def test_beliefs_follow_the_units_of_the_loss() -> None:
@@ -263,6 +263,12 @@ def test_rising_curves_are_believed_to_end_above_their_best() -> None:
     for row in values[15:]:
         belief = predictor.predict(Curve(LEVELS[:25], row[:25]), 50)
         assert belief.quantile(0.5)[0] > row[:25].min()
+
+
+def test_a_run_that_shoots_up_is_not_sent_to_absurd_losses() -> None:
+    predictor = CurveModel(LOW, HIGH).fit(halved(power_laws(10, np.random.default_rng(13))))
+    belief = predictor.predict(Curve([1, 2, 3], [1.0, 2.0, 4.0]), 50)
+    assert 1.0 < belief.quantile(0.5)[0] < 40.0
 
 
 def test_the_better_of_two_crossing_runs_is_foreseen() -> None:
