@@ -32,6 +32,7 @@ from surrogates.scaling import ScalingModel
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+_TARGET_STARTS = 2  # start points where a target is named
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
 
@@ -91,6 +92,9 @@ class Optimizer:
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
+        if self.target is not None:  # the law knows enough to choose sizes, so start at the least
+            self._starts = self._starts[:_TARGET_STARTS]
+            self._starts[:, self.encoder.columns.scale] = 0.0
 
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
         """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
@@ -257,7 +261,16 @@ class Optimizer:
             index=index,
             rng=rng,
             pool=pool,
+            target=self._target_row(),
         )
+
+    def _target_row(self) -> Array | None:
+        """Encoded scale values of the target, ``(scales,)``."""
+        if self.target is None:
+            return None
+        columns = self.encoder.columns
+        natural = np.log([self.target[columns.names[j]] for j in columns.scale])
+        return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
 
     def _belief(self, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
         """What the models expect of a row, in the user's direction and units."""

@@ -24,6 +24,7 @@ from hpo.acquisition import (
     Staircase,
     Success,
     Sum,
+    TargetGain,
     Term,
     TrustRegion,
     knowledge_gradient,
@@ -52,6 +53,7 @@ _REGION = 8.0  # the trust region's radius, in those of the clouds
 _SMALLEST_REGION = 0.5  # of the box: the region is a preference, never a wall
 _CHEAP_SHARE = 0.2  # of the range of ln cost: the cheap end competes as one point, as in CARBS
 _SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
+_FRONT_EVERY = 4  # with a target, every so many asks walk the front and the others serve the target
 _MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the noise lies below
 
 
@@ -114,6 +116,7 @@ def suggest(
     index: int,
     rng: np.random.Generator,
     pool: Array | None = None,
+    target: Array | None = None,
 ) -> Suggestion:
     """The next row, from at least one completed run.
 
@@ -126,6 +129,8 @@ def suggest(
         index: of this ask; it picks the output transform.
         rng: the only source of chance.
         pool: q x d, the only rows that may be asked; None for all of the space.
+        target: ``(scales,)``, encoded; then three asks of four buy what teaches most about the best
+            config there per unit of cost, and one walks the front.
 
     Raises:
         ArithmeticError: when no model can be built; the caller says so in the belief.
@@ -133,6 +138,9 @@ def suggest(
     encoder, runs = models.encoder, models.runs
     predictor, rows, name = _value_model(models, index)
     cost = models.cost()
+    if target is not None and index % _FRONT_EVERY:
+        assert isinstance(predictor, ScalingPredictor)  # a target needs scale axes
+        return _for_target(models, predictor, pending, taken, limits, pool, target, rng)
     X, log_costs = runs.X[rows], _known_costs(runs.log_cost[rows], runs.X[rows], cost)
     means, belief, worlds = predictor.training_mean()[:, None], predictor, None
     if len(pending):
@@ -187,6 +195,46 @@ def suggest(
     if choice.repeated:
         reason = f"every other config of the {'space' if pool is None else 'pool'} was tried"
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
+
+
+def _for_target(
+    models: Models,
+    predictor: ScalingPredictor,
+    pending: Array,
+    taken: Array,
+    limits: CostLimits,
+    pool: Array | None,
+    target: Array,
+    rng: np.random.Generator,
+) -> Suggestion:
+    """The row that lowers the expected regret at ``target`` most per unit of cost."""
+    encoder, cost, success = models.encoder, models.cost(), models.success()
+    at = np.ones((1, len(encoder.lower)))  # at full fidelity
+    at[0, encoder.columns.scale] = target
+    belief = predictor
+    if len(pending):  # what a run teaches does not depend on its loss, so any will do
+        belief = predictor.condition(pending, predictor.posterior(pending).mean)
+    gain = TargetGain(belief, belief.loss.layout.scales(at)[0], cost)
+    terms: list[Term] = [gain]
+    if success is not None:
+        terms.append(Success(success))
+    if cost is not None and limits.log_cap is not None:
+        terms.append(CostBelow(cost, limits.log_cap))
+    acquisition = Sum(tuple(terms))
+    if pool is not None:
+        choice = best_of(pool, acquisition.value(pool), taken)
+    else:
+        members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
+        centres = models.runs.X[members]
+        radii = np.full(len(encoder.lower), _WITHOUT_LENGTHS)
+        extra = _scale_moves(encoder, predictor, centres, rng)
+        box = encoder.box(centres)
+        where = Region(*box, centres, radii, extra, global_share=_GLOBAL_SHARE)
+        choice = maximise(acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng)
+    return Suggestion(
+        choice.row,
+        f"teaches most about the target per cost: expected regret there is {gain.regret:.3g}",
+    )
 
 
 def explore(

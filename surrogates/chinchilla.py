@@ -197,6 +197,13 @@ class ParametricLoss:
         law = self._law(self.layout.scales(X))
         return np.asarray(law.curvature * (bowl.shape @ bowl.curvature))
 
+    def curvature_at(self, scales: Array) -> Array:
+        """``d^2 y / dz dz'`` at the optimum of ``scales`` ``(axes,)``; decisions x decisions."""
+        mixing = self._mixing()
+        curvature = np.exp(self.theta[self.layout.log_curvature])
+        shrunk = self._law(scales[None, :]).curvature[0]
+        return np.asarray(shrunk * (mixing.T * curvature) @ mixing)
+
     def jacobian(self, X: Array) -> Array:
         """``dy / dtheta``, n x size."""
         layout, theta = self.layout, self.theta
@@ -266,14 +273,20 @@ class ParametricLoss:
         )
 
     def _bowl(self, X: Array) -> _Bowl:
-        theta, layout = self.theta, self.layout
-        mixing = np.eye(len(layout.decisions))
-        for position, (j, k) in zip(_positions(layout.couplings), layout.pairs, strict=True):
-            mixing[j, k] = theta[position]
+        theta, layout, mixing = self.theta, self.layout, self._mixing()
         displacement = self.displacement(X)
         shape, slope, by_asymmetry = linex(displacement @ mixing.T, theta[layout.asymmetry])
         curvature = np.exp(theta[layout.log_curvature])
         return _Bowl(displacement, mixing, curvature, shape, slope, by_asymmetry)
+
+    def _mixing(self) -> Array:
+        """``M``, unit upper triangular."""
+        mixing = np.eye(len(self.layout.decisions))
+        for position, (j, k) in zip(
+            _positions(self.layout.couplings), self.layout.pairs, strict=True
+        ):
+            mixing[j, k] = self.theta[position]
+        return mixing
 
 
 @dataclass(frozen=True, slots=True)

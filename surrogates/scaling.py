@@ -9,8 +9,9 @@
 to its optimum holds at the same relative place of the target; ``q`` a Matern process in the scales
 alone, which lets the law be wrong; ``r`` another that forgets within a tenth of an e-fold: what all
 runs of one size share, such as a deeper or wider shape than the law's average, and no other size
-does; ``e ~ N(0, v + (c d)^2)`` with d the distance above the best loss at that scale, because the
-bowl is trusted only near its bottom.
+does; ``e ~ N(0, v + (c d)^2 (1 + (d / spread)^2))`` with d the distance above the best loss at that
+scale: the bowl is trusted only near its bottom, and a run that left the bowl altogether, on its way
+to divergence, says next to nothing about where the bottom is.
 
 How the uncertainty of theta is carried into every prediction: :mod:`surrogates.linearised`.
 """
@@ -53,7 +54,7 @@ class ScalingModel:
         residual_share, scale_share, shape_share, noise_share: prior medians of the standard
             deviations of g, q, r and e, as shares of the spread of the losses.
         inadequacy: prior median of c, extra standard deviation of a run per unit of loss above
-            the optimum.
+            the optimum, near it.
         max_couplings: pairs of decisions are coupled while there are at most this many pairs.
         max_rows: beyond it, parameters are learned from this many rows.
     """
@@ -102,7 +103,7 @@ class ScalingModel:
         for iterations in (25, 8):
             law = replace(blank, theta=prior.theta(mode))
             phi = law.jacobian(X) @ prior.root
-            squares = squared_distance(law, X, y)
+            squares = distrust(law, X, y, units)
             parts = self._parts(law, data.columns, X, units)
             hyper = fit_residual(
                 y - law.value(X) + phi @ mode,
@@ -134,7 +135,7 @@ class ScalingModel:
         kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
         mean = LinearisedMean(basis, prior.u(loss.theta))
         y = units.bounded(data.y)
-        row_noise = residual.growth * squared_distance(loss, data.X, y)
+        row_noise = residual.growth * distrust(loss, data.X, y, units)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
         factor = cholesky(covariance)
@@ -167,7 +168,7 @@ class ScalingModel:
         noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
 
         def row_sd(law: ParametricLoss) -> Array:
-            return np.sqrt(noise + self.inadequacy**2 * squared_distance(law, X, y))
+            return np.sqrt(noise + self.inadequacy**2 * distrust(law, X, y, units))
 
         modes = []
         for u in starts:
@@ -237,9 +238,16 @@ class Stored:
         return ParametricLoss(layout, self.reference, self.theta)
 
 
-def squared_distance(loss: ParametricLoss, X: Array, y: Array) -> Array:
-    """``d^2``, ``(n,)``: above the best loss by the model or as observed, whichever is further."""
-    return np.asarray(np.maximum(loss.excess(X), np.abs(y - loss.floor(X))) ** 2)
+def distrust(loss: ParametricLoss, X: Array, y: Array, units: Units) -> Array:
+    """``d^2 (1 + (d / spread)^2)``, ``(n,)``, what the error variance of told runs grows with.
+
+    d is above the best loss by the model or as observed, whichever is further.
+    """
+    return _growing(np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units)
+
+
+def _growing(distance: Array, units: Units) -> Array:
+    return np.asarray(distance**2 * (1.0 + (distance / units.spread) ** 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +317,10 @@ class ScalingPredictor(GPPredictor):
         return self._basis.loss
 
     @property
+    def columns(self) -> Columns:
+        return self._basis.columns
+
+    @property
     def _basis(self) -> JacobianBasis:
         assert isinstance(self.prior_mean, LinearisedMean)
         return self.prior_mean.basis
@@ -329,7 +341,7 @@ class ScalingPredictor(GPPredictor):
         rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            own = self.growth * squared_distance(self.loss, row, y[i : i + 1])
+            own = self.growth * distrust(self.loss, row, y[i : i + 1], self.units)
             variance = self.kernel.diagonal(row) + self.noise_variance + own
             factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
             rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
@@ -403,6 +415,36 @@ class ScalingPredictor(GPPredictor):
         It may lie outside the box. The loss also holds g and the categorical columns, so the best
         config is the minimum of :meth:`posterior`; this is its smooth, law-like part.
         """
+        rows = self._optimum_rows(scales)
+        mean, covariance = self.coefficients()
+        layout, columns = self.loss.layout, self.columns
+        origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
+        return Optimum(
+            origin + width * (rows @ mean),
+            np.outer(width, width) * (rows @ covariance @ rows.T),
+        )
+
+    def optimum_covariance(self, X: Array, scales: Array) -> Array:
+        """Posterior covariance of ``z*`` at ``scales`` ``(axes,)`` with the latent loss at ``X``.
+
+        m x decisions, in losses times box widths. Told a loss at ``x``, the belief about ``z*``
+        loses ``c c^T / (variance + noise)`` of its covariance, c the row of ``x``.
+        """
+        seen, phi = self._basis.value(self.X), self._basis.value(X)
+        root = self._optimum_rows(scales) @ self.prior.root
+        solved = self.factor.solve(np.asfortranarray(seen @ root.T))
+        return np.asarray(phi @ root.T - self.kernel.cross(X, self.X) @ solved)
+
+    def error_variance(self, X: Array, inadequacy: float = 0.0) -> Array:
+        """``(m,)``, variance of one run about the latent loss, where the law expects it to end.
+
+        ``inadequacy``: c at least, for whoever distrusts the bowl more than the runs so far do.
+        """
+        growth = max(self.growth, inadequacy**2)
+        return np.asarray(self.noise_variance + growth * _growing(self.loss.excess(X), self.units))
+
+    def _optimum_rows(self, scales: Array) -> Array:
+        """``A``, decisions x p, with ``z* = A theta`` at ``scales``."""
         layout = self.loss.layout
         step = scales - self.loss.reference
         J, A = len(layout.decisions), len(layout.axes)
@@ -411,13 +453,7 @@ class ScalingPredictor(GPPredictor):
         for j in range(J):
             start = layout.drift.start + j * A
             rows[j, start : start + A] = step
-        mean, covariance = self.coefficients()
-        columns = self._basis.columns
-        origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
-        return Optimum(
-            origin + width * (rows @ mean),
-            np.outer(width, width) * (rows @ covariance @ rows.T),
-        )
+        return rows
 
     def coefficients(self) -> tuple[Array, Array]:
         """Posterior mean ``(p,)`` and covariance of theta under the linearised model."""
@@ -429,7 +465,7 @@ class ScalingPredictor(GPPredictor):
 
     def law(self) -> ScalingLaw:
         """Coefficients with standard errors, prior and posterior side by side."""
-        layout, columns = self.loss.layout, self._basis.columns
+        layout, columns = self.loss.layout, self.columns
         mean, covariance = self.coefficients()
         sd = np.sqrt(np.diagonal(covariance))
         prior_covariance = self.prior.root @ self.prior.root.T

@@ -14,6 +14,7 @@ from hpo.acquisition import (
     Staircase,
     Success,
     Sum,
+    TargetGain,
     TrustRegion,
     expected_improvement_log,
     knowledge_gradient,
@@ -23,6 +24,7 @@ from surrogates.cost import CostModel
 from surrogates.data import Columns, Kind, TrainingData
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
+from surrogates.scaling import ScalingModel
 from surrogates.success import SuccessModel
 
 MIXED = Columns(
@@ -441,3 +443,50 @@ def test_asking_twice_gives_the_same_bits():
     worlds = loss_model().fantasize(rows(2, 2), 4, np.random.default_rng(0))
     term, X = Improvement(worlds.predictor, Beat((-0.5,) * 4), worlds), rows(6, 1)
     np.testing.assert_array_equal(term.value(X), term.value(X))
+
+
+@pytest.fixture(scope="module")
+def proxies():
+    """A fitted law of one decision over one scale, the target beyond it, and a cost of n^1."""
+    kinds = (Kind.DECISION, Kind.SCALE)
+    low, width = np.array([-9.0, 11.0]), np.array([6.0, 4.0])
+    columns = Columns(kinds, ("lr", "N"), low, width, (0, 0))
+    rng = np.random.default_rng(0)
+    X = rng.random((24, 2))
+    z, s = low[0] + width[0] * X[:, 0], low[1] + width[1] * X[:, 1]
+    y = 1.5 + 60.0 * np.exp(-0.3 * s) + 0.02 * (z + 6.0 + 0.4 * (s - 13.0)) ** 2
+    data = TrainingData(X, y + 0.002 * rng.standard_normal(24), columns)
+    cost = CostModel().fit(TrainingData(X, s, columns))
+    return ScalingModel().fit(data), cost, np.array([16.5])
+
+
+def test_the_gain_of_a_run_is_what_it_takes_off_the_regret_at_the_target(proxies):
+    belief, _, target = proxies
+    gain = TargetGain(belief, target, None)
+    X = np.random.default_rng(1).random((20, 2))
+    # where the error of the fit is not below the one assumed in a design, both must agree
+    told = [belief.condition(x[None], belief.posterior(x[None]).mean) for x in X]
+    own = np.array([after.row_noise[-1] + belief.noise_variance for after in told])
+    lost = np.array([gain.regret - TargetGain(after, target, None).regret for after in told])
+    variance = belief.posterior(X).variance
+    assumed = belief.error_variance(X, 0.5)
+    expected = np.log(lost * (variance + own) / (variance + assumed))
+    np.testing.assert_allclose(gain.value(X), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_of_the_same_gain_is_worth_less_the_dearer_it_is(proxies):
+    belief, cost, target = proxies
+    X = np.random.default_rng(2).random((9, 2))
+    per_cost, plain = TargetGain(belief, target, cost), TargetGain(belief, target, None)
+    np.testing.assert_allclose(plain.value(X) - per_cost.value(X), cost.posterior(X).mean)
+
+
+def test_gradient_of_the_gain_matches_finite_differences(proxies):
+    belief, cost, target = proxies
+    gain, X = TargetGain(belief, target, cost), np.random.default_rng(3).random((5, 2))
+    value, slope = gain.gradient(X)
+    np.testing.assert_allclose(value, gain.value(X))
+    for j in range(2):
+        shift = 1e-4 * np.eye(2)[j]
+        numeric = (gain.value(X + shift) - gain.value(X - shift)) / 2e-4
+        np.testing.assert_allclose(slope[:, j], numeric, rtol=1e-3, atol=1e-3)

@@ -514,6 +514,34 @@ def test_a_target_that_does_not_fit_the_space_is_refused(target, message):
         optimizer.recommend(target)
 
 
+def test_with_a_target_runs_are_bought_where_they_teach_about_it():
+    target = {"params": 1e8, "tokens": 1e10}
+    cost = {}
+    for aim in (None, target):
+        optimizer = Optimizer(SCALED, cost="flops", target=aim)
+        for _ in range(16):
+            trial = optimizer.ask()
+            optimizer.tell(trial, *loss_and_flops(trial.config))
+        cost[aim is None] = sum(o.cost for o in optimizer.log.observations)
+        best = 10 ** (-2.0 - 0.3 * math.log10(1e8 / 1e5))
+        low, high = optimizer.recommend(target).intervals["lr"]
+        assert low < best < high
+    assert cost[False] < cost[True] / 3
+    reasons = [optimizer.log.trial(n).belief.reason for n in range(16)]
+    assert sum("teaches most about the target" in reason for reason in reasons) >= 9
+    assert "front" in " ".join(reasons)
+
+
+def test_pending_runs_count_as_taught_when_the_target_is_served():
+    optimizer = Optimizer(SCALED, cost="flops", target={"params": 1e8, "tokens": 1e10})
+    for _ in range(6):
+        trial = optimizer.ask()
+        optimizer.tell(trial, *loss_and_flops(trial.config))
+    rows = optimizer.encoder.encode([optimizer.ask().config for _ in range(8)])
+    distance = np.linalg.norm(rows[:, None] - rows[None], axis=2) + np.eye(8)
+    assert distance.min() > 1e-3
+
+
 def test_a_target_without_scale_axes_is_refused_with_the_way_out():
     with pytest.raises(SpaceError, match="needs a space with Scale axes.*leave the target out"):
         Optimizer(PLAIN, target={"params": 1e9})

@@ -19,6 +19,7 @@ from benchmarks.peers.base import FullRuns, Job, Unsupported
 from benchmarks.peers.seeding import seeded
 from benchmarks.peers.spaces import Axis, Kind, Translation
 from benchmarks.task import Evaluation, Task
+from hpo import SearchSpace
 
 if TYPE_CHECKING:
     from carbs import CARBS
@@ -60,6 +61,11 @@ class CarbsPeer(FullRuns):
 
 def make(task: Task, *, seed: int, trials: int) -> CarbsPeer:
     """See `benchmarks.peers`."""
+    return over(task.space, seed=seed)
+
+
+def over(space: SearchSpace, *, seed: int) -> CarbsPeer:
+    """The peer for a space; raises `Unsupported` for one with categories."""
     checkout = os.environ["SCALETUNE_CARBS"]
     if checkout not in sys.path:
         sys.path.append(checkout)
@@ -67,7 +73,7 @@ def make(task: Task, *, seed: int, trials: int) -> CarbsPeer:
     from loguru import logger
 
     logger.disable("carbs")
-    translation = Translation(task.space, peer="CARBS")
+    translation = Translation(space, peer="CARBS")
     spaces = [_parameter(axis) for axis in translation.axes]
     parameters = CARBSParams(
         better_direction_sign=-1,

@@ -1,4 +1,4 @@
-"""Terms that add up to one log acquisition: improvement, feasibility, locality."""
+"""Terms that add up to one log acquisition: improvement, feasibility, locality, the target."""
 
 from hpo.acquisition.base import Sum, Term
 from hpo.acquisition.feasibility import CostBelow, Success
@@ -10,6 +10,7 @@ from hpo.acquisition.improvement import (
     knowledge_gradient,
 )
 from hpo.acquisition.region import TrustRegion
+from hpo.acquisition.target import TargetGain
 
 __all__ = [
     "CostBelow",
@@ -17,6 +18,7 @@ __all__ = [
     "Staircase",
     "Success",
     "Sum",
+    "TargetGain",
     "Term",
     "Threshold",
     "TrustRegion",

@@ -7,7 +7,7 @@ from surrogates.chinchilla import Layout, ParametricLoss, linex
 from surrogates.data import Columns, Kind, TrainingData
 from surrogates.law_fit import Anchor, DriftPrior, LawPrior, Units, descend, ridge_start, whitening
 from surrogates.linearised import align
-from surrogates.scaling import ScalingModel, squared_distance
+from surrogates.scaling import ScalingModel, distrust
 
 LOW = np.array([np.log(1e-4), np.log(8.0), np.log(1e5), np.log(1e6)])
 WIDTH = np.array([np.log(1e3), np.log(64.0), np.log(30.0), np.log(30.0)])
@@ -106,6 +106,18 @@ def test_gradient_matches_finite_differences():
         slope = (loss.value(X + shift) - loss.value(X - shift)) / 2e-6
         np.testing.assert_allclose(gradient[:, j], slope, rtol=1e-6, atol=1e-6)
     assert not gradient[:, MIXED.categorical].any()
+
+
+def test_curvature_at_the_optimum_matches_finite_differences_of_the_gradient():
+    loss, columns = random_loss(LLM), LLM.decision
+    scales = LOW[2:] + 0.7 * WIDTH[2:]
+    best = np.concatenate([loss.optimum_at(scales[None, :])[0], [0.7, 0.7]])
+    numeric = np.empty((2, 2))
+    for i in range(2):
+        shift = 1e-5 * np.eye(4)[i]
+        slopes = loss.gradient(np.stack([best + shift, best - shift]))[:, columns]
+        numeric[i] = (slopes[0] - slopes[1]) / 2e-5
+    np.testing.assert_allclose(loss.curvature_at(scales), numeric, rtol=1e-5, atol=1e-8)
 
 
 def test_linex_is_the_quadratic_bowl_in_the_symmetric_limit_and_smooth_around_it():
@@ -420,11 +432,34 @@ def test_rescaling_the_losses_rescales_the_belief(fitted):
     )
 
 
+def test_a_told_run_shrinks_the_belief_about_the_optimum_by_its_covariance(fitted):
+    _, _, _, predictor = fitted
+    row = mixed_rows(1, np.random.default_rng(3))[:, :4]
+    target = LOW[2:] + 1.2 * WIDTH[2:]
+    told = predictor.condition(row, predictor.posterior(row).mean)
+    before, after = predictor.optimum(target).covariance, told.optimum(target).covariance
+    c = predictor.optimum_covariance(row, target)[0] * WIDTH[:2]
+    error = predictor.noise_variance + told.row_noise[-1]
+    variance = predictor.posterior(row).variance[0] + error
+    np.testing.assert_allclose(before - after, np.outer(c, c) / variance, rtol=1e-5, atol=1e-12)
+
+
 def test_error_variance_grows_with_the_distance_from_the_optimum(fitted):
     _, data, _, predictor = fitted
-    far = squared_distance(predictor.loss, data.X, predictor.y)
+    far = distrust(predictor.loss, data.X, predictor.y, predictor.units)
     np.testing.assert_allclose(predictor.row_noise, predictor.growth * far)
     assert predictor.growth > 0.0
+    # near the optimum the error's standard deviation is proportional to the distance, far from it
+    # to the square of the distance
+    floor = predictor.loss.floor(data.X[:2])
+    best = data.X[:2].copy()
+    layout = predictor.loss.layout
+    best[:, layout.decisions] = predictor.loss.optimum_at(layout.scales(best))
+    steps = np.array([1.0, 2.0]) * predictor.units.spread
+    near = distrust(predictor.loss, best, floor + 1e-3 * steps, predictor.units)
+    away = distrust(predictor.loss, best, floor + 1e3 * steps, predictor.units)
+    assert near[1] / near[0] == pytest.approx(4.0, rel=1e-4)
+    assert away[1] / away[0] == pytest.approx(16.0, rel=1e-4)
 
 
 def test_drift_priors_are_checked():
