@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpo.budget import Budget, Limits
     from hpo.callbacks import Callback
     from hpo.cost_law import CostLaw
+    from hpo.instability import Instability
     from hpo.optimizer import Optimizer
     from hpo.prediction import Prediction
     from hpo.priors import (
@@ -52,6 +53,7 @@ __all__ = [
     "Fidelity",
     "Float",
     "InlineRunner",
+    "Instability",
     "Int",
     "Level",
     "Limits",
@@ -92,6 +94,7 @@ _LAZY = {
     "CostLaw": "hpo.cost_law",
     "DepthMuP": "hpo.priors",
     "InlineRunner": "hpo.runners",
+    "Instability": "hpo.instability",
     "Level": "hpo.priors",
     "Limits": "hpo.budget",
     "MuP": "hpo.priors",

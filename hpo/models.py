@@ -207,6 +207,11 @@ class Models:
         """Model of ln cost, or None before any positive cost was told."""
         return self._cost.at(*self._paid) if len(self._paid[1]) else None
 
+    @property
+    def survived(self) -> tuple[Array, Array]:
+        """Rows of all runs that teach, n x d, and whether each came to its end, ``(n,)`` 0 or 1."""
+        return self._survived
+
     def success(self) -> SuccessPredictor | None:
         """Model of survival, or None while nothing has failed."""
         X, survived = self._survived

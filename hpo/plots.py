@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from hpo.observations import Status
@@ -21,6 +22,7 @@ from hpo.space import Float, Int, Parameter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from hpo.instability import Instability
     from hpo.result import FrontMember, Result
     from hpo.transfer_check import Panel, TransferCheck
     from surrogates.data import Array
@@ -184,3 +186,36 @@ def _draw_panel(axes: Axes, panel: Panel, log: bool) -> None:
     axes.fill_between(line_x, *band, alpha=0.3, color=_LAW, lw=0, label="90 % band")
     axes.plot(x[best], y[best], "o", mfc="none", mec=_FRONT, ms=8, label="best run of each size")
     axes.grid(alpha=0.25)
+
+
+def plot_instability(report: Instability, path: str | Path | None = None) -> Figure:
+    """Expected loss against learning rate, one curve a scale, with the unstable edges.
+
+    Losses beyond that of a failed run are cut there. A dashed line is an edge, the band behind it
+    its 90 % interval (drawn for the target only), a dot the recommended value.
+
+    `path`: where to save the picture, its suffix giving the format.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(report.curves)))
+    for curve, color in zip(report.curves, colors, strict=True):
+        at = ", ".join(f"{name} {value:.3g}" for name, value in curve.scale.items())
+        worst = report.initial_loss
+        bound = np.minimum if curve.loss.min() < worst else np.maximum
+        axes.plot(curve.lr, bound(curve.loss, worst), color=color, label=at or "all runs")
+        best = float(np.interp(curve.best_lr, curve.lr, curve.loss))
+        axes.plot(curve.best_lr, best, "o", color=color)
+        if math.isfinite(curve.edge):
+            axes.axvline(curve.edge, ls="--", lw=1, color=color)
+    edge = report.target.edge_interval
+    if math.isfinite(edge[0]):
+        top = min(edge[1], float(report.target.lr[-1]))
+        axes.axvspan(edge[0], top, alpha=0.15, lw=0, color=_LAW, label="edge at the target, 90 %")
+    axes.axhline(report.initial_loss, ls=":", lw=1, color=_TRIALS, label="failed run")
+    axes.set(xscale="log", xlabel=report.parameter, ylabel="loss")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure

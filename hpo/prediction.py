@@ -13,6 +13,7 @@ from typing import Any
 
 from hpo.cost_law import SECONDS, CostLaw
 from hpo.models import Models
+from hpo.survival import Survival
 
 _NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 
@@ -87,7 +88,7 @@ def predict(
     loss = encoder.loss_sign * float(belief.mean[0])
     cost, cost_interval = _priced(cost_law, config)
     seconds, seconds_interval = _priced(wall_clock_law, config)
-    success = models.success()
+    success = Survival.of(models)
     return Prediction(
         config=config,
         loss=loss,

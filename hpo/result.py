@@ -16,6 +16,7 @@ from hpo.acquisition import Success, Sum, Term
 from hpo.cost_law import SECONDS, CostLaw
 from hpo.encoding import Encoder
 from hpo.errors import SpaceError
+from hpo.instability import Instability, instability, lr_parameter, sizes
 from hpo.law import FittedLaw
 from hpo.maximize import Region, maximise
 from hpo.models import Models
@@ -230,6 +231,33 @@ class Result:
             extrapolation=self._extrapolation(fixed),
             warnings=self._warnings(fixed),
         )
+
+    @single_threaded
+    def instability(
+        self,
+        target: Mapping[str, float] | None = None,
+        *,
+        parameter: str | None = None,
+        initial_loss: float | None = None,
+        rise: float | None = None,
+    ) -> Instability:
+        """How sensitive training is to its lr at each scale, and the unstable edge at the target.
+
+        Args:
+            target: as for :meth:`recommend`.
+            parameter: the learning rate; by default the one of role LR.
+            initial_loss, rise: see :func:`hpo.instability.instability`.
+
+        Raises:
+            SpaceError: for a target that does not fit, or no such parameter.
+            ValueError: before any trial was completed, or for a bad initial loss or rise.
+        """
+        self._require_runs()
+        name = lr_parameter(self.models.encoder, parameter)
+        places = [at for at in sizes(self.models) if at != self._target(target)]
+        advice = [self.recommend(at) for at in (*places, self._target(target))]
+        configs = [{**a.config, **a.target} for a in advice]
+        return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a finished trial: number, params, loss, cost, status, cause and belief."""

@@ -47,6 +47,7 @@ class SuccessModel:
         prior_probability: P0, probability of success before any data, in (0, 1).
         intercept_sd: log-odds by which the whole box may differ from P0.
         slope_sd: log-odds across the width of the box that one numeric column may explain.
+        scale_square_sd: the same for the squares of scale columns; None is slope_sd.
         code_sd: log-odds that one code of a categorical column may explain.
         relevance: weight of the prior "this column explains nothing" in relevance determination,
             in observations; small values switch columns off sooner.
@@ -55,6 +56,7 @@ class SuccessModel:
     prior_probability: float = 0.95
     intercept_sd: float = 1.5
     slope_sd: float = 6.0
+    scale_square_sd: float | None = None
     code_sd: float = 1.5
     relevance: float = 0.1
 
@@ -105,9 +107,11 @@ class SuccessModel:
     def _prior_sd(self, columns: Columns) -> Array:
         d = len(columns.numeric)
         codes = sum(columns.categories[q] for q in columns.categorical)
-        return np.concatenate(
-            [[self.intercept_sd], np.full(2 * d, self.slope_sd), np.full(codes, self.code_sd)]
-        )
+        squares = np.full(d, self.slope_sd)
+        if self.scale_square_sd is not None:
+            squares[np.isin(columns.numeric, columns.scale)] = self.scale_square_sd
+        slopes = np.full(d, self.slope_sd)
+        return np.concatenate([[self.intercept_sd], slopes, squares, np.full(codes, self.code_sd)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,16 @@ class SuccessPredictor:
         gradient[:, numeric] = linear * self.prior_sd[1 : 1 + d]
         gradient[:, numeric] += 2.0 * u * square * self.prior_sd[1 + d : 1 + 2 * d]
         return np.asarray(log_expit(score)), gradient
+
+    def sample(self, X: Array, count: int, rng: np.random.Generator) -> Array:
+        """P(success | w) at the rows of ``X`` under ``count`` posterior draws of w, count x m.
+
+        Draws share their w over all rows, so where each crosses one half is a draw of that place.
+        """
+        phi = self.features(X) * self.prior_sd
+        root = linalg.cholesky(self.covariance, lower=True)
+        weights = self.weights + rng.standard_normal((count, len(self.weights))) @ root.T
+        return np.asarray(expit(self.offset(phi) + weights @ phi.T))
 
     def features(self, X: Array) -> Array:
         """``phi`` at the rows of ``X``, m x p."""

@@ -33,7 +33,9 @@ RANKS = {
     "hpo.law": 3.2,
     "hpo.maximize": 4,
     "hpo.models": 4,
-    "hpo.prediction": 4.1,
+    "hpo.survival": 4.1,
+    "hpo.prediction": 4.2,
+    "hpo.instability": 4.2,
     "hpo.result": 5,
     "hpo.search": 5,
     "hpo.transfer_check": 5.1,
@@ -69,6 +71,7 @@ EXCEPTIONS = {
     ("hpo.result", "hpo.report"),
     ("hpo.result", "hpo.plots"),
     ("hpo.transfer_check", "hpo.plots"),
+    ("hpo.instability", "hpo.plots"),
 }
 HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.3
