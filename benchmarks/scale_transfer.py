@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer            # the six targets
     OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer --design   # what choices were made on
+    OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer --calibration
 
 The table is Step Law's dense runs (Li et al. 2025): learning rate x batch size for 17 pairs of
 model size N and tokens D. For one of them, the target, a run may be bought from any other whose
@@ -25,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,14 +48,18 @@ from hpo import (
     TimeTransfer,
 )
 from hpo.priors import Rule
+from hpo.result import NINETY
 
 Array = NDArray[np.float64]
 Config = dict[str, Any]
 
+_AXES = ("params", "tokens")
 BUDGETS = (0.25, 0.5, 1.0, 2.0)
 SHARE = 0.25  # of the target's compute that a proxy may cost
 TARGETS = 0.3  # of the dearest cell's compute, from which on a cell is a target
 CONFIRMED = 3  # runs of the target itself, where they are allowed
+_TOLD = 60  # random runs behind each interval of a calibration
+_FINE = 300  # steps of a grid over the target
 _FEWEST = 4  # cells of proxies that a problem needs
 _HEADER = ("problem", "method", "budget", "seed", "gap", "spent", "runs", "inside", "ape", "ask_ms")
 
@@ -72,7 +78,7 @@ class Cell:
 
     @property
     def size(self) -> dict[str, float]:
-        return {axis: self.configs[0][axis] for axis in ("params", "tokens")}
+        return {axis: self.configs[0][axis] for axis in _AXES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +86,17 @@ class Problem:
     """Cells whose runs can be bought, the target, and the loss anywhere in the target.
 
     Attributes:
-        loss_at: target's loss at (ln lr, ln batch); NaN outside of what is known.
+        loss_at: target's loss at arrays of (ln lr, ln batch).
         best: least loss of the target.
+        drift: d ln (lr, batch) / d ln (N, D), 2 x 2, where it is known.
     """
 
     name: str
     sources: tuple[Cell, ...]
     target: Cell
-    loss_at: Callable[[float, float], float]
+    loss_at: Callable[[Array, Array], Array]
     best: float
+    drift: Array | None = None
 
     def space(self) -> SearchSpace:
         sizes = [cell.size for cell in self.sources]
@@ -112,8 +120,19 @@ class Problem:
 
     def gap(self, config: Mapping[str, Any]) -> float:
         """Percent of excess loss of ``config`` at the target."""
-        loss = self.loss_at(math.log(config["lr"]), math.log(config["batch"]))
-        return 100.0 * (loss / self.best - 1.0)
+        place = np.log([[config["lr"]], [config["batch"]]])
+        return 100.0 * (float(self.loss_at(*place)[0]) / self.best - 1.0)
+
+    def plateau(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest lr and batch with which the loss can be within 0.1 % of the best."""
+        corners = np.log([[c["lr"], c["batch"]] for c in self.target.configs])
+        sides = np.linspace(corners.min(axis=0), corners.max(axis=0), _FINE).T
+        lr, batch = (grid.ravel() for grid in np.meshgrid(*sides))
+        good = self.loss_at(lr, batch) <= 1.001 * self.best
+        return {
+            name: (float(np.exp(axis[good].min())), float(np.exp(axis[good].max())))
+            for name, axis in (("lr", lr), ("batch", batch))
+        }
 
 
 class Shop:
@@ -148,22 +167,39 @@ def recorded(*, design: bool) -> list[Problem]:
 
     In the latter no run of a target occurs.
     """
+    made = _cells()
+    dearest = max(cell.cost for cell in made)
+    problems = []
+    for target in made:
+        is_target = target.cost >= TARGETS * dearest
+        sources = tuple(cell for cell in made if cell.cost <= SHARE * target.cost)
+        if is_target != design and len(sources) >= _FEWEST:
+            problems.append(_problem(target, sources))
+    return problems
+
+
+def left_out() -> list[Problem]:
+    """Each cell of the table as the target of all others, whatever they cost."""
+    made = _cells()
+    return [
+        _problem(target, tuple(cell for cell in made if cell is not target)) for target in made
+    ]
+
+
+def _problem(target: Cell, sources: tuple[Cell, ...]) -> Problem:
+    name = "N={params:.3g} D={tokens:.3g}".format(**target.size)
+    return Problem(name, sources, target, _interpolated(target), float(target.loss.min()))
+
+
+def _cells() -> list[Cell]:
+    """Step Law's table, from cheap to dear."""
     path = find("steplaw_dense.csv", "it is Step Law's `data/dense_lr_bs_loss.csv`")
     cells: dict[tuple[float, float], list[dict[str, str]]] = {}
     with path.open() as file:
         for row in csv.DictReader(file):
             cells.setdefault((float(row["N"]), float(row["D"])), []).append(row)
     made = [_cell(size, rows) for size, rows in cells.items()]
-    dearest = max(cell.cost for cell in made)
-    problems = []
-    for target in sorted(made, key=lambda cell: cell.cost):
-        is_target = target.cost >= TARGETS * dearest
-        sources = tuple(cell for cell in made if cell.cost <= SHARE * target.cost)
-        if is_target != design and len(sources) >= _FEWEST:
-            name = "N={params:.3g} D={tokens:.3g}".format(**target.size)
-            loss_at = _interpolated(target)
-            problems.append(Problem(name, sources, target, loss_at, float(target.loss.min())))
-    return problems
+    return sorted(made, key=lambda cell: cell.cost)
 
 
 def _cell(size: tuple[float, float], rows: Sequence[Mapping[str, str]]) -> Cell:
@@ -179,19 +215,19 @@ def _cell(size: tuple[float, float], rows: Sequence[Mapping[str, str]]) -> Cell:
     return Cell(configs, np.array([float(row["loss"]) for row in rows]), 6.0 * size[0] * size[1])
 
 
-def _interpolated(cell: Cell) -> Callable[[float, float], float]:
-    """Linear between recorded runs; outside of them, the nearest point within."""
+def _interpolated(cell: Cell) -> Callable[[Array, Array], Array]:
+    """Linear between recorded runs; outside of them, at the nearest of them."""
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
     points = np.log([[config["lr"], config["batch"]] for config in cell.configs])
-    unit = np.ptp(points, axis=0)
-    linear = LinearNDInterpolator(points / unit, cell.loss)
-    nearest = NearestNDInterpolator(points / unit, cell.loss)
+    low, high = points.min(axis=0), points.max(axis=0)
+    linear = LinearNDInterpolator(points / (high - low), cell.loss)
+    nearest = NearestNDInterpolator(points / (high - low), cell.loss)
 
-    def loss_at(log_lr: float, log_batch: float) -> float:
-        place = np.clip([log_lr, log_batch], points.min(axis=0), points.max(axis=0)) / unit
-        inside = float(linear(*place))
-        return inside if math.isfinite(inside) else float(nearest(*place))
+    def loss_at(log_lr: Array, log_batch: Array) -> Array:
+        place = np.clip(np.stack([log_lr, log_batch], axis=-1), low, high) / (high - low)
+        inside = linear(place)
+        return np.where(np.isfinite(inside), inside, nearest(place))
 
     return loss_at
 
@@ -244,7 +280,7 @@ def synthetic(seed: int) -> Problem:
         )
         cells.append(Cell(configs, seen, 6.0 * params * tokens))
     *sources, target = cells
-    sides = (np.linspace(axis[0], axis[-1], 300) for axis in (lrs, batches))
+    sides = (np.linspace(axis[0], axis[-1], _FINE) for axis in (lrs, batches))
     fine_lr, fine_batch = (grid.ravel() for grid in np.meshgrid(*sides))
     size = (target.size["params"], target.size["tokens"])
     best = float(loss(fine_lr, fine_batch, *size).min())
@@ -252,8 +288,9 @@ def synthetic(seed: int) -> Problem:
         f"synthetic/{seed}",
         tuple(cell for cell in sources if cell.cost <= SHARE * target.cost),
         target,
-        lambda a, b: float(loss(np.array(a), np.array(b), *size)),
+        lambda log_lr, log_batch: loss(log_lr, log_batch, *size),
         best,
+        drift,
     )
 
 
@@ -391,7 +428,7 @@ class OptunaOnLargest:
     def choose(self, offers: Sequence[Config]) -> Config:
         if self._size is None:
             largest = max(offers, key=lambda offer: float(offer["params"] * offer["tokens"]))
-            self._size = {axis: largest[axis] for axis in ("params", "tokens")}
+            self._size = {axis: largest[axis] for axis in _AXES}
         asked = self._study.ask(self._distributions).params
         here = [offer for offer in offers if offer.items() >= self._size.items()]
         return _nearest(asked, here or offers, ("lr", "batch"))
@@ -490,7 +527,7 @@ def _with(*rules: Rule) -> Maker:
 _UNMOVED = [
     Slope(name, axis, mean=0.0, sd=0.01)
     for name in ("lr", "batch")
-    for axis in ("params", "tokens")
+    for axis in _AXES
 ]
 #: Standard parametrisation asks hidden layers for lr ~ 1 / width (Everett et al. 2024) and width is
 #: about N^(1/2) to N^(1/3); Bjorck et al. 2024 measured N^-0.23. Neither saw Step Law's runs.
@@ -561,6 +598,48 @@ def _confirm(problem: Problem, method: Scaletune, runs: int) -> float:
     return 100.0 * (best / problem.best - 1.0)
 
 
+def calibration(problems: Sequence[Problem], seeds: int) -> str:
+    """How often 90 % intervals hold the truth, told random runs and no published rule.
+
+    Intervals of lr and batch must reach the plateau within 0.1 % of the best loss; those of the
+    drift (each of four slopes) are checked where it is known.
+    """
+    held: dict[str, list[float]] = {}
+    for problem in problems:
+        plateau = problem.plateau()
+        runs = [
+            (config, float(loss), cell.cost)
+            for cell in problem.sources
+            for config, loss in zip(cell.configs, cell.loss, strict=True)
+        ]
+        for seed in range(seeds):
+            optimizer = Optimizer(problem.space(), cost="flops", target=problem.target.size)
+            chosen = np.random.default_rng(seed).choice(len(runs), _TOLD, replace=False)
+            for place in chosen:
+                optimizer.tell(runs[place][0], *runs[place][1:])
+            answer = optimizer.recommend()
+            loss = problem.best * (1.0 + problem.gap(answer.config) / 100.0)
+            low, high = answer.loss_interval
+            held.setdefault("loss", []).append(low <= loss <= high)
+            held.setdefault("error %", []).append(100.0 * abs(answer.loss / loss - 1.0))
+            for name, (least, greatest) in plateau.items():
+                low, high = answer.intervals[name]
+                held.setdefault(name, []).append(low <= greatest and least <= high)
+            law = optimizer.result().scaling_law
+            assert law is not None
+            if problem.drift is not None:
+                for (i, name), (a, axis) in product(enumerate(plateau), enumerate(_AXES)):
+                    slope = law.slope(name, axis)
+                    inside = abs(slope.mean - problem.drift[i, a]) <= NINETY * slope.sd
+                    held.setdefault("drift", []).append(inside)
+    errors = np.array(held.pop("error %"))
+    lines = ["| 90 % interval of | covered | of |", "|---|---|---|"]
+    for name, inside in held.items():
+        lines.append(f"| {name} | {np.mean(inside):.3f} | {len(inside)} |")
+    lines.append(f"\nMedian error of the predicted loss: {np.median(errors):.2f} %")
+    return "\n".join(lines)
+
+
 def _wanted(
     problems: Iterable[Problem], methods: Iterable[str], budgets: Iterable[float], seeds: int
 ) -> Iterator[tuple[Problem, str, float, int]]:
@@ -580,8 +659,16 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--confirm", action="store_true", help=f"with {CONFIRMED} target runs")
+    parser.add_argument(
+        "--calibration", action="store_true", help="check intervals: each cell left out, 200 laws"
+    )
     parser.add_argument("--out", type=Path, help="table to append to; what it holds is not rerun")
     arguments = parser.parse_args()
+    if arguments.calibration:
+        print(f"Each recorded cell left out, 3 seeds\n\n{calibration(left_out(), 3)}\n")
+        laws = [synthetic(seed) for seed in range(200)]
+        print(f"200 synthetic laws\n\n{calibration(laws, 1)}")
+        return
     if arguments.synthetic:
         problems = [synthetic(seed) for seed in range(arguments.synthetic)]
     else:
