@@ -351,3 +351,20 @@ def test_inactive_parameters_have_no_distribution() -> None:
     space = SearchSpace(SPACE)
     config = {n: v for n, v in CONFIG.items() if n != "decay"} | {"optimizer": "sgd"}
     assert "decay" not in space.distributions(config, {})
+
+
+def test_a_space_read_back_from_its_stored_fingerprint_is_the_same() -> None:
+    space = SearchSpace(
+        {
+            "kind": Categorical(["a", "b", None]),
+            "order": Categorical([1, 2.5, 4], ordered=True, center=2.5),
+            "lr": Float(1e-4, 1e-1, log=True, role=Role.LR, when=("kind", ["a", None])),
+            "beta2": Float(0.9, 0.999, logit=True, role=Role.BETA2),
+            "wide": Float(center=1.0, spread=0.5),
+            "batch": Int(8, 512, log=True, multiple_of=8),
+            "width": Scale(64, 1024, axis=Axis.WIDTH),
+            "epochs": Fidelity(1, 81),
+        }
+    )
+    stored = json.loads(json.dumps(space.fingerprint()))
+    assert dict(SearchSpace.from_fingerprint(stored)) == dict(space)
