@@ -29,6 +29,8 @@ class BotorchPeer(FullRuns):
     """Rows are [0, 1] for numbers and codes for categories."""
 
     def __init__(self, task: Task, *, seed: int, trials: int) -> None:
+        # Not later: a torch that were loaded under `seeded` would escape its seed.
+        import torch  # noqa: F401
         from scipy.stats.qmc import Sobol
 
         super().__init__()

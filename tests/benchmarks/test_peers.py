@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -84,10 +85,13 @@ def here(name: str) -> bool:
 
 #: Seconds for each ask.
 SLOW = {"botorch", "smac-bb", "hebo", "ax", "carbs"}
-#: torch warns of what BoTorch's own dependencies call.
-TORCH = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+#: Of what BoTorch's dependencies call, and of a search that it starts again.
+WARNED = (
+    pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Optimization failed:RuntimeWarning"),
+)
 HERE = [
-    pytest.param(name, marks=[pytest.mark.slow, TORCH] * (name in SLOW))
+    pytest.param(name, marks=[pytest.mark.slow, *WARNED] * (name in SLOW))
     for name in peers.PEERS
     if here(name)
 ]
@@ -193,6 +197,18 @@ def test_conditional_spaces_are_searched_or_refused(name: str) -> None:
         assert "conditional" in str(refusal)
         return
     assert {"beta" in job.config for job in jobs} == {True, False}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not here("botorch"), reason="botorch is not installed (extra `bench`)")
+def test_torch_is_loaded_before_the_first_ask_so_that_the_seed_reaches_it() -> None:
+    code = (
+        "import sys; from benchmarks import peers, tasks;"
+        "peers.make('botorch', tasks.load('synthetic/branin-0'), seed=0, trials=3);"
+        "assert 'torch' in sys.modules"
+    )
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 
 def test_multi_fidelity_peers_refuse_tasks_without_levels() -> None:
