@@ -65,14 +65,14 @@ def write_report(result: Result, path: str | Path) -> Path:
 
 def _recommendation(advice: Recommendation) -> str:
     rows = [
-        [name, value, *advice.intervals.get(name, ("", ""))]
+        [name, value, *advice.intervals.get(name, ("", "")), _share(advice.told_by_data.get(name))]
         for name, value in advice.config.items()
     ]
     low, high = (_show(end) for end in advice.loss_interval)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in advice.warnings)
     return (
         "<h2>Recommendation</h2>"
-        + _table(["setting", "value", "90 % from", "to"], rows)
+        + _table(["setting", "value", "90 % from", "to", "told by runs"], rows)
         + f"<p>Predicted loss {_show(advice.loss)}, 90 % interval {low} to {high}.</p>"
         + warnings
     )
@@ -92,6 +92,10 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
 
 
 def _show(value: object) -> str:

@@ -27,7 +27,7 @@ from hpo.space import Float, Int, Scale, SearchSpace
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
 from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingPredictor
+from surrogates.scaling import Optimum, ScalingPredictor
 from surrogates.transforms import location_scale
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 _CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
 _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum
+_ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too few to place it
 _FAR = 8.0  # times the dearest run's compute beyond which an answer is called bold
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
 
@@ -67,6 +68,9 @@ class Recommendation:
         config: every parameter, scale values included.
         intervals: central 90 % interval of where the optimum lies, per numeric parameter; a wide
             one says that the parameter hardly matters or that the data cannot tell.
+        told_by_data: share of the doubt about where the optimum at the target lies (its variance)
+            that runs removed, per numeric parameter: near 0 the answer is the prior's, near 1 the
+            runs'. Empty without scale axes.
         loss: predicted, of one run. loss_interval: central 90 %.
         target: scale values it is meant for, empty without scale axes.
         extrapolation: compute of the target over that of the dearest run, taken as the product of
@@ -76,6 +80,7 @@ class Recommendation:
 
     config: dict[str, Any]
     intervals: dict[str, tuple[float, float]]
+    told_by_data: dict[str, float]
     loss: float
     loss_interval: tuple[float, float]
     target: dict[str, float]
@@ -225,11 +230,12 @@ class Result:
         return Recommendation(
             config=config,
             intervals=self._intervals(model, row, fixed, rng),
+            told_by_data=self._told_by_data(model, row, fixed),
             loss=mean,
             loss_interval=(mean - half, mean + half),
             target=at,
             extrapolation=self._extrapolation(fixed),
-            warnings=self._warnings(fixed),
+            warnings=(*self._warnings(fixed), *self._one_sided(model)),
         )
 
     @single_threaded
@@ -362,6 +368,29 @@ class Result:
             bounds[name] = (float(first[name]), float(last[name]))
         return bounds
 
+    def _told_by_data(self, model: Predictor, row: Array, fixed: Array) -> dict[str, float]:
+        if not isinstance(model, ScalingPredictor):
+            return {}
+        optimum = _law_optimum(self.models.encoder, model, row, fixed)
+        left = np.diagonal(optimum.covariance) / np.diagonal(optimum.prior_covariance)
+        names = (self.models.encoder.columns.names[j] for j in self.models.encoder.columns.decision)
+        return dict(zip(names, np.clip(1.0 - left, 0.0, 1.0).tolist(), strict=True))
+
+    def _one_sided(self, model: Predictor) -> tuple[str, ...]:
+        """Parameters with nearly all runs on one side of the best value at their own scale."""
+        if not isinstance(model, ScalingPredictor):
+            return ()
+        above = np.mean(model.loss.displacement(self.models.runs.X) > 0.0, axis=0)
+        warnings = []
+        for j, share in zip(model.loss.layout.decisions, above.tolist(), strict=True):
+            side = "above" if share > 0.5 else "below"
+            if min(share, 1.0 - share) < _ONE_SIDED:
+                warnings.append(
+                    f"nearly all runs had {model.columns.names[j]} {side} what seems best at their"
+                    " scale: where the best lies is a guess"
+                )
+        return tuple(warnings)
+
     def _extrapolation(self, fixed: Array) -> float:
         columns = self.models.encoder.columns
         if not len(fixed):
@@ -470,9 +499,7 @@ def _law_bounds(
     """Central 90 % bounds of the law's optimum inside the box, ``(d,)`` each; the row elsewhere."""
     columns = encoder.columns
     low, high = row[0].copy(), row[0].copy()
-    at = row[0].copy()
-    at[columns.scale] = fixed
-    optimum = model.optimum(model.loss.layout.scales(at[None, :])[0])
+    optimum = _law_optimum(encoder, model, row, fixed)
     place = columns.decision
     centre = (optimum.mean - columns.origin[place]) / columns.width[place]
     half = NINETY * np.sqrt(np.diagonal(optimum.covariance)) / columns.width[place]
@@ -480,6 +507,15 @@ def _law_bounds(
     low[place] = np.clip(centre - half, lower[place], upper[place])
     high[place] = np.clip(centre + half, lower[place], upper[place])
     return low, high
+
+
+def _law_optimum(
+    encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array
+) -> Optimum:
+    """Belief about the law's optimum at encoded scales ``fixed``."""
+    at = row.copy()
+    at[:, encoder.columns.scale] = fixed
+    return model.optimum(model.loss.layout.scales(at)[0])
 
 
 def _drawn_bounds(

@@ -289,10 +289,14 @@ class ScalingLaw:
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """Belief about ``z*`` at one scale, natural units: ``mean`` (decisions,), ``covariance``."""
+    """Belief about ``z*`` at one scale, natural units: ``mean`` (decisions,), ``covariance``.
+
+    ``prior_covariance``: before any run.
+    """
 
     mean: Array
     covariance: Array
+    prior_covariance: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,9 +423,11 @@ class ScalingPredictor(GPPredictor):
         mean, covariance = self.coefficients()
         layout, columns = self.loss.layout, self.columns
         origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
+        units, prior = np.outer(width, width), rows @ self.prior.root
         return Optimum(
             origin + width * (rows @ mean),
-            np.outer(width, width) * (rows @ covariance @ rows.T),
+            units * (rows @ covariance @ rows.T),
+            units * (prior @ prior.T),
         )
 
     def optimum_covariance(self, X: Array, scales: Array) -> Array:

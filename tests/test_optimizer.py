@@ -532,6 +532,37 @@ def test_with_a_target_runs_are_bought_where_they_teach_about_it():
     assert "front" in " ".join(reasons)
 
 
+def test_an_answer_says_how_much_of_it_the_runs_told():
+    target = {"params": 1e8, "tokens": 1e10}
+    optimizer = Optimizer(SCALED, cost="flops", target=target)
+    rng = np.random.default_rng(0)
+    told = []
+    for count in (2, 30):
+        while len(optimizer.log.observations) < count:
+            config = {
+                "lr": 10 ** rng.uniform(-4, -1),
+                "params": 10 ** rng.uniform(5, 7),
+                "tokens": 10 ** rng.uniform(6, 9),
+            }
+            optimizer.tell(config, *loss_and_flops(config))
+        told.append(optimizer.recommend().told_by_data["lr"])
+    assert 0.0 <= told[0] < 0.6 < told[1] <= 1.0
+
+
+def test_runs_on_one_side_of_the_optimum_are_warned_about():
+    optimizer = Optimizer(SCALED, cost="flops", target={"params": 1e8, "tokens": 1e10})
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        config = {
+            "lr": 10 ** rng.uniform(-4, -3.4),
+            "params": 10 ** rng.uniform(5, 7),
+            "tokens": 10 ** rng.uniform(6, 9),
+        }
+        optimizer.tell(config, *loss_and_flops(config))
+    warnings = optimizer.recommend().warnings
+    assert any("runs had lr below what seems best" in warning for warning in warnings)
+
+
 def test_pending_runs_count_as_taught_when_the_target_is_served():
     optimizer = Optimizer(SCALED, cost="flops", target={"params": 1e8, "tokens": 1e10})
     for _ in range(6):
