@@ -225,9 +225,12 @@ class Bracket:
         self.waiting = {run.root for run in self.members if level not in run.losses and run.alive}
 
     def _order(self) -> list[Run]:
-        """Members of the full rung by loss, without those that did not come to it."""
+        """Members of the full rung by loss, without those that did not come to it.
+
+        What became of them later does not matter, so that the order stays what it was.
+        """
         level = self._ladder.levels[self.rung]
-        there = [run for run in self.members if level in run.losses and not run.failed]
+        there = [run for run in self.members if level in run.losses]
         return sorted(there, key=lambda run: (run.losses[level], run.root))
 
     def _chosen(self, ranked: list[Run]) -> list[Run]:
@@ -266,7 +269,7 @@ class SyncHalving:
         self._brackets_of = brackets
         self._variant = variant
         self._repeats = repeats
-        self._open = first
+        self._open = self._first = first
         self._may_start = True
         self._starters: dict[tuple[int, int], list[Run]] = {}
         self._brackets: dict[tuple[int, int], Bracket] = {}
@@ -279,10 +282,13 @@ class SyncHalving:
     def next(
         self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
     ) -> Action | None:
-        if may_start != self._may_start:
-            self._may_start = may_start
-            self._brackets.clear()
         self._sync(log)
+        if may_start != self._may_start:
+            # Brackets close with what they have, or open again; nobody acted on a higher level yet.
+            self._may_start = may_start
+            self._open = self._first
+            self._brackets.clear()
+            self._open_what_is_in_use()
         while True:
             for cohort in range(self._cohorts + 1):
                 action = self._act(cohort, held)
@@ -328,8 +334,9 @@ class SyncHalving:
         return newest + 1 if self._repeats and self._may_start else newest
 
     def _sync(self, log: TrialLog) -> None:
-        all_news = self._runs.sync(log)
-        for news in all_news:
+        any_news = False
+        for news in self._runs.sync(log):
+            any_news = True
             run = news if isinstance(news, Run) else news.run
             key = run.place.cohort, run.place.bracket
             if isinstance(news, Run):
@@ -337,7 +344,11 @@ class SyncHalving:
                 self._brackets.pop(key, None)
             elif key in self._brackets:
                 self._brackets[key].arrived(run)
-        while all_news and self._open < self._runs.ladder.top and self._goes_beyond():
+        if any_news:
+            self._open_what_is_in_use()
+
+    def _open_what_is_in_use(self) -> None:
+        while self._open < self._runs.ladder.top and self._goes_beyond():
             self._reopen()
 
     def _goes_beyond(self) -> bool:

@@ -112,22 +112,22 @@ class Runs:
         """The run of a trial that has a place, else None."""
         return self._by_number.get(number)
 
-    def sync(self, log: TrialLog) -> list[Run | Arrival | Ended]:
-        """Take in what is new in `log`: runs that start, arrive and end, in order."""
-        news: list[Run | Arrival | Ended] = []
-        events = log.events(self._seen)
-        self._seen += len(events)
-        for event in events:
+    def sync(self, log: TrialLog) -> Iterator[Run | Arrival | Ended]:
+        """Take in what is new in `log`: runs that start, arrive and end, in order.
+
+        At each of them the runs are as they were then, also when a whole log is read back.
+        """
+        for event in log.events(self._seen):
+            self._seen += 1
             match event:
                 case Trial():
-                    news.extend(self._placed(event, log))
+                    yield from self._placed(event)
                 case Reported(number, report):
-                    news.extend(self._reported(number, report))
+                    yield from self._reported(number, report)
                 case Observation():
-                    news.extend(self._told(event))
-        return news
+                    yield from self._told(event)
 
-    def _placed(self, trial: Trial, log: TrialLog) -> Iterator[Run]:
+    def _placed(self, trial: Trial) -> Iterator[Run]:
         if trial.place is None:
             return
         run = self._by_number.get(trial.number)
