@@ -174,7 +174,7 @@ class Journal:
         self.study = study
         self._space = space
         self.durable = not isinstance(storage, InMemoryStorage)
-        self._storage = storage
+        self.storage = storage
         self._where = where
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._ids: dict[int, int] = {}
@@ -284,8 +284,8 @@ class Journal:
             user_attrs=dict(_split(_ASKED, asked.to_json())),
         )
         with _told_as_study_error(self._where):
-            identity = self._storage.create_new_trial(self._study_id, template_trial=template)
-            number = self._storage.get_trial_number_from_id(identity)
+            identity = self.storage.create_new_trial(self._study_id, template_trial=template)
+            number = self.storage.get_trial_number_from_id(identity)
         self._ids[number] = identity
         return Trial(number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
 
@@ -297,13 +297,13 @@ class Journal:
         self._written[number] = len(observation.reports)
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(f"{_PAUSED}{stage}", told):
-                self._storage.set_trial_user_attr(self._id(number), key, value)
+                self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def resume(self, number: int, stage: int, *, level: int, after: int) -> None:
         """Write that a trial of ours goes on after stage `stage`."""
         resumed = {"level": level, "after": after}
         with _told_as_study_error(self._where), _unless_finished():
-            self._storage.set_trial_user_attr(self._id(number), f"{_RESUMED}{stage}", resumed)
+            self.storage.set_trial_user_attr(self._id(number), f"{_RESUMED}{stage}", resumed)
 
     def report(self, number: int, report: Report) -> None:
         """Keep the loss of a report as an intermediate value, but not more than a few a second.
@@ -315,7 +315,7 @@ class Journal:
             return
         self._reported[number] = now
         with _told_as_study_error(self._where), _unless_finished():
-            self._storage.set_trial_intermediate_value(self._id(number), report.step, report.loss)
+            self.storage.set_trial_intermediate_value(self._id(number), report.step, report.loss)
 
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
         """Write a result and finish its trial; False if another driver finished it before."""
@@ -324,7 +324,7 @@ class Journal:
         self._reported.pop(number, None)
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_TOLD, told):
-                self._storage.set_trial_user_attr(self._id(number), key, value)
+                self.storage.set_trial_user_attr(self._id(number), key, value)
             self.settle(observation)
             return True
         return False
@@ -351,7 +351,7 @@ class Journal:
         if observation.status is not Status.FAILED and observation.loss is not None:
             values = [observation.loss]
         with _told_as_study_error(self._where), _unless_finished():
-            self._storage.set_trial_state_values(
+            self.storage.set_trial_state_values(
                 self._id(observation.number), _STATES[observation.status], values
             )
 
@@ -360,15 +360,15 @@ class Journal:
         lost = {"order": order, "superseded": superseded}
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_LOST, lost):
-                self._storage.set_trial_user_attr(self._id(number), key, value)
-            self._storage.set_trial_state_values(self._id(number), TrialState.FAIL)
+                self.storage.set_trial_user_attr(self._id(number), key, value)
+            self.storage.set_trial_state_values(self._id(number), TrialState.FAIL)
             return True
         return False
 
     def release(self, number: int, *, driven: float) -> None:
         """Let go of a running trial, so that it is continued without counting as lost."""
         with _told_as_study_error(self._where), _unless_finished():
-            self._storage.set_trial_user_attr(self._id(number), _RELEASED, {"driven": driven})
+            self.storage.set_trial_user_attr(self._id(number), _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
         """Take the lowest driver index that no living driver holds, and return it."""
@@ -385,7 +385,7 @@ class Journal:
     def keep(self, driver: int, lease: Lease) -> None:
         """Write the lease of driver `driver`: renewed, or released."""
         with _told_as_study_error(self._where):
-            self._storage.set_study_user_attr(self._study_id, f"{_DRIVER}{driver}", lease.to_json())
+            self.storage.set_study_user_attr(self._study_id, f"{_DRIVER}{driver}", lease.to_json())
 
     def owners(self) -> dict[str, bool]:
         """Owners that hold or held a lease, and whether they still drive."""
@@ -400,7 +400,7 @@ class Journal:
 
     def _id(self, number: int) -> int:
         if number not in self._ids:
-            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(
                 self._study_id, number
             )
         return self._ids[number]

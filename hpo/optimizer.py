@@ -23,7 +23,7 @@ from hpo.models import Models
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.result import NINETY, Recommendation, Result, check_target
-from hpo.search import CostLimits, Suggestion, explore, stratified, suggest
+from hpo.search import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
 from hpo.space import Parameter, SearchSpace
 from surrogates.data import Array
 from surrogates.numerics import single_threaded
@@ -125,9 +125,8 @@ class Optimizer:
         rng = np.random.default_rng([self._seed, self._driver, index])
         self._models.sync(self.log)
         pending = self.encoder.encode([trial.config for trial in self.log.pending])
-        taken = np.concatenate(
-            [self.encoder.encode([o.config for o in self.log.observations]), pending]
-        )
+        told = [*self.log.observations, *self.log.paused]
+        taken = np.concatenate([self.encoder.encode([o.config for o in told]), pending])
         pool = None if among is None else self._pool(among)
         degraded = self._degraded + self._models.fallbacks
         try:
@@ -251,7 +250,8 @@ class Optimizer:
         if not len(self._models.runs):
             return explore(self._models, taken, rng=rng, pool=pool)
         cap = self.ledger.cost_cap
-        limits = CostLimits(math.log(cap) if cap else None, stratified(index))
+        walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
+        limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
         return suggest(
             self._models,
             pending,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -15,7 +15,7 @@ from scipy.stats import qmc
 from hpo.acquisition import Success, Sum, Term
 from hpo.cost_law import SECONDS, CostLaw
 from hpo.encoding import Encoder
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, StudyError
 from hpo.instability import Instability, instability, lr_parameter, sizes
 from hpo.law import FittedLaw
 from hpo.maximize import Region, maximise
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from hpo.budget import Budget
 
 NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 _CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
@@ -98,6 +100,7 @@ class Result:
         target: default scale of :meth:`recommend`.
         cost_unit: of every cost, None if undeclared.
         study: the Optuna study behind it, None for an optimizer without a driver.
+        onward: how to go on with a larger fidelity, None without a scheduler.
     """
 
     log: TrialLog
@@ -105,6 +108,7 @@ class Result:
     target: dict[str, float] | None = None
     cost_unit: str | None = None
     study: optuna.Study | None = field(default=None, repr=False)
+    onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
 
     @property
     def space(self) -> SearchSpace:
@@ -114,12 +118,37 @@ class Result:
     def best(self) -> FrontMember:
         """The completed trial of best posterior mean.
 
+        Where none came to full fidelity, as under PASHA, the best of those that came furthest.
+
         Raises:
-            ValueError: before any trial was completed.
+            ValueError: before any trial was completed or paused.
         """
         members = self._members()
         sign = self.models.encoder.loss_sign
         return min(members, key=lambda member: sign * member.expected_loss)
+
+    def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
+        """Go on with the study and a larger fidelity; everything that was run counts.
+
+        The training function must not depend on the largest fidelity, as under a decaying learning
+        rate; see docs/schedulers.md.
+
+        Args:
+            max_fidelity: the new largest level.
+            budget: totals of the study, what was spent before included. None under
+                `IterativeDeepening` runs what is missing, whatever it costs.
+
+        Raises:
+            StudyError: for a result that no scheduler has led to.
+            SpaceError: for a smaller fidelity, or one that does not suit the scheduler.
+            BudgetError: for no budget where only a budget would end the search.
+        """
+        if self.onward is None:
+            raise StudyError(
+                "only what optimize(..., scheduler=...) has returned can be extended; pass a "
+                "scheduler, such as hpo.schedulers.IterativeDeepening()"
+            )
+        return self.onward(max_fidelity, budget)
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
@@ -310,7 +339,9 @@ class Result:
 
     @single_threaded
     def _members(self) -> list[FrontMember]:
-        """Every completed trial with its posterior mean."""
+        """Every completed trial with its posterior mean; without any, those that came furthest."""
+        if not len(self.models.runs) and (furthest := self._furthest()):
+            return furthest
         self._require_runs()
         runs, sign = self.models.runs, self.models.encoder.loss_sign
         expected = sign * self.models.loss().posterior(runs.X).mean
@@ -320,6 +351,20 @@ class Result:
             assert o is not None and o.loss is not None  # completed
             members.append(FrontMember(number, o.config, o.loss, o.cost, mean))
         return members
+
+    def _furthest(self) -> list[FrontMember]:
+        """Paused trials at the highest level, with their losses there as they are."""
+        levels = {}
+        for o in self.log.paused:
+            place = self.log.trial(o.number).place
+            if place is not None and o.loss is not None:
+                levels[o.number] = place.level
+        top = max(levels.values(), default=0)
+        return [
+            FrontMember(o.number, o.config, o.loss, o.cost, o.loss)
+            for o in self.log.paused
+            if levels.get(o.number) == top and o.loss is not None
+        ]
 
     def _terms(self, score: Term) -> Term:
         success = self.models.success()

@@ -13,10 +13,12 @@ of and continued by the next call, and `optimize` returns the result so far.
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import tempfile
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -31,7 +33,7 @@ import numpy as np
 from hpo.budget import Budget
 from hpo.callbacks import Callback, Run
 from hpo.encoding import Direction, Encoder
-from hpo.errors import BudgetError
+from hpo.errors import BudgetError, SpaceError
 from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal, Resumed
 from hpo.leases import Keeper, Lease
 from hpo.observations import Cause, Observation, Place, Report, Status, Trial, TrialLog
@@ -48,7 +50,16 @@ from hpo.runners import (
     Task,
     TrainFunction,
 )
-from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
+from hpo.schedulers import (
+    Action,
+    Clone,
+    Decision,
+    IterativeDeepening,
+    Promote,
+    Schedule,
+    Scheduler,
+    Start,
+)
 from hpo.schedulers.mutation import mutated
 from hpo.space import Fidelity, Parameter, SearchSpace
 from hpo.training.checkpoints import CheckpointStore
@@ -129,9 +140,6 @@ def optimize(
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     _check_arguments(train_fn, budget, cost, direction, confirm, scheduler, workers, name, seed)
-    schedule = None
-    if scheduler is not None:
-        schedule = scheduler.begin(space, direction=direction, seed=seed)
     if surrogate != "auto":  # declared but not built yet
         raise ValueError(f'surrogate must be "auto" in this version, got {surrogate!r}')
     if storage is not None and name is None:
@@ -142,33 +150,85 @@ def optimize(
     if target is not None:
         target = check_target(space, target)
     drift_prior(check_priors(priors), space, Encoder(space).columns)  # refused before any writing
-    watchers = _watchers(callbacks)
+    call = _Call(
+        train_fn=train_fn,
+        space=space,
+        cost=cost,
+        direction=direction,
+        target=target,
+        confirm=confirm,
+        scheduler=scheduler,
+        priors=priors,
+        workers=workers,
+        runner=runner,
+        callbacks=tuple(callbacks),
+        name=name,
+        storage=storage,
+        seed=seed,
+    )
+    return call.drive(budget)
 
-    runner = runner or _runner_for(budget, workers)
-    task = Task(train_fn, space.fidelity, space.scales, budget.limits)
-    with tempfile.TemporaryDirectory(prefix="scaletune-") as temporary:
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The checked arguments of `optimize`, so that its result can go on from where it ended.
+
+    `folder`: for the checkpoints of a study in memory, whose name its user never gave.
+    """
+
+    train_fn: TrainFunction
+    space: SearchSpace
+    cost: str | None
+    direction: Direction
+    target: Mapping[str, float] | None
+    confirm: int
+    scheduler: Scheduler | None
+    priors: Sequence[Rule] | None
+    workers: int
+    runner: Runner | None
+    callbacks: tuple[Callback, ...]
+    name: str | None
+    storage: str | BaseStorage | None
+    seed: int
+    folder: _Folder | None = None
+
+    def drive(self, budget: Budget) -> Result:
+        """See `optimize`."""
+        schedule = None
+        if self.scheduler is not None:
+            schedule = self.scheduler.begin(self.space, direction=self.direction, seed=self.seed)
+        watchers = _watchers(self.callbacks)
+        runner = self.runner or _runner_for(budget, self.workers)
+        task = Task(self.train_fn, self.space.fidelity, self.space.scales, budget.limits)
         driver: _Driver
-        runner.open(task, lambda trial, report: driver.decide(trial, report), workers)
+        runner.open(task, lambda trial, report: driver.decide(trial, report), self.workers)
+        folder = self.folder
+        if folder is None and self.name is None:
+            folder = _Folder()
         try:
             journal = Journal.open(
-                name=name,
-                storage=storage,
-                space=space,
-                direction=direction,
-                cost=cost,
-                seed=seed,
-                scheduler=None if scheduler is None else _settings(scheduler),
+                name=self.name,
+                storage=self.storage,
+                space=self.space,
+                direction=self.direction,
+                cost=self.cost,
+                seed=self.seed,
+                scheduler=None if self.scheduler is None else _settings(self.scheduler),
             )
-            root = Path(temporary) if name is None else _checkpoint_root(name, storage)
+            if folder is not None:
+                root = folder.path
+            else:
+                assert self.name is not None
+                root = _checkpoint_root(self.name, self.storage)
             with _leased(journal) as (index, owner):
                 optimizer = Optimizer(
-                    space,
-                    direction=direction,
-                    cost=cost,
+                    self.space,
+                    direction=self.direction,
+                    cost=self.cost,
                     budget=budget,
-                    target=target,
-                    priors=priors,
-                    seed=seed,
+                    target=self.target,
+                    priors=self.priors,
+                    seed=self.seed,
                     driver=index,
                 )
                 driver = _Driver(
@@ -176,18 +236,61 @@ def optimize(
                     journal=journal,
                     runner=runner,
                     run=Run(
-                        name, direction, cost, target, workers, optimizer.log, optimizer.ledger
+                        self.name,
+                        self.direction,
+                        self.cost,
+                        self.target,
+                        self.workers,
+                        optimizer.log,
+                        optimizer.ledger,
                     ),
                     watchers=watchers,
                     schedule=schedule,
                     checkpoints=CheckpointStore(root),
-                    seed=seed,
+                    seed=self.seed,
                     index=index,
                     owner=owner,
                 )
-                return driver.drive(confirm)
+                result = driver.drive(self.confirm)
         finally:
             runner.close()
+            if folder is not None and self.scheduler is None:
+                folder.remove()  # else it goes with the last result that could go on from it
+        if self.scheduler is None:
+            return result
+        call = self
+        if not journal.durable:
+            call = replace(
+                self, name=journal.study.study_name, storage=journal.storage, folder=folder
+            )
+        return replace(result, onward=call.extend)
+
+    def extend(self, max_fidelity: int, budget: Budget | None) -> Result:
+        """See `Result.extend`."""
+        name = self.space.fidelity
+        assert name is not None
+        before = self.space[name]
+        assert isinstance(before, Fidelity)
+        if max_fidelity < before.high:
+            raise SpaceError(
+                f"`max_fidelity` must be at least the {before.high} that the study had, got "
+                f"{max_fidelity}; a fidelity only grows"
+            )
+        if budget is None and not isinstance(self.scheduler, IterativeDeepening):
+            raise BudgetError(
+                f"extend() needs a budget under {self.scheduler!r}, which ends with nothing else; "
+                "give one, larger than what the study has spent: Budget(cost=...)"
+            )
+        space = SearchSpace({**self.space, name: Fidelity(before.low, max_fidelity)})
+        return replace(self, space=space).drive(budget or Budget())
+
+
+class _Folder:
+    """A temporary folder that goes when it is removed or nobody has this object any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="scaletune-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def load_result(

