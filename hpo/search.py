@@ -53,7 +53,7 @@ _REGION = 8.0  # the trust region's radius, in those of the clouds
 _SMALLEST_REGION = 0.5  # of the box: the region is a preference, never a wall
 _CHEAP_SHARE = 0.2  # of the range of ln cost: the cheap end competes as one point, as in CARBS
 _SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
-_FRONT_EVERY = 4  # with a target, every so many asks walk the front and the others serve the target
+FRONT_EVERY = 2  # with a target, every so many asks walk the front, the others serve the target
 _MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the noise lies below
 
 
@@ -129,8 +129,9 @@ def suggest(
         index: of this ask; it picks the output transform.
         rng: the only source of chance.
         pool: q x d, the only rows that may be asked; None for all of the space.
-        target: ``(scales,)``, encoded; then three asks of four buy what teaches most about the best
-            config there per unit of cost, and one walks the front.
+        target: ``(scales,)``, encoded; then every other ask buys what teaches most about the best
+            config there per unit of cost. Those in between walk the front up to the dearest
+            proxies, without which the law would be learned from the cheapest alone.
 
     Raises:
         ArithmeticError: when no model can be built; the caller says so in the belief.
@@ -138,7 +139,7 @@ def suggest(
     encoder, runs = models.encoder, models.runs
     predictor, rows, name = _value_model(models, index)
     cost = models.cost()
-    if target is not None and index % _FRONT_EVERY:
+    if target is not None and index % FRONT_EVERY:
         assert isinstance(predictor, ScalingPredictor)  # a target needs scale axes
         return _for_target(models, predictor, pending, taken, limits, pool, target, rng)
     X, log_costs = runs.X[rows], _known_costs(runs.log_cost[rows], runs.X[rows], cost)

@@ -528,7 +528,7 @@ def test_with_a_target_runs_are_bought_where_they_teach_about_it():
         assert low < best < high
     assert cost[False] < cost[True] / 3
     reasons = [optimizer.log.trial(n).belief.reason for n in range(16)]
-    assert sum("teaches most about the target" in reason for reason in reasons) >= 9
+    assert sum("teaches most about the target" in reason for reason in reasons) >= 6
     assert "front" in " ".join(reasons)
 
 
