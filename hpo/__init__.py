@@ -14,6 +14,7 @@ from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, Sear
 if TYPE_CHECKING:
     from hpo.budget import Budget, Limits
     from hpo.callbacks import Callback
+    from hpo.continuation import Continuation, check_continuation
     from hpo.cost_law import CostLaw
     from hpo.instability import Instability
     from hpo.optimizer import Optimizer
@@ -33,11 +34,25 @@ if TYPE_CHECKING:
     )
     from hpo.result import Recommendation, Result
     from hpo.runners import InlineRunner, ProcessRunner
+    from hpo.schedulers import (
+        ASHA,
+        PASHA,
+        PBT,
+        Hyperband,
+        IterativeDeepening,
+        MedianStopping,
+        OneEpoch,
+        SuccessiveHalving,
+    )
+    from hpo.staged import StagedOptimizer
     from hpo.study import load_result, optimize
     from hpo.training.context import Context
     from hpo.transfer_check import TransferCheck, check_transfer
 
 __all__ = [
+    "ASHA",
+    "PASHA",
+    "PBT",
     "AdamWTimescale",
     "Axis",
     "Belief",
@@ -48,17 +63,22 @@ __all__ = [
     "Cause",
     "CompleteP",
     "Context",
+    "Continuation",
     "CostLaw",
     "DepthMuP",
     "Fidelity",
     "Float",
+    "Hyperband",
     "InlineRunner",
     "Instability",
     "Int",
+    "IterativeDeepening",
     "Level",
     "Limits",
+    "MedianStopping",
     "MuP",
     "Observation",
+    "OneEpoch",
     "Optimizer",
     "PowerScheduler",
     "Prediction",
@@ -72,32 +92,43 @@ __all__ = [
     "SearchSpace",
     "Slope",
     "SpaceError",
+    "StagedOptimizer",
     "Status",
     "StepLaw",
     "Stop",
     "StudyError",
+    "SuccessiveHalving",
     "TimeTransfer",
     "TokenHorizon",
-    "Trial",
     "TransferCheck",
+    "Trial",
+    "check_continuation",
     "check_transfer",
     "load_result",
     "optimize",
 ]
 
 _LAZY = {
+    "ASHA": "hpo.schedulers",
+    "PASHA": "hpo.schedulers",
+    "PBT": "hpo.schedulers",
     "AdamWTimescale": "hpo.priors",
     "Budget": "hpo.budget",
     "Callback": "hpo.callbacks",
     "CompleteP": "hpo.priors",
     "Context": "hpo.training.context",
+    "Continuation": "hpo.continuation",
     "CostLaw": "hpo.cost_law",
     "DepthMuP": "hpo.priors",
+    "Hyperband": "hpo.schedulers",
     "InlineRunner": "hpo.runners",
     "Instability": "hpo.instability",
+    "IterativeDeepening": "hpo.schedulers",
     "Level": "hpo.priors",
     "Limits": "hpo.budget",
+    "MedianStopping": "hpo.schedulers",
     "MuP": "hpo.priors",
+    "OneEpoch": "hpo.schedulers",
     "Optimizer": "hpo.optimizer",
     "PowerScheduler": "hpo.priors",
     "Prediction": "hpo.prediction",
@@ -106,10 +137,13 @@ _LAZY = {
     "Result": "hpo.result",
     "ScalingExponents": "hpo.priors",
     "Slope": "hpo.priors",
+    "StagedOptimizer": "hpo.staged",
     "StepLaw": "hpo.priors",
+    "SuccessiveHalving": "hpo.schedulers",
     "TimeTransfer": "hpo.priors",
     "TokenHorizon": "hpo.priors",
     "TransferCheck": "hpo.transfer_check",
+    "check_continuation": "hpo.continuation",
     "check_transfer": "hpo.transfer_check",
     "load_result": "hpo.study",
     "optimize": "hpo.study",
