@@ -174,11 +174,29 @@ class AsyncHalving:
         """The best run in the top set of the highest rung that has one resting there."""
         for index in reversed(range(self.ceiling)):
             for bracket in self._rungs:
-                rung = bracket[index]
-                for _, root in rung.best(self._ladder.promotable(len(rung), index)):
-                    number = self._runs[root].number
-                    if self._rests(root, index) and number not in held:
-                        return Promote(number, self._ladder.levels[index + 1])
+                run = self._promotable(bracket[index], index, held)
+                if run is not None:
+                    return Promote(run.number, self._ladder.levels[index + 1])
+        return None
+
+    def _promotable(self, rung: Rung, index: int, held: frozenset[int]) -> Run | None:
+        """The best run that rests in the rung, if it is in the top set.
+
+        Each run is dropped from `rung.here` once, so that a promotion costs O(log n) comparisons.
+        """
+        level, count = self._ladder.levels[index], self._ladder.promotable(len(rung), index)
+        place = 0
+        while place < len(rung.here):
+            loss, root = rung.here[place]
+            run = self._runs[root]
+            if run.place.level > level or not run.alive:
+                del rung.here[place]
+            elif rung.rank(loss, root) >= count:
+                return None
+            elif self._rests(root, index) and run.number not in held:
+                return run
+            else:
+                place += 1  # it still runs, or is another driver's
         return None
 
     def _promising(self, log: TrialLog, held: frozenset[int]) -> Promote | None:

@@ -210,12 +210,16 @@ class Runs:
 
 
 class Rung:
-    """Losses of the runs that came to one level, best first; ties go to the older run."""
+    """Losses of the runs that came to one level, best first; ties go to the older run.
 
-    __slots__ = ("_entries", "failures")
+    `here`: those of them that have not gone beyond it yet, as far as anybody looked.
+    """
+
+    __slots__ = ("_entries", "failures", "here")
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int]] = []
+        self.here: list[tuple[float, int]] = []
         self.failures = 0
 
     def __len__(self) -> int:
@@ -229,6 +233,7 @@ class Rung:
             return len(self) - 1
         assert math.isfinite(loss)  # NaN would silently break the order
         insort(self._entries, (loss, root))
+        insort(self.here, (loss, root))
         return bisect_left(self._entries, (loss, root))
 
     def best(self, count: int) -> list[tuple[float, int]]:
