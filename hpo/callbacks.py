@@ -44,13 +44,17 @@ class Callback:
         """The study was opened and, if it existed, read back; nothing runs yet."""
 
     def on_trial_start(self, run: Run, trial: Trial) -> None:
-        """`trial` is about to run; a lost one that is retried comes again under a new number."""
+        """`trial` is about to run.
+
+        One that is promoted comes again, with a higher level in its place; a lost one that is
+        retried comes again under a new number.
+        """
 
     def on_report(self, run: Run, trial: Trial, report: Report) -> None:
         """`trial` reported, and has not had its answer yet."""
 
     def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
-        """`trial` was told, and the result is written."""
+        """`trial` was told, or paused at its level, and the result is written."""
 
     def on_error(self, run: Run, error: BaseException) -> None:
         """The study ends with `error`, which `optimize` raises next; there is no result."""
