@@ -134,6 +134,13 @@ class Layout:
         """``s``, n x axes."""
         return np.asarray(self.origin + self.unit * X[:, self.axes])
 
+    def indicators(self, X: Array) -> Array:
+        """n x codes, 1 where a row has that code in that column."""
+        result = np.zeros((len(X), len(self.codes)))
+        for i, (column, code) in enumerate(self.codes):
+            result[:, i] = X[:, column] == code
+        return result
+
 
 @dataclass(frozen=True, slots=True)
 class ParametricLoss:
@@ -188,7 +195,7 @@ class ParametricLoss:
     def floor(self, X: Array) -> Array:
         """The loss at the optimum of each row's scale and categories, ``(n,)``."""
         law = self._law(self.layout.scales(X))
-        offsets = _indicators(X, self.layout.codes) @ self.theta[self.layout.offsets]
+        offsets = self.layout.indicators(X) @ self.theta[self.layout.offsets]
         return np.asarray(self.theta[0] + law.total * (law.rho - 1.0) + offsets)
 
     def excess(self, X: Array) -> Array:
@@ -222,7 +229,7 @@ class ParametricLoss:
         by_gamma = law.log_rho + (law.shares * spent).sum(axis=1)
         J[:, layout.log_gamma] = by_log_rho[:, 0] * by_gamma
         J[:, layout.shrinkage] = excess * law.log_rho * kappa * (1.0 - kappa)
-        J[:, layout.offsets] = _indicators(X, layout.codes)
+        J[:, layout.offsets] = layout.indicators(X)
         weight = law.curvature[:, None] * bowl.curvature
         J[:, layout.log_curvature] = weight * bowl.shape
         J[:, layout.asymmetry] = weight * bowl.shape_by_asymmetry
@@ -341,14 +348,6 @@ def _series(w: Array, coefficients: tuple[float, ...]) -> Array:
     for coefficient in reversed(coefficients):
         total = total * w + coefficient
     return total
-
-
-def _indicators(X: Array, codes: tuple[tuple[int, int], ...]) -> Array:
-    """n x codes, 1 where a row has that code in that column."""
-    result = np.zeros((len(X), len(codes)))
-    for i, (column, code) in enumerate(codes):
-        result[:, i] = X[:, column] == code
-    return result
 
 
 def _positions(group: slice) -> range:

@@ -285,7 +285,9 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
 
     ``h_j = 2 coef(z_j^2)``, ``a_j = -coef(z_j) / h_j``, ``b_ja = -coef(z_j D_a) / h_j`` and, with
     alpha at its prior, ``R_a = -coef(D_a) / alpha_a``. Columns whose curvature comes out negative
-    keep their prior. Far-off runs are damped by refitting with weights.
+    keep their prior. Offsets of codes are linear too, and needed from the start: without them every
+    run of a worse category would look far from the optimum. Far-off runs are damped by refitting
+    with weights.
     """
     layout = template.layout
     theta = prior.mean.copy()
@@ -294,9 +296,11 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
     n, J = z.shape
     A = D.shape[1]
     products = (z[:, :, None] * D[:, None, :]).reshape(n, J * A)
-    F = np.concatenate([np.ones((n, 1)), D, z, z**2, products], axis=1)
+    codes = layout.indicators(X)
+    Q = codes.shape[1]
+    F = np.concatenate([np.ones((n, 1)), D, z, z**2, products, codes], axis=1)
     # interactions are the best determined by the prior, so they are the most damped
-    damping = np.concatenate([[1e-6], np.full(A, 1e-3), np.full(2 * J, 0.03), np.full(J * A, 0.3)])
+    damping = np.repeat([1e-6, 1e-3, 0.03, 0.3, 0.03], [1, A, 2 * J, J * A, Q])
     excess = np.zeros(n)
     coefficients = np.zeros(F.shape[1])
     for _ in range(3):
@@ -304,11 +308,13 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
         weight = 1.0 / (1.0 + (excess / scale) ** 2) if scale > 0.0 else np.ones(n)
         normal = (F.T * weight) @ F + np.diag(damping)
         coefficients = linalg.solve(normal, F.T @ (weight * y), assume_a="pos")
-        trend = y - D @ coefficients[1 : 1 + A]
+        offsets = coefficients[F.shape[1] - Q :]
+        trend = y - D @ coefficients[1 : 1 + A] - codes @ offsets
         excess = np.maximum(trend - np.quantile(trend, 0.1), 0.0)
     slope, linear, square = np.split(coefficients[1 : 1 + A + 2 * J], [A, A + J])
-    product = coefficients[1 + A + 2 * J :].reshape(J, A)
+    product = coefficients[1 + A + 2 * J : F.shape[1] - Q].reshape(J, A)
     theta[0] = coefficients[0]
+    theta[layout.offsets] = coefficients[F.shape[1] - Q :]
     exponent = np.exp(theta[layout.log_exponent])
     falls = slope < 0
     theta[layout.log_reducible][falls] = np.log(-slope[falls] / exponent[falls])

@@ -243,10 +243,12 @@ def distrust(loss: ParametricLoss, X: Array, y: Array, units: Units) -> Array:
 
     d is above the best loss by the model or as observed, whichever is further.
     """
-    return _growing(np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units)
+    return _growing(loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units)
 
 
-def _growing(distance: Array, units: Units) -> Array:
+def _growing(loss: ParametricLoss, distance: Array, units: Units) -> Array:
+    if not len(loss.layout.decisions):  # no bowl that a run could have left
+        return np.asarray(distance**2)
     return np.asarray(distance**2 * (1.0 + (distance / units.spread) ** 2))
 
 
@@ -447,7 +449,8 @@ class ScalingPredictor(GPPredictor):
         ``inadequacy``: c at least, for whoever distrusts the bowl more than the runs so far do.
         """
         growth = max(self.growth, inadequacy**2)
-        return np.asarray(self.noise_variance + growth * _growing(self.loss.excess(X), self.units))
+        far = _growing(self.loss, self.loss.excess(X), self.units)
+        return np.asarray(self.noise_variance + growth * far)
 
     def _optimum_rows(self, scales: Array) -> Array:
         """``A``, decisions x p, with ``z* = A theta`` at ``scales``."""

@@ -686,10 +686,12 @@ def interrupted(
     script = folder / "script.py"
     script.write_text(
         textwrap.dedent("""
-            import json, sys, time
+            import json, signal, sys, time
             from pathlib import Path
             from hpo import Budget, Float, optimize
 
+            # a shell that starts the tests in the background has SIGINT ignored by all below it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             folder = Path(sys.argv[1])
 
             def train(config, ctx):
