@@ -227,9 +227,9 @@ class Result:
 
         The posterior mean plus one standard deviation is minimised over the searched box, so that
         the answer stays where the model knows something. Intervals say where the optimum lies: by
-        the law's posterior for its drifting optimum where there are scale axes, else by joint
-        posterior draws, each of which has an optimum of its own. They always hold the recommended
-        value.
+        the law's posterior for its drifting optimum where there are scale axes, widened by how far
+        the recommended value is from it, else by joint posterior draws, each of which has an
+        optimum of its own. They always hold the recommended value.
 
         Args:
             target: one positive value per scale axis; by default the study's target, else the scale
@@ -541,16 +541,22 @@ def _minimise(encoder: Encoder, score: Term, centres: Array, rng: np.random.Gene
 def _law_bounds(
     encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array
 ) -> tuple[Array, Array]:
-    """Central 90 % bounds of the law's optimum inside the box, ``(d,)`` each; the row elsewhere."""
+    """Central 90 % bounds of where the optimum lies inside the box, ``(d,)`` each.
+
+    About the row, which is the best of law and processes together. Where the processes moved it
+    away from the law's own optimum, the law is wrong by about as much, and the interval reaches
+    that far for this alone.
+    """
     columns = encoder.columns
     low, high = row[0].copy(), row[0].copy()
     optimum = _law_optimum(encoder, model, row, fixed)
     place = columns.decision
-    centre = (optimum.mean - columns.origin[place]) / columns.width[place]
-    half = NINETY * np.sqrt(np.diagonal(optimum.covariance)) / columns.width[place]
+    moved = row[0, place] - (optimum.mean - columns.origin[place]) / columns.width[place]
+    variance = np.diagonal(optimum.covariance) / columns.width[place] ** 2
+    half = np.sqrt(NINETY**2 * variance + moved**2)
     lower, upper = encoder.box(row)
-    low[place] = np.clip(centre - half, lower[place], upper[place])
-    high[place] = np.clip(centre + half, lower[place], upper[place])
+    low[place] = np.clip(row[0, place] - half, lower[place], upper[place])
+    high[place] = np.clip(row[0, place] + half, lower[place], upper[place])
     return low, high
 
 
