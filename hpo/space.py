@@ -386,7 +386,8 @@ class Scale:
         """The nearest lattice value; the ends of the range stand for their lattice values."""
         rounded = _significant(value)
         for end in self.limits:
-            if rounded == _significant(end):
+            # Not by equal digits: exp(ln end) may round to the other side of a tie.
+            if math.isclose(rounded, end, rel_tol=1e-10):
                 return end
         return rounded
 
