@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
+    "FLOOR",
+    "STYLE",
+    "colors",
     "critical_difference",
     "latency_lines",
     "rank_lines",
@@ -47,7 +50,7 @@ FLOOR = 1e-4
 _OURS, _RANDOM = "#0072B2", "#8A8A8A"
 _OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B4E16", "#1B3A57")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -76,7 +79,7 @@ def colors(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
 
 def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
     """Mean regret over tasks against the budget; bands are 95 % bootstrap intervals over tasks."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()
         lines: dict[str, Array] = {}
@@ -98,7 +101,7 @@ def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
 
 def rank_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
     """Mean rank among the compared methods against the budget, 1 the best."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         axes = figure.subplots()
         lines = dict(zip(comparison.methods, mean_ranks(comparison), strict=True))
@@ -118,7 +121,7 @@ def task_grid(comparison: Comparison, methods: Sequence[str], titles: Mapping[st
     count = len(comparison.tasks)
     columns = min(4, count)
     rows = math.ceil(count / columns)
-    with mpl.rc_context(_STYLE | {"font.size": 8, "axes.titlesize": 8}):
+    with mpl.rc_context(STYLE | {"font.size": 8, "axes.titlesize": 8}):
         figure = Figure(figsize=(2.45 * columns + 0.4, 1.75 * rows + 0.9), layout="constrained")
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         handles = {}
@@ -159,7 +162,7 @@ def critical_difference(ranks: Mapping[str, float], p: Array, methods: Sequence[
     from scikit_posthocs import critical_difference_diagram
 
     names = list(ranks)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 1.1 + 0.17 * len(names)), layout="constrained")
         axes = figure.subplots()
         critical_difference_diagram(
@@ -177,7 +180,7 @@ def critical_difference(ranks: Mapping[str, float], p: Array, methods: Sequence[
 
 def latency_lines(latency: Latency) -> Figure:
     """Mean ask + tell a trial against the number of trials told before, both in logs."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.8), layout="constrained")
         axes = figure.subplots()
         middle = np.array([math.sqrt((low + 1) * high) for low, high in latency.bins])
@@ -197,7 +200,7 @@ def latency_lines(latency: Latency) -> Figure:
 
 def ratio_dots(ratios: Mapping[str, Interval], methods: Sequence[str], label: str) -> Figure:
     """One row a rival: a ratio and its interval on a log axis; left of 1 is ours ahead."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.32 * len(ratios)), layout="constrained")
         axes = figure.subplots()
         for row, (method, ratio) in enumerate(ratios.items()):
@@ -217,7 +220,7 @@ def ratio_dots(ratios: Mapping[str, Interval], methods: Sequence[str], label: st
 
 def save(figure: Figure, path: Path) -> None:
     """`path` with the suffixes .png and .svg."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(path.with_suffix(".png"), dpi=160)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
@@ -225,7 +228,7 @@ def save(figure: Figure, path: Path) -> None:
 def svg(figure: Figure, prefix: str) -> str:
     """The figure as an `<svg>` element; `prefix` keeps its ids apart from other figures'."""
     buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

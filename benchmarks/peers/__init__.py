@@ -45,6 +45,8 @@ class Entry:
 PEERS: Mapping[str, Entry] = {
     "scaletune": Entry("scaletune:by_trials"),
     "scaletune-cost": Entry("scaletune:by_cost"),
+    "plain-asha": Entry("staged:asha", multi_fidelity=True),
+    "plain-hyperband": Entry("staged:hyperband", multi_fidelity=True),
     "random": Entry("random_search:make"),
     "optuna-tpe": Entry("optuna_tpe:make", requires=("optuna",)),
     "optuna-gp": Entry("optuna_gp:make", requires=("optuna", "torch")),

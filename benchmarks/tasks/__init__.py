@@ -74,8 +74,8 @@ _HPOB = {
     "7609": "145854 3903 9967 145853 34537 125923 145878",
 }
 
-#: Suite -> names of its tasks. "fcnet", "synthetic", "curve-bank", "curve-bank-scale" and
-#: "lcbench-design" are for development;
+#: Suite -> names of its tasks. "fcnet", "synthetic", "crossing", "curve-bank", "curve-bank-scale"
+#: and "lcbench-design" are for development;
 #: "hpob-style", "lcbench" and "rpart" are reported; "hpob-*" need the data of HPO-B (5 seeds).
 SUITES: Mapping[str, tuple[str, ...]] = {
     "smoke": ("synthetic/branin-0", "synthetic/mixed-0", "synthetic/curves-0"),
@@ -87,6 +87,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
         "synthetic/hartmann6-0+failures=0.1",
     ),
     "fcnet": tuple(f"fcnet/{name}" for name in _FCNET),
+    "crossing": tuple(f"synthetic/crossing-{seed}" for seed in range(4)),
     "curve-bank": tuple(f"curve-bank/{name}-large" for name in _CURVE_BANK),
     "curve-bank-scale": tuple(f"curve-bank/{name}" for name in _CURVE_BANK),
     "hpob-style": (

@@ -5,6 +5,7 @@
   the function over its box. As a task (`synthetic/branin-3` is `branin(3)`) it costs what
   `Problem.cost` says, known in closed form.
 * `Curves`: learning curves over 27 epochs that cross, for methods that stop runs early.
+* `Crossing`: curves over 81 epochs whose early ranking is the wrong way round.
 * `Drift`: two scale axes; the best learning rate and batch move with them by known exponents.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -272,6 +274,100 @@ def curves(seed: int) -> Curves:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossing:
+    """Learning curves in closed form that mislead early: what ends well is slow to start.
+
+    With q = sum_j w_j u_j^2, u the distances from the optimum in units of the box (logs where the
+    axis is one), and the badness b = q / (q + 0.6) in [0, 1), the last loss is f = 0.1 + 0.8 b, and
+    at epoch e of E
+
+        loss(e) = f + (2 - f) (k(e) - k(E)) / (1 - k(E)),   k(e) = (1 + e / tau)^-2,
+        tau = E^(c (1 - (3 b + p) / 4)),   p the learning rate's position in the box,
+
+    so that loss(0) would be 2 for every config and loss(E) = f exactly. `patience` c says how late
+    the curves cross: of uniform configs those that end in the best tenth stand among the worst
+    fifth at epoch 1, and are the best tenth from epoch 27 on. An epoch costs 0.1 + width / 256
+    seconds.
+    """
+
+    name: str
+    best: dict[str, Any]
+    patience: float
+    unit: str = "seconds"
+    levels: Levels = Levels("epoch", 1, 81)
+    pool: None = None
+    seen_in_design: bool = True
+
+    @property
+    def space(self) -> SearchSpace:
+        return _CROSSING_SPACE
+
+    def badness(self, config: Mapping[str, Any]) -> float:
+        """b, 0 at the optimum and below 1 everywhere."""
+        q = 0.0
+        for name, weight in _CROSSING_WEIGHTS.items():
+            here, best = (_position(name, values[name]) for values in (config, self.best))
+            q += weight * (here - best) ** 2
+        return q / (q + 0.6)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Exact: the last loss grows with q, which is separable and convex."""
+        axes = {name: axis.limits for name, axis in _CROSSING_AXES.items()}
+        corners = [dict(zip(axes, ends, strict=True)) for ends in product(*axes.values())]
+        return Bounds(0.1, 0.1 + 0.8 * max(self.badness(corner) for corner in corners))
+
+    def evaluate(
+        self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
+    ) -> Evaluation:
+        asked = self.levels.check(level)
+        config = self.space.validate(config)
+        badness, last = self.badness(config), float(self.levels.high)
+        haste = (3.0 * badness + _position("lr", config["lr"])) / 4.0
+        final, tau = 0.1 + 0.8 * badness, last ** (self.patience * (1.0 - haste))
+        epochs = np.arange(1, asked + 1)
+        to_go, end = (1.0 + epochs / tau) ** -2, (1.0 + last / tau) ** -2
+        losses = final + (2.0 - final) * (to_go - end) / (1.0 - end)
+        per_epoch = 0.1 + config["width"] / 256
+        curve = tuple(
+            Point(int(epoch), float(loss), float(epoch * per_epoch))
+            for epoch, loss in zip(epochs, losses, strict=True)
+        )
+        return Evaluation(curve[-1].loss, curve[-1].cost, curve)
+
+
+_CROSSING_AXES: dict[str, Float | Int] = {
+    "lr": Float(1e-4, 1.0, log=True, role=Role.LR),
+    "weight_decay": Float(1e-6, 1e-1, log=True, role=Role.WEIGHT_DECAY),
+    "momentum": Float(0.0, 0.99),
+    "dropout": Float(0.0, 0.6, role=Role.DROPOUT),
+    "width": Int(16, 1024, log=True),
+}
+_CROSSING_WEIGHTS = {"lr": 3.0, "weight_decay": 1.0, "momentum": 0.7, "dropout": 1.0, "width": 0.5}
+_CROSSING_SPACE = SearchSpace(_CROSSING_AXES)
+
+
+def _position(name: str, value: float) -> float:
+    """`value` in [0, 1] of the box, in logs where the axis is one."""
+    axis = _CROSSING_AXES[name]
+    low, high = axis.limits
+    if axis.log:
+        return float(np.log(value / low) / np.log(high / low))
+    return (value - low) / (high - low)
+
+
+def crossing(seed: int) -> Crossing:
+    """`Crossing` with its optimum in the inner half of every axis and c in [0.4, 0.8]."""
+    rng = np.random.default_rng(seed)
+    best: dict[str, Any] = {}
+    for name, axis in _CROSSING_AXES.items():
+        (low, high), place = axis.limits, float(rng.uniform(0.25, 0.75))
+        value = low * (high / low) ** place if axis.log else low + place * (high - low)
+        best[name] = axis.canonical(value)
+    return Crossing(f"synthetic/crossing-{seed}", best, float(rng.uniform(0.4, 0.8)))
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """Training at every size: a loss law in (N, D) and an optimum that moves with known slopes.
 
@@ -374,8 +470,9 @@ def drift(seed: int) -> Drift:
     )
 
 
-_MAKERS: dict[str, Callable[[int], FunctionTask | Curves | Drift]] = {
+_MAKERS: dict[str, Callable[[int], FunctionTask | Curves | Crossing | Drift]] = {
     "curves": curves,
+    "crossing": crossing,
     "drift": drift,
 }
 #: Listed for every function; any other non-negative seed loads as well.
@@ -388,7 +485,7 @@ def names() -> tuple[str, ...]:
     return tuple(f"synthetic/{name}-{seed}" for name in functions for seed in _LISTED_SEEDS)
 
 
-def load(name: str) -> FunctionTask | Curves | Drift:
+def load(name: str) -> FunctionTask | Curves | Crossing | Drift:
     """`synthetic/FUNCTION-SEED`; raises `ValueError` for another function or seed."""
     function, _, seed = name.removeprefix("synthetic/").rpartition("-")
     if not seed.isdecimal() or function not in {*PROBLEMS, *_MAKERS}:
