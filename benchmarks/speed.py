@@ -412,9 +412,12 @@ bootstrap intervals over tasks and seeds.
 
 
 def _headline(table: Table, ours: str, rng: np.random.Generator) -> Iterator[str]:
+    everything = [name for names in table.families.values() for name in names]
+    if not table.races(everything, ours, (RANDOM,), rng):
+        yield f"No studies of {ours} yet.\n"
+        return
     yield f"| {ours} | tasks | speed against random | speed against the best rival | reached |"
     yield "|---|---|---|---|---|"
-    everything = [name for names in table.families.values() for name in names]
     for family, names in {**table.families, "all": everything}.items():
         random, best = (table.races(names, ours, who, rng) for who in ((RANDOM,), RIVALS))
         if random and best:
@@ -462,21 +465,24 @@ def _methods(table: Table, rng: np.random.Generator) -> Iterator[str]:
 
 
 def _tasks(table: Table, ours: str, rng: np.random.Generator) -> Iterator[str]:
-    yield (
-        "| task | random's end | its time | ours | speed"
-        " | best rival | its end | its time | ours | speed |"
-    )
-    yield "|---" * 10 + "|"
+    rows = []
     for name in (name for names in table.families.values() for name in names):
-        cells = [name]
-        for setters in ((RANDOM,), RIVALS):
-            for r in table.races([name], ours, setters, rng):
-                cells += [r.setter] * (setters is RIVALS)
-                cells += [f"{r.target:.4f}", f"{r.theirs:.2f}", f"{r.ours:.2f}"]
-                cells.append(f"{math.exp(r.log_speeds[0]):.2f}")
-        if len(cells) == 10:
-            yield f"| {' | '.join(cells)} |"
+        for random in table.races([name], ours, (RANDOM,), rng):
+            for best in table.races([name], ours, RIVALS, rng):
+                rows.append([name, *_row(random), best.setter, *_row(best)])
+    if rows:
+        yield (
+            "| task | random's end | its time | ours | speed"
+            " | best rival | its end | its time | ours | speed |"
+        )
+        yield "|---" * 10 + "|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
     yield ""
+
+
+def _row(r: Race) -> list[str]:
+    times = [f"{clock:.2f}" for clock in (r.theirs, r.ours, math.exp(r.log_speeds[0]))]
+    return [f"{r.target:.4f}", *times]
 
 
 def _interval(value: Interval) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks import tasks
 from benchmarks.task import Bounds, Evaluation, Levels
-from benchmarks.tasks.synthetic import PROBLEMS, Curves, Drift, curves, drift
+from benchmarks.tasks.synthetic import PROBLEMS, Curves, Drift, crossing, curves, drift
 from benchmarks.tasks.wrappers import Failing, Noisy
 from hpo import Optimizer, SpaceError
 from hpo.encoding import Encoder
@@ -120,12 +120,28 @@ def test_curves_begin_equal_end_at_the_final_loss_and_cross():
     assert np.any(np.argsort(early) != np.argsort(last))
 
 
-def test_a_run_to_a_lower_level_is_the_beginning_of_the_longer_one():
-    task, rng = curves(0), np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(4))
+def test_where_curves_cross_what_ends_best_stands_among_the_last_at_first(seed):
+    task, rng = crossing(seed), np.random.default_rng(0)
+    configs = [draw(task.space, rng) for _ in range(200)]
+    losses = np.array([[p.loss for p in task.evaluate(c, None, rng).curve] for c in configs])
+    assert np.all(np.diff(losses, axis=1) < 0)
+    best = np.argsort(losses[:, -1])[:20]
+    early, late = (np.argsort(np.argsort(losses[:, epoch])) / 200 for epoch in (0, 26))
+    assert np.mean(early[best]) > 0.8 and np.mean(late[best]) < 0.1
+    assert losses[:, -1] == pytest.approx([0.1 + 0.8 * task.badness(c) for c in configs])
+    bounds = task.bounds
+    assert task.evaluate(task.best, None, rng).loss == pytest.approx(bounds.best, abs=1e-9)
+    assert bounds.best < losses[:, -1].min() and losses[:, -1].max() <= bounds.worst
+
+
+@pytest.mark.parametrize("make", [curves, crossing])
+def test_a_run_to_a_lower_level_is_the_beginning_of_the_longer_one(make):
+    task, rng = make(0), np.random.default_rng(0)
     config = task.best
     long, short = task.evaluate(config, None, rng), task.evaluate(config, 9, rng)
     assert long.curve[:9] == short.curve
-    assert short.cost == pytest.approx(long.cost * 9 / 27)
+    assert short.cost == pytest.approx(long.cost * 9 / task.levels.high)
 
 
 def test_a_level_outside_the_range_is_refused():
