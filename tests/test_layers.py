@@ -65,7 +65,8 @@ SURROGATES = (
     ("gp",),
     ("kriging", "chinchilla"),
     ("law_fit", "linearised"),
-    ("scaling", "cost", "success", "curves", "quantile", "calibration"),
+    ("scaling", "cost", "success", "curves", "calibration"),
+    ("quantile",),
     ("botorch",),
 )
 # `Result.report` and the plot methods load what people look at when they are called.
