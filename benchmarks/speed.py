@@ -197,12 +197,16 @@ def enough_for(study: Study, done: Mapping[Study, Course], quantile: float) -> f
 
 
 def waiting(
-    done: Mapping[Study, Course], planned: Iterable[Study], quantile: float | None
+    done: Mapping[Study, Course],
+    planned: Iterable[Study],
+    quantile: float | None,
+    seconds: float | None = None,
 ) -> Iterator[tuple[Study, float | None]]:
     """Studies still to be run, each with the regret at which to stop it.
 
-    One that was stopped early is run again when it must go further now. A pool that has no more
-    members than there are workers is left out: every method starts all of it at once.
+    One that was stopped, by its regret or by its method's `seconds`, is run again when it may go
+    further now. A pool that has no more members than there are workers is left out: every method
+    starts all of it at once.
     """
     for study in planned:
         pool = tasks.load(study.task).pool
@@ -210,10 +214,14 @@ def waiting(
             continue
         enough = None if quantile is None else enough_for(study, done, quantile)
         before = done.get(study)
-        if before is None or (
-            before.ending == ENOUGH and (enough is None or before.regret[-1] > enough)
-        ):
+        if before is None:
             yield study, enough
+        elif before.ending == ENOUGH:
+            if enough is None or before.regret[-1] > enough:
+                yield study, enough
+        elif before.ending == Ending.SECONDS.value:
+            if seconds is None or before.seconds < seconds:
+                yield study, enough
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -233,7 +241,7 @@ def _run(given: argparse.Namespace) -> None:
         for seed in range(given.first_seed, given.first_seed + given.seeds):
             for python, methods in by_interpreter.items():
                 planned = [Study(workers, t, m, seed) for m in methods for t in names]
-                todo = list(waiting(read(table), planned, given.enough))
+                todo = list(waiting(read(table), planned, given.enough, given.seconds))
                 if todo and python != Path(sys.executable):
                     _delegate(python, given, workers, seed, methods)
                     continue

@@ -208,6 +208,13 @@ def test_a_study_stopped_early_is_run_again_only_when_more_is_asked() -> None:
     assert list(speed.waiting({**done, random: other}, [study], None)) == [(study, None)]
 
 
+def test_a_study_stopped_for_slowness_is_run_again_only_when_more_seconds_are_given() -> None:
+    study = Study(1, "synthetic/crossing-1", "asha", 0)
+    done = {study: Course((1.0,), (0.5,), "seconds", 2.0, 9, 61.0)}
+    again = [list(speed.waiting(done, [study], None, seconds)) for seconds in (60.0, 120.0, None)]
+    assert again == [[], [(study, None)], [(study, None)]]
+
+
 def test_a_pool_no_larger_than_the_workers_is_left_out() -> None:
     planned = [Study(workers, "curve-bank/resnet-large", "random", 0) for workers in (4, 39, 64)]
     assert [study.workers for study, _ in speed.waiting({}, planned, None)] == [4]
