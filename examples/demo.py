@@ -25,9 +25,9 @@ from rich.table import Table
 
 from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
 from hpo.plots import Measured, plot_front
+from hpo.training.devices import best_device
 from hpo.training.language_model import (
     Recipe,
-    best_device,
     measured_flops_per_second,
     train_language_model,
     train_transformer,

@@ -106,6 +106,11 @@ class Context:
         return self._checkpoint_dir
 
     @property
+    def can_save(self) -> bool:
+        """Whether there is a folder, so that `save` and `load` may be called."""
+        return self._checkpoint_dir is not None
+
+    @property
     def should_stop(self) -> bool:
         """Whether the trial was told to end here, for code that caught `Stop` to tidy up."""
         return self._stopped

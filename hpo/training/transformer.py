@@ -1,18 +1,19 @@
 """A decoder-only transformer over bytes, and the shape that a parameter count stands for.
 
 Pre-norm blocks (RMSNorm), rotary positions, causal attention, GELU feed-forward, untied head, no
-biases. Notation, used in `accounting` too:
+biases; grouped queries, normalised queries and keys, and experts if asked for. Notation, used in
+`accounting` too:
 
     B  sequences in a batch          d  width (residual stream)        h  heads, each d / h wide
-    T  context, bytes per sequence   L  depth (blocks)
-    V  vocabulary, 256 bytes         f  hidden width of feed-forward
+    T  context, bytes per sequence   L  depth (blocks)                 g  key and value heads, <= h
+    V  vocabulary, 256 bytes         f  hidden width of feed-forward   E  experts, k of them used
     N  non-embedding parameters: the blocks and the last norm, neither byte embedding nor head
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -26,33 +27,68 @@ _ROTARY_BASE = 10_000.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The four integers that fix the size of a transformer.
+    """The integers that fix the size of a transformer.
 
-    `width` d, a multiple of `heads`; `depth` L; `heads` h; `hidden` f, the feed-forward width.
-    Raises `ValueError` where one is below 1 or the head width `d / h` is not an even integer
-    (rotary positions turn pairs of coordinates).
+    `width` d, a multiple of `heads`; `depth` L; `heads` h; `hidden` f, the feed-forward width, of
+    each expert if there are several. `queries_per_key`: query heads that share one key and value
+    head (Ainslie et al., 2023), h / g. `experts` E, of which a byte is sent to `experts_used` k.
+
+    Raises `ValueError` where one is below 1, the head width `d / h` is not an even integer (rotary
+    positions turn pairs of coordinates), h / g does not divide h, or k exceeds E.
     """
 
     width: int
     depth: int
     heads: int
     hidden: int
+    queries_per_key: int = 1
+    experts: int = 1
+    experts_used: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(
+                    f"`{field.name}` must be at least 1, got {getattr(self, field.name)}"
+                )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 "`width / heads` must be an even integer, got "
                 f"width={self.width}, heads={self.heads}; change one of them"
             )
+        if self.heads % self.queries_per_key:
+            raise ValueError(
+                "`queries_per_key` must divide `heads`, got "
+                f"heads={self.heads}, queries_per_key={self.queries_per_key}"
+            )
+        if self.experts_used > self.experts:
+            raise ValueError(
+                "`experts_used` must be at most `experts`, got "
+                f"{self.experts_used} of {self.experts}"
+            )
+
+    @property
+    def key_value_heads(self) -> int:
+        """g, as many as heads where each query head has its own."""
+        return self.heads // self.queries_per_key
+
+    @property
+    def head_width(self) -> int:
+        """d / h."""
+        return self.width // self.heads
 
     @property
     def non_embedding(self) -> int:
-        """N = L (4 d^2 + 2 d f + 2 d) + d: attention, feed-forward, two norms; the last norm."""
-        d, f = self.width, self.hidden
-        return self.depth * (4 * d * d + 2 * d * f + 2 * d) + d
+        """N = L (2 d^2 + 2 d^2 g / h + 2 E d f + 2 d) + d; d E more a block for a router, if E > 1.
+
+        Attention, feed-forward, two norms; the last norm. Normalised queries and keys add no
+        parameters.
+        """
+        d = self.width
+        attention = 2 * d * d + 2 * d * self.key_value_heads * self.head_width
+        feed_forward = self.experts * 2 * d * self.hidden
+        router = d * self.experts if self.experts > 1 else 0
+        return self.depth * (attention + feed_forward + router + 2 * d) + d
 
     @property
     def embedding(self) -> int:
@@ -101,35 +137,58 @@ class Transformer(nn.Module):
     """Next-byte logits for a batch of byte sequences.
 
     `shape`: the sizes. `context`: T, the longest sequence. `dropout`: rate after the embedding and
-    at the end of each residual branch. `rng`: draws the initial weights: the embedding normal with
-    variance 1, so that a byte is not drowned by what the blocks add to it; matrices with variance
-    1 / fan-in, those that write into the residual stream further divided by 2 L; the head starts
-    at zero, so the first loss is ln V exactly.
+    at the end of each residual branch. `qk_norm`: whether queries and keys are brought to length
+    (d / h)^1/2 before they meet (Henry et al., 2020), which bounds the attention logits.
+    `attention_scale`: factor on the logits of attention, (d / h)^-1/2 if None; muP wants it to fall
+    as h / d where heads widen. `branch_factor`: on all residual branches, see `parametrization`.
+
+    `rng`: draws the initial weights: the embedding normal with variance 1, so that a byte is not
+    drowned by what the blocks add to it; matrices with variance 1 / fan-in; the head starts at
+    zero, so the first loss is ln V exactly. Without a `branch_factor`, matrices that write into the
+    residual stream have their variance further divided by 2 L.
     """
 
     rotation: Tensor
 
     def __init__(
-        self, shape: Shape, *, context: int, dropout: float = 0.0, rng: torch.Generator
+        self,
+        shape: Shape,
+        *,
+        context: int,
+        dropout: float = 0.0,
+        qk_norm: bool = False,
+        attention_scale: float | None = None,
+        branch_factor: float | None = None,
+        rng: torch.Generator,
     ) -> None:
         super().__init__()
         self.shape = shape
         self.context = context
         self.dropout = dropout
         self.embedding = nn.Embedding(VOCABULARY, shape.width)
-        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.depth))
+        factor = 1.0 if branch_factor is None else branch_factor
+        self.blocks = nn.ModuleList(
+            Block(
+                shape,
+                dropout,
+                qk_norm=qk_norm,
+                attention_scale=attention_scale,
+                branch_factor=factor,
+            )
+            for _ in range(shape.depth)
+        )
         self.norm = nn.RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, VOCABULARY, bias=False)
-        rotation = _rotation(context, shape.width // shape.heads)
+        rotation = _rotation(context, shape.head_width)
         self.register_buffer("rotation", rotation, persistent=False)
-        self._initialise(rng)
+        self._initialise(rng, branches=2 * shape.depth if branch_factor is None else 1)
 
     @torch.no_grad()
-    def _initialise(self, rng: torch.Generator) -> None:
+    def _initialise(self, rng: torch.Generator, *, branches: int) -> None:
         for name, weight in self.blocks.named_parameters():
-            if weight.ndim == 2:
-                into_stream = name.endswith(("attention_out.weight", "down.weight"))
-                shares = weight.shape[1] * (2 * self.shape.depth if into_stream else 1)
+            if weight.ndim >= 2:
+                into_stream = name.endswith(("attention_out.weight", "down.weight", "down"))
+                shares = weight.shape[-1] * (branches if into_stream else 1)
                 weight.normal_(std=shares**-0.5, generator=rng)
         self.embedding.weight.normal_(generator=rng)
         self.head.weight.zero_()
@@ -143,36 +202,135 @@ class Transformer(nn.Module):
         logits: Tensor = self.head(self.norm(x))
         return logits
 
+    def imbalance(self) -> Tensor | None:
+        """Mean over blocks of how unevenly the last batch used the experts; None without experts.
+
+        1 where all are used alike, at most E; its gradient spreads the load (Fedus et al., 2022,
+        eq. 4).
+        """
+        found = [
+            b.feed_forward.imbalance for b in self.blocks if isinstance(b.feed_forward, Experts)
+        ]
+        return torch.stack(found).mean() if found else None
+
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """x + c attention(norm(x)), then x + c feed_forward(norm(x)); c is the branch factor."""
 
-    def __init__(self, shape: Shape, dropout: float) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        dropout: float,
+        *,
+        qk_norm: bool,
+        attention_scale: float | None,
+        branch_factor: float,
+    ) -> None:
         super().__init__()
         d = shape.width
-        self.heads = shape.heads
+        self.shape = shape
         self.dropout = dropout
+        self.qk_norm = qk_norm
+        self.attention_scale = attention_scale
+        self.branch_factor = branch_factor
         self.attention_norm = nn.RMSNorm(d)
-        self.attention_in = nn.Linear(d, 3 * d, bias=False)
+        self.attention_in = nn.Linear(
+            d, d + 2 * shape.key_value_heads * shape.head_width, bias=False
+        )
         self.attention_out = nn.Linear(d, d, bias=False)
         self.feed_forward_norm = nn.RMSNorm(d)
-        self.up = nn.Linear(d, shape.hidden, bias=False)
-        self.down = nn.Linear(shape.hidden, d, bias=False)
+        self.feed_forward = Experts(shape) if shape.experts > 1 else FeedForward(shape)
 
     def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
-        x = x + _dropout(self._attention(x, rotation), self.dropout, self.training)
-        hidden = F.gelu(self.up(self.feed_forward_norm(x)), approximate="tanh")
-        return x + _dropout(self.down(hidden), self.dropout, self.training)
+        x = self._add(x, self._attention(self.attention_norm(x), rotation))
+        return self._add(x, self.feed_forward(self.feed_forward_norm(x)))
+
+    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        branch = _dropout(branch, self.dropout, self.training)
+        return x + (branch if self.branch_factor == 1.0 else self.branch_factor * branch)
 
     def _attention(self, x: Tensor, rotation: Tensor) -> Tensor:
         B, T, d = x.shape
-        qkv = self.attention_in(self.attention_norm(x)).view(B, T, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each B x h x T x d/h
+        h, g, width = self.shape.heads, self.shape.key_value_heads, self.shape.head_width
+        qkv = self.attention_in(x).view(B, T, h + 2 * g, width).transpose(1, 2)
+        q, k, v = qkv[:, :h], qkv[:, h : h + g], qkv[:, h + g :]  # each B x heads x T x d/h
+        if self.qk_norm:
+            q, k = F.rms_norm(q, (width,)), F.rms_norm(k, (width,))
         mixed = F.scaled_dot_product_attention(
-            _rotate(q, rotation), _rotate(k, rotation), v, is_causal=True
+            _rotate(q, rotation),
+            _rotate(k, rotation),
+            v,
+            is_causal=True,
+            scale=self.attention_scale,
+            enable_gqa=g < h,
         )
         out: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(B, T, d))
         return out
+
+
+class FeedForward(nn.Module):
+    """down(gelu(up(x)))."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.up = nn.Linear(shape.width, shape.hidden, bias=False)
+        self.down = nn.Linear(shape.hidden, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        return out
+
+
+class Experts(nn.Module):
+    """A mixture of feed-forward layers, k of E for each byte (Shazeer et al., 2017).
+
+    A byte's k largest router scores, as a softmax among themselves, weigh its experts' outputs.
+    """
+
+    imbalance: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        E, f, d = shape.experts, shape.hidden, shape.width
+        self.used = shape.experts_used
+        self.router = nn.Linear(d, E, bias=False)
+        self.up = nn.Parameter(torch.empty(E, f, d))
+        self.down = nn.Parameter(torch.empty(E, d, f))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        scores = self.router(rows)  # n x E
+        best, chosen = scores.topk(self.used, dim=-1)
+        shares = best.softmax(-1)
+        out = torch.zeros_like(rows)
+        for expert, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
+            row, place = (chosen == expert).nonzero(as_tuple=True)
+            mixed = F.linear(F.gelu(F.linear(rows[row], up), approximate="tanh"), down)
+            out = out.index_add(0, row, mixed * shares[row, place, None])
+        load = F.one_hot(chosen, len(self.up)).float().mean((0, 1))
+        self.imbalance = len(self.up) * (load * scores.float().softmax(-1).mean(0)).sum()
+        return out.view_as(x)
+
+
+def next_byte_loss(
+    model: nn.Module, text: Tensor, *, z_loss: float = 0.0, balance: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy of each byte given those before it, in nats; what `TorchTrainer` calls.
+
+    `text`: `B x (T + 1)` byte values. In training only, `z_loss` times the mean square of the log
+    normaliser is added (Chowdhery et al., 2022, section 5), which keeps logits from drifting, and
+    `balance` times the imbalance of experts.
+    """
+    logits = model(text[:, :-1]).flatten(0, 1).float()
+    loss = F.cross_entropy(logits, text[:, 1:].flatten())
+    if not model.training:
+        return loss
+    if z_loss > 0:
+        loss = loss + z_loss * logits.logsumexp(-1).square().mean()
+    if balance > 0 and isinstance(model, Transformer):
+        imbalance = model.imbalance()
+        loss = loss if imbalance is None else loss + balance * imbalance
+    return loss
 
 
 def _rotation(context: int, head_width: int) -> Tensor:

@@ -9,9 +9,9 @@ from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
 from hpo.training.accounting import training_flops_per_token
 from hpo.training.context import Context
+from hpo.training.devices import best_device
 from hpo.training.language_model import (
     Recipe,
-    best_device,
     measured_flops_per_second,
     train_language_model,
 )
@@ -79,19 +79,6 @@ def test_divergence_ends_the_run_early_with_a_nan_loss(lr: float) -> None:
     assert math.isnan(result["loss"])
     assert 0 < result["cost"] < 0.1 * 1e6 * training_flops_per_token(params_to_shape(4e3), 32)
     assert not reports
-
-
-def test_the_learning_rate_warms_up_and_decays_along_a_cosine() -> None:
-    recipe = Recipe(lr=2.0, warmup=0.2, final_lr=0.1)
-    expected = {0.0: 0.0, 0.1: 1.0, 0.2: 2.0, 0.6: 1.1, 1.0: 0.2}
-    for progress, rate in expected.items():
-        assert recipe.learning_rate(progress) == pytest.approx(rate)
-
-
-@pytest.mark.parametrize("warmup", [0.0, 1.0])
-def test_the_learning_rate_is_defined_without_warmup_and_without_decay(warmup: float) -> None:
-    recipe = Recipe(lr=1.0, warmup=warmup)
-    assert recipe.learning_rate(0.5) == pytest.approx(0.5 if warmup else 0.55)
 
 
 @pytest.mark.parametrize(

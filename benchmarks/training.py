@@ -1,0 +1,339 @@
+"""What the trainer costs, and whether muP keeps the best learning rate where it is.
+
+    python -m benchmarks.training throughput            # minutes
+    python -m benchmarks.training drift --out runs/drift.jsonl     # an hour on one core
+
+`throughput` times updates of the built-in trainer beside a plain loop written by hand, in turns, on
+the same model, data and optimiser. `drift` trains byte-level transformers of several widths over a
+grid of learning rates, in muP and in standard parametrisation, and fits a parabola to the loss
+against log2 of the rate at each width. It appends every run to its file and goes on where it was
+killed. Results are in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import stats
+from torch import nn
+
+from hpo.training.corpus import spread_sequences, standard_library
+from hpo.training.data import Split, Windows
+from hpo.training.devices import best_device, peak_flops_per_second, seeded
+from hpo.training.language_model import transformer_parameters, transformer_work
+from hpo.training.optimizers import AdamW
+from hpo.training.parametrization import (
+    MUP,
+    STANDARD,
+    Layout,
+    Parametrization,
+    Parametrized,
+    rescale_,
+)
+from hpo.training.schedules import Cosine
+from hpo.training.trainer import Run, Settings, TorchTrainer
+from hpo.training.transformer import Shape, Transformer, next_byte_loss, params_to_shape
+
+HEAD_WIDTH = 32
+DEPTH = 2
+BASE_WIDTH = 64
+PARAMETRIZATIONS: Mapping[str, Parametrization] = {"mup": MUP, "standard": STANDARD}
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    throughput = commands.add_parser("throughput", help="updates per second beside a plain loop")
+    throughput.add_argument("--rounds", type=int, default=15)
+    drift = commands.add_parser("drift", help="the best learning rate against width")
+    drift.add_argument("--out", type=Path, default=Path("runs/drift.jsonl"))
+    drift.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
+    drift.add_argument("--seeds", type=int, default=3)
+    drift.add_argument("--updates", type=int, default=128)
+    options = parser.parse_args(arguments)
+    if options.command == "throughput":
+        for line in throughput_lines(rounds=options.rounds):
+            print(line)
+        return
+    runs = Runs(options.out, updates=options.updates, seeds=range(options.seeds))
+    for name in PARAMETRIZATIONS:
+        fits = [runs.fit(name, width) for width in options.widths]
+        for line in drift_lines(name, options.widths, fits):
+            print(line, flush=True)
+
+
+# --- throughput ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Non-embedding parameters, sequences in an update, bytes in a sequence."""
+
+    params: float
+    batch_size: int
+    context: int
+
+
+CASES = (Case(1e5, 32, 64), Case(1e6, 16, 128), Case(4e6, 8, 128))
+
+
+def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> list[str]:
+    """A table: median milliseconds of an update by hand and by the trainer, and their ratio."""
+    device = best_device()
+    peak = peak_flops_per_second(device)
+    lines = [
+        f"device {device.type}, {torch.get_num_threads()} threads",
+        "| params | batch x context | by hand, ms | trainer, ms | ratio | GFLOP/s | MFU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        with seeded(0, device):
+            by_hand, flops = _plain_loop(case, device), _flops(case)
+            ours = _trainer_loop(case, device)
+            first, second = _paired_seconds(by_hand, ours, rounds=rounds)
+        ratio = float(np.median(second / first))
+        rate = flops / float(np.median(second))
+        share = "-" if peak is None else f"{rate / peak:.1%}"
+        lines.append(
+            f"| {case.params:,.0f} | {case.batch_size} x {case.context} "
+            f"| {1e3 * np.median(first):.2f} | {1e3 * np.median(second):.2f} | {ratio:.3f} "
+            f"| {rate / 1e9:.1f} | {share} |"
+        )
+    return lines
+
+
+def _flops(case: Case) -> float:
+    shape = params_to_shape(case.params)
+    model = Transformer(shape, context=case.context, rng=torch.Generator())
+    work = transformer_work(model, torch.zeros(1, case.context + 1))
+    return work.flops * case.batch_size
+
+
+def _plain_loop(case: Case, device: torch.device) -> Callable[[], None]:
+    """What one would write: as fast as the trainer is meant to be."""
+    model = Transformer(
+        params_to_shape(case.params), context=case.context, rng=torch.default_generator
+    ).to(device)
+    matrices = [w for w in model.parameters() if w.ndim >= 2]
+    gains = [w for w in model.parameters() if w.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": gains, "weight_decay": 0.0}],
+        lr=1e-3,
+        fused=True,
+    )
+    text = standard_library().train.to(device)
+    weights = list(model.parameters())
+    offsets = torch.arange(case.context + 1, device=device)
+
+    def update() -> None:
+        starts = torch.randint(len(text) - case.context, (case.batch_size, 1), device=device)
+        batch = text[starts + offsets].long()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(batch[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return update
+
+
+def _trainer_loop(case: Case, device: torch.device) -> Callable[[], None]:
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return Settings(10**9, case.batch_size, AdamW(1e-3), Cosine(warmup=0.0))
+
+    trainer = TorchTrainer(
+        make_model=lambda config, scale: Transformer(
+            params_to_shape(case.params), context=case.context, rng=torch.default_generator
+        ),
+        make_data=lambda config, split: Windows(
+            standard_library().train.to(device), case.context + 1
+        ),
+        loss=next_byte_loss,
+        settings=settings,
+        work=transformer_work,
+        count=transformer_parameters,
+    )
+    run = Run(trainer, {}, {}, 0, device)
+
+    def update() -> None:
+        run.update()
+
+    return update
+
+
+def _paired_seconds(
+    first: Callable[[], None], second: Callable[[], None], *, rounds: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds of an update of each, `(rounds,)`; in turns, so that both see the same machine."""
+    for update in (first, second, first, second):
+        update()
+    once = _seconds(first, 1)
+    repeats = max(1, round(0.2 / once))
+    pairs = []
+    for i in range(rounds):
+        if i % 2:
+            late = _seconds(second, repeats)
+            pairs.append((_seconds(first, repeats), late))
+        else:
+            pairs.append((_seconds(first, repeats), _seconds(second, repeats)))
+    found = np.array(pairs)
+    return found[:, 0], found[:, 1]
+
+
+def _seconds(update: Callable[[], None], repeats: int) -> float:
+    """Processor time on a CPU, which other programs do not lengthen much; else wall-clock."""
+    on_gpu = torch.cuda.is_available()
+    clock = time.perf_counter if on_gpu else time.process_time
+    start = clock()
+    for _ in range(repeats):
+        update()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return (clock() - start) / repeats
+
+
+# --- drift of the best learning rate -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Parabola through the mean losses near the best rate of one width.
+
+    `optimum`: log2 of the best rate. `interval`: its 90 % interval, from the spread of the optima
+    that the seeds have on their own. `losses`: log2 of the rate to mean loss, all that were run.
+    """
+
+    optimum: float
+    interval: tuple[float, float]
+    losses: Mapping[int, float]
+
+
+class Runs:
+    """Trained transformers, each run once and kept in a file."""
+
+    def __init__(self, path: Path, *, updates: int, seeds: Iterable[int]) -> None:
+        self.path, self.updates, self.seeds = path, updates, tuple(seeds)
+        self._known: dict[tuple[Any, ...], float] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for line in path.read_text().splitlines():
+                run = json.loads(line)
+                self._known[tuple(run["key"])] = math.nan if run["loss"] is None else run["loss"]
+
+    def loss(self, name: str, width: int, exponent: int, seed: int) -> float:
+        """Validation loss of the run at rate 2^`exponent`; infinite where it diverged."""
+        key = (name, width, exponent, seed, self.updates)
+        if key not in self._known:
+            loss = train(name, width, 2.0**exponent, updates=self.updates, seed=seed)
+            self._known[key] = loss
+            with self.path.open("a") as file:
+                kept = loss if math.isfinite(loss) else None
+                file.write(json.dumps({"key": key, "loss": kept}) + "\n")
+        loss = self._known[key]
+        return loss if math.isfinite(loss) else math.inf
+
+    def fit(self, name: str, width: int, *, start: int = -7) -> Fit:
+        """Walks the grid until the best rate has two rates on either side, then fits."""
+        losses: dict[int, list[float]] = {}
+        best = start
+        while True:
+            missing = [e for e in range(best - 2, best + 3) if e not in losses]
+            if not missing:
+                break
+            for exponent in missing:
+                losses[exponent] = [self.loss(name, width, exponent, s) for s in self.seeds]
+            best = min(losses, key=lambda e: float(np.mean(losses[e])))
+        near = [e for e in range(best - 2, best + 3) if np.isfinite(losses[e]).all()]
+        optima = [vertex(near, [losses[e][i] for e in near]) for i in range(len(self.seeds))]
+        mean = {e: float(np.mean(found)) for e, found in sorted(losses.items())}
+        optimum = vertex(near, [mean[e] for e in near])
+        half = 0.0
+        if len(optima) > 1:
+            quantile = stats.t.ppf(0.95, len(optima) - 1)
+            half = float(quantile * np.std(optima, ddof=1) / math.sqrt(len(optima)))
+        return Fit(optimum, (optimum - half, optimum + half), mean)
+
+
+def vertex(x: Sequence[float], y: Sequence[float]) -> float:
+    """Where the least-squares parabola through the points is lowest."""
+    square, linear, _ = np.polyfit(x, y, 2)
+    return float(-linear / (2 * square))
+
+
+def drift_lines(name: str, widths: Sequence[int], fits: Sequence[Fit]) -> list[str]:
+    """The optima, and by how much they move over all widths."""
+    lines = [f"{name}:"]
+    for width, fit in zip(widths, fits, strict=True):
+        low, high = fit.interval
+        losses = ", ".join(f"2^{e}: {loss:.3f}" for e, loss in fit.losses.items())
+        lines.append(
+            f"  width {width}: best log2 lr {fit.optimum:+.2f} ({low:+.2f} to {high:+.2f}); "
+            + losses
+        )
+    optima = [fit.optimum for fit in fits]
+    slope = float(np.polyfit(np.log2(widths), optima, 1)[0])
+    lines.append(
+        f"  from narrowest to widest {optima[-1] - optima[0]:+.2f} grid steps, largest distance "
+        f"{max(optima) - min(optima):.2f}, slope {slope:+.2f} per doubling"
+    )
+    return lines
+
+
+def train(name: str, width: int, lr: float, *, updates: int, seed: int) -> float:
+    """Validation loss in nats per byte of one run; NaN where it diverged."""
+    layout = Layout.of(_build(BASE_WIDTH), _build(2 * BASE_WIDTH))
+    rule = PARAMETRIZATIONS[name]
+
+    def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:
+        model = _build(width)
+        rescale_(model, layout, rule)
+        return model
+
+    trainer = TorchTrainer(
+        make_model=make_model,
+        make_data=_data,
+        loss=next_byte_loss,
+        settings=lambda config: Settings(
+            examples=8 * updates,
+            batch_size=8,
+            optimizer=AdamW(lr, weight_decay=0.0, beta2=0.95),
+            schedule=Cosine(warmup=0.1, final=0.0),
+            evaluations=1,
+        ),
+        groups=Parametrized(rule, layout),
+        work=transformer_work,
+        count=transformer_parameters,
+    )
+    return trainer.train({}, seed=seed)["loss"]
+
+
+def _build(width: int) -> Transformer:
+    shape = Shape(width, DEPTH, heads=width // HEAD_WIDTH, hidden=4 * width)
+    return Transformer(shape, context=32, rng=torch.default_generator)
+
+
+def _data(config: Mapping[str, Any], split: Split) -> Any:
+    corpus = standard_library()
+    if split is Split.TRAIN:
+        return Windows(corpus.train, 33)
+    return [spread_sequences(corpus.validation, 256, 33)]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

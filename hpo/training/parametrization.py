@@ -1,0 +1,368 @@
+"""How learning rate, decay, epsilon and initial scale follow width and depth, layer by layer.
+
+    layout = Layout.of(build(width=64), build(width=128))      # which dimensions grow
+    model = build(width=1024)
+    rescale_(model, layout, MUP)                               # once, on fresh weights
+    trainer = TorchTrainer(..., groups=Parametrized(MUP, layout))
+
+A rule is a table of factors relative to a base model, at which all factors are one. It acts through
+the initial weights and through optimiser groups only: no tensor gets an attribute and the forward
+pass knows nothing of it, so compiled and sharded models work. What a forward multiplier would do
+(1 / width on the read-out in Yang et al., 2022, table 8) is moved into weights and learning rates
+by their lemma J.1; that is table 3 of the same paper. Two things remain in the model: attention
+logits over the head width, not its root, where heads themselves widen, and the factor of a rule in
+depth on residual branches, `branch_factor`.
+
+Notation
+--------
+m_in, m_out  a weight's fan-in and fan-out over those of the base model, 1 where they do not grow
+m_L          depth over the base model's
+alpha        residual branches are multiplied by m_L^-alpha
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from hpo.priors import Alignment, Layer, ScalingExponents, Update
+from hpo.training.optimizers import Group, Role, Rule, Step
+
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One parameter beside its counterpart in the base model.
+
+    `m_in` of a bias is that of the matrix beside it. `aspect`: fan-out over fan-in, `base_aspect`:
+    that of the counterpart. `depth`: m_L for parameters inside residual blocks, else 1.
+    """
+
+    role: Role
+    m_in: float = 1.0
+    m_out: float = 1.0
+    aspect: float = 1.0
+    base_aspect: float = 1.0
+    depth: float = 1.0
+    in_block: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """On lr, weight decay and Adam's epsilon, and on the standard deviation of initial weights."""
+
+    lr: float = 1.0
+    weight_decay: float = 1.0
+    epsilon: float = 1.0
+    initial: float = 1.0
+
+
+class Parametrization(Protocol):
+    """A rule for what changes with width and depth."""
+
+    def factors(self, growth: Growth, step: Step) -> Factors:
+        """Of one parameter that is updated by `step`."""
+        ...
+
+    def branch_factor(self, depth: float) -> float:
+        """On every residual branch of a model with `depth` times the base model's blocks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """Everything stays as it is, whatever the size."""
+
+    def factors(self, growth: Growth, step: Step) -> Factors:
+        return Factors()
+
+    def branch_factor(self, depth: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MaximalUpdate:
+    """muP: every layer's output changes by as much as it can without blowing up, at any width.
+
+    Width: Yang et al., 2022 (arXiv:2203.03466), table 3. Depth, if `alpha` is given: branches times
+    m_L^-alpha, and the lr of blocks times what keeps the sum of all blocks' changes at order one,
+    m_L^(alpha - 1) for AdamW, Lion and Muon, m_L^(2 alpha - 1) for SGD. alpha = 1/2 is Depth-muP
+    (Yang et al., 2023, arXiv:2310.02244), alpha = 1 CompleteP (Dey et al., 2025, arXiv:2505.01618,
+    table 1, which also has the factors of epsilon). Muon keeps the spectral norm of updates at
+    sqrt(fan-out / fan-in) (Bernstein, 2025). Decay times lr stays constant in width.
+    """
+
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None and not 0.5 <= self.alpha <= 1:
+            raise ValueError(
+                f"`alpha` must lie in [0.5, 1], got {self.alpha}; leave it out for no rule in depth"
+            )
+
+    def branch_factor(self, depth: float) -> float:
+        return 1.0 if self.alpha is None else float(depth**-self.alpha)
+
+    def factors(self, growth: Growth, step: Step) -> Factors:
+        lr = self._lr_in_width(growth, step)
+        # Gradients of whatever sits below the read-out are of order 1 / width.
+        epsilon = 1.0 if growth.role is Role.OUTPUT else 1 / growth.m_out
+        decay = 1 / lr
+        if self.alpha is not None and growth.in_block:
+            per_block = 2 * self.alpha - 1 if step is Step.PROPORTIONAL else self.alpha - 1
+            lr *= growth.depth**per_block
+            epsilon *= growth.depth**-self.alpha
+        # Biases are drawn of order fan-in^-1/2 by torch, and are to stay of order one.
+        power = {Role.OUTPUT: -0.5, Role.VECTOR: 0.5}.get(growth.role, 0.0)
+        return Factors(lr, decay, epsilon, initial=growth.m_in**power)
+
+    def _lr_in_width(self, growth: Growth, step: Step) -> float:
+        m_in, m_out = growth.m_in, growth.m_out
+        if step is Step.ORTHOGONAL:
+            # torch already multiplies by sqrt(max(1, aspect)).
+            done = math.sqrt(max(1.0, growth.aspect) / max(1.0, growth.base_aspect))
+            return math.sqrt(m_out / m_in) / done
+        if growth.role is Role.VECTOR:
+            return m_out if step is Step.PROPORTIONAL else 1.0
+        if step is Step.PROPORTIONAL and growth.role is not Role.OUTPUT:
+            return m_out / m_in
+        return 1 / m_in
+
+
+@dataclass(frozen=True, slots=True)
+class PerLayer:
+    """Standard initial weights, with a learning rate for each kind of layer.
+
+    Everett et al., 2024 (arXiv:2407.05872), table 1, standard parametrisation; see
+    `hpo.priors.ScalingExponents`, which has the exponents. With `Alignment.NONE` learning rates
+    fall slower in width, which did better there than full alignment.
+    """
+
+    alignment: Alignment = Alignment.FULL
+
+    def branch_factor(self, depth: float) -> float:
+        return 1.0
+
+    def factors(self, growth: Growth, step: Step) -> Factors:
+        if step is Step.ORTHOGONAL:
+            raise ValueError(
+                "the scaling exponents are known for AdamW, Lion and SGD, not for Muon; use MUP"
+            )
+        update = Update.SGD if step is Step.PROPORTIONAL else Update.ADAM
+        layer = {Role.HIDDEN: Layer.HIDDEN, Role.OUTPUT: Layer.READOUT}.get(
+            growth.role, Layer.EMBEDDING
+        )
+        width = growth.m_out if layer is Layer.EMBEDDING else growth.m_in
+        rule = ScalingExponents(update=update, layer=layer, alignment=self.alignment)
+        lr = width**rule.lr_exponent
+        return Factors(lr=lr, weight_decay=1 / lr, epsilon=width**rule.gradient_exponent)
+
+
+STANDARD = Standard()
+MUP = MaximalUpdate()
+DEPTH_MUP = MaximalUpdate(alpha=0.5)
+COMPLETE_P = MaximalUpdate(alpha=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counterpart:
+    """A parameter of the base model: its role, fans, and which of them grow."""
+
+    role: Role
+    fan_in: int
+    fan_out: int
+    grows_in: bool
+    grows_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Roles and base sizes of all parameters, by name; made by `of`.
+
+    `blocks`: where residual blocks are listed in the module tree, such as "blocks". `depth`: how
+    many of them the base model has.
+    """
+
+    counterparts: Mapping[str, _Counterpart] = field(repr=False)
+    blocks: str
+    depth: int
+
+    @classmethod
+    def of(cls, base: nn.Module, wider: nn.Module, *, blocks: str = "blocks") -> Layout:
+        """Compares `base` with a model that differs from it in width only.
+
+        Roles follow from the dimensions that differ and from the kind of layer, since an embedding
+        and a read-out may have the same shape: embeddings map a fixed vocabulary to a width; of
+        other matrices the last dimension but one is the output's. Blocks that `base` lacks are
+        taken to be like its last one.
+
+        Raises `ValueError` where parameters do not correspond, or none grows.
+        """
+        embeddings = _embedding_weights(base)
+        wide = dict(wider.named_parameters())
+        found: dict[str, _Counterpart] = {}
+        for name, weight in base.named_parameters():
+            if name not in wide or wide[name].ndim != weight.ndim:
+                raise ValueError(
+                    "`base` and `wider` must have the same parameters in different widths, but "
+                    f"`wider` has no counterpart of {name!r} {tuple(weight.shape)}; build both "
+                    "with the same depth"
+                )
+            fans = _fans(weight, name in embeddings)
+            wide_fans = _fans(wide[name], name in embeddings)
+            grows = (fans[0] != wide_fans[0], fans[1] != wide_fans[1])
+            found[name] = _Counterpart(_role(weight, grows), *fans, *grows)
+        if not any(c.grows_in or c.grows_out for c in found.values()):
+            raise ValueError("`wider` must be wider than `base`, but all shapes are equal")
+        return cls(found, blocks, _depth(base, blocks))
+
+    def growth(self, model: nn.Module) -> dict[str, Growth]:
+        """Every parameter of `model` beside its counterpart, by name.
+
+        Raises `ValueError` where one has no counterpart, or differs from it where nothing grows.
+        """
+        embeddings = _embedding_weights(model)
+        depth = _depth(model, self.blocks) / max(1, self.depth)
+        grown = {}
+        for name, weight in model.named_parameters():
+            base = self._counterpart(name)
+            fan_in, fan_out = _fans(weight, name in embeddings)
+            in_block = name.startswith(f"{self.blocks}.")
+            for label, now, before, grows in (
+                ("fan-in", fan_in, base.fan_in, base.grows_in),
+                ("fan-out", fan_out, base.fan_out, base.grows_out),
+            ):
+                if now != before and not grows:
+                    raise ValueError(
+                        f"the {label} of {name!r} must be {before} as in the base model, got {now}:"
+                        " it did not differ between `base` and `wider`; build a `wider` in which "
+                        "everything that may grow does"
+                    )
+            grown[name] = Growth(
+                base.role,
+                m_in=fan_in / base.fan_in if base.grows_in else 1.0,
+                m_out=fan_out / base.fan_out if base.grows_out else 1.0,
+                aspect=fan_out / fan_in,
+                base_aspect=base.fan_out / base.fan_in,
+                depth=depth if in_block else 1.0,
+                in_block=in_block,
+            )
+        for name, growth in grown.items():
+            matrix = grown.get(f"{name.removesuffix('bias')}weight")
+            if name.endswith("bias") and matrix is not None:
+                grown[name] = replace(growth, m_in=matrix.m_in)
+        return grown
+
+    def _counterpart(self, name: str) -> _Counterpart:
+        if name in self.counterparts:
+            return self.counterparts[name]
+        pattern = _INDEX.sub("*", name)
+        alike = [known for known in self.counterparts if _INDEX.sub("*", known) == pattern]
+        if not alike:
+            raise ValueError(
+                f"{name!r} must have a counterpart in the base model; build the layout from models "
+                "of the same kind"
+            )
+        return self.counterparts[max(alike, key=_indices)]
+
+
+@dataclass(frozen=True, slots=True)
+class Parametrized:
+    """Groups by a rule, for `TorchTrainer(groups=...)`: one for each set of equal factors."""
+
+    parametrization: Parametrization
+    layout: Layout
+
+    def __call__(self, model: nn.Module, rule: Rule) -> list[Group]:
+        return parameter_groups(model, self.layout, self.parametrization, rule)
+
+
+def parameter_groups(
+    model: nn.Module, layout: Layout, parametrization: Parametrization, rule: Rule
+) -> list[Group]:
+    """The trainable parameters of `model`, those with equal factors together."""
+    weights = dict(model.named_parameters())
+    together: dict[tuple[Role, bool, Factors], list[str]] = {}
+    for name, growth in layout.growth(model).items():
+        if weights[name].requires_grad:
+            factors = parametrization.factors(growth, rule.step_of(growth.role))
+            key = (growth.role, weights[name].ndim >= 2, factors)
+            together.setdefault(key, []).append(name)
+    return [
+        Group(
+            tuple(names),
+            tuple(weights[name] for name in names),
+            role,
+            lr=factors.lr,
+            weight_decay=factors.weight_decay,
+            epsilon=factors.epsilon,
+        )
+        for (role, _, factors), names in together.items()
+    ]
+
+
+@torch.no_grad()
+def rescale_(model: nn.Module, layout: Layout, parametrization: Parametrization) -> None:
+    """Brings fresh weights from standard initialisation to that of the rule, in place.
+
+    Standard: variance 1 / fan-in of matrices, up to a constant, as torch's own layers have it, and
+    biases of that order too; embeddings, gains and zeros of any kind are left alone. To be called
+    once, before training and never on a loaded checkpoint.
+    """
+    growth = layout.growth(model)
+    for name, weight in model.named_parameters():
+        # The same for every optimiser.
+        factor = parametrization.factors(growth[name], Step.ENTRYWISE).initial
+        if factor != 1.0:
+            weight.mul_(factor)
+
+
+def _embedding_weights(model: nn.Module) -> frozenset[str]:
+    return frozenset(
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+    )
+
+
+def _fans(weight: nn.Parameter, embedding: bool) -> tuple[int, int]:
+    """Fan-in and fan-out. Stacked matrices, as of experts, are `count x out x in`."""
+    if weight.ndim < 2:
+        return 1, weight.numel()
+    if embedding:
+        return weight.shape[0], weight.shape[1]
+    if weight.ndim == 3:
+        return weight.shape[2], weight.shape[1]
+    field_size = math.prod(weight.shape[2:])  # of a convolution
+    return weight.shape[1] * field_size, weight.shape[0]
+
+
+def _role(weight: nn.Parameter, grows: tuple[bool, bool]) -> Role:
+    if weight.ndim < 2:
+        return Role.VECTOR
+    return {
+        (False, False): Role.VECTOR,
+        (False, True): Role.INPUT,
+        (True, False): Role.OUTPUT,
+        (True, True): Role.HIDDEN,
+    }[grows]
+
+
+def _depth(model: nn.Module, blocks: str) -> int:
+    indices = {
+        name.removeprefix(f"{blocks}.").split(".")[0]
+        for name, _ in model.named_parameters()
+        if name.startswith(f"{blocks}.")
+    }
+    return len(indices)
+
+
+def _indices(name: str) -> tuple[int, ...]:
+    return tuple(int(index) for index in _INDEX.findall(name))

@@ -1,0 +1,582 @@
+"""The trainer: exact resume, accumulation, divergence, memory, what it reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from hpo import Budget, Cause, Fidelity, Float, Limits, Role, Status, optimize
+from hpo.continuation import check_continuation
+from hpo.observations import Report, Trial
+from hpo.schedulers import Decision
+from hpo.training.accounting import Quantity
+from hpo.training.context import Context
+from hpo.training.data import Shuffled, Split
+from hpo.training.optimizers import SGD, AdamW, Lion, Muon, Rule
+from hpo.training.parametrization import STANDARD, Layout, Parametrized
+from hpo.training.schedules import Constant, Cosine
+from hpo.training.trainer import Settings, TorchTrainer
+
+CPU = torch.device("cpu")
+ROWS = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tanh(ROWS @ torch.arange(-2.0, 4.0)[:, None] / 3)
+SETTINGS = Settings(
+    examples=400, batch_size=10, optimizer=AdamW(1e-2), schedule=Cosine(), micro_batch=4
+)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing of it survives but what was saved."""
+
+
+class Network(nn.Module):
+    """A bit of everything that has state: dropout, running means, several layers."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.middle = nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.drop = nn.Dropout(0.2)
+        self.last = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.drop(torch.relu(self.norm(self.middle(torch.relu(self.first(x))))))
+        out: Tensor = self.last(hidden)
+        return out
+
+
+def squared_error(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.mse_loss(model(batch[0]), batch[1])
+
+
+def data(config: Mapping[str, Any], split: Split) -> Any:
+    if split is Split.VALIDATION:
+        return [(ROWS[:40], TARGETS[:40]), (ROWS[40:60], TARGETS[40:60])]
+    return Shuffled([ROWS, TARGETS])
+
+
+def loader(config: Mapping[str, Any], split: Split) -> Any:
+    if split is Split.VALIDATION:
+        return data(config, split)
+    return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=10, shuffle=True)
+
+
+def trainer_for(fixed: Settings = SETTINGS, /, **changes: Any) -> TorchTrainer:
+    trainer = TorchTrainer(
+        make_model=lambda config, scale: Network(),
+        make_data=data,
+        loss=squared_error,
+        settings=lambda config: fixed,
+        device=CPU,
+    )
+    return dataclasses.replace(trainer, **changes)
+
+
+@dataclass
+class Recorder:
+    """A channel that lets every trial go on."""
+
+    reports: list[Report] = field(default_factory=list)
+
+    def send(self, report: Report) -> Decision:
+        self.reports.append(report)
+        return Decision.CONTINUE
+
+
+def context(folder: Path | None, seed: int = 0, **fidelity: int) -> tuple[Context, list[Report]]:
+    channel = Recorder()
+    trial = Trial(number=0, config={}, ask_index=0, belief=None)
+    made = Context(trial, seed=seed, channel=channel, checkpoint_dir=folder, **fidelity)  # type: ignore[arg-type]
+    return made, channel.reports
+
+
+def without_clock(result: Mapping[str, float]) -> dict[str, float]:
+    timed = ("seconds", "updates_per_second", "peak_memory")
+    return {name: value for name, value in result.items() if name not in timed}
+
+
+# --- resume --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "make_data"),
+    [
+        (AdamW(1e-2, 0.1), data),
+        (AdamW(1e-2), loader),
+        (SGD(1e-2, momentum=0.9, nesterov=True), data),
+        (Lion(1e-3), data),
+        (Muon(lr=2e-2, others=AdamW(1e-2)), data),
+    ],
+    ids=["adamw", "dataloader", "sgd", "lion", "muon"],
+)
+def test_a_run_killed_at_random_updates_equals_an_unbroken_one_to_the_last_bit(
+    optimizer: Rule, make_data: Any, tmp_path: Path
+) -> None:
+    """Each of the five is killed 4 times, so 20 in all."""
+    layout = Layout.of(Network(8), Network(12))
+    settings = dataclasses.replace(
+        SETTINGS, examples=700, optimizer=optimizer, checkpoint_updates=3
+    )
+    models: list[nn.Module] = []
+    losses_left = [10**9]
+
+    def make_model(config: Any, scale: Any) -> nn.Module:
+        models.append(Network())
+        return models[-1]
+
+    def mortal_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        losses_left[0] -= 1
+        if losses_left[0] < 0:
+            raise Killed
+        return squared_error(model, batch)
+
+    trainer = trainer_for(
+        settings,
+        make_model=make_model,
+        make_data=make_data,
+        loss=mortal_loss,
+        groups=Parametrized(STANDARD, layout),
+    )
+    unbroken, expected = context(tmp_path / "unbroken", seed=7)
+    result = trainer(unbroken.config, unbroken)
+    weights = models[-1].state_dict()
+
+    rng = random.Random(str(optimizer))
+    reports: list[Report] = []
+    for _ in range(4):
+        losses_left[0] = rng.randrange(1, 50 if make_data is data else 17)
+        ctx, partial = context(tmp_path / "broken", seed=7)
+        with pytest.raises(Killed):
+            trainer(ctx.config, ctx)
+        reports += partial
+    losses_left[0] = 10**9
+    ctx, partial = context(tmp_path / "broken", seed=7)
+    assert without_clock(trainer(ctx.config, ctx)) == without_clock(result)
+    for name, weight in models[-1].state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+    latest = {report.step: report for report in reports + partial}
+    for report in expected:
+        assert latest[report.step].loss == report.loss
+        assert without_clock(latest[report.step].metrics) == without_clock(report.metrics)
+
+
+KILLED = """
+    import random, sys, threading, time, os, signal
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[3])
+    import torch
+    torch.set_num_threads(1)
+    from test_trainer import SETTINGS, context, dataclasses, trainer_for, without_clock
+    folder, patience = Path(sys.argv[1]), float(sys.argv[2])
+    settings = dataclasses.replace(SETTINGS, examples=40_000, checkpoint_updates=7)
+    ctx, _ = context(folder, seed=7)
+    if patience > 0:
+        threading.Timer(patience, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    result = without_clock(trainer_for(settings)(ctx.config, ctx))
+    print(sorted((name, value.hex()) for name, value in result.items()))
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_real_kills_leave_no_trace(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    here = str(Path(__file__).parent)
+
+    def train(folder: str, patience: float) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED)]
+        arguments = [str(tmp_path / folder), str(patience), here]
+        return subprocess.run(command + arguments, capture_output=True, text=True, check=False)
+
+    unbroken = train("unbroken", 0.0)
+    assert unbroken.returncode == 0, unbroken.stderr
+    kills = 0
+    while kills < 20:
+        done = train("broken", rng.uniform(0.05, 0.6))
+        if done.returncode == 0:  # it came to its end: begin another run
+            assert done.stdout == unbroken.stdout
+            for file in (tmp_path / "broken").iterdir():
+                file.unlink()
+        kills += done.returncode != 0
+    assert train("broken", 0.0).stdout == unbroken.stdout
+
+
+def test_stages_of_a_run_are_the_run_that_was_never_paused() -> None:
+    """ASHA may pause it: checked as the study itself would."""
+    space = {"lr": Float(1e-3, 1e-1, log=True), "epochs": Fidelity(1, 4)}
+
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return dataclasses.replace(
+            SETTINGS,
+            examples=90 * config["epochs"],
+            evaluations=config["epochs"],
+            optimizer=AdamW(config["lr"]),
+            schedule=Constant(warmup=5),
+        )
+
+    trainer = trainer_for(settings=settings)
+    found = check_continuation(trainer, space, {"lr": 1e-2, "epochs": 4})
+    assert found.legal and found.resumed and found.difference == 0, str(found)
+
+
+def test_a_clone_trains_on_with_its_own_rates(tmp_path: Path) -> None:
+    """What population-based training changes must not be undone by the parent's checkpoint."""
+    short = dataclasses.replace(SETTINGS, evaluations=1, schedule=Constant())
+    ctx, _ = context(tmp_path, fidelity=1)
+    trainer_for(short)(ctx.config, ctx)
+    seen: list[float] = []
+    changed = dataclasses.replace(
+        short, evaluations=2, examples=800, optimizer=AdamW(5e-3, weight_decay=0.0)
+    )
+
+    def watched(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return squared_error(model, batch)
+
+    class Watching(AdamW):
+        def build(self, groups: Any) -> tuple[torch.optim.Optimizer, ...]:
+            (optimizer,) = AdamW.build(self, groups)
+            optimizer.register_step_pre_hook(
+                lambda rule, *_: seen.extend(g["lr"] for g in rule.param_groups)
+            )
+            return (optimizer,)
+
+    clone = dataclasses.replace(changed, optimizer=Watching(5e-3))
+    ctx, _ = context(tmp_path, fidelity=2)
+    trainer_for(clone, loss=watched)(ctx.config, ctx)
+    assert set(seen) == {5e-3}
+
+
+def test_another_length_is_refused_where_the_schedule_follows_it(tmp_path: Path) -> None:
+    ctx, _ = context(tmp_path, fidelity=4)
+    trainer_for()(ctx.config, ctx)
+    longer = dataclasses.replace(SETTINGS, examples=800)
+    ctx, _ = context(tmp_path, fidelity=4)
+    with pytest.raises(ValueError, match="depends on the length"):
+        trainer_for(longer)(ctx.config, ctx)
+
+
+def test_evaluations_that_are_not_the_level_are_refused(tmp_path: Path) -> None:
+    ctx, _ = context(tmp_path, fidelity=3)
+    with pytest.raises(ValueError, match="evaluations must be the level"):
+        trainer_for()(ctx.config, ctx)
+
+
+# --- what an update is ---------------------------------------------------------------------------
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    def plain(config: Any, scale: Any) -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+
+    def precise(config: Any, split: Split) -> Any:
+        if split is Split.VALIDATION:
+            return [(ROWS.double(), TARGETS.double())]
+        return Shuffled([ROWS.double(), TARGETS.double()])
+
+    losses = {
+        trainer_for(
+            dataclasses.replace(SETTINGS, micro_batch=micro, optimizer=SGD(0.1)),
+            make_model=plain,
+            make_data=precise,
+        ).train({})["loss"]
+        for micro in (None, 1, 3, 7)
+    }
+    assert max(losses) == pytest.approx(min(losses), rel=1e-12)
+
+
+def test_training_is_that_of_a_plain_loop() -> None:
+    """Same data, same rates: torch's own loop comes to the same weights."""
+    settings = dataclasses.replace(SETTINGS, micro_batch=None, examples=95)
+    models: list[nn.Module] = []
+
+    def make_model(config: Any, scale: Any) -> nn.Module:
+        models.append(nn.Linear(6, 1))
+        return models[-1]
+
+    trainer_for(settings, make_model=make_model).train({}, seed=3)
+    torch.manual_seed(3)
+    model = nn.Linear(6, 1)
+    optimizer = torch.optim.AdamW(
+        [{"params": [model.weight], "weight_decay": 0.01}, {"params": [model.bias]}],
+        lr=1e-2,
+        weight_decay=0.0,
+        fused=True,
+    )
+    source = Shuffled([ROWS, TARGETS])
+    for step in range(10):
+        count = 10 if step < 9 else 5  # the last update takes what is left
+        loss = squared_error(model, source.batch(10 * step, count, seed=3))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * Cosine().share(step + 0.5 * count / 10, 9.5)
+        optimizer.step()
+    assert torch.equal(model.weight, models[-1].weight)
+    assert torch.equal(model.bias, models[-1].bias)
+
+
+def test_the_seed_decides_the_run_and_global_streams_are_left_alone() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index,union-attr]
+    once, again, other = (without_clock(trainer_for().train({}, seed=s)) for s in (0, 0, 1))
+    assert once == again
+    assert once["loss"] != other["loss"]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index,union-attr]
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_as_well() -> None:
+    plain, compiled = (
+        trainer_for(compile=compiled, make_model=lambda c, s: nn.Linear(6, 1)).train({})["loss"]
+        for compiled in (False, True)
+    )
+    assert compiled == pytest.approx(plain, rel=1e-3)
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    from hpo.training.trainer import Precision
+
+    exact, rough = (
+        trainer_for(precision=precision).train({})["loss"]
+        for precision in (Precision.FLOAT32, Precision.BFLOAT16)
+    )
+    assert exact != rough
+    assert rough == pytest.approx(exact, rel=0.2)
+
+
+# --- what is reported ----------------------------------------------------------------------------
+
+
+def test_reports_number_the_evaluations_and_carry_all_figures() -> None:
+    ctx, reports = context(None)
+    result = trainer_for(
+        measure=lambda model, batch: {"bias": (model(batch[0]) - batch[1]).mean()}
+    )(ctx.config, ctx)
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    for name in ("train_loss", "gradient_norm", "gradient_norm_max", "clipped", "weight_norm"):
+        assert all(math.isfinite(report.metrics[name]) for report in reports)
+    last = reports[-1]
+    assert last.loss == result["loss"] and last.cost == result["cost"]
+    assert last.metrics["bias"] == result["bias"]
+    assert last.metrics["activation_max"] > 0
+    assert [report.metrics["examples"] for report in reports] == [100, 200, 300, 400]
+
+
+def test_flops_are_counted_by_torch_without_changing_the_run() -> None:
+    from hpo.training.accounting import Work
+
+    counted = trainer_for().train({})
+    told = trainer_for(work=lambda model, batch: Work(1.0, 1.0)).train({})
+    assert counted["loss"] == told["loss"]
+    # Three layers, 6 x 8, 8 x 8 and 8 x 1; no gradient of the inputs of the first.
+    assert counted["flops"] == 400 * 2 * (3 * (48 + 64 + 8) - 48)
+
+
+@pytest.mark.parametrize("quantity", [q for q in Quantity if q is not Quantity.ENERGY])
+def test_every_quantity_may_be_the_cost(quantity: Quantity) -> None:
+    result = trainer_for(cost=quantity).train({})
+    if quantity not in (Quantity.SECONDS, Quantity.PEAK_MEMORY):
+        assert result["cost"] == result[quantity.value]
+    assert result["cost"] > 0
+
+
+def test_energy_without_a_meter_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there may be one")
+    with pytest.raises(ValueError, match="nvidia-ml-py"):
+        trainer_for(cost=Quantity.ENERGY).train({})
+
+
+def test_everything_is_stored_on_the_trial() -> None:
+    result = optimize(
+        trainer_for(settings=lambda c: dataclasses.replace(SETTINGS, optimizer=AdamW(c["lr"]))),
+        {"lr": Float(1e-3, 1e-1, log=True, role=Role.LR)},
+        budget=Budget(trials=2),
+        cost="flops",
+    )
+    for observation in result.log.observations:
+        assert observation.cost == observation.metrics["flops"]
+        assert observation.metrics["params"] == 6 * 8 + 8 + 8 * 8 + 8 + 16 + 8 + 1
+        assert observation.metrics["seconds"] > 0
+        assert observation.metrics["peak_memory"] > 1e6
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_a_run_that_blows_up_ends_early_as_diverged() -> None:
+    wild = dataclasses.replace(SETTINGS, examples=4000, optimizer=SGD(1e3, momentum=0.0), clip=None)
+    result = trainer_for(wild).train({})
+    assert math.isnan(result["loss"])
+    assert result["examples"] < 1000
+    told = optimize(trainer_for(wild), {"x": Float(0, 1)}, budget=Budget(trials=1), cost="flops")
+    assert told.log.observations[0].cause is Cause.DIVERGED
+
+
+def test_a_loss_that_grows_without_overflow_is_divergence_too() -> None:
+    """Bounded by the sigmoid, it can never be infinite; it climbs and stays."""
+
+    class Level(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = nn.Parameter(torch.tensor([-2.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            height = torch.sigmoid(self.level).mean()
+            return 2 * height.detach() - height  # the height, with its gradient turned round
+
+    trainer = trainer_for(
+        dataclasses.replace(SETTINGS, examples=4000, optimizer=SGD(1.0), schedule=Constant()),
+        make_model=lambda config, scale: Level(),
+        loss=lambda model, batch: model(batch[0]),
+    )
+    result = trainer.train({})
+    assert math.isnan(result["loss"])
+    assert result["examples"] < 4000
+
+
+HUNGRY = """
+    import resource, sys
+    import torch
+    from torch import nn
+    from hpo import Budget, Cause, Int, Status, optimize
+    from hpo.training.data import Shuffled, Split
+    from hpo.training.optimizers import SGD
+    from hpo.training.trainer import Settings, TorchTrainer
+
+    rows = torch.randn(64, 32)
+
+    def data(config, split):
+        return Shuffled([rows]) if split is Split.TRAIN else [(rows[:8],)]
+
+    class Wide(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.grow = nn.Linear(32, width)
+
+        def forward(self, x):
+            y = self.grow(x)
+            return (y[:, :, None] * y[:, None, :64]).square().mean()
+
+    trainer = TorchTrainer(
+        make_model=lambda config, scale: Wide(config["width"]),
+        make_data=data,
+        loss=lambda model, batch: model(batch[0]),
+        settings=lambda config: Settings(64, 32, SGD(1e-3)),
+    )
+    trainer.train({"width": 64})  # loads what torch loads late
+    status = open("/proc/self/status").read()
+    used = 1024 * int(status.split("VmData:")[1].split()[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (used + 500 * 2**20, resource.RLIM_INFINITY))
+    for _ in range(2):
+        try:
+            trainer.train({"width": 200_000})  # 1.6 GB for the product alone
+            print("no limit")
+        except MemoryError as error:
+            print("oom" if "out of memory on cpu" in str(error) else error)
+        print(trainer.train({"width": 10_000})["loss"] > 0)  # 80 MB and its gradients
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits data segments as Linux does")
+def test_memory_is_free_again_after_running_out_of_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(HUNGRY)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["oom", "True"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits data segments as Linux does")
+def test_a_trial_over_its_memory_limit_is_told_as_oom() -> None:
+    result = optimize(
+        trainer_for(make_model=lambda config, scale: Network(60_000)),
+        {"x": Float(0, 1)},
+        budget=Budget(trials=1, per_trial=Limits(memory=2**30)),
+    )
+    (observation,) = result.log.observations
+    assert observation.status is Status.FAILED
+    assert observation.cause is Cause.OOM
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_memory_is_free_again_after_running_out_of_it() -> None:
+    free, _ = torch.cuda.mem_get_info()
+    width = math.isqrt(free // 4)
+    hungry = trainer_for(
+        dataclasses.replace(SETTINGS, micro_batch=None),
+        make_model=lambda config, scale: nn.Sequential(
+            nn.Linear(6, width), nn.Linear(width, width)
+        ),
+        device=torch.device("cuda"),
+    )
+    with pytest.raises(MemoryError, match="out of memory on cuda"):
+        hungry.train({})
+    assert torch.cuda.memory_allocated() < 2**20
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"examples": 0}, "`examples`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"micro_batch": 0}, "`micro_batch`"),
+        ({"clip": 0.0}, "`clip`"),
+        ({"divergence": 1.0}, "`divergence`"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(change: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        dataclasses.replace(SETTINGS, **change)
+
+
+def test_data_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="Shuffled"):
+        trainer_for(make_data=lambda config, split: 5).train({})
+    with pytest.raises(ValueError, match="return a list"):
+        trainer_for(
+            make_data=lambda config, split: data(config, split) if split is Split.TRAIN else []
+        ).train({})
+
+
+# --- range test ----------------------------------------------------------------------------------
+
+
+def test_a_range_test_boxes_the_rates_that_train() -> None:
+    """On a quadratic bowl plain gradient descent is stable up to 2 / curvature."""
+    trainer = trainer_for(
+        dataclasses.replace(
+            SETTINGS,
+            examples=10_000,
+            optimizer=SGD(1e-3, momentum=0.0),
+            clip=None,
+            micro_batch=None,
+        ),
+        make_model=lambda config, scale: nn.Linear(6, 1),
+    )
+    found = trainer.range_test({}, lowest=1e-2, highest=1e5, updates=200)
+    # The mean of squares has curvature 2 E[x^2], about 2 in each of six directions.
+    assert 0.001 < found.halfway < found.lowest < 2.0
+    low, high = found.box
+    assert low < found.halfway < found.lowest < high
+    assert len(found.share) == len(found.loss) < 200  # it ended where training blew up
+    assert found.loss[0] > found.loss.min()
