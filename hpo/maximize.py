@@ -62,12 +62,14 @@ def maximise(
     *,
     candidates: int,
     rng: np.random.Generator,
+    smooth: bool = True,
 ) -> Choice:
     """Search for the row of highest ``acquisition`` that is not among ``taken``.
 
     Args:
         taken: t x d, rows asked before. In a finite space a row is repeated only when none is left.
         candidates: number of rows scored in the first stage.
+        smooth: whether gradients are worth following; those of trees are not.
     """
     grid = encoder.grid(candidates)
     if grid is not None:
@@ -77,6 +79,8 @@ def maximise(
     X, values = _distinct_best(X, values, taken, _KEPT)
     if len(encoder.continuous) < X.shape[1]:
         X, values = _neighbour_moves(acquisition, encoder, region, taken, X, values, rng)
+    if not smooth:
+        return best_of(X, values, taken)
     refined = encoder.snap(_refine(acquisition, region, encoder.continuous, X))
     everything = np.concatenate([X, refined])
     return best_of(everything, np.concatenate([values, acquisition.value(refined)]), taken)

@@ -30,6 +30,7 @@ from scipy.special import ndtri
 
 from surrogates.base import Posterior
 from surrogates.data import Array
+from surrogates.gp import GPPredictor
 
 STEP_SIZES = tuple(0.001 * 2.0**k for k in range(8))  # gamma of the paper's experts
 _MEMORY = 100  # tells over which the weights of the experts should be near the best's
@@ -166,6 +167,13 @@ class Calibration:
         sd = np.sqrt(belief.variance) + _SD_FLOOR * unit
         scores = np.abs(predictor.y - belief.mean) / sd
         return cls(scores, np.ones(len(scores)) if weights is None else weights)
+
+    @classmethod
+    def recent(cls, predictor: GPPredictor, count: int) -> Calibration:
+        """From the leave-one-out residuals of the last ``count`` rows, O(count^3)."""
+        precision = predictor.factor.inverse_diagonal_of_last(count)
+        scores = np.abs(predictor.weights[-len(precision) :]) / np.sqrt(precision)
+        return cls(scores, np.ones(len(scores)))
 
     def multiplier(self, coverage: float) -> float:
         """Standard deviations to each side, infinite where the runs cannot promise ``coverage``."""

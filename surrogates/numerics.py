@@ -113,6 +113,20 @@ class Factor:
         """``diag(K^-1)``, ``(n,)``: the sums of squares of the columns of ``L^-1``."""
         return np.asarray(np.sum(self.half_solve(np.eye(len(self))) ** 2, axis=0))
 
+    def inverse_diagonal_of_last(self, count: int) -> Array:
+        """The last ``count`` entries of :meth:`inverse_diagonal`, in O(count^3).
+
+        The last columns of ``L^-1`` are zero above, so they need the last rows of L alone.
+        """
+        count = min(count, len(self))
+        above = max(count - len(self.tail), 0)  # rows that lie in the head
+        h, t = len(self.head) - above, max(len(self.tail) - count, 0)
+        corner = np.zeros((count, count), order="F")
+        corner[:above, :above] = self.head[h:, h:]
+        corner[above:, :above] = self.cross[t:, h:]
+        corner[above:, above:] = self.tail[t:, t:]
+        return np.asarray(np.sum(_solve_lower(corner, np.eye(count)) ** 2, axis=0))
+
     def append(self, k: Array, variance: float) -> Factor:
         """Factor of the matrix bordered by one more row.
 

@@ -33,6 +33,7 @@ RANKS = {
     "hpo.law": 3.2,
     "hpo.maximize": 4,
     "hpo.models": 4,
+    "hpo.members": 4.1,
     "hpo.survival": 4.1,
     "hpo.prediction": 4.2,
     "hpo.instability": 4.2,
@@ -67,6 +68,7 @@ SURROGATES = (
     ("law_fit", "linearised"),
     ("scaling", "cost", "success", "curves", "calibration"),
     ("quantile",),
+    ("fidelity",),
     ("botorch",),
 )
 # `Result.report` and the plot methods load what people look at when they are called.

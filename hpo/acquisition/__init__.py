@@ -9,12 +9,14 @@ from hpo.acquisition.improvement import (
     expected_improvement_log,
     knowledge_gradient,
 )
+from hpo.acquisition.quantile import SharedLevel
 from hpo.acquisition.region import TrustRegion
 from hpo.acquisition.target import TargetGain
 
 __all__ = [
     "CostBelow",
     "Improvement",
+    "SharedLevel",
     "Staircase",
     "Success",
     "Sum",

@@ -1,0 +1,337 @@
+"""Bridges to BoTorch: its models as ours, ours as its, and several objectives at once.
+
+* :class:`BoTorchPredictor` makes any fitted BoTorch model a :class:`~surrogates.base.Predictor`;
+  :func:`map_saas` fits one for many dimensions of which few matter.
+* :class:`GaussianModel` makes our Gaussian processes, whatever their kernel, a BoTorch ``Model``:
+  posteriors come from NumPy, and derivatives are handed to autograd in closed form.
+* :class:`HypervolumeImprovement` scores rows by qLogNEHVI over any number of such processes (loss,
+  cost, latency, size).
+
+Everything is in float64 on the CPU. Losses are smaller is better here and larger is better there:
+models given to BoTorch are negated, which :class:`HypervolumeImprovement` does by itself.
+
+Notation: ``X`` m x d rows of ours; tensors of BoTorch are ``batch x q x d``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import torch
+from botorch.models.model import Model
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+
+from surrogates.base import JointPosterior, Posterior, PosteriorGradient, Rescaled
+from surrogates.data import Array, TrainingData
+from surrogates.gp import GPPredictor
+from surrogates.transforms import location_scale
+
+if TYPE_CHECKING:
+    from botorch.acquisition.multi_objective.logei import (
+        qLogNoisyExpectedHypervolumeImprovement,
+    )
+
+Tensor = torch.Tensor
+_SMALLEST_VARIANCE = 1e-14
+_RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorises them
+
+
+def tensor(values: Array) -> Tensor:
+    """A float64 copy."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class BoTorchPredictor:
+    """A fitted BoTorch model of one outcome, smaller is better, read as a predictor.
+
+    Ensembles and fully Bayesian models are read by the mean and variance of their mixture.
+
+    Args:
+        model: fitted, with one outcome, in float64.
+        numeric: columns whose derivatives are meaningful; the others get zero.
+    """
+
+    model: Model
+    numeric: tuple[int, ...]
+
+    @property
+    def noise_variance(self) -> float:
+        """What observation noise adds at the origin; homoscedastic models have it everywhere."""
+        d = self._training_rows().shape[-1]
+        row = torch.zeros(1, 1, d, dtype=torch.float64)
+        with torch.no_grad():
+            noisy = self.model.posterior(row, observation_noise=True)
+            _, with_noise = _mixture(noisy, self._is_mixture)
+            _, without = _mixture(self.model.posterior(row), self._is_mixture)
+        return max(float((with_noise - without).squeeze()), 0.0)
+
+    def posterior(self, X: Array) -> Posterior:
+        with torch.no_grad():
+            mean, variance = self._marginals(tensor(X))
+        return Posterior(mean.numpy(), np.maximum(variance.numpy(), _SMALLEST_VARIANCE))
+
+    def posterior_gradient(self, X: Array) -> PosteriorGradient:
+        rows = tensor(X).requires_grad_()
+        mean, variance = self._marginals(rows)
+        # rows do not influence each other, so the gradient of the sum is each row's own
+        (by_mean,) = torch.autograd.grad(mean.sum(), rows, retain_graph=True)
+        (by_variance,) = torch.autograd.grad(variance.sum(), rows)
+        keep = np.zeros(X.shape[1])
+        keep[list(self.numeric)] = 1.0
+        return PosteriorGradient(
+            mean.detach().numpy(),
+            np.maximum(variance.detach().numpy(), _SMALLEST_VARIANCE),
+            by_mean.numpy() * keep,
+            by_variance.numpy() * keep,
+        )
+
+    def joint_posterior(self, X: Array) -> JointPosterior:
+        with torch.no_grad():
+            belief = cast(Any, self.model.posterior(tensor(X)))
+            mean = belief.distribution.mean
+            covariance = belief.distribution.covariance_matrix
+            if self._is_mixture:
+                centre = mean.mean(dim=0)
+                away = mean - centre
+                covariance = covariance.mean(dim=0) + away.T @ away / len(mean)
+                mean = centre
+        return JointPosterior(mean.numpy(), covariance.numpy())
+
+    def condition(self, X: Array, y: Array) -> Self:
+        model = cast(Any, self.model)
+        noise = {}
+        if isinstance(model.likelihood, FixedNoiseGaussianLikelihood):  # wants it for every row
+            noise["noise"] = torch.full((len(y), 1), self.noise_variance, dtype=torch.float64)
+        with torch.no_grad():
+            model.posterior(tensor(X[:1]))  # fills the caches that conditioning extends
+            grown = model.condition_on_observations(tensor(X), tensor(y)[:, None], **noise)
+        return type(self)(grown, self.numeric)
+
+    @property
+    def _is_mixture(self) -> bool:
+        return bool(getattr(self.model, "_is_ensemble", False))
+
+    def _training_rows(self) -> Tensor:
+        return cast(Tensor, cast(Any, self.model).train_inputs[0])
+
+    def _marginals(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance at rows m x d, ``(m,)`` each."""
+        belief = self.model.posterior(rows.unsqueeze(-2))  # q = 1: no m x m covariance
+        mean, variance = _mixture(belief, self._is_mixture)
+        return mean.reshape(-1), variance.reshape(-1)
+
+
+def _mixture(belief: Any, is_mixture: bool) -> tuple[Tensor, Tensor]:
+    """Mean and variance; the members of an ensemble lie along the third dimension from the end."""
+    mean, variance = belief.mean, belief.variance
+    if not is_mixture:
+        return mean, variance
+    centre = mean.mean(dim=-3)
+    return centre, variance.mean(dim=-3) + mean.var(dim=-3, unbiased=False)
+
+
+def map_saas(data: TrainingData) -> Rescaled:
+    """An ensemble of Gaussian processes under sparse axis-aligned priors, by maximum a posteriori.
+
+    For many columns of which few matter: a half-Cauchy prior switches columns off (SAASBO,
+    Eriksson & Jankowiak 2021), at several strengths. Seconds a fit, where
+    :class:`~surrogates.gp.GaussianProcess` takes tens of milliseconds. Codes of categorical columns
+    are read as numbers.
+
+    Args:
+        data: n >= 2 rows.
+
+    Raises:
+        ValueError: with fewer rows.
+    """
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models.map_saas import EnsembleMapSaasSingleTaskGP
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+
+    if len(data) < 2:
+        raise ValueError(f"map_saas needs two rows, got {len(data)}; tell more runs first")
+    location, scale = location_scale(data.y)
+    model = EnsembleMapSaasSingleTaskGP(
+        tensor(data.X), tensor((data.y - location) / scale)[:, None], outcome_transform=None
+    )
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    predictor = BoTorchPredictor(model, tuple(data.columns.numeric.tolist()))
+    return Rescaled(predictor, location, scale)
+
+
+class _Joint(torch.autograd.Function):
+    """Joint mean ``(q,)`` and covariance q x q of a Gaussian process at rows q x d.
+
+    With ``A = K^-1 k(T, X)`` over the training rows T::
+
+        d cov_ij / dx_i = dk(x_i, x_j) - dk(x_i, T) A_j      (i != j; twice that at i = j)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, predictor: GPPredictor) -> tuple[Tensor, Tensor]:
+        X = rows.detach().numpy()
+        joint = predictor.joint_posterior(X)
+        ctx.predictor = predictor
+        ctx.save_for_backward(rows)
+        return tensor(joint.mean), tensor(joint.covariance)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+        by_mean, by_covariance = (part.numpy() for part in outputs)
+        (rows,) = ctx.saved_tensors
+        X, predictor = rows.detach().numpy(), cast(GPPredictor, ctx.predictor)
+        k, dk = predictor.kernel.cross_gradient(X, predictor.X)
+        d_mean = predictor.prior_mean.gradient(X) + np.einsum("qnd,n->qd", dk, predictor.weights)
+        _, own = predictor.kernel.cross_gradient(X, X)  # q x q x d
+        own[np.arange(len(X)), np.arange(len(X))] = 0.5 * predictor.kernel.diagonal_gradient(X)
+        slope = own - np.einsum("qnd,nj->qjd", dk, predictor.factor.solve(k.T))
+        both = by_covariance + by_covariance.T
+        gradient = by_mean[:, None] * d_mean + np.einsum("qj,qjd->qd", both, slope)
+        return tensor(gradient), None
+
+
+class GaussianModel(Model):
+    """Our Gaussian process as a BoTorch ``Model`` of one outcome.
+
+    Args:
+        predictor: a Gaussian process, or one read in other units.
+        negated: whether to give BoTorch minus the outcome, which it then maximises.
+    """
+
+    def __init__(self, predictor: GPPredictor | Rescaled, *, negated: bool = False) -> None:
+        super().__init__()
+        scale, location = 1.0, 0.0
+        inner: Any = predictor
+        while isinstance(inner, Rescaled):
+            location, scale = location + scale * inner.location, scale * inner.scale
+            inner = inner.predictor
+        if not isinstance(inner, GPPredictor):
+            raise TypeError(
+                f"`predictor` must be a Gaussian process, got {type(inner).__name__};"
+                " BoTorch's own models need no bridge"
+            )
+        sign = -1.0 if negated else 1.0
+        self._predictor = inner
+        self._location, self._scale = sign * location, sign * scale
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size([])
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: Any = None,
+    ) -> Any:
+        """Joint belief at ``X`` batch x q x d, differentiable in it."""
+        q = X.shape[-2]
+        parts = [
+            _Joint.apply(rows, self._predictor)  # type: ignore[no-untyped-call]
+            for rows in X.reshape(-1, q, X.shape[-1])
+        ]
+        mean = torch.stack([part[0] for part in parts]).reshape(X.shape[:-1])
+        covariance = torch.stack([part[1] for part in parts]).reshape(*X.shape[:-1], q)
+        prior = float(np.max(self._predictor.kernel.diagonal(self._predictor.X)))
+        ridge = _RIDGE * prior
+        if observation_noise is not False:
+            ridge += self._predictor.noise_variance
+        covariance = covariance + ridge * torch.eye(q, dtype=torch.float64)
+        belief = GPyTorchPosterior(
+            MultivariateNormal(self._location + self._scale * mean, self._scale**2 * covariance)
+        )
+        return belief if posterior_transform is None else posterior_transform(belief)
+
+
+@dataclass(frozen=True, slots=True)
+class HypervolumeImprovement:
+    """``qLogNEHVI`` of single rows: a term of a log acquisition over any number of objectives.
+
+    How much a run is expected to add to the volume that the front dominates, with the noise of the
+    front integrated out (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Build it with
+    :meth:`of`; it has ``value`` and ``gradient`` as every acquisition term of the engine.
+    """
+
+    acquisition: qLogNoisyExpectedHypervolumeImprovement
+    numeric: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        predictors: Sequence[GPPredictor | Rescaled],
+        X: Array,
+        reference: Array,
+        *,
+        numeric: tuple[int, ...],
+        pending: Array | None = None,
+        samples: int = 64,
+        rng: np.random.Generator,
+    ) -> Self:
+        """From one process an objective, smaller is better in all.
+
+        Args:
+            predictors: two at least.
+            X: n x d, rows whose front is to be improved.
+            reference: ``(objectives,)``, values so bad that nothing beyond them counts.
+            numeric: columns whose derivatives are meaningful.
+            pending: p x d, rows that run already.
+            samples: of the joint belief, a power of two.
+            rng: draws the seeds of the samples.
+
+        Raises:
+            ValueError: for a single objective or a reference of another length.
+        """
+        from botorch.acquisition.multi_objective.logei import (
+            qLogNoisyExpectedHypervolumeImprovement,
+        )
+        from botorch.models.model import ModelList
+        from botorch.sampling.list_sampler import ListSampler
+        from botorch.sampling.normal import SobolQMCNormalSampler
+
+        if len(predictors) < 2:
+            raise ValueError("hypervolume needs two objectives, got one; use its improvement alone")
+        if reference.shape != (len(predictors),):
+            raise ValueError(
+                f"`reference` must have one value an objective, ({len(predictors)},),"
+                f" got {reference.shape}"
+            )
+        models = ModelList(*[GaussianModel(one, negated=True) for one in predictors])
+        samplers = [
+            SobolQMCNormalSampler(torch.Size([samples]), seed=int(seed))
+            for seed in rng.integers(2**31, size=len(predictors))
+        ]
+        acquisition = qLogNoisyExpectedHypervolumeImprovement(
+            models,
+            ref_point=(-reference).tolist(),
+            X_baseline=tensor(X),
+            sampler=ListSampler(*samplers),
+            X_pending=None if pending is None or not len(pending) else tensor(pending),
+            prune_baseline=True,
+            cache_root=False,  # needs GPyTorch's own caches, which a NumPy posterior has not
+        )
+        return cls(acquisition, numeric)
+
+    def value(self, X: Array) -> Array:
+        """``(m,)``."""
+        with torch.no_grad():
+            return cast(Array, self.acquisition(tensor(X)[:, None, :]).numpy())
+
+    def gradient(self, X: Array) -> tuple[Array, Array]:
+        """Values ``(m,)`` and derivatives m x d, zero in categorical columns."""
+        rows = tensor(X).requires_grad_()
+        value = self.acquisition(rows[:, None, :])
+        (slope,) = torch.autograd.grad(value.sum(), rows)
+        keep = np.zeros(X.shape[1])
+        keep[list(self.numeric)] = 1.0
+        return value.detach().numpy(), slope.numpy() * keep
