@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import typer
 
     from hpo.priors import Rule
+    from hpo.training.optimizers import Rule as UpdateRule
+    from hpo.training.parametrization import Parametrization
 
 
 def main() -> None:
@@ -124,7 +126,93 @@ def command_line() -> "typer.Typer":
             check.plot(picture)
             typer.echo(f"picture: {picture}")
 
+    @app.command("coord-check")
+    def coord_check_(
+        probe: Annotated[
+            str | None,
+            typer.Argument(
+                help="Your model as package.module:function, of size and seed, which returns a"
+                " hpo.training.coordinates.Probe. Left out: the built-in transformer.",
+                show_default=False,
+            ),
+        ] = None,
+        parametrization: Annotated[
+            str, typer.Option(help="standard, mup, depth-mup, complete-p or per-layer.")
+        ] = "mup",
+        optimizer: Annotated[str, typer.Option(help="adamw, lion, sgd or muon.")] = "adamw",
+        lr: Annotated[
+            float | None, typer.Option(help="At the base size; large on purpose if left out.")
+        ] = None,
+        along: Annotated[str, typer.Option(help="width or depth.")] = "width",
+        sizes: Annotated[
+            str | None, typer.Option(help="Such as 64,128,256.", show_default=False)
+        ] = None,
+        updates: Annotated[int, typer.Option(help="After which changes are judged.")] = 4,
+        seeds: Annotated[int, typer.Option(help="Repeats at each size.")] = 3,
+        tolerance: Annotated[float, typer.Option(help="Slope that still counts as flat.")] = 0.25,
+        picture: Annotated[Path, typer.Option(help="PNG file to write.", dir_okay=False)] = Path(
+            "coordinates.png"
+        ),
+    ) -> None:
+        """Say whether every layer's output changes equally at all widths or depths.
+
+        A parametrisation that fails here will not carry its learning rate to larger models.
+        """
+
+        from hpo.training.coordinates import coordinate_check, load_probe, transformer_probe
+
+        with _errors_in_one_line():
+            defaults = {"width": "64,128,256,512", "depth": "2,4,8,16"}
+            steps = _sizes(sizes or defaults.get(along, ""))
+            if probe is not None:
+                make = load_probe(probe)
+            else:
+                rule, scheme = _rule_of_updates(optimizer, lr), _parametrization(parametrization)
+                make = transformer_probe(scheme, rule, along=along, base=min(steps, default=1))
+            check = coordinate_check(make, steps, updates=updates, seeds=seeds, tolerance=tolerance)
+            typer.echo(str(check))
+            check.plot(picture)
+            typer.echo(f"picture: {picture}")
+
     return app
+
+
+def _sizes(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    try:
+        return [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise ValueError(f"--sizes must be whole numbers and commas, got {text!r}") from None
+
+
+def _parametrization(name: str) -> "Parametrization":
+    from hpo.training import parametrization as schemes
+
+    known: dict[str, Parametrization] = {
+        "standard": schemes.STANDARD,
+        "mup": schemes.MUP,
+        "depth-mup": schemes.DEPTH_MUP,
+        "complete-p": schemes.COMPLETE_P,
+        "per-layer": schemes.PerLayer(),
+    }
+    if name not in known:
+        raise ValueError(f"--parametrization must be one of {[*known]}, got {name!r}; pick one")
+    return known[name]
+
+
+def _rule_of_updates(name: str, lr: float | None) -> "UpdateRule":
+    """An optimiser by its name, by default with a rate that is large on purpose."""
+    from hpo.training.optimizers import SGD, AdamW, Lion, Muon
+
+    known: dict[str, Callable[[], UpdateRule]] = {
+        "adamw": lambda: AdamW(lr or 1e-2),
+        "lion": lambda: Lion(lr or 3e-3),
+        "sgd": lambda: SGD(lr or 0.1, momentum=0.0),
+        "muon": lambda: Muon(lr=lr or 0.05, others=AdamW(1e-2)),
+    }
+    if name not in known:
+        raise ValueError(f"--optimizer must be one of {[*known]}, got {name!r}; pick one")
+    return known[name]()
 
 
 @contextmanager

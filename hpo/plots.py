@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hpo.instability import Instability
     from hpo.result import FrontMember, Result
+    from hpo.training.coordinates import CoordinateCheck
     from hpo.transfer_check import Panel, TransferCheck
     from surrogates.data import Array
 
@@ -216,6 +217,47 @@ def plot_instability(report: Instability, path: str | Path | None = None) -> Fig
     axes.set(xscale="log", xlabel=report.parameter, ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
+
+
+def plot_coordinates(check: CoordinateCheck, path: str | Path | None = None) -> Figure:
+    """How much each layer's output has changed, against size: level where it is flat.
+
+    One line a layer, through the geometric means over seeds; layers that grow or vanish are thick
+    and in the legend. `path`: where to save the picture, its suffix giving the format.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    bad = [trace for trace in check.traces if trace.verdict.value != "flat"]
+    colors = dict(
+        zip(
+            (trace.layer for trace in bad),
+            colormaps["autumn"](np.linspace(0.0, 0.8, max(1, len(bad)))),
+            strict=False,
+        )
+    )
+    flat = "flat"
+    for trace in check.traces:
+        middle = np.exp(np.log(np.maximum(trace.change, 1e-12)).mean(axis=1))
+        if trace.layer in colors:
+            label = f"{trace.layer}, {trace.verdict.value}, slope {trace.slope:+.2f}"
+            axes.plot(check.sizes, middle, "o-", lw=2, color=colors[trace.layer], label=label)
+        else:
+            axes.plot(check.sizes, middle, "o-", lw=1, color=_TRIALS, alpha=0.6, label=flat)
+            flat = "_"  # matplotlib leaves such labels out
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="size",
+        ylabel=f"change of outputs after {check.updates} updates, rms",
+        title="passed" if check.passed else "failed",
+    )
+    axes.set_xticks(check.sizes, [str(size) for size in check.sizes])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure

@@ -31,6 +31,7 @@ RANKS = {
     "hpo.coefficients": 3,
     "hpo.cost_law": 3.1,
     "hpo.law": 3.2,
+    "hpo.stages": 3,
     "hpo.maximize": 4,
     "hpo.models": 4,
     "hpo.members": 4.1,
@@ -77,6 +78,7 @@ EXCEPTIONS = {
     ("hpo.result", "hpo.plots"),
     ("hpo.transfer_check", "hpo.plots"),
     ("hpo.instability", "hpo.plots"),
+    ("hpo.training.coordinates", "hpo.plots"),
 }
 HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.3
