@@ -5,18 +5,32 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-reliability test-guests test-postgres lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not guests and not postgres"
 
 # Minutes of kill -9 and resume.
 test-slow: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not guests and not postgres"
+
+# The reliability suite, with its fast part that `make test` runs as well.
+test-reliability: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability -m "not postgres"
+
+# Ray, Dask, Hydra, Lightning, Transformers: each on the real library.
+test-guests: $(VENV)/.installed-dev
+	$(PIP) -e '.[ray,dask,hydra,lightning,transformers,hub,plots]' optuna-dashboard
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters
+
+# Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
+test-postgres: $(VENV)/.installed-dev
+	$(PIP) -e '.[postgres]'
+	BIN=$(BIN) tests/reliability/with_postgres.sh $(BIN)/python -m pytest tests/reliability -m postgres
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ finished trial without one is lost. Nothing is ever counted twice.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ DEFAULT_STORAGE = "sqlite:///scaletune.db"
 _LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
 _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one trial
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
+_SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
+
+_log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _DRIVER = "scaletune:driver:"
@@ -201,7 +205,7 @@ class Journal:
         Raises StudyError if the storage cannot be used, or if the stored study has another space,
         direction or cost unit, comes from a newer scaletune, or is not one of ours.
         """
-        where = str(storage or DEFAULT_STORAGE) if name is not None else "memory"
+        where = _where(storage) if name is not None else "memory"
         with _told_as_study_error(where):
             backend = _backend(name, storage)
             with _quiet_optuna():
@@ -240,7 +244,7 @@ class Journal:
 
         Raises StudyError if there is none of that name, or it cannot be read here.
         """
-        where = str(storage or DEFAULT_STORAGE)
+        where = _where(storage)
         _require_file(storage)
         with _told_as_study_error(where):
             backend = _backend(name, storage)
@@ -418,9 +422,43 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
             f"storage= must be an Optuna storage or its URL, got {url!r}; "
             f"for a file write storage='sqlite:///{url}'"
         )
+    from sqlalchemy import event
+
     if url.startswith("sqlite"):
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
-    return RDBStorage(url)
+    # A connection that the server has dropped is noticed before it is used, and made again.
+    storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    event.listen(storage.engine, "do_connect", _connect_patiently)
+    return storage
+
+
+def _connect_patiently(
+    dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]
+) -> Any:
+    """Connect again to a server that answered before, waiting for it if it is away.
+
+    Between two statements only, so that none is ever sent twice.
+    """
+    until = time.monotonic() + _SERVER_PATIENCE
+    while True:
+        try:
+            return dialect.connect(*arguments, **named)
+        except dialect.loaded_dbapi.OperationalError as error:
+            if time.monotonic() > until:
+                raise
+            _log.warning("the database does not answer, trying again: %s", str(error).strip())
+            time.sleep(1.0)
+
+
+def _where(storage: str | BaseStorage | None) -> str:
+    """A storage as messages name it, without its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(str(storage or DEFAULT_STORAGE)).render_as_string(hide_password=True)
+    except ArgumentError:
+        return str(storage)
 
 
 def _check_same_study(

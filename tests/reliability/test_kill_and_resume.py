@@ -86,9 +86,15 @@ class History:
     twice: list[Ask] = field(default_factory=list)
 
 
+def storage_of(folder: Path) -> str:
+    """Where the victim in `folder` keeps its study."""
+    elsewhere = folder / "storage.txt"
+    return elsewhere.read_text() if elsewhere.exists() else f"sqlite:///{folder}/scaletune.db"
+
+
 def history(folder: Path) -> History:
     """Results by driver and ask index, apart from lost attempts, and the order of the tells."""
-    study = optuna.load_study(study_name="victim", storage=f"sqlite:///{folder}/scaletune.db")
+    study = optuna.load_study(study_name="victim", storage=storage_of(folder))
     found = History({}, [])
     orders: list[tuple[int, Ask]] = []
     for trial in study.get_trials(deepcopy=False):
@@ -108,7 +114,7 @@ def history(folder: Path) -> History:
 def attempts_at_risk(folder: Path) -> int:
     """Attempts already lost, before the last one, of a trial that is not told yet."""
     try:
-        study = optuna.load_study(study_name="victim", storage=f"sqlite:///{folder}/scaletune.db")
+        study = optuna.load_study(study_name="victim", storage=storage_of(folder))
     except KeyError:  # killed before the study was created
         return 0
     trials = [trial.user_attrs for trial in study.get_trials(deepcopy=False)]
@@ -150,7 +156,8 @@ def kill_until_done(
         finally:
             done += life.end()
             told |= life.told
-        if (folder / "scaletune.db").exists() and (folder / "scaletune.db").stat().st_size:
+        file = folder / "scaletune.db"
+        if (folder / "storage.txt").exists() or (file.exists() and file.stat().st_size):
             spare = attempts_at_risk(folder) >= 1
     live_to_the_end(folder, trials, workers)
     return done, told

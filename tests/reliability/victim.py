@@ -1,11 +1,13 @@
 """A study that is killed again and again; run as a script by test_kill_and_resume.py.
 
-Usage: victim.py TRIALS WORKERS, in the folder of the study. Prints `driving` when the study is open
-and `told <ask index> <loss>` after each result, and `done` at the end.
+Usage: victim.py TRIALS WORKERS, in the folder of the study, which may hold the URL of another
+storage than the default in `storage.txt`. Prints `driving` when the study is open and
+`told <ask index> <loss>` after each result, and `done` at the end.
 """
 
 import sys
 import time
+from pathlib import Path
 
 from hpo import Budget, Categorical, Context, Float, Int, Observation, Scale, Trial, optimize
 from hpo.callbacks import Callback, Run
@@ -40,6 +42,7 @@ class Announce(Callback):
 
 
 if __name__ == "__main__":
+    elsewhere = Path("storage.txt")
     optimize(
         train,
         SPACE,
@@ -48,6 +51,7 @@ if __name__ == "__main__":
         workers=int(sys.argv[2]),
         callbacks=[Announce()],
         name="victim",
+        storage=elsewhere.read_text() if elsewhere.exists() else None,
         seed=3,
     )
     print("done", flush=True)

@@ -1,0 +1,187 @@
+"""Studies on a real PostgreSQL server, which `make test-postgres` starts on loopback."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from hpo import Budget, Context, Float, StudyError, optimize
+from tests.reliability.test_kill_and_resume import (
+    Life,
+    check_nothing_lost_or_doubled,
+    history,
+    kill_until_done,
+    live_to_the_end,
+)
+
+SERVER = os.environ.get("SCALETUNE_POSTGRES", "")
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.skipif(not SERVER, reason="make test-postgres starts the server this needs"),
+]
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def database() -> Callable[[], str]:
+    """Makes an empty database and gives its URL."""
+
+    def make() -> str:
+        name = f"study_{uuid.uuid4().hex}"
+        engine = create_engine(SERVER, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return make_url(SERVER).set(database=name).render_as_string(hide_password=False)
+
+    return make
+
+
+def folder_on(path: Path, url: str) -> Path:
+    path.mkdir()
+    (path / "storage.txt").write_text(url)
+    return path
+
+
+def server(action: str) -> None:
+    subprocess.run([os.environ["SCALETUNE_POSTGRES_SERVER"], action], check=True)
+
+
+@pytest.mark.parametrize(
+    ("trials", "kills"), [(16, 6), pytest.param(150, 100, marks=pytest.mark.slow)]
+)
+def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
+    tmp_path: Path, database: Callable[[], str], trials: int, kills: int
+) -> None:
+    live_to_the_end(tmp_path / "calm", trials)  # on SQLite: where it is kept changes nothing
+    folder = folder_on(tmp_path / "killed", database())
+    killed, announced = kill_until_done(folder, trials, kills=kills, rng=random.Random(0))
+    assert killed >= kills // 2
+    after = check_nothing_lost_or_doubled(folder, announced, trials)
+    calm = history(tmp_path / "calm")
+    assert after.finished == calm.finished
+    assert after.order == calm.order
+
+
+def test_eight_drivers_share_a_study_without_a_duplicate(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    trials, folder = 32, folder_on(tmp_path / "shared", database())
+    live_to_the_end(folder, 1)  # so that all find the study there
+    lives = [Life(folder, trials, workers=1) for _ in range(8)]
+    try:
+        assert all(life.wait_for("done", 300.0) for life in lives)
+    finally:
+        for life in lives:
+            life.end()
+    after = history(folder)
+    assert after.twice == []
+    assert trials <= len(after.finished) <= trials + 7
+    assert len({driver for driver, _ in after.finished}) >= 6  # each had something to do
+    configs = [tuple(sorted(params.items())) for params, *_ in after.finished.values()]
+    assert len(set(configs)) == len(configs)
+
+
+def test_a_killed_driver_is_taken_over_by_another_that_runs(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    trials, folder = 12, folder_on(tmp_path / "shared", database())
+    live_to_the_end(folder, 1)
+    doomed, other = Life(folder, trials, workers=1), Life(folder, trials, workers=1)
+    try:
+        assert doomed.wait_for("told") and other.wait_for("told")
+        announced = dict(doomed.told)
+        doomed.end()
+        assert other.wait_for("done")
+    finally:
+        doomed.end()
+        other.end()
+    after = history(folder)
+    assert after.twice == []
+    assert trials <= len(after.finished) <= trials + 1
+    told = {repr(loss) for _, _, loss, _ in after.finished.values()}
+    assert {*announced.values(), *other.told.values()} <= told
+
+
+def test_a_server_that_goes_away_for_a_while_is_waited_for(
+    tmp_path: Path, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = 30.0 if os.environ.get("SCALETUNE_LONG") else 6.0
+    monkeypatch.chdir(tmp_path)
+    outage = threading.Event()
+
+    def cut() -> None:
+        outage.wait()
+        server("stop")
+        time.sleep(away)
+        server("start")
+
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        if ctx.trial.number == 2:
+            outage.set()
+            time.sleep(2.0)  # the server is gone when this trial is told
+        return float(config["x"])
+
+    url = database()
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=6), name="s", storage=url)
+    finally:
+        outage.set()
+        thread.join()
+    assert len(result.to_pandas()) == 6
+    numbers = [t.number for t in optuna.load_study(study_name="s", storage=url).trials]
+    assert numbers == list(range(6))
+
+
+def test_a_wrong_password_is_one_clear_error_at_once(database: Callable[[], str]) -> None:
+    url = make_url(database()).set(password="wrong").render_as_string(hide_password=False)
+    began = time.monotonic()
+    with pytest.raises(StudyError, match="cannot be used") as refused:
+        optimize(
+            lambda config, ctx: 0.0,
+            {"x": Float(0, 1)},
+            budget=Budget(trials=1),
+            name="s",
+            storage=url,
+        )
+    assert time.monotonic() - began < 10
+    assert ":wrong@" not in str(refused.value)  # no password in a log
+
+
+def test_optuna_workers_on_other_processes_share_the_sampler(database: Callable[[], str]) -> None:
+    """`study.optimize` in four processes with the sampler of one seed: no config twice."""
+    url = database()
+    optuna.create_study(storage=url, study_name="s")
+    script = (
+        "import optuna, sys\n"
+        "from hpo.adapters.optuna import ScaleTuneSampler\n"
+        "study = optuna.load_study(study_name='s', storage=sys.argv[1],\n"
+        "                          sampler=ScaleTuneSampler(seed=0))\n"
+        "study.optimize(lambda t: (t.suggest_float('x', 0, 1) - 0.3) ** 2\n"
+        "               + (t.suggest_float('y', 0, 1) - 0.6) ** 2, 6)\n"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, url],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(4)
+    ]
+    assert [worker.wait(120) for worker in workers] == [0] * 4
+    trials = optuna.load_study(study_name="s", storage=url).trials
+    configs = [tuple(t.params.values()) for t in trials]
+    assert len(trials) == 24 and len(set(configs)) == 24
