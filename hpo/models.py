@@ -94,6 +94,7 @@ class _Chain(Generic[Fitted]):
         self._next = next(self._counts)
         self._fits = 0
         self._theta: Array | None = None
+        self.learned: dict[int, Array] = {}  # theta at each count so far
         self._predictor: Fitted | None = None
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
@@ -108,6 +109,7 @@ class _Chain(Generic[Fitted]):
             data = TrainingData(X[:refitted], self._targets(y[:refitted]), self._columns)
             cold = refitted <= _COLD_UNTIL or self._fits % _COLD_EVERY == 0
             self._theta = self._surrogate.learn(data, self._theta, cold)
+            self.learned[refitted] = self._theta
             self._next, self._fits = next(self._counts), self._fits + 1
         if refitted:
             self.rows = representative(X[:refitted, self._columns.numeric], y[:refitted], _MAX_ROWS)
@@ -191,6 +193,11 @@ class Models:
         """Plain Gaussian process on transformed losses, and the rows of ``runs`` behind it."""
         chain = self._values[transform]
         return chain.at(self.runs.X, self.runs.loss), chain.rows
+
+    def hyperparameters(self, transform: Transform, count: int) -> Array:
+        """What the plain process learned from the first ``count`` runs, one of the counts."""
+        self.value(transform)
+        return self._values[transform].learned[count]
 
     def scaling(self) -> tuple[ScalingPredictor, IntArray]:
         """Value model with a scaling law, on losses as they are, and its rows of ``runs``."""

@@ -17,16 +17,29 @@ import numpy as np
 
 from hpo.budget import Budget, Ledger
 from hpo.encoding import Direction, Encoder
+from hpo.errors import SpaceError
 from hpo.initial import start_count, starts
 from hpo.maximize import best_of
+from hpo.members import COVERAGE, Choice, Members
 from hpo.models import Models
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.priors import Rule, check_priors, drift_prior
-from hpo.result import NINETY, Recommendation, Result, check_target
-from hpo.search import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
+from hpo.result import Recommendation, Result, check_target
+from hpo.search import (
+    FRONT_EVERY,
+    CostLimits,
+    Suggestion,
+    explore,
+    stratified,
+    suggest,
+    suggest_by_quantiles,
+)
 from hpo.space import Parameter, SearchSpace
+from surrogates.base import Posterior, Predictor, Rescaled
 from surrogates.data import Array
+from surrogates.gp import GPPredictor
 from surrogates.numerics import single_threaded
+from surrogates.quantile import LEVELS, ForestPredictor
 from surrogates.scaling import ScalingModel
 
 if TYPE_CHECKING:
@@ -57,6 +70,9 @@ class Optimizer:
         target: scale values the user will finally train at, the default of :meth:`recommend`.
         priors: transfer rules about how the best settings move with scale (:mod:`hpo.priors`);
             None is the neutral prior, weak and zero-mean.
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalised quantile trees
+            ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
+            :mod:`hpo.members`). With scale axes the scaling model speaks alone.
         seed: non-negative, of every random choice.
         driver: index of this driver among those that share a study.
 
@@ -74,6 +90,7 @@ class Optimizer:
         budget: Budget | None = None,
         target: Mapping[str, float] | None = None,
         priors: Sequence[Rule] | None = None,
+        surrogate: str = "auto",
         seed: int = 0,
         driver: int = 0,
     ) -> None:
@@ -89,6 +106,7 @@ class Optimizer:
         self._cost_aware = cost is not None or bool(self.space.scales)
         drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
         self._models = Models(self.encoder, ScalingModel(drift))
+        self._members = Members(self._models, check_surrogate(surrogate, self.space))
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -124,6 +142,7 @@ class Optimizer:
         index = self.log.next_ask_index
         rng = np.random.default_rng([self._seed, self._driver, index])
         self._models.sync(self.log)
+        self._members.sync()
         pending = self.encoder.encode([trial.config for trial in self.log.pending])
         told = [*self.log.observations, *self.log.paused]
         taken = np.concatenate([self.encoder.encode([o.config for o in told]), pending])
@@ -252,6 +271,19 @@ class Optimizer:
         cap = self.ledger.cost_cap
         walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
         limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
+        if self._members.trees_answer(index):
+            return suggest_by_quantiles(
+                self._models,
+                self._members.forest(),
+                (self._models.runs.X, self._models.runs.loss),
+                pending,
+                taken,
+                limits,
+                cost_aware=self._cost_aware,
+                who=self._members.reason(),
+                rng=rng,
+                pool=pool,
+            )
         return suggest(
             self._models,
             pending,
@@ -279,14 +311,19 @@ class Optimizer:
         try:
             if len(self._models.runs):
                 model = self._models.loss()
-                posterior = model.posterior(row)
-                half = NINETY * math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-                sign, mean = self.encoder.loss_sign, float(posterior.mean[0])
-                loss, loss_interval = sign * mean, (sign * mean - half, sign * mean + half)
+                sign = self.encoder.loss_sign
+                if suggestion.trees is not None:
+                    low, mean, high = _by_trees(suggestion.trees, row)
+                else:
+                    posterior = model.posterior(row)
+                    half, mean = self._half_width(model, posterior, row), float(posterior.mean[0])
+                    low, high = mean - half, mean + half
+                ends = sorted([sign * low, sign * high])
+                loss, loss_interval = sign * mean, (ends[0], ends[1])
             price = self._models.cost()
             if price is not None:
                 posterior = price.posterior(row)
-                half = NINETY * math.sqrt(float(posterior.variance[0]) + price.noise_variance)
+                half = self._half_width(price, posterior, row)
                 log_cost = float(posterior.mean[0])
                 cost = _exp(log_cost)
                 cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
@@ -298,6 +335,14 @@ class Optimizer:
         return Belief(
             loss, loss_interval, cost, cost_interval, likely, degraded, fallbacks, suggestion.reason
         )
+
+    def _half_width(self, model: Predictor, posterior: Posterior, row: Array) -> float:
+        """Of a calibrated interval, in units of ``model``, at one row."""
+        process = model.predictor if isinstance(model, Rescaled) else model
+        assert isinstance(process, GPPredictor)
+        calibration = self._members.calibration(process, row, online=isinstance(model, Rescaled))
+        sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+        return calibration.shown(COVERAGE) * sd
 
     def _identify(
         self, trial: Trial | int | Mapping[str, Any]
@@ -342,6 +387,31 @@ def number(name: str, value: object) -> float | None:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return None if value is None else float(value)
     raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+
+
+def check_surrogate(name: str, space: SearchSpace) -> Choice:
+    """Who may model the loss over ``space``.
+
+    Raises:
+        ValueError: for an unknown name.
+        SpaceError: for trees on a space with scale axes.
+    """
+    choice = Choice.of(name)
+    if not space.scales:
+        return choice
+    if choice is Choice.QUANTILE:
+        raise SpaceError(
+            f"`surrogate` must be 'auto' or 'gp' for a space with scale axes {list(space.scales)},"
+            " got 'quantile': trees do not extrapolate to sizes nobody ran"
+        )
+    return Choice.GP
+
+
+def _by_trees(trees: ForestPredictor, row: Array) -> tuple[float, float, float]:
+    """Lower end, median and upper end at one row; the largest residual where none is promised."""
+    q = trees.finite_quantiles(row)[0]
+    pair = int(np.argmin(np.abs(LEVELS - 0.5 * (1.0 - COVERAGE))))
+    return float(q[pair]), float(q[len(q) // 2]), float(q[-1 - pair])
 
 
 def _cause(failed: Cause | str) -> Cause:

@@ -21,6 +21,7 @@ from scipy.stats import qmc
 from hpo.acquisition import (
     CostBelow,
     Improvement,
+    SharedLevel,
     Staircase,
     Success,
     Sum,
@@ -37,6 +38,7 @@ from surrogates.cost import CostPredictor
 from surrogates.data import Array, IntArray
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
+from surrogates.quantile import ForestPredictor, at_level, moments
 from surrogates.scaling import ScalingPredictor
 from surrogates.transforms import CYCLE
 
@@ -59,10 +61,11 @@ _MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A row to try and why."""
+    """A row to try and why; ``trees`` if it was they who chose it."""
 
     row: Array
     reason: str
+    trees: ForestPredictor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,65 @@ def suggest(
     if choice.repeated:
         reason = f"every other config of the {'space' if pool is None else 'pool'} was tried"
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
+
+
+def suggest_by_quantiles(
+    models: Models,
+    forest: ForestPredictor,
+    runs: tuple[Array, Array],
+    pending: Array,
+    taken: Array,
+    limits: CostLimits,
+    *,
+    cost_aware: bool,
+    who: str,
+    rng: np.random.Generator,
+    pool: Array | None = None,
+) -> Suggestion:
+    """The next row by posterior sampling from quantile trees: one level drawn for all rows.
+
+    Args:
+        models: of cost and survival, fitted to the log.
+        forest: fitted to ``runs``.
+        runs: n x d and ``(n,)``, n >= 1; ln costs are read from ``models`` where search looks at
+            cost, and then these must be its runs.
+        pending, taken, limits, cost_aware, rng, pool: as for :func:`suggest`.
+        who: speaks, for the reason.
+    """
+    encoder, (X, loss), cost, level = models.encoder, runs, models.cost(), float(rng.random())
+    if len(pending):  # believed to end where the trees expect, so that the next looks elsewhere
+        forest = forest.condition(pending, moments(forest, pending).mean)
+    draws = at_level(forest, X, level)
+    terms: list[Term] = []
+    success = models.success()
+    if success is not None:
+        terms.append(Success(success))
+    if cost is not None and limits.log_cap is not None:
+        terms.append(CostBelow(cost, limits.log_cap))
+    eligible = np.ones(len(X), dtype=bool)
+    threshold = Staircase.build(np.zeros(len(X)), draws[:, None], 0.0, None)
+    if cost_aware and cost is not None:
+        log_costs = _known_costs(models.runs.log_cost, X, cost)
+        at, top = _cost_level(encoder, encoder.box(X), cost, log_costs, limits, pool, rng)
+        threshold = Staircase.build(log_costs, draws[:, None], at, _Mean(cost))
+        ceiling = at + max(_SLACK, 0.1 * (top - at))
+        terms.append(CostBelow(cost, ceiling))
+        eligible = log_costs <= ceiling
+    order = np.argsort(moments(forest, X).mean, kind="stable")
+    centres = X[order[eligible[order]][:_CENTRES]]
+    low, high = np.quantile(draws, [0.25, 0.75])
+    scale = max(high - low, float(np.std(draws)), np.finfo(float).tiny)
+    acquisition = Sum((SharedLevel(forest, level, threshold, scale), *terms))
+    if pool is not None:
+        choice = best_of(pool, acquisition.value(pool), taken)
+    else:
+        radii = np.full(len(encoder.lower), _WITHOUT_LENGTHS)
+        radii = np.clip(radii * region_scale(loss, int(encoder.free.sum())), _NARROWEST, _WIDEST)
+        where = Region(*encoder.box(centres), centres, radii, X[:0], _GLOBAL_SHARE)
+        choice = maximise(
+            acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng, smooth=False
+        )
+    return Suggestion(choice.row, f"{who}: best draw at quantile level {level:.2f}", forest)
 
 
 def _for_target(

@@ -37,7 +37,7 @@ from hpo.errors import BudgetError, SpaceError
 from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal, Resumed
 from hpo.leases import Keeper, Lease
 from hpo.observations import Cause, Observation, Place, Report, Status, Trial, TrialLog
-from hpo.optimizer import Optimizer
+from hpo.optimizer import Optimizer, check_surrogate
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.progress import Progress
 from hpo.result import Result, check_target
@@ -116,7 +116,9 @@ def optimize(
             budget and free of its limits on time and cost; each is learned from before the next.
         scheduler: who starts, pauses, is promoted, stops or is cloned (:mod:`hpo.schedulers`). None
             trains every config to the end.
-        surrogate: reserved; "auto".
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalised quantile trees
+            ("quantile", without scale axes), or both by turns as their forecasts of this study
+            deserve ("auto"; see :mod:`hpo.members`).
         priors: transfer rules about how the best settings move with scale, such as
             `[MuP(), TokenHorizon()]` (:mod:`hpo.priors`); None is the neutral prior, weak and
             zero-mean. Like `target` they are not stored: a resumed study uses those of its call.
@@ -140,8 +142,6 @@ def optimize(
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     _check_arguments(train_fn, budget, cost, direction, confirm, scheduler, workers, name, seed)
-    if surrogate != "auto":  # declared but not built yet
-        raise ValueError(f'surrogate must be "auto" in this version, got {surrogate!r}')
     if storage is not None and name is None:
         raise ValueError(
             f"storage= needs name=, got storage={storage!r} alone; name the study, so that it can "
@@ -150,6 +150,7 @@ def optimize(
     if target is not None:
         target = check_target(space, target)
     drift_prior(check_priors(priors), space, Encoder(space).columns)  # refused before any writing
+    check_surrogate(surrogate, space)
     call = _Call(
         train_fn=train_fn,
         space=space,
@@ -159,6 +160,7 @@ def optimize(
         confirm=confirm,
         scheduler=scheduler,
         priors=priors,
+        surrogate=surrogate,
         workers=workers,
         runner=runner,
         callbacks=tuple(callbacks),
@@ -184,6 +186,7 @@ class _Call:
     confirm: int
     scheduler: Scheduler | None
     priors: Sequence[Rule] | None
+    surrogate: str
     workers: int
     runner: Runner | None
     callbacks: tuple[Callback, ...]
@@ -228,6 +231,7 @@ class _Call:
                     budget=budget,
                     target=self.target,
                     priors=self.priors,
+                    surrogate=self.surrogate,
                     seed=self.seed,
                     driver=index,
                 )

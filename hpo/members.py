@@ -1,0 +1,173 @@
+"""Which surrogate of the loss speaks, and how wide its intervals must be, learned on the study.
+
+Two members: the Gaussian process of :mod:`hpo.models`, and a conformalised quantile forest
+(:mod:`surrogates.quantile`) that assumes nothing about the noise and splits categories freely. Both
+are scored by what they said of runs before these were told (prequentially). The runs told between
+two of the counts at which hyperparameters are learned form a *block*; both members know the runs
+before it and are scored on it by the continuous ranked probability score of winsorised losses, on
+which a few wild runs weigh no more than bad ones. With the mean scores ``C_gp``, ``C_trees``, in
+which a block counts ``FORGETTING`` as much as the next one::
+
+    share of asks given to the trees = clip((1 - C_trees / C_gp - MARGIN) / FULL, 0, 1)
+
+so the process goes on alone until the trees are clearly better, and the change is smooth. Which ask
+goes to whom follows a low-discrepancy sequence over their indices and draws no random number: where
+the share is 0, the asks are those of the process alone. Everything is a function of the log.
+
+The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
+last runs, weighted by recency, and the level is corrected online by the misses of each block.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from itertools import islice
+
+import numpy as np
+from scipy.special import ndtr
+
+from hpo.models import Models, refit_counts
+from surrogates.calibration import Calibration, OnlineLevel, rank_of, recency_weights, scale_weights
+from surrogates.data import Array, TrainingData
+from surrogates.gp import GaussianProcess, GPPredictor
+from surrogates.numerics import NumericalError
+from surrogates.quantile import ForestPredictor, QuantileForest, crps
+from surrogates.transforms import Transform
+
+COVERAGE = 0.9  # of every interval shown to a person
+FORGETTING = 0.7
+MARGIN = 0.05  # by which the trees must be better before they are heard
+FULL = 0.25  # beyond the margin, how much better they must be to be asked alone
+_FIRST = 11  # runs before the first block
+_STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
+_ROWS = 500  # of the past that both members are fitted to for scoring
+_RECENT = 200  # runs whose residuals calibrate
+_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
+
+
+class Choice(Enum):
+    """Who models the loss: both by turns as they deserve, or one of them."""
+
+    AUTO = "auto"
+    GP = "gp"
+    QUANTILE = "quantile"
+
+    @classmethod
+    def of(cls, name: str) -> Choice:
+        """Raises ValueError for an unknown name."""
+        try:
+            return cls(name)
+        except ValueError:
+            known = [choice.value for choice in cls]
+            raise ValueError(f"`surrogate` must be one of {known}, got {name!r}") from None
+
+
+class Members:
+    """The two surrogates of one log and what their past says about them.
+
+    Args:
+        models: of the same log, synchronised before every use.
+        choice: who may speak.
+    """
+
+    def __init__(self, models: Models, choice: Choice) -> None:
+        self._models, self._choice = models, choice
+        self._ends = (count for count in islice(refit_counts(), None, None, _STRIDE))
+        self._start = next(count for count in self._ends if count >= _FIRST)
+        self._end = next(self._ends)
+        self._level = OnlineLevel.start(1.0 - COVERAGE)
+        self._scores = np.zeros(2)  # of the process and the trees, forgetting
+        self._forest: tuple[int, ForestPredictor] | None = None
+
+    def sync(self) -> None:
+        """Score the blocks that the log has completed since the last call."""
+        while self._end <= len(self._models.runs):
+            self._score(self._start, self._end)
+            self._start, self._end = self._end, next(self._ends)
+
+    @property
+    def share(self) -> float:
+        """Share of the asks that the trees answer, in [0, 1]."""
+        if self._choice is not Choice.AUTO or not self._scores[0] > 0.0:
+            return float(self._choice is Choice.QUANTILE)
+        better = 1.0 - self._scores[1] / self._scores[0]
+        return float(np.clip((better - MARGIN) / FULL, 0.0, 1.0))
+
+    def trees_answer(self, index: int) -> bool:
+        """Whether the ask of this ``index`` is theirs."""
+        return bool((index + 0.5) * _GOLDEN % 1.0 < self.share)
+
+    def reason(self) -> str:
+        """Who spoke, where it is the trees, and why."""
+        if self._choice is Choice.QUANTILE:
+            return "quantile trees, as told"
+        return f"quantile trees, who answer {self.share:.0%} of the asks for their better forecasts"
+
+    def forest(self) -> ForestPredictor:
+        """Quantile forest on the losses of every completed run; of those there must be one."""
+        runs = self._models.runs
+        n = len(runs)
+        if self._forest is None or self._forest[0] != n:
+            data = TrainingData(runs.X, runs.loss, self._models.encoder.columns)
+            self._forest = n, QuantileForest().fit(data, seed=n)
+        return self._forest[1]
+
+    def calibration(self, predictor: GPPredictor, row: Array, *, online: bool) -> Calibration:
+        """How far beliefs of ``predictor`` at ``row`` are to be widened or narrowed.
+
+        Args:
+            predictor: of loss or ln cost, on rows in the order they were told.
+            row: 1 x d.
+            online: whether it is the raw process, whose misses were counted.
+        """
+        scores = Calibration.recent(predictor, _RECENT).scores
+        weights = recency_weights(np.arange(len(scores))[::-1].astype(np.float64))
+        columns = self._models.encoder.columns
+        if len(columns.scale):
+            width = columns.width[columns.scale]
+            sizes = predictor.X[-len(scores) :, columns.scale] * width
+            weights = weights * scale_weights(sizes, row[0, columns.scale] * width)
+        return Calibration(scores, weights, {COVERAGE: self._level} if online else {})
+
+    def _score(self, start: int, end: int) -> None:
+        """Take in the runs from ``start`` to ``end``, foreseen from those before ``start``."""
+        columns, runs = self._models.encoder.columns, self._models.runs
+        known = slice(max(0, start - _ROWS), start)
+        try:
+            raw = self._process(Transform.RAW, start, end, known)
+            winsor = self._process(Transform.WINSOR, start, end, known)
+        except NumericalError:  # no forecast, no score
+            return
+        X = runs.X[start:end]
+        y = Transform.RAW(runs.loss[:end])[start:]
+        mean, sd = _forecast(raw, X)
+        past = Calibration.recent(raw, _RECENT)
+        for z in np.abs(y - mean) / sd:
+            self._level = self._level.after(rank_of(float(z), past.scores))
+        if self._choice is not Choice.AUTO:
+            return
+        y = Transform.WINSOR(runs.loss[:end])
+        forest = QuantileForest().fit(TrainingData(runs.X[known], y[known], columns), seed=start)
+        mean, sd = _forecast(winsor, X)
+        scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
+        self._scores = FORGETTING * self._scores + np.mean(scores, axis=1)
+
+    def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
+        """The process as it stood at ``start``, on targets transformed with those up to ``end``."""
+        runs = self._models.runs
+        y = transform(runs.loss[:end])[known]
+        data = TrainingData(runs.X[known], y, self._models.encoder.columns)
+        return GaussianProcess().predictor(data, self._models.hyperparameters(transform, start))
+
+
+def _forecast(process: GPPredictor, X: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of new runs."""
+    belief = process.posterior(X)
+    return belief.mean, np.sqrt(belief.variance + process.noise_variance)
+
+
+def normal_crps(y: Array, mean: Array, sd: Array) -> Array:
+    """Continuous ranked probability score of normal forecasts (Gneiting & Raftery 2007, eq. 21)."""
+    z = (y - mean) / sd
+    density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+    return np.asarray(sd * (z * (2.0 * ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)))
