@@ -4,8 +4,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from hpo.training.transformer import VOCABULARY, Shape, Transformer, params_to_shape
+from hpo.training.transformer import (
+    VOCABULARY,
+    Experts,
+    FeedForward,
+    Shape,
+    Transformer,
+    next_byte_loss,
+    params_to_shape,
+)
 
 
 def random_bytes(rows: int, length: int) -> torch.Tensor:
@@ -99,3 +108,89 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(text), model(text))
     model.eval()
     assert torch.equal(model(text), model(text))
+
+
+def test_grouped_queries_are_full_attention_with_repeated_keys_and_values() -> None:
+    shape = Shape(32, 1, heads=4, hidden=64, queries_per_key=2)
+    grouped = trained_looking(shape, context=8)
+    full = trained_looking(Shape(32, 1, heads=4, hidden=64), context=8)
+    state = grouped.state_dict()
+    name = "blocks.0.attention_in.weight"
+    queries, keys, values = state[name].split([32, 16, 16])
+    repeated = [w.view(2, 8, 32).repeat_interleave(2, 0).reshape(32, 32) for w in (keys, values)]
+    full.load_state_dict({**state, name: torch.cat([queries, *repeated])})
+    text = random_bytes(2, 8)
+    torch.testing.assert_close(grouped(text), full(text))
+
+
+def test_normalised_queries_make_attention_blind_to_their_size() -> None:
+    shape = Shape(32, 1, heads=2, hidden=64)
+    rng = torch.Generator().manual_seed(0)
+    model = Transformer(shape, context=8, qk_norm=True, rng=rng)
+    text = random_bytes(2, 8)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=rng)
+        before = model(text)
+        model.blocks[0].get_parameter("attention_in.weight")[:64] *= 10.0
+        torch.testing.assert_close(model(text), before, rtol=1e-4, atol=1e-4)
+
+
+def test_one_expert_for_all_is_the_dense_layer() -> None:
+    dense = FeedForward(Shape(16, 1, 2, 24))
+    experts = Experts(Shape(16, 1, 2, 24, experts=3, experts_used=3))
+    with torch.no_grad():
+        for weight, source in ((experts.up, dense.up.weight), (experts.down, dense.down.weight)):
+            weight.copy_(source.expand_as(weight))
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(experts(x), dense(x))
+    assert float(experts.imbalance.detach()) == pytest.approx(1.0)
+
+
+def test_imbalance_is_the_number_of_experts_where_one_does_all() -> None:
+    experts = Experts(Shape(16, 1, 2, 24, experts=4))
+    nn.init.zeros_(experts.up)
+    nn.init.zeros_(experts.down)
+    with torch.no_grad():
+        experts.router.weight.zero_()
+        experts.router.weight[1] = 10.0
+    experts(torch.ones(2, 5, 16))
+    assert float(experts.imbalance.detach()) == pytest.approx(4.0)
+
+
+def test_z_loss_and_balance_act_in_training_only() -> None:
+    shape = Shape(16, 1, 2, 24, experts=4, experts_used=2)
+    model = trained_looking(shape, context=8)
+    text = random_bytes(2, 9)
+    plain = next_byte_loss(model, text)
+    logits = model(text[:, :-1])
+    z = logits.logsumexp(-1).square().mean()
+    imbalance = model.imbalance()
+    assert imbalance is not None
+    full = next_byte_loss(model, text, z_loss=0.1, balance=0.2)
+    torch.testing.assert_close(full, plain + 0.1 * z + 0.2 * imbalance)
+    model.eval()
+    torch.testing.assert_close(next_byte_loss(model, text, z_loss=0.1, balance=0.2), plain)
+
+
+def test_branches_are_multiplied_by_their_factor() -> None:
+    shape = Shape(16, 3, 2, 24)
+    rng = torch.Generator().manual_seed(0)
+    model = Transformer(shape, context=8, branch_factor=0.0, rng=rng)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=rng)
+        text = random_bytes(1, 4)
+        bare = model.head(model.norm(model.embedding(text)))
+        torch.testing.assert_close(model(text), bare)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"queries_per_key": 3}, "queries_per_key"),
+        ({"experts": 2, "experts_used": 3}, "experts_used"),
+        ({"depth": 0}, "depth"),
+    ],
+)
+def test_impossible_shapes_are_refused_by_name(settings: dict[str, int], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Shape(**{"width": 32, "depth": 1, "heads": 4, "hidden": 64, **settings})
