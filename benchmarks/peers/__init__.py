@@ -45,6 +45,8 @@ class Entry:
 PEERS: Mapping[str, Entry] = {
     "scaletune": Entry("scaletune:by_trials"),
     "scaletune-cost": Entry("scaletune:by_cost"),
+    "scaletune-gp": Entry("scaletune:by_process"),
+    "scaletune-quantile": Entry("scaletune:by_trees"),
     "plain-asha": Entry("staged:asha", multi_fidelity=True),
     "plain-hyperband": Entry("staged:hyperband", multi_fidelity=True),
     "random": Entry("random_search:make"),

@@ -39,6 +39,16 @@ def by_trials(task: Task, *, seed: int, trials: int) -> Scaletune:
     return Scaletune(Optimizer(task.space, seed=seed))
 
 
+def by_process(task: Task, *, seed: int, trials: int) -> Scaletune:
+    """`by_trials` with the Gaussian process alone."""
+    return Scaletune(Optimizer(task.space, surrogate="gp", seed=seed))
+
+
+def by_trees(task: Task, *, seed: int, trials: int) -> Scaletune:
+    """`by_trials` with the quantile trees alone."""
+    return Scaletune(Optimizer(task.space, surrogate="quantile", seed=seed))
+
+
 def by_cost(task: Task, *, seed: int, trials: int) -> Scaletune:
     """Cost-aware: searches the front of loss against cost."""
     return Scaletune(Optimizer(task.space, cost=task.unit, seed=seed))

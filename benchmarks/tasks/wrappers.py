@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmarks.task import Bounds, Evaluation, Levels, Point, Task
 from hpo import SearchSpace
+from hpo.encoding import Encoder
 
-__all__ = ["Failing", "Noisy", "wrap"]
+__all__ = ["Failing", "Heteroscedastic", "Noisy", "Outliers", "wrap"]
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,82 @@ class Failing(_Wrapper):
         return Evaluation(None, _cost_at(breaks_at, run.curve), curve, "error")
 
 
+@dataclass(frozen=True)
+class Heteroscedastic(_Wrapper):
+    """Normal noise on the loss that grows with the square of the first numeric parameter.
+
+    `share`: its standard deviation where that parameter is largest, as a share of `worst - best`;
+    a twentieth of it remains where it is smallest. Curves are replaced by their last point.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.share) and self.share >= 0):
+            raise ValueError(f"`share` must be >= 0, got {self.share!r}; try 0.1")
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}+hetero={self.share:g}"
+
+    def evaluate(
+        self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
+    ) -> Evaluation:
+        clean, draw = self.task.evaluate(config, level, rng), rng.normal()
+        encoder = Encoder(self.space)
+        place = float(encoder.encode([config])[0, encoder.columns.numeric[0]])
+        sd = self.share * (self.bounds.worst - self.bounds.best) * (0.05 + 0.95 * place**2)
+        return _shifted(clean, sd * draw)
+
+
+@dataclass(frozen=True)
+class Outliers(_Wrapper):
+    """Runs that end far too high for no reason of their config.
+
+    `rate`: share of them. What is added is `worst - best` times one plus a half-Cauchy draw, so it
+    has no mean. Curves are replaced by their last point.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"`rate` of Outliers must lie in [0, 1), got {self.rate!r}; try 0.1")
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}+outliers={self.rate:g}"
+
+    def evaluate(
+        self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
+    ) -> Evaluation:
+        clean = self.task.evaluate(config, level, rng)
+        strays, far = rng.random() < self.rate, 1.0 + abs(float(rng.standard_cauchy()))
+        spread = self.bounds.worst - self.bounds.best
+        return _shifted(clean, spread * min(far, 1e6) if strays else 0.0)
+
+
+def _shifted(clean: Evaluation, by: float) -> Evaluation:
+    """The run with its last loss moved, scored by the loss it had."""
+    if clean.loss is None:
+        return clean
+    last = replace(clean.curve[-1], loss=clean.loss + by)
+    true_loss = clean.loss if clean.true_loss is None else clean.true_loss
+    return replace(clean, loss=last.loss, curve=(last,), true_loss=true_loss)
+
+
 def _cost_at(level: float, curve: Sequence[Point]) -> float:
     """Cumulative cost, linear between the recorded levels and from 0 at level 0."""
     levels = [0.0, *(float(point.level) for point in curve)]
     return float(np.interp(level, levels, [0.0, *(point.cost for point in curve)]))
 
 
-_WRAPPERS: Mapping[str, Callable[[Task, float], Task]] = {"noise": Noisy, "failures": Failing}
+_WRAPPERS: Mapping[str, Callable[[Task, float], Task]] = {
+    "noise": Noisy,
+    "failures": Failing,
+    "hetero": Heteroscedastic,
+    "outliers": Outliers,
+}
 
 
 def wrap(task: Task, wrappers: Sequence[str]) -> Task:
@@ -138,8 +208,8 @@ def wrap(task: Task, wrappers: Sequence[str]) -> Task:
             task = _WRAPPERS[kind](task, _number(text, number))
         else:
             raise ValueError(
-                f"a wrapper of {task.name} is one of +noise=SHARE, +failures=RATE and, on tables"
-                f" only, +repeats; got {text!r}; write +noise=0.05"
+                f"a wrapper of {task.name} is one of +noise=SHARE, +hetero=SHARE, +failures=RATE,"
+                f" +outliers=RATE and, on tables only, +repeats; got {text!r}; write +noise=0.05"
             )
     return task
 

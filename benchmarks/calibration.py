@@ -1,0 +1,344 @@
+"""Are intervals right as often as they say, do trees help the search, and what do they cost?
+
+    OMP_NUM_THREADS=1 python -m benchmarks.calibration coverage       # exchangeable data
+    OMP_NUM_THREADS=1 python -m benchmarks.calibration prequential    # histories of real searches
+    OMP_NUM_THREADS=1 python -m benchmarks.calibration regret --out runs/calibration.csv
+    OMP_NUM_THREADS=1 python -m benchmarks.calibration latency
+
+`coverage`: a new draw from the law of the data, 200 of them a repetition. `prequential`: what each
+member would have said of each run before it was told, in the order in which `surrogate="auto"`
+asked for it. `regret`: of the best config visited, by its loss without noise; rows that are in the
+file already are not run again, and Syne Tune's CQR runs in its own environment. `latency`: one
+ask + tell on eight continuous dimensions. docs/calibration.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import environments, peers, tasks
+
+Array = NDArray[np.float64]
+
+COVERAGES = (0.5, 0.8, 0.9, 0.95)
+HISTORIES = (
+    *(f"fcnet/{name}" for name in ("protein_structure", "slice_localization")),
+    *(f"hpobench/{name}" for name in ("car", "credit_g", "segment", "vehicle")),
+    *(f"lcbench/{name}" for name in ("167168", "189873", "189906", "3945")),
+)
+FAMILIES = {
+    "heteroscedastic": ("synthetic/mixed-{}+hetero=0.1", "synthetic/hartmann6-{}+hetero=0.3"),
+    "10 % outliers": ("synthetic/mixed-{}+outliers=0.1", "synthetic/hartmann6-{}+outliers=0.1"),
+    "NAS-Bench-201": ("nasbench201/cifar100+repeats", "nasbench201/imagenet+repeats"),
+    "FCNet": ("fcnet/protein_structure+repeats", "fcnet/parkinsons_telemonitoring+repeats"),
+}
+METHODS = ("scaletune", "scaletune-gp", "scaletune-quantile", "syne-cqr")
+FLOOR = 1e-3  # of the range of losses; below it, regrets count as equal
+_WARM_UP = 20  # tells before intervals are counted
+
+
+def heteroscedastic(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    X = rng.random((n, 4))
+    return X, _signal(X) + (0.05 + X[:, 1]) * rng.standard_normal(n)
+
+
+def heavy_tailed(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    X = rng.random((n, 4))
+    return X, _signal(X) + 0.2 * rng.standard_t(2, size=n)
+
+
+def _signal(X: Array) -> Array:
+    return np.asarray(np.sin(6.0 * X[:, 0]) + X[:, 2] ** 2)
+
+
+LAWS = {"heteroscedastic": heteroscedastic, "heavy-tailed": heavy_tailed}
+
+
+def coverage(repetitions: int, sizes: list[int]) -> None:
+    """Marginal coverage of the quantile forest, and of the process where n allows its fits."""
+    print("| law | n | member | repetitions |", " | ".join(f"{c:.0%}" for c in COVERAGES), "|")
+    print("|---" * (4 + len(COVERAGES)) + "|")
+    for law, draw in LAWS.items():
+        for n in sizes:
+            for member, ends in (("trees", _trees), ("process", _process)):
+                count = repetitions if member == "trees" else repetitions // 10
+                if member == "process" and n > 200:
+                    continue
+                hits = np.zeros((count, len(COVERAGES)))
+                unbounded = np.zeros(len(COVERAGES), dtype=bool)
+                for r in range(count):
+                    rng = np.random.default_rng([n, r])
+                    (X, y), (new, outcome) = draw(n, rng), draw(200, rng)
+                    for k, (low, high) in enumerate(ends(X, y, new)):
+                        hits[r, k] = np.mean((low <= outcome) & (outcome <= high))
+                        unbounded[k] |= bool(np.isinf(high).any())
+                shown = (
+                    f"{100 * hits[:, k].mean():.1f}" + (" unbounded" if unbounded[k] else "")
+                    for k in range(len(COVERAGES))
+                )
+                print(f"| {law} | {n} | {member} | {count} |", " | ".join(shown), "|", flush=True)
+
+
+def _trees(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
+    from surrogates.data import TrainingData
+    from surrogates.quantile import QuantileForest, interval
+
+    found = QuantileForest().fit(TrainingData(X, y, _columns(X.shape[1])))
+    for level in COVERAGES:
+        yield interval(found, new, level)
+
+
+def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
+    from surrogates.calibration import Calibration
+    from surrogates.data import TrainingData
+    from surrogates.gp import GaussianProcess
+    from surrogates.transforms import location_scale
+
+    location, scale = location_scale(y)
+    data = TrainingData(X, (y - location) / scale, _columns(X.shape[1]))
+    model = GaussianProcess()
+    predictor = model.predictor(data, model.learn(data))
+    belief = predictor.posterior(new)
+    sd = np.sqrt(belief.variance + predictor.noise_variance)
+    for level in COVERAGES:
+        half = Calibration.of(predictor).multiplier(level) * sd
+        yield location + scale * (belief.mean - half), location + scale * (belief.mean + half)
+
+
+def _columns(d: int):  # type: ignore[no-untyped-def]  # the type would load SciPy here
+    from surrogates.data import Columns, Kind
+
+    names = tuple(f"x{i}" for i in range(d))
+    return Columns((Kind.DECISION,) * d, names, np.zeros(d), np.ones(d), (0,) * d)
+
+
+def prequential(seeds: int, trials: int) -> None:
+    """Coverage of each run by what both members said before it was told."""
+    print("| family | member | runs |", " | ".join(f"{c:.0%}" for c in COVERAGES), "| shown 90% |")
+    print("|---" * (4 + len(COVERAGES)) + "|")
+    hits: dict[tuple[str, str], list[Array]] = defaultdict(list)
+    shown: dict[str, list[bool]] = defaultdict(list)
+    for name in HISTORIES:
+        for seed in range(seeds):
+            family = name.split("/")[0]
+            for member, found in _followed(name, seed, trials, shown[family]).items():
+                hits[family, member].extend(found)
+    for (family, member), found in hits.items():
+        rates = " | ".join(f"{100 * rate:.1f}" for rate in np.mean(found, axis=0))
+        told = f"{100 * np.mean(shown[family]):.1f}" if member == "trees" else ""
+        print(f"| {family} | {member} | {len(found)} | {rates} | {told} |", flush=True)
+
+
+def _followed(name: str, seed: int, trials: int, shown: list[bool]) -> dict[str, list[Array]]:
+    """One search; for each run told, which of the intervals covered it, by member."""
+    from hpo import Optimizer
+    from hpo.models import Models
+    from surrogates.calibration import Calibration, OnlineLevel, conformal_quantile, rank_of
+    from surrogates.data import TrainingData
+    from surrogates.quantile import LEVELS, QuantileForest, conformity
+    from surrogates.transforms import Transform, location_scale
+
+    task, rng = tasks.load(name), np.random.default_rng([seed, 1])
+    optimizer = Optimizer(task.space, seed=seed)
+    models = Models(optimizer.encoder)
+    levels = {
+        (member, c): OnlineLevel.start(1.0 - c)
+        for member in ("trees", "process")
+        for c in COVERAGES
+    }
+    pairs = [int(np.argmin(np.abs(LEVELS - 0.5 * (1.0 - c)))) for c in COVERAGES]
+    hits: dict[str, list[Array]] = {"trees": [], "process": []}
+    for number in range(trials):
+        trial = optimizer.ask()
+        loss = task.evaluate(trial.config, None, rng).loss
+        models.sync(optimizer.log)
+        n = len(models.runs)
+        if loss is not None and n >= 5:
+            X, row = models.runs.X, optimizer.encoder.encode([trial.config])
+            forest = QuantileForest().fit(
+                TrainingData(X, models.runs.loss, optimizer.encoder.columns), seed=n
+            )
+            q, rows = forest.leaves.out_of_bag(np.arange(n))
+            past = conformity(q, models.runs.loss[rows])[:, pairs]
+            new = conformity(forest.leaves.at(row), np.array([loss]))[0, pairs]
+            raw, _ = models.value(Transform.RAW)
+            belief = raw.posterior(row)
+            location, scale = location_scale(models.runs.loss)
+            sd = float(np.sqrt(belief.variance[0] + raw.noise_variance))
+            stranger = abs((loss - location) / scale - float(belief.mean[0])) / sd
+            residuals = Calibration.recent(raw, 200).scores
+            found: dict[str, list[bool]] = {"trees": [], "process": []}
+            for k, c in enumerate(COVERAGES):
+                for member, score, scores in (
+                    ("trees", float(new[k]), past[:, k]),
+                    ("process", stranger, residuals),
+                ):
+                    a = levels[member, c].level
+                    bound = np.inf if a <= 0.0 else conformal_quantile(scores, 1.0 - min(a, 0.999))
+                    found[member].append(bool(score <= bound))
+                    levels[member, c] = levels[member, c].after(rank_of(score, scores))
+            if number >= _WARM_UP:
+                for member, covered in found.items():
+                    hits[member].append(np.array(covered, dtype=float))
+                interval = trial.belief.loss_interval if trial.belief else None
+                if interval is not None:
+                    shown.append(interval[0] <= loss <= interval[1])
+        optimizer.tell(trial, loss, failed=None if loss is not None else "error")
+    return hits
+
+
+def one(method: str, name: str, seed: int, trials: int) -> tuple[float, float]:
+    """Smallest regret of a visited config, by its loss without noise, and seconds."""
+    task = tasks.load(name)
+    peer, rng = peers.make(method, task, seed=seed, trials=trials), np.random.default_rng(seed)
+    best, start = np.inf, time.perf_counter()
+    for _ in range(trials):
+        job = peer.ask()
+        if job is None:
+            break
+        run = task.evaluate(job.config, None, rng)
+        peer.tell(job, run)
+        if run.loss is not None:
+            best = min(best, run.loss if run.true_loss is None else run.true_loss)
+    spread = task.bounds.worst - task.bounds.best
+    return float((best - task.bounds.best) / spread), time.perf_counter() - start
+
+
+def regret(methods: list[str], seeds: range, trials: int, out: Path, families: list[str]) -> None:
+    """Run what the file lacks, each method in its own environment, then print the table."""
+    done = _read(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for family in families:
+            for template in FAMILIES[family]:
+                for method in methods:
+                    key = (method, template, seed, trials)
+                    if key in done:
+                        continue
+                    name = template.format(seed)
+                    if method == "syne-cqr":
+                        command = [str(environments.python("syne")), "-m", "benchmarks.calibration"]
+                        command += ["one", method, name, str(seed), str(trials)]
+                        said = subprocess.run(
+                            command, stdout=subprocess.PIPE, text=True, check=True
+                        )
+                        share, seconds = (float(word) for word in said.stdout.split()[-2:])
+                    else:
+                        share, seconds = one(method, name, seed, trials)
+                    done[key] = share
+                    with out.open("a", newline="") as file:
+                        csv.writer(file).writerow([*key, f"{share:.6g}", f"{seconds:.2f}"])
+    print(table(done, trials))
+
+
+def _read(path: Path) -> dict[tuple[str, str, int, int], float]:
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        return {
+            (method, name, int(seed), int(trials)): float(share)
+            for method, name, seed, trials, share, _ in csv.reader(file)
+        }
+
+
+def table(done: dict[tuple[str, str, int, int], float], trials: int) -> str:
+    """Geometric mean regret by family and method over the seeds that all of its rows share.
+
+    The last columns: median over (task, seed) of auto's regret over the better member's, and
+    over Syne Tune's where that ran.
+    """
+    lines = ["| family | " + " | ".join(METHODS) + " | auto / better member | auto / syne-cqr |"]
+    lines.append("|---" * (len(METHODS) + 3) + "|")
+    for family, templates in FAMILIES.items():
+        found: dict[str, dict[tuple[str, int], float]] = {
+            method: {
+                (name, seed): max(share, FLOOR)
+                for (by, name, seed, count), share in done.items()
+                if by == method and name in templates and count == trials
+            }
+            for method in METHODS
+        }
+        cells = [
+            f"{np.exp(np.mean(np.log(list(rows.values())))):.4f} ({len(rows)})" if rows else ""
+            for rows in found.values()
+        ]
+        auto, process, trees, syne = (found[method] for method in METHODS)
+        both = [key for key in auto if key in process and key in trees]
+        ratios = [auto[key] / min(process[key], trees[key]) for key in both]
+        rival = [auto[key] / syne[key] for key in auto if key in syne]
+        cells.append(f"{np.median(ratios):.2f}" if ratios else "")
+        cells.append(f"{np.median(rival):.2f}" if rival else "")
+        lines.append(f"| {family} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def latency(sizes: list[int], asks: int) -> None:
+    """Milliseconds of processor time and of wall-clock for one ask + tell, by surrogate."""
+    from benchmarks.latency import SPACE, loss, points
+    from hpo import Optimizer
+
+    print("| n | surrogate | processor ms | wall ms |\n|---|---|---|---|")
+    for n in sizes:
+        for surrogate in ("quantile", "gp", "auto"):
+            optimizer = Optimizer(SPACE, surrogate=surrogate, seed=0)
+            for config in points(n):
+                optimizer.tell(config, loss(config))
+            for _ in range(3):  # replays the refits of the told runs, loads scikit-learn
+                trial = optimizer.ask()
+                optimizer.tell(trial, loss(trial.config))
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in range(asks):
+                trial = optimizer.ask()
+                optimizer.tell(trial, loss(trial.config))
+            used = 1e3 * (time.process_time() - processor) / asks
+            passed = 1e3 * (time.perf_counter() - wall) / asks
+            print(f"| {n} | {surrogate} | {used:.0f} | {passed:.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    part = commands.add_parser("coverage")
+    part.add_argument("--repetitions", type=int, default=500)
+    part.add_argument("--sizes", type=int, nargs="+", default=[30, 60, 200, 1000])
+    part = commands.add_parser("prequential")
+    part.add_argument("--seeds", type=int, default=2)
+    part.add_argument("--trials", type=int, default=100)
+    part = commands.add_parser("regret")
+    part.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    part.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
+    part.add_argument("--seeds", type=int, default=5)
+    part.add_argument("--trials", type=int, default=100)
+    part.add_argument("--out", type=Path, default=Path("runs/calibration.csv"))
+    part = commands.add_parser("latency")
+    part.add_argument("--sizes", type=int, nargs="+", default=[200, 2000])
+    part.add_argument("--asks", type=int, default=10)
+    part = commands.add_parser("one")
+    part.add_argument("method")
+    part.add_argument("task")
+    part.add_argument("seed", type=int)
+    part.add_argument("trials", type=int)
+    given = parser.parse_args()
+    run: dict[str, Callable[[], None]] = {
+        "coverage": lambda: coverage(given.repetitions, given.sizes),
+        "prequential": lambda: prequential(given.seeds, given.trials),
+        "regret": lambda: regret(
+            given.methods, range(given.seeds), given.trials, given.out, given.families
+        ),
+        "latency": lambda: latency(given.sizes, given.asks),
+        "one": lambda: print(*one(given.method, given.task, given.seed, given.trials)),
+    }
+    run[given.command]()
+
+
+if __name__ == "__main__":
+    main()
