@@ -1,0 +1,101 @@
+"""A trial log as JSON, for guests that keep files rather than a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpo.observations import (
+    Belief,
+    Cause,
+    Observation,
+    Place,
+    Report,
+    Reported,
+    Status,
+    Trial,
+    TrialLog,
+)
+from hpo.optimizer import Optimizer
+
+__all__ = ["events_to_json", "replay"]
+
+
+def events_to_json(log: TrialLog) -> list[dict[str, Any]]:
+    """Everything that happened, in order."""
+    return [_to_json(event) for event in log.events()]
+
+
+def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
+    """Let an optimizer without a log go through what `events_to_json` wrote."""
+    log = optimizer.log
+    known: set[int] = set()
+    for event in events:
+        match event["event"]:
+            case "asked" if event["number"] in known:
+                log.resume(event["number"], event["place"][0] if event["place"] else None)
+            case "asked":
+                known.add(event["number"])
+                optimizer.adopt(_trial(event))
+            case "reported":
+                log.report(event["number"], Report.from_json(event["report"]))
+            case _:
+                optimizer.absorb(_observation(event, log))
+
+
+def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:
+    match event:
+        case Trial():
+            return {
+                "event": "asked",
+                "number": event.number,
+                "config": event.config,
+                "ask_index": event.ask_index,
+                "belief": None if event.belief is None else event.belief.to_json(),
+                "parent": event.parent,
+                "place": None if event.place is None else event.place.to_json(),
+            }
+        case Reported(number, report):
+            return {"event": "reported", "number": number, "report": report.to_json()}
+        case Observation():
+            return {
+                "event": "told",
+                "number": event.number,
+                "config": event.config,
+                "loss": event.loss,
+                "cost": event.cost,
+                "status": event.status.value,
+                "cause": None if event.cause is None else event.cause.value,
+                "order": event.order,
+                "ask_index": event.ask_index,
+                "seconds": event.seconds,
+                "metrics": event.metrics,
+            }
+
+
+def _trial(stored: dict[str, Any]) -> Trial:
+    belief, place = stored["belief"], stored["place"]
+    return Trial(
+        stored["number"],
+        stored["config"],
+        stored["ask_index"],
+        None if belief is None else Belief.from_json(belief),
+        stored["parent"],
+        None if place is None else Place.from_json(place),
+    )
+
+
+def _observation(stored: dict[str, Any], log: TrialLog) -> Observation:
+    return Observation(
+        number=stored["number"],
+        config=stored["config"],
+        loss=stored["loss"],
+        cost=stored["cost"],
+        status=Status(stored["status"]),
+        cause=None if stored["cause"] is None else Cause(stored["cause"]),
+        order=stored["order"],
+        ask_index=stored["ask_index"],
+        seconds=stored["seconds"],
+        reports=log.reports(stored["number"]),
+        metrics=stored["metrics"],
+    )

@@ -1,0 +1,118 @@
+"""A callback that ties a Hugging Face `Trainer` to a trial.
+
+    def train(config, ctx):
+        args = TrainingArguments(
+            output_dir=str(ctx.checkpoint_dir), learning_rate=config["lr"],
+            num_train_epochs=ctx.fidelity, eval_strategy="epoch", save_strategy="no",
+        )
+        trainer = Trainer(model, args, ..., callbacks=[TrialCallback(ctx)])
+        trainer.train(resume_from_checkpoint=last_checkpoint(ctx))
+        return trainer.evaluate()["eval_loss"]
+
+Each evaluation is saved as a checkpoint first and reported then, so that a trial which is paused
+there goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from hpo.training.context import Context
+
+__all__ = ["TrialCallback", "last_checkpoint"]
+
+
+class TrialCallback(TrainerCallback):
+    """Reports every evaluation to the study, which may end the training there.
+
+    Args:
+        ctx: of the trial.
+        metric: the evaluation's entry that is the loss.
+        epochs: whether steps are counted in epochs, as the space's fidelity then is; else in
+            optimizer steps.
+        flops: whether the trainer's count of FLOPs is the cost.
+
+    Of several processes only the first reports; give the trial to one process, or broadcast what
+    it raises.
+    """
+
+    def __init__(
+        self, ctx: Context, *, metric: str = "eval_loss", epochs: bool = True, flops: bool = False
+    ) -> None:
+        self._ctx = ctx
+        self._metric = metric
+        self._epochs = epochs
+        self._flops = flops
+        self._evaluated: dict[str, float] | None = None
+        self._training = False
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Evaluations count from here on."""
+        self._training = True
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **others: Any,
+    ) -> None:
+        """And up to here."""
+        self._training = False
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        """Keep what was measured, and have the state saved."""
+        if metrics is None or self._metric not in metrics:
+            known = sorted(metrics or {})
+            raise ValueError(
+                f"`metric` must be an entry of the evaluation, got {self._metric!r} where there "
+                f"are {known}; name one of them, and give the trainer an eval_dataset"
+            )
+        if not self._training:
+            return  # an evaluation after the end: its result is what the function returns
+        self._evaluated = dict(metrics)
+        control.should_save = True
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **others: Any,
+    ) -> None:
+        """Report what was measured at this checkpoint; raises `hpo.Stop` when told to."""
+        measured, self._evaluated = self._evaluated, None
+        if measured is None or not state.is_world_process_zero:
+            return
+        numbers = {name: v for name, v in measured.items() if isinstance(v, int | float)}
+        loss = numbers.pop(self._metric)
+        self._ctx.report(
+            step=round(state.epoch or 0) if self._epochs else state.global_step,
+            loss=loss,
+            cost=float(state.total_flos) if self._flops else None,
+            metrics=numbers,
+        )
+
+
+def last_checkpoint(ctx: Context) -> str | None:
+    """The newest checkpoint in the trial's folder, for `trainer.train(resume_from_checkpoint=)`."""
+    folder = ctx.checkpoint_dir
+    found: str | None = None if folder is None else get_last_checkpoint(str(folder))
+    return found
