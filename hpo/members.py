@@ -10,9 +10,11 @@ which a block counts ``FORGETTING`` as much as the next one::
 
     share of asks given to the trees = clip((1 - C_trees / C_gp - MARGIN) / FULL, 0, 1)
 
-so the process goes on alone until the trees are clearly better, and the change is smooth. Which ask
-goes to whom follows a low-discrepancy sequence over their indices and draws no random number: where
-the share is 0, the asks are those of the process alone. Everything is a function of the log.
+so the process goes on alone until the trees are clearly better, and the change is smooth. The
+margin is wide because foreseeing better is not yet finding better: on smooth functions the process
+reaches regrets that trees do not, also where some runs stray (docs/calibration.md). Which ask goes
+to whom follows a low-discrepancy sequence over their indices and draws no random number: where the
+share is 0, the asks are those of the process alone. Everything is a function of the log.
 
 The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
 last runs, weighted by recency, and the level is corrected online by the misses of each block.
@@ -35,10 +37,10 @@ from surrogates.quantile import ForestPredictor, QuantileForest, crps
 from surrogates.transforms import Transform
 
 COVERAGE = 0.9  # of every interval shown to a person
-FORGETTING = 0.7
-MARGIN = 0.05  # by which the trees must be better before they are heard
-FULL = 0.25  # beyond the margin, how much better they must be to be asked alone
-_FIRST = 11  # runs before the first block
+FORGETTING = 0.85
+MARGIN = 0.1  # by which the trees must be better before they are heard
+FULL = 0.4  # beyond the margin, how much better they must be to be asked alone
+_FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
 _ROWS = 500  # of the past that both members are fitted to for scoring
 _RECENT = 200  # runs whose residuals calibrate

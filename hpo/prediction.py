@@ -14,7 +14,11 @@ from typing import Any
 from hpo.cost_law import SECONDS, CostLaw
 from hpo.models import Models
 from hpo.survival import Survival
+from surrogates.base import Rescaled
+from surrogates.calibration import Calibration
+from surrogates.gp import GPPredictor
 
+_CALIBRATED = 200  # runs whose residuals widen or narrow an interval
 _NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 
 Interval = tuple[float, float]
@@ -84,7 +88,12 @@ def predict(
     row = encoder.encode([config])
     model = models.loss()
     belief = model.posterior(row)
-    half = _NINETY * math.sqrt(float(belief.variance[0]) + model.noise_variance)
+    sds = _NINETY
+    if not len(encoder.columns.scale):  # the law of sizes has an error model of its own
+        process = model.predictor if isinstance(model, Rescaled) else model
+        assert isinstance(process, GPPredictor)
+        sds = Calibration.recent(process, _CALIBRATED).shown(0.9)
+    half = sds * math.sqrt(float(belief.variance[0]) + model.noise_variance)
     loss = encoder.loss_sign * float(belief.mean[0])
     cost, cost_interval = _priced(cost_law, config)
     seconds, seconds_interval = _priced(wall_clock_law, config)

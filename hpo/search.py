@@ -34,6 +34,7 @@ from hpo.encoding import Box, Encoder
 from hpo.maximize import Region, best_of, maximise
 from hpo.models import Models
 from hpo.pareto import front
+from surrogates.calibration import Calibration
 from surrogates.cost import CostPredictor
 from surrogates.data import Array, IntArray
 from surrogates.gp import GPPredictor
@@ -54,6 +55,8 @@ _WITHOUT_LENGTHS = 0.25  # box widths, where the model has no length in these co
 _REGION = 8.0  # the trust region's radius, in those of the clouds
 _SMALLEST_REGION = 0.5  # of the box: the region is a preference, never a wall
 _CHEAP_SHARE = 0.2  # of the range of ln cost: the cheap end competes as one point, as in CARBS
+_CALIBRATED = 200  # runs whose cost calibrates the cap
+_CAP_COVERAGE, _CAP_NORMAL = 0.9, 1.6448536269514722  # interval compared, its normal half-width
 _SLACK = 0.35  # e-folds that a candidate may cost above the drawn level
 FRONT_EVERY = 2  # with a target, every so many asks walk the front, the others serve the target
 _MIN_REPLICATED_NOISE = 1e-3  # of the variance of the losses; the prior of the noise lies below
@@ -157,7 +160,7 @@ def suggest(
     if success is not None:
         terms.append(Success(success))
     if cost is not None and limits.log_cap is not None:
-        terms.append(CostBelow(cost, limits.log_cap))
+        terms.append(_below_cap(cost, limits.log_cap))
     if cost_aware and cost is not None:
         box = encoder.box(X)
         level, top = _cost_level(encoder, box, cost, log_costs, limits, pool, rng)
@@ -233,7 +236,7 @@ def suggest_by_quantiles(
     if success is not None:
         terms.append(Success(success))
     if cost is not None and limits.log_cap is not None:
-        terms.append(CostBelow(cost, limits.log_cap))
+        terms.append(_below_cap(cost, limits.log_cap))
     eligible = np.ones(len(X), dtype=bool)
     threshold = Staircase.build(np.zeros(len(X)), draws[:, None], 0.0, None)
     if cost_aware and cost is not None:
@@ -282,7 +285,7 @@ def _for_target(
     if success is not None:
         terms.append(Success(success))
     if cost is not None and limits.log_cap is not None:
-        terms.append(CostBelow(cost, limits.log_cap))
+        terms.append(_below_cap(cost, limits.log_cap))
     acquisition = Sum(tuple(terms))
     if pool is not None:
         choice = best_of(pool, acquisition.value(pool), taken)
@@ -352,6 +355,15 @@ def _known_costs(log_costs: Array, X: Array, cost: CostPredictor | None) -> Arra
     if np.any(missing):
         known[missing] = cost.posterior(X[missing]).mean
     return known
+
+
+def _below_cap(cost: CostPredictor, log_cap: float) -> CostBelow:
+    """That a run stays below the cap, as sure as the cost model's own errors allow.
+
+    Never surer than the model is itself: a run above the cap is lost, one below it is not won.
+    """
+    widening = Calibration.recent(cost, _CALIBRATED).shown(_CAP_COVERAGE) / _CAP_NORMAL
+    return CostBelow(cost, log_cap, max(widening, 1.0))
 
 
 def _affordable(

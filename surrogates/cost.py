@@ -153,19 +153,26 @@ class CostPredictor(GPPredictor):
         belief = self.posterior(X)
         return np.asarray(ndtr((log_cap - belief.mean) / self._spread(belief.variance)))
 
-    def log_probability_below(self, X: Array, log_cap: float) -> Array:
-        """The logarithm of :meth:`probability_below`, exact also where it underflows."""
-        posterior = self.posterior(X)
-        return np.asarray(log_ndtr((log_cap - posterior.mean) / self._spread(posterior.variance)))
+    def log_probability_below(self, X: Array, log_cap: float, widening: float = 1.0) -> Array:
+        """The logarithm of :meth:`probability_below`, exact also where it underflows.
 
-    def log_probability_below_gradient(self, X: Array, log_cap: float) -> tuple[Array, Array]:
+        Args:
+            widening: factor on the standard deviation, such as a calibration's.
+        """
+        posterior = self.posterior(X)
+        spread = widening * self._spread(posterior.variance)
+        return np.asarray(log_ndtr((log_cap - posterior.mean) / spread))
+
+    def log_probability_below_gradient(
+        self, X: Array, log_cap: float, widening: float = 1.0
+    ) -> tuple[Array, Array]:
         """Its logarithm ``(m,)`` and the derivative in ``X`` m x d, exact far in the tail too."""
         belief = self.posterior_gradient(X)
-        spread = self._spread(belief.variance)
+        spread = widening * self._spread(belief.variance)
         z = (log_cap - belief.mean) / spread
         log_p = log_ndtr(z)
         d_z = -belief.d_mean / spread[:, None]
-        d_z -= (0.5 * z / spread**2)[:, None] * belief.d_variance
+        d_z -= (0.5 * z * (widening / spread) ** 2)[:, None] * belief.d_variance
         # d ln Phi(z) = pdf / Phi dz, the ratio formed in logs so that it survives Phi = 0
         ratio = np.exp(-0.5 * z**2 - _LOG_ROOT_TAU - log_p)
         return np.asarray(log_p), ratio[:, None] * d_z

@@ -19,9 +19,11 @@ class SuccessBelief(Protocol):
 class CostBelief(Protocol):
     """A fitted cost model, e.g. :class:`surrogates.cost.CostPredictor`."""
 
-    def log_probability_below(self, X: Array, log_cap: float) -> Array: ...
+    def log_probability_below(self, X: Array, log_cap: float, widening: float = 1.0) -> Array: ...
 
-    def log_probability_below_gradient(self, X: Array, log_cap: float) -> tuple[Array, Array]: ...
+    def log_probability_below_gradient(
+        self, X: Array, log_cap: float, widening: float = 1.0
+    ) -> tuple[Array, Array]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,18 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class CostBelow:
-    """``ln P(cost <= cap)`` with the uncertainty of the cost model, not a hard mask."""
+    """``ln P(cost <= cap)`` with the uncertainty of the cost model, not a hard mask.
+
+    Args:
+        widening: factor on that uncertainty, as the model's past errors ask for.
+    """
 
     belief: CostBelief
     log_cap: float
+    widening: float = 1.0
 
     def value(self, X: Array) -> Array:
-        return self.belief.log_probability_below(X, self.log_cap)
+        return self.belief.log_probability_below(X, self.log_cap, self.widening)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
-        return self.belief.log_probability_below_gradient(X, self.log_cap)
+        return self.belief.log_probability_below_gradient(X, self.log_cap, self.widening)

@@ -145,3 +145,22 @@ def test_the_order_of_rows_does_not_matter(order):
         model.predictor(data, theta).posterior(X).mean,
         rtol=1e-7,
     )
+
+
+def test_a_wider_belief_is_less_sure_on_either_side_of_the_cap():
+    predictor = CostModel().fit(history(20))
+    X = np.random.default_rng(1).random((1, 4))
+    centre = float(predictor.posterior(X[:1]).mean[0])
+    for cap, surer in ((centre - 30.0, True), (centre + 0.2, False)):
+        plain = predictor.log_probability_below(X[:1], cap)
+        wide = predictor.log_probability_below(X[:1], cap, 2.0)
+        assert (wide > plain) == surer
+    step = 1e-6
+    _, slope = predictor.log_probability_below_gradient(X[:1], centre - 0.1, 2.0)
+    for j in range(4):
+        shift = step * np.eye(4)[j]
+        above, below = (
+            predictor.log_probability_below(X[:1] + sign * shift, centre - 0.1, 2.0)[0]
+            for sign in (1.0, -1.0)
+        )
+        assert slope[0, j] == pytest.approx((above - below) / (2.0 * step), rel=1e-4, abs=1e-5)
