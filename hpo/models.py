@@ -9,24 +9,27 @@ is not asked for is not fitted; asked for later, it replays the counts it missed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+from scipy.special import ndtr
 
 from hpo.encoding import Encoder
 from hpo.observations import Cause, Status, TrialLog
+from hpo.stages import Stages
 from surrogates.base import Predictor, Rescaled
 from surrogates.cost import CostModel, CostPredictor
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor, representative
-from surrogates.numerics import NumericalError
+from surrogates.numerics import NumericalError, single_threaded
 from surrogates.scaling import ScalingModel, ScalingPredictor
 from surrogates.success import SuccessModel, SuccessPredictor
-from surrogates.transforms import Transform, location_scale
+from surrogates.transforms import CYCLE, Transform, location_scale
 
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
+_MAX_STAGES = 500  # the same where rows are stages: a suggestion buys only a part of a run
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # fits, after that
 _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
@@ -81,6 +84,7 @@ class _Chain(Generic[Fitted]):
         surrogate: what is fitted.
         columns: of its rows.
         targets: ``y -> what the surrogate is fitted to``.
+        max_rows: of a factor.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class _Chain(Generic[Fitted]):
         surrogate: Surrogate[Fitted],
         columns: Columns,
         targets: Callable[[Array], Array],
+        max_rows: int = _MAX_ROWS,
     ) -> None:
         self._surrogate, self._columns, self._targets = surrogate, columns, targets
+        self._max_rows = max_rows
         self._counts = refit_counts()
         self._next = next(self._counts)
         self._fits = 0
@@ -112,10 +118,9 @@ class _Chain(Generic[Fitted]):
             self.learned[refitted] = self._theta
             self._next, self._fits = next(self._counts), self._fits + 1
         if refitted:
-            self.rows = representative(X[:refitted, self._columns.numeric], y[:refitted], _MAX_ROWS)
-            kept = TrainingData(
-                X[self.rows], self._targets(y[:refitted])[self.rows], self._columns
-            )
+            numeric = X[:refitted, self._columns.numeric]
+            self.rows = representative(numeric, y[:refitted], self._max_rows)
+            kept = TrainingData(X[self.rows], self._targets(y[:refitted])[self.rows], self._columns)
             self._predictor = self._built(kept, previous)
             self._size = refitted
         assert self._predictor is not None  # the first count is 1
@@ -153,9 +158,15 @@ class Models:
         self.runs = Runs(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._survived: tuple[Array, Array] = (empty, np.zeros(0))
+        self._resting = empty
         self._absorbed = 0
+        self.stages = Stages(encoder)
         self._values = {
             transform: _Chain(GaussianProcess(), columns, transform) for transform in Transform
+        }
+        self._stage_values = {
+            transform: _Chain(GaussianProcess(), columns, transform, _MAX_STAGES)
+            for transform in Transform
         }
         self._cost = _Chain(CostModel(), columns, _unchanged)
         self.scaling_model = scaling or ScalingModel()
@@ -164,11 +175,14 @@ class Models:
     @property
     def fallbacks(self) -> int:
         """How often a model could not be built and an earlier fit of it was used."""
-        chains = (*self._values.values(), self._cost, self._scaling)
+        values = (*self._values.values(), *self._stage_values.values())
+        chains = (*values, self._cost, self._scaling)
         return sum(chain.fallbacks for chain in chains)
 
     def sync(self, log: TrialLog) -> None:
         """Take in what was told since the last call."""
+        self.stages.sync(log)
+        self._resting = self.encoder.encode([self.stages.top(o.config) for o in log.paused])
         news = [o for o in log.observations[self._absorbed :] if o.cause is not Cause.LOST]
         self._absorbed = len(log.observations)
         if not news:
@@ -194,6 +208,33 @@ class Models:
         chain = self._values[transform]
         return chain.at(self.runs.X, self.runs.loss), chain.rows
 
+    def stage_value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
+        """Gaussian process over configs and levels, and the rows of ``stages`` behind it."""
+        chain = self._stage_values[transform]
+        return chain.at(self.stages.X, self.stages.loss), chain.rows
+
+    @single_threaded
+    def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
+        """Probability that each run ends better than the best so far is believed to be, ``(m,)``.
+
+        That best is the smallest posterior mean of a run that has come to its end or, before there
+        is one, of the ends of those under way. The transform of the losses changes with every row,
+        as in the search. :class:`~hpo.schedulers.Forecast`.
+
+        Args:
+            numbers: of trials that a scheduler placed.
+        """
+        self.sync(log)
+        if not len(self.stages):
+            return np.full(len(numbers), 0.5)
+        predictor, rows = self.stage_value(CYCLE[len(self.stages) % len(CYCLE)])
+        X = self.encoder.encode([self.stages.top(log.trial(n).config) for n in numbers])
+        ended = self.stages.ended[rows]
+        known = predictor.training_mean()[ended]
+        best = np.min(known if len(known) else predictor.posterior(self.stages.tops).mean)
+        end = predictor.posterior(X)
+        return np.asarray(ndtr((best - end.mean) / np.sqrt(end.variance)))
+
     def hyperparameters(self, transform: Transform, count: int) -> Array:
         """What the plain process learned from the first ``count`` runs, one of the counts."""
         self.value(transform)
@@ -210,20 +251,27 @@ class Models:
         predictor, _ = self.value(Transform.RAW)
         return Rescaled(predictor, *location_scale(self.runs.loss))
 
+    def end_of_runs(self) -> Predictor:
+        """:meth:`loss` where runs were seen on their way, before any has come to its end."""
+        predictor, _ = self.stage_value(Transform.RAW)
+        return Rescaled(predictor, *location_scale(self.stages.loss))
+
     def cost(self) -> CostPredictor | None:
         """Model of ln cost, or None before any positive cost was told."""
-        return self._cost.at(*self._paid) if len(self._paid[1]) else None
+        paid = self.stages.paid if len(self.stages) else self._paid
+        return self._cost.at(*paid) if len(paid[1]) else None
 
     @property
     def survived(self) -> tuple[Array, Array]:
         """Rows of all runs that teach, n x d, and whether each came to its end, ``(n,)`` 0 or 1."""
-        return self._survived
+        X, survived = self._survived
+        return np.concatenate([X, self._resting]), np.append(survived, np.ones(len(self._resting)))
 
     def success(self) -> SuccessPredictor | None:
         """Model of survival, or None while nothing has failed."""
-        X, survived = self._survived
-        if np.all(survived == 1.0):
+        if np.all(self._survived[1] == 1.0):
             return None
+        X, survived = self.survived
         return SuccessModel().fit(TrainingData(X, survived, self.encoder.columns))
 
 

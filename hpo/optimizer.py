@@ -25,6 +25,7 @@ from hpo.models import Models
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.result import Recommendation, Result, check_target
+from hpo.schedulers import Forecast
 from hpo.search import (
     FRONT_EVERY,
     CostLimits,
@@ -33,6 +34,7 @@ from hpo.search import (
     stratified,
     suggest,
     suggest_by_quantiles,
+    suggest_run,
 )
 from hpo.space import Parameter, SearchSpace
 from surrogates.base import Posterior, Predictor, Rescaled
@@ -117,9 +119,7 @@ class Optimizer:
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
         """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
         proposal = self.propose(among=among)
-        trial = Trial(
-            self.log.next_number, proposal.config, proposal.ask_index, proposal.belief
-        )
+        trial = Trial(self.log.next_number, proposal.config, proposal.ask_index, proposal.belief)
         self.adopt(trial)
         return trial
 
@@ -143,9 +143,11 @@ class Optimizer:
         rng = np.random.default_rng([self._seed, self._driver, index])
         self._models.sync(self.log)
         self._members.sync()
-        pending = self.encoder.encode([trial.config for trial in self.log.pending])
-        told = [*self.log.observations, *self.log.paused]
-        taken = np.concatenate([self.encoder.encode([o.config for o in told]), pending])
+        stages = self._models.stages
+        pending = self.encoder.encode([stages.now(trial) for trial in self.log.pending])
+        told = [o.config for o in (*self.log.observations, *self.log.paused)]
+        asked = [*told, *(trial.config for trial in self.log.pending)]
+        taken = self.encoder.encode([stages.top(config) for config in asked])
         pool = None if among is None else self._pool(among)
         degraded = self._degraded + self._models.fallbacks
         try:
@@ -245,6 +247,14 @@ class Optimizer:
         self._models.sync(self.log)
         return Result(self.log, self._models, self.target, self.cost_unit)
 
+    @property
+    def forecast(self) -> Forecast | None:
+        """What the models expect of runs on their way, for a scheduler; None if they do not look.
+
+        They look where the space has a fidelity and no scale axes.
+        """
+        return self._models if self.space.fidelity and not self.space.scales else None
+
     def _pool(self, among: Sequence[Mapping[str, Any]]) -> Array:
         """``among`` as rows."""
         if not len(among):
@@ -266,11 +276,15 @@ class Optimizer:
             if pool is not None:
                 start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
             return Suggestion(start, reason)
-        if not len(self._models.runs):
-            return explore(self._models, taken, rng=rng, pool=pool)
         cap = self.ledger.cost_cap
         walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
         limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
+        if len(self._models.stages):
+            return suggest_run(
+                self._models, pending, taken, limits, index=index, rng=rng, pool=pool
+            )
+        if not len(self._models.runs):
+            return explore(self._models, taken, rng=rng, pool=pool)
         if self._members.trees_answer(index):
             return suggest_by_quantiles(
                 self._models,
@@ -309,8 +323,9 @@ class Optimizer:
         row = suggestion.row[None, :]
         loss = cost = loss_interval = cost_interval = None
         try:
-            if len(self._models.runs):
-                model = self._models.loss()
+            staged = bool(len(self._models.stages))
+            if staged or len(self._models.runs):
+                model = self._models.end_of_runs() if staged else self._models.loss()
                 sign = self.encoder.loss_sign
                 if suggestion.trees is not None:
                     low, mean, high = _by_trees(suggestion.trees, row)

@@ -204,6 +204,59 @@ def suggest(
     return Suggestion(choice.row, f"{reason}: log-EI {choice.value:.2f} under the {name} model")
 
 
+def suggest_run(
+    models: Models,
+    pending: Array,
+    taken: Array,
+    limits: CostLimits,
+    *,
+    index: int,
+    rng: np.random.Generator,
+    pool: Array | None = None,
+) -> Suggestion:
+    """The next run to start where runs are seen on their way: the one whose end promises most.
+
+    Expected improvement at full fidelity over the best run that has come to its end, or is about
+    to; before there is one, over the best end foreseen. Swersky et al. (2014), "Freeze-thaw
+    Bayesian optimization", has the idea.
+
+    Args:
+        models: fitted to the log, with ``models.stages`` not empty.
+        pending: p x d, rows that run, with the level they train up to.
+        taken, limits, index, rng, pool: as for :func:`suggest`.
+    """
+    encoder, stages = models.encoder, models.stages
+    transform = CYCLE[index % len(CYCLE)]
+    predictor, rows = models.stage_value(transform)
+    ended = np.concatenate([stages.X[rows], pending])[:, encoder.columns.fidelity[0]] == 1.0
+    means, ends = predictor.training_mean()[:, None], predictor.posterior(stages.tops).mean
+    belief, worlds = predictor, None
+    if len(pending):
+        worlds = predictor.fantasize(pending, _WORLDS, rng)
+        belief, means = worlds.predictor, worlds.training_means()
+    standard = means[ended] if ended.any() else ends[:, None]
+    threshold = Staircase.build(np.zeros(len(standard)), standard, 0.0, None)
+    terms: list[Term] = []
+    success, cost = models.success(), models.cost()
+    if success is not None:
+        terms.append(Success(success))
+    if cost is not None and limits.log_cap is not None:
+        terms.append(_below_cap(cost, limits.log_cap))
+    centres = stages.tops[np.argsort(ends, kind="stable")[:_CENTRES]]
+    radii = _radii(predictor, encoder, 1.0)
+    region = TrustRegion(centres, np.maximum(_REGION * radii, _SMALLEST_REGION), encoder.unbounded)
+    acquisition = Sum((Improvement(belief, threshold, worlds), *terms, region))
+    if pool is not None:
+        choice = best_of(pool, acquisition.value(pool), taken)
+    else:
+        where = Region(*encoder.box(centres), centres, radii, centres[:0], _GLOBAL_SHARE)
+        choice = maximise(acquisition, encoder, where, taken, candidates=_CANDIDATES // 2, rng=rng)
+    reason = "promises most at its end" if not choice.repeated else "every other config was tried"
+    return Suggestion(
+        choice.row, f"{reason}: log-EI {choice.value:.2f} under the {transform.value} model"
+    )
+
+
 def suggest_by_quantiles(
     models: Models,
     forest: ForestPredictor,

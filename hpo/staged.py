@@ -24,7 +24,7 @@ from hpo.budget import Ledger
 from hpo.encoding import Direction
 from hpo.observations import Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.optimizer import Optimizer
-from hpo.schedulers import Clone, Decision, Forecast, Promote, Scheduler, Start
+from hpo.schedulers import Clone, Decision, Promote, Scheduler, Start
 from hpo.schedulers.mutation import mutated
 from hpo.space import Fidelity
 
@@ -36,8 +36,7 @@ class StagedOptimizer:
 
     Args:
         optimizer: proposes configs; its log is the only state.
-        scheduler: says what to do with them.
-        forecast: promotes runs beside the scheduler's rank rule.
+        scheduler: says what to do with them; hears the optimizer's forecast of runs on their way.
         seed: of the scheduler's choices and the changes in clones.
 
     Raises:
@@ -49,7 +48,6 @@ class StagedOptimizer:
         optimizer: Optimizer,
         scheduler: Scheduler,
         *,
-        forecast: Forecast | None = None,
         seed: int = 0,
     ) -> None:
         space = optimizer.space
@@ -57,7 +55,9 @@ class StagedOptimizer:
         self._fidelity = space.fidelity
         self._seed = seed
         direction: Direction = "minimize" if optimizer.encoder.loss_sign > 0 else "maximize"
-        self._schedule = scheduler.begin(space, direction=direction, seed=seed, forecast=forecast)
+        self._schedule = scheduler.begin(
+            space, direction=direction, seed=seed, forecast=optimizer.forecast
+        )
 
     @property
     def log(self) -> TrialLog:
@@ -69,17 +69,20 @@ class StagedOptimizer:
         """What the study has spent."""
         return self.optimizer.ledger
 
-    def ask(self, *, may_start: bool = True) -> Trial | None:
+    def ask(
+        self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
+    ) -> Trial | None:
         """The next stage to run: train `trial.config` up to `trial.place.level`.
 
         None when every worker should wait for those that run, or at the end if none does.
 
         Args:
             may_start: False when no new config may start any more, and runs are only finished.
+            among: the only configs that may be started now; see `Optimizer.propose`.
         """
         match self._schedule.next(self.log, may_start=may_start):
             case Start(place):
-                proposal = self.optimizer.propose()
+                proposal = self.optimizer.propose(among=among)
                 return self._added(
                     Trial(
                         self.log.next_number,

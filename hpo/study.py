@@ -197,9 +197,8 @@ class _Call:
 
     def drive(self, budget: Budget) -> Result:
         """See `optimize`."""
-        schedule = None
-        if self.scheduler is not None:
-            schedule = self.scheduler.begin(self.space, direction=self.direction, seed=self.seed)
+        if self.scheduler is not None:  # refused before any writing
+            self.scheduler.begin(self.space, direction=self.direction, seed=self.seed)
         watchers = _watchers(self.callbacks)
         runner = self.runner or _runner_for(budget, self.workers)
         task = Task(self.train_fn, self.space.fidelity, self.space.scales, budget.limits)
@@ -235,6 +234,14 @@ class _Call:
                     seed=self.seed,
                     driver=index,
                 )
+                schedule = None
+                if self.scheduler is not None:
+                    schedule = self.scheduler.begin(
+                        self.space,
+                        direction=self.direction,
+                        seed=self.seed,
+                        forecast=optimizer.forecast,
+                    )
                 driver = _Driver(
                     optimizer=optimizer,
                     journal=journal,

@@ -47,6 +47,8 @@ PEERS: Mapping[str, Entry] = {
     "scaletune-cost": Entry("scaletune:by_cost"),
     "scaletune-gp": Entry("scaletune:by_process"),
     "scaletune-quantile": Entry("scaletune:by_trees"),
+    "scaletune-levels": Entry("scaletune_levels:freeze_thaw", multi_fidelity=True),
+    "scaletune-asha": Entry("scaletune_levels:asha", multi_fidelity=True),
     "plain-asha": Entry("staged:asha", multi_fidelity=True),
     "plain-hyperband": Entry("staged:hyperband", multi_fidelity=True),
     "random": Entry("random_search:make"),

@@ -2,13 +2,12 @@
 
 Nothing but the rank rule is at work here. ASHA is of the promotion kind, as Li et al. (MLSys 2020)
 published it: whenever a worker is free, the best run in the top third of its rung goes on. Neither
-Optuna, whose pruners can only stop, nor Syne Tune 0.16 has it. Where a pool ran another config in
-its place a run keeps its own with that loss.
+Optuna, whose pruners can only stop, nor Syne Tune 0.16 has it.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from hpo.optimizer import Proposal
 from hpo.schedulers import Scheduler
 from hpo.staged import StagedOptimizer
 
-_LEVEL = "level"
+LEVEL = "level"
 _NO_BELIEF = Belief(None, None, None, None, 1.0, False, 0, "random")
 
 
@@ -30,32 +29,49 @@ class RandomConfigs(Optimizer):
     """An optimizer that learns nothing."""
 
     def __init__(self, translation: Translation, fidelity: Fidelity, seed: int) -> None:
-        super().__init__(SearchSpace({**translation.space, _LEVEL: fidelity}), seed=seed)
+        super().__init__(SearchSpace({**translation.space, LEVEL: fidelity}), seed=seed)
         self._translation = translation
         self._top = fidelity.high
         self._rng = np.random.default_rng(seed)
 
-    def propose(self, *, among: object = None) -> Proposal:
-        """A draw, uniform on every parameter's own scale."""
-        config: dict[str, Any] = {**self._translation.sample(self._rng), _LEVEL: self._top}
-        return Proposal(config, self.log.next_ask_index, _NO_BELIEF)
+    @property
+    def forecast(self) -> None:
+        """Nothing is foreseen: the rank rule is alone."""
+        return None
+
+    def propose(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Proposal:
+        """A draw, uniform on every parameter's own scale, or one of `among`."""
+        config = self._translation.sample(self._rng)
+        if among is not None:
+            config = dict(among[int(self._rng.integers(len(among)))])
+        return Proposal({**config, LEVEL: self._top}, self.log.next_ask_index, _NO_BELIEF)
 
 
 class Staged:
-    """Runs of one log, at most `most`; a stage is a job, under the number of its trial."""
+    """Runs of one log; a stage is a job, under the number of its trial.
 
-    def __init__(self, engine: StagedOptimizer, most: float) -> None:
+    `pool`: the only configs that may be started, each once; None for the whole space.
+    """
+
+    def __init__(self, engine: StagedOptimizer, pool: Sequence[Mapping[str, Any]] | None) -> None:
         self._engine = engine
-        self._most = most
+        space = engine.optimizer.space
+        fidelity = space[LEVEL]
+        assert isinstance(fidelity, Fidelity)
+        whole = [space.canonical({**config, LEVEL: fidelity.high}) for config in pool or ()]
+        self._free = None if pool is None else {space.key(config): config for config in whole}
         self._running: dict[int, Trial] = {}
 
     def ask(self) -> Job | None:
-        trial = self._engine.ask(may_start=self._engine.log.next_number < self._most)
+        among = None if self._free is None else list(self._free.values())
+        trial = self._engine.ask(may_start=among is None or bool(among), among=among)
         if trial is None:
             return None
+        if self._free:
+            self._free.pop(self._engine.optimizer.space.key(trial.config), None)
         assert trial.place is not None  # a scheduler over levels
         self._running[trial.number] = trial
-        config = {name: value for name, value in trial.config.items() if name != _LEVEL}
+        config = {name: value for name, value in trial.config.items() if name != LEVEL}
         resumes = self._engine.log.resumed(trial.number) > 0
         return Job(trial.number, config, trial.place.level, resumes)
 
@@ -81,4 +97,4 @@ def _staged(task: Task, scheduler: Scheduler, seed: int) -> Staged:
     translation = Translation(task.space, peer="random configs", conditional=True)
     fidelity = Fidelity(task.levels.low, task.levels.high)
     engine = StagedOptimizer(RandomConfigs(translation, fidelity, seed), scheduler, seed=seed)
-    return Staged(engine, math.inf if task.pool is None else len(task.pool))
+    return Staged(engine, task.pool)

