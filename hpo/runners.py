@@ -419,11 +419,17 @@ class ProcessRunner:
 
 @dataclass(frozen=True, slots=True)
 class _PipeChannel:
-    """A channel over a pipe: a report one way, the decision the other."""
+    """A channel over a pipe: a report one way, the decision the other.
+
+    `terminated`: set by SIGTERM. Then the trial ends at its next report, saved just before.
+    """
 
     pipe: Connection
+    terminated: threading.Event
 
     def send(self, report: Report) -> Decision:
+        if self.terminated.is_set():
+            return Decision.STOP
         self.pipe.send(report)
         decision: Decision = self.pipe.recv()
         return decision
@@ -449,8 +455,28 @@ def _work(
         text = f"train_fn could not be loaded in the worker:\n{_traceback(error)}"
         pipe.send(Outcome(job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text))
         return
+    terminated = _terminations()
+    process = os.getpid()
     pipe.send("training")
-    pipe.send(execute(loaded, job, _PipeChannel(pipe)))
+    outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
+    if terminated.is_set() and outcome.status is Status.STOPPED:
+        text = "ended by SIGTERM; it goes on from what it saved last"
+        outcome = replace(
+            outcome, status=Status.FAILED, cause=Cause.LOST, loss=None, text=text, refusal=None
+        )
+    if os.getpid() == process:  # else a child that the function forked and let return
+        pipe.send(outcome)
+
+
+def _terminations() -> threading.Event:
+    """An event that SIGTERM sets, as schedulers of clusters send it before they kill.
+
+    Children of this process are ended by it as ever.
+    """
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    return terminated
 
 
 def _die_with_driver(lifeline: Connection) -> None:

@@ -1,0 +1,256 @@
+"""Disks, databases, clocks and training functions that misbehave: each has one clear outcome."""
+
+import ast
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+
+from hpo import (
+    Budget,
+    Categorical,
+    Context,
+    Float,
+    Int,
+    Optimizer,
+    StudyError,
+    load_result,
+    optimize,
+)
+
+ROOT = Path(__file__).parents[2]
+SPACE = {"x": Float(0, 1), "y": Float(0, 1)}
+
+
+def bowl(config: dict[str, Any], ctx: Context) -> float:
+    return float((config["x"] - 0.3) ** 2 + config["y"])
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+# --- the storage ----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_in_one_error_and_the_study_goes_on_where_there_is_room(url: str) -> None:
+    optimize(bowl, SPACE, budget=Budget(trials=3), name="s", storage=url)
+    storage = RDBStorage(url)
+
+    @event.listens_for(storage.engine, "connect")
+    def fill(connection: sqlite3.Connection, record: object) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    storage.engine.dispose()
+    with pytest.raises(StudyError, match="database or disk is full") as refused:
+        optimize(bowl, SPACE, budget=Budget(trials=400), name="s", storage=storage)
+    assert "\n" not in str(refused.value) and "still there" in str(refused.value)
+    storage.engine.dispose()
+    before = {o.number: o.loss for o in load_result("s", storage=url).log.observations}
+    before = {number: loss for number, loss in before.items() if loss is not None}
+    assert len(before) >= 3
+    budget = Budget(trials=len(before) + 2)
+    log = optimize(bowl, SPACE, budget=budget, name="s", storage=url).log
+    after = {o.number: o.loss for o in log.observations if o.loss is not None}
+    assert before.items() <= after.items() and len(after) == len(before) + 2
+
+
+def test_a_read_only_database_is_refused_and_left_as_it_is(url: str, tmp_path: Path) -> None:
+    optimize(bowl, SPACE, budget=Budget(trials=3), name="s", storage=url)
+    content = (tmp_path / "study.db").read_bytes()
+    read_only = f"sqlite:///file:{tmp_path / 'study.db'}?mode=ro&uri=true"
+    with pytest.raises(StudyError, match="readonly") as refused:
+        optimize(bowl, SPACE, budget=Budget(trials=5), name="s", storage=read_only)
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+def test_a_clock_that_jumps_by_days_changes_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = optimize(bowl, SPACE, budget=Budget(trials=8), name="calm", storage=url)
+    jumps, clock = random.Random(0), time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + jumps.uniform(-3e5, 3e5))
+    jumpy = optimize(bowl, SPACE, budget=Budget(trials=8, seconds=300), name="jumpy", storage=url)
+    assert [o.config for o in jumpy.log.observations] == [o.config for o in calm.log.observations]
+    assert all(o.seconds is not None and o.seconds < 60 for o in jumpy.log.observations)
+
+
+def test_a_checkpoint_that_does_not_fit_fails_its_trial_and_keeps_the_old_one(
+    url: str, tmp_path: Path
+) -> None:
+    import torch
+
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        import resource
+
+        ctx.save({"step": 1})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            ctx.save({"step": torch.zeros(100_000)})
+        except OSError:
+            state = ctx.load()
+            assert state == {"step": 1}
+            raise
+        return 0.0
+
+    result = optimize(train, SPACE, budget=Budget(trials=1), workers=2, name="s", storage=url)
+    frame = result.to_pandas()
+    assert list(frame["cause"]) == ["error"]
+    (trial,) = optuna.load_study(study_name="s", storage=url).trials
+    assert "File too large" in trial.user_attrs["scaletune:told"]["text"]
+
+
+# --- the training function ------------------------------------------------------------------------
+
+
+def test_megabytes_on_both_streams_block_nothing() -> None:
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        for step in range(4):
+            sys.stdout.write("x" * 1_000_000 + "\n")
+            sys.stderr.write("y" * 1_000_000 + "\n")
+            ctx.report(step=step, loss=1.0)
+        return 0.5
+
+    result = optimize(train, SPACE, budget=Budget(trials=2), workers=2)
+    assert [o.loss for o in result.log.observations] == [0.5, 0.5]
+
+
+def test_a_function_that_forks_counts_once_whoever_returns() -> None:
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        child = os.fork()
+        if child == 0:
+            time.sleep(0.1)
+            return 99.0  # the child comes back here, too
+        os.waitpid(child, 0)
+        return 0.5
+
+    result = optimize(train, SPACE, budget=Budget(trials=3), workers=2)
+    assert [o.loss for o in result.log.observations] == [0.5] * 3
+
+
+def test_nested_metrics_are_refused_by_name() -> None:
+    def returns(config: dict[str, Any], ctx: Context) -> Any:
+        return {"loss": 1.0, "eval": {"accuracy": 0.5}}
+
+    def reports(config: dict[str, Any], ctx: Context) -> float:
+        ctx.report(step=0, loss=1.0, metrics={"eval": {"accuracy": 0.5}})
+        return 1.0
+
+    for train in (returns, reports):
+        with pytest.raises(TypeError, match="metric 'eval'"):
+            optimize(train, SPACE, budget=Budget(trials=1))
+
+
+def test_a_worker_told_to_terminate_is_continued_from_what_it_saved(url: str) -> None:
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        state = ctx.load() or {"step": 0, "lives": 0}
+        state["lives"] += 1
+        for step in range(state["step"] + 1, 21):
+            if step == 10 and state["lives"] == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            state["step"] = step
+            ctx.save(state)
+            ctx.report(step=step, loss=1.0 / step)
+        return float(state["lives"])
+
+    result = optimize(train, SPACE, budget=Budget(trials=1), workers=2, name="s", storage=url)
+    (done,) = [o for o in result.log.observations if o.loss is not None]
+    assert done.loss == 2.0
+    lost, told = optuna.load_study(study_name="s", storage=url).trials
+    assert lost.state.name == "FAIL" and "scaletune:lost" in lost.user_attrs
+    assert told.user_attrs["scaletune:asked"]["parent"] == lost.number
+
+
+# --- many workers ---------------------------------------------------------------------------------
+
+
+def test_sixty_four_asynchronous_workers_get_no_duplicate_in_a_continuous_space() -> None:
+    engine, rng = Optimizer(SPACE, seed=0), np.random.default_rng(0)
+    running = [engine.ask() for _ in range(64)]
+    asked = [tuple(trial.config.values()) for trial in running]
+    for _ in range(80):
+        trial = running.pop(int(rng.integers(len(running))))
+        engine.tell(trial, (trial.config["x"] - 0.3) ** 2 + trial.config["y"])
+        running.append(engine.ask())
+        asked.append(tuple(running[-1].config.values()))
+    assert len(set(asked)) == len(asked)
+
+
+def test_workers_repeat_a_config_of_a_small_space_only_when_all_were_asked() -> None:
+    space = {"a": Int(0, 5), "b": Categorical(["p", "q", "r", "s"])}  # 24 configs
+    engine, rng = Optimizer(space, seed=0), np.random.default_rng(0)
+    running = [engine.ask() for _ in range(16)]
+    asked = [tuple(trial.config.values()) for trial in running]
+    while len(asked) < 30:
+        trial = running.pop(int(rng.integers(len(running))))
+        engine.tell(trial, float(trial.config["a"]))
+        running.append(engine.ask())
+        asked.append(tuple(running[-1].config.values()))
+    assert len(set(asked[:24])) == 24
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_are_asked_within_a_second_and_a_gibibyte() -> None:
+    import resource
+
+    space = {f"x{i}": Float(0, 1) for i in range(8)}
+    engine, rng = Optimizer(space, seed=0), np.random.default_rng(0)
+    for x in rng.random((10_000, 8)):
+        config = {f"x{i}": float(v) for i, v in enumerate(x)}
+        engine.tell(config, float(np.sum((x - 0.4) ** 2)))
+    engine.ask()  # fits
+    began = time.perf_counter()
+    for _ in range(5):
+        trial = engine.ask()
+        engine.tell(trial, 0.1)
+    assert (time.perf_counter() - began) / 5 < 1.0 * 2  # on a machine that others share
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20  # KiB
+
+
+# --- what must not be there -----------------------------------------------------------------------
+
+
+def calls(name: str) -> list[tuple[Path, ast.Call]]:
+    """Calls of `module.function` anywhere in the library."""
+    found = []
+    for path in (ROOT / "hpo").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+                found.append((path, node))
+    return found
+
+
+def test_checkpoints_are_read_with_weights_only() -> None:
+    loads = calls("torch.load")
+    assert loads
+    for path, call in loads:
+        named = {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert named.get("weights_only") == "True", path
+
+
+def test_nothing_is_unpickled_but_the_function_that_a_driver_sends_its_worker() -> None:
+    places = {
+        path.relative_to(ROOT).as_posix()
+        for name in ("pickle.loads", "pickle.load", "cloudpickle.loads", "cloudpickle.load")
+        for path, _ in calls(name)
+    }
+    assert places == {"hpo/runners.py", "hpo/adapters/remote.py"}
+
+
+def test_no_server_listens_beyond_loopback() -> None:
+    for path in (ROOT / "hpo").rglob("*.py"):
+        assert "0.0.0.0" not in path.read_text(), path
