@@ -1,0 +1,168 @@
+"""FreezeThaw: its shares, its floor, and the model's word."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hpo import Fidelity, Float, FreezeThaw, Observation, SearchSpace, SpaceError, Status, Trial
+from hpo.observations import Cause, Place, TrialLog
+from hpo.schedulers import Promote, Schedule, Start
+
+LEVELS = (1, 3, 9, 27)
+SPACE = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
+
+
+class Oracle:
+    """Foresees x."""
+
+    def promise(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
+        return np.array([log.trial(n).config["x"] for n in numbers])
+
+
+def tell(log: TrialLog, trial: Trial, loss: float | None) -> None:
+    assert trial.place is not None
+    status = Status.COMPLETED if trial.place.level == 27 else Status.PAUSED
+    cause = None if loss is not None else Cause.DIVERGED
+    log.tell(
+        Observation(
+            trial.number,
+            trial.config,
+            loss,
+            None,
+            status if loss is not None else Status.FAILED,
+            cause,
+            log.next_order,
+            trial.ask_index,
+        )
+    )
+
+
+def play(
+    schedule: Schedule, losses: Iterator[float | None], steps: int, starts: int = 10**9
+) -> tuple[TrialLog, list[Promote | None]]:
+    """One worker; every stage takes its loss, and None fails. The promotions, None for a start."""
+    log = TrialLog()
+    rng = np.random.default_rng(0)
+    actions: list[Promote | None] = []
+    for _ in range(steps):
+        match schedule.next(log, may_start=len(log.trials) < starts):
+            case Start(place):
+                config = {"x": float(rng.random()), "epochs": 27}
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, place)
+                log.add(trial)
+                actions.append(None)
+            case Promote(number, level) as action:
+                assert log.observation(number) is not None
+                trial = log.resume(number, level)
+                actions.append(action)
+            case _:
+                break
+        tell(log, trial, next(losses))
+    return log, actions
+
+
+def losses(seed: int, failing: float = 0.0) -> Iterator[float | None]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield None if rng.random() < failing else float(rng.random())
+
+
+@given(st.integers(0, 99), st.sampled_from([0.1, 0.2, 0.5]), st.sampled_from([0.0, 0.3]))
+@settings(max_examples=20, deadline=None)
+def test_new_runs_get_their_share_and_old_ones_the_rest(
+    seed: int, share: float, failing: float
+) -> None:
+    schedule = FreezeThaw(share=share).begin(SPACE, forecast=Oracle())
+    log, _ = play(schedule, losses(seed, failing), 300)
+    reached = [t.place.level for t in log.trials if t.place is not None]
+    new, old = float(len(reached)), float(sum(reached) - len(reached))
+    # either way a decision overshoots by no more than one stage, unless too few are left to go on
+    assert new * (1.0 - share) >= (old - 18.0) * share
+    if not failing:
+        assert old * share >= (new - 1.0) * (1.0 - share) - 18.0
+
+
+@given(st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_without_a_model_every_promotion_is_one_of_ashas(seed: int) -> None:
+    schedule = FreezeThaw(share=0.5).begin(SPACE)
+    came: dict[int, dict[int, float]] = {level: {} for level in LEVELS}
+    log = TrialLog()
+    drawn = losses(seed)
+    for step in range(150):
+        action = schedule.next(log)
+        if isinstance(action, Promote):
+            below = LEVELS[LEVELS.index(action.level) - 1]
+            ranked = sorted(came[below], key=lambda n: came[below][n])
+            assert action.number in ranked[: len(ranked) // 3]
+            trial = log.resume(action.number, action.level)
+        else:
+            assert action == Start(Place(1))
+            trial = Trial(log.next_number, {"x": 0.5, "epochs": 27}, step, None, None, Place(1))
+            log.add(trial)
+        loss = next(drawn)
+        assert trial.place is not None and loss is not None
+        came[trial.place.level][trial.number] = loss
+        tell(log, trial, loss)
+    assert came[27]
+
+
+def test_the_run_of_highest_promise_goes_on_but_for_every_fourth() -> None:
+    schedule = FreezeThaw().begin(SPACE, forecast=Oracle())
+    log = TrialLog()
+    rng = np.random.default_rng(3)
+    rule = {"model": 0, "rank": 0}
+    for _ in range(200):
+        resting = {o.number: o.config["x"] for o in log.paused}
+        climbed = sum(LEVELS.index(t.place.level) for t in log.trials if t.place is not None)
+        match schedule.next(log):
+            case Promote(number, level):
+                if climbed % 4:
+                    assert number == max(resting, key=lambda n: resting[n])
+                rule["rank" if number != max(resting, key=lambda n: resting[n]) else "model"] += 1
+                trial = log.resume(number, level)
+            case _:
+                config = {"x": float(rng.random()), "epochs": 27}
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, Place(1))
+                log.add(trial)
+        tell(log, trial, float(rng.random()))  # so the rank rule disagrees with the model
+    assert rule["rank"] >= 5 and rule["model"] >= 3 * rule["rank"]
+
+
+def test_nothing_that_failed_goes_on() -> None:
+    log, actions = play(
+        FreezeThaw(share=0.3).begin(SPACE, forecast=Oracle()), losses(1, failing=0.5), 200
+    )
+    failed = {o.number for o in log.observations if o.status is Status.FAILED}
+    assert failed and any(actions)
+    seen: set[int] = set()
+    for observation in log.observations:  # a failure is the last that is heard of a run
+        assert observation.number not in seen
+        seen.add(observation.number)
+
+
+def test_a_last_run_is_finished_where_no_more_may_start() -> None:
+    log, actions = play(
+        FreezeThaw().begin(SPACE, forecast=Oracle()), losses(2), steps=10**6, starts=12
+    )
+    assert len(log.trials) == 12
+    assert any(o.status is Status.COMPLETED for o in log.observations)
+    spent = sum(t.place.level for t in log.trials if t.place is not None)
+    assert spent <= 12 / 0.1 + 27
+
+
+def test_a_schedule_read_back_from_a_log_decides_the_same() -> None:
+    scheduler = FreezeThaw()
+    log, _ = play(scheduler.begin(SPACE, forecast=Oracle()), losses(4), 120)
+    going = scheduler.begin(SPACE, forecast=Oracle())
+    assert going.next(log) == scheduler.begin(SPACE, forecast=Oracle()).next(log)
+
+
+@pytest.mark.parametrize("settings", [{"share": 0.0}, {"share": 1.0}, {"floor": 0}, {"eta": 1}])
+def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(SpaceError):
+        FreezeThaw(**settings)  # type: ignore[arg-type]
