@@ -221,9 +221,11 @@ class Journal:
                 "seed": seed,
                 "scheduler": scheduler,
             }
-            stored = _read(study.user_attrs, _STUDY)
+            with _damage_as_study_error(where, "header"):
+                stored = _read(study.user_attrs, _STUDY)
+                if stored is not None:
+                    _check_same_study(study.study_name, stored, header, space)
             if stored is not None:
-                _check_same_study(study.study_name, stored, header, space)
                 if stored["space"] == header["space"]:
                     return journal
                 header |= {"seed": stored["seed"]}
@@ -256,13 +258,16 @@ class Journal:
                 raise StudyError(
                     f"there is no study {name!r} in {where}; it has {known or 'none'}"
                 ) from None
-            header = _read(study.user_attrs, _STUDY)
+            with _damage_as_study_error(where, "header"):
+                header = _read(study.user_attrs, _STUDY)
         if header is None:
             raise StudyError(
                 f"the study {name!r} in {where} was not made by optimize(); name one that was"
             )
-        _check_schema(name, header)
-        space = SearchSpace.from_fingerprint(header["space"])
+        with _damage_as_study_error(where, "header"):
+            _check_schema(name, header)
+            space = SearchSpace.from_fingerprint(header["space"])
+            header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
         return cls(study, backend, space, where), header
 
     def entries(self) -> list[Entry]:
@@ -271,7 +276,8 @@ class Journal:
             stored = self.study.get_trials(deepcopy=False)
         entries = []
         for trial in stored:
-            entry = self._closed.get(trial.number) or _entry(trial, self._space)
+            with _damage_as_study_error(self._where, f"trial {trial.number}"):
+                entry = self._closed.get(trial.number) or _entry(trial, self._space)
             if entry is None:
                 continue
             if not entry.open:  # nothing of it changes any more
@@ -634,6 +640,19 @@ def _told_as_study_error(where: str) -> Iterator[None]:
             f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
             "its folder exists and can be written, or name another one with storage=. "
             "What was stored before is still there"
+        ) from error
+
+
+@contextmanager
+def _damage_as_study_error(where: str, part: str) -> Iterator[None]:
+    """What cannot have been written here, as StudyError with the place and the way out."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise StudyError(
+            f"the {part} of the study in {where} is not what scaletune wrote "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); restore the storage from a "
+            "copy, or choose another name="
         ) from error
 
 
