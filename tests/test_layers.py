@@ -8,6 +8,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.3
 
 
+@cache
 def modules() -> list[str]:
     found = []
     for package in ("surrogates", "hpo", "benchmarks", "examples"):
