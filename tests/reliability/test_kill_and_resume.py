@@ -126,7 +126,7 @@ def attempts_at_risk(folder: Path) -> int:
 def live_to_the_end(folder: Path, trials: int, workers: int = 1) -> None:
     life = Life(folder, trials, workers)
     try:
-        assert life.wait_for("done")
+        assert life.wait_for("done", 5 * PATIENCE)
     finally:
         life.end()
 
