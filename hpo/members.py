@@ -31,6 +31,7 @@ from scipy.special import ndtr
 from hpo.models import Models, refit_counts
 from surrogates.calibration import Calibration, OnlineLevel, rank_of, recency_weights, scale_weights
 from surrogates.data import Array, TrainingData
+from surrogates.fidelity import Reports
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import NumericalError
 from surrogates.quantile import ForestPredictor, QuantileForest, crps
@@ -82,7 +83,12 @@ class Members:
         self._forest: tuple[int, ForestPredictor] | None = None
 
     def sync(self) -> None:
-        """Score the blocks that the log has completed since the last call."""
+        """Score the blocks that the log has completed since the last call.
+
+        Not where runs are seen on their way: there another process speaks, of configs and levels.
+        """
+        if len(self._models.stages):
+            return
         while self._end <= len(self._models.runs):
             self._score(self._start, self._end)
             self._start, self._end = self._end, next(self._ends)
@@ -96,7 +102,9 @@ class Members:
         return float(np.clip((better - MARGIN) / FULL, 0.0, 1.0))
 
     def trees_answer(self, index: int) -> bool:
-        """Whether the ask of this ``index`` is theirs."""
+        """Whether the ask of this ``index`` is theirs; on stages only if they were named."""
+        if len(self._models.stages) and self._choice is not Choice.QUANTILE:
+            return False
         return bool((index + 0.5) * _GOLDEN % 1.0 < self.share)
 
     def reason(self) -> str:
@@ -106,13 +114,32 @@ class Members:
         return f"quantile trees, who answer {self.share:.0%} of the asks for their better forecasts"
 
     def forest(self) -> ForestPredictor:
-        """Quantile forest on the losses of every completed run; of those there must be one."""
-        runs = self._models.runs
-        n = len(runs)
+        """Quantile forest on :meth:`known`, of which there must be a row."""
+        n = len(self._models.stages) or len(self._models.runs)
         if self._forest is None or self._forest[0] != n:
-            data = TrainingData(runs.X, runs.loss, self._models.encoder.columns)
+            data = TrainingData(*self.known(), self._models.encoder.columns)
             self._forest = n, QuantileForest().fit(data, seed=n)
         return self._forest[1]
+
+    def known(self) -> tuple[Array, Array]:
+        """What the trees learn from, n x d and ``(n,)``: every completed run.
+
+        Where runs are seen on their way, it is the last report of each, whatever its level
+        (:meth:`surrogates.fidelity.Reports.last`), as if it were the end.
+        """
+        stages, runs = self._models.stages, self._models.runs
+        if not len(stages):
+            return runs.X, runs.loss
+        column = int(self._models.encoder.columns.fidelity[0])
+        tops = stages.X.copy()
+        tops[:, column] = 1.0
+        X, run = np.unique(tops, axis=0, return_inverse=True)
+        reports = Reports(
+            X, self._models.encoder.columns, run.ravel(), stages.X[:, column], stages.loss
+        )
+        last = reports.last()
+        last.X[:, column] = 1.0
+        return last.X, last.y
 
     def calibration(self, predictor: GPPredictor, row: Array, *, online: bool) -> Calibration:
         """How far beliefs of ``predictor`` at ``row`` are to be widened or narrowed.

@@ -279,21 +279,22 @@ class Optimizer:
         cap = self.ledger.cost_cap
         walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
         limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
-        if len(self._models.stages):
+        trees_answer = self._members.trees_answer(index)
+        if len(self._models.stages) and not trees_answer:
             return suggest_run(
                 self._models, pending, taken, limits, index=index, rng=rng, pool=pool
             )
-        if not len(self._models.runs):
+        if not len(self._models.runs) and not len(self._models.stages):
             return explore(self._models, taken, rng=rng, pool=pool)
-        if self._members.trees_answer(index):
+        if trees_answer:
             return suggest_by_quantiles(
                 self._models,
                 self._members.forest(),
-                (self._models.runs.X, self._models.runs.loss),
+                self._members.known(),
                 pending,
                 taken,
                 limits,
-                cost_aware=self._cost_aware,
+                cost_aware=self._cost_aware and not len(self._models.stages),
                 who=self._members.reason(),
                 rng=rng,
                 pool=pool,
@@ -355,7 +356,8 @@ class Optimizer:
         """Of a calibrated interval, in units of ``model``, at one row."""
         process = model.predictor if isinstance(model, Rescaled) else model
         assert isinstance(process, GPPredictor)
-        calibration = self._members.calibration(process, row, online=isinstance(model, Rescaled))
+        followed = isinstance(model, Rescaled) and not len(self._models.stages)
+        calibration = self._members.calibration(process, row, online=followed)
         sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
         return calibration.shown(COVERAGE) * sd
 

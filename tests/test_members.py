@@ -219,3 +219,29 @@ def test_members_keep_no_state_beyond_the_log():
     optimizer._members.sync()
     assert fresh.share == optimizer._members.share
     assert fresh._level.level == optimizer._members._level.level
+
+
+def test_trees_learn_from_the_last_report_of_every_run_under_a_scheduler():
+    from hpo import ASHA, Fidelity
+    from hpo.staged import StagedOptimizer
+
+    space: dict[str, Parameter] = {
+        "x": Float(0, 1),
+        "kind": Categorical(["a", "b"]),
+        "epochs": Fidelity(1, 9),
+    }
+    engine = StagedOptimizer(Optimizer(space, surrogate="quantile", seed=0), ASHA(), seed=0)
+    asked = []
+    for _ in range(28):
+        trial = engine.ask()
+        assert trial is not None and trial.place is not None
+        level = trial.place.level
+        loss = (trial.config["x"] - 0.3) ** 2 + (trial.config["kind"] == "a") + 1.0 / level
+        engine.tell(trial, loss, cost=float(level))
+        asked.append(trial)
+    engine.optimizer.propose()  # takes in the last result
+    X, _ = engine.optimizer._members.known()
+    assert len(X) == len({tuple(trial.config.values()) for trial in asked})
+    assert np.all(X[:, engine.optimizer.encoder.columns.fidelity[0]] == 1.0)
+    new = [trial.config for trial in asked if "trees" in trial.belief.reason]
+    assert np.mean([config["kind"] == "b" for config in new]) > 0.6
