@@ -25,7 +25,7 @@ import time
 import traceback
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection as pipes
@@ -254,7 +254,8 @@ class _Worker:
 
     `lifeline`: write end of a pipe that nobody writes to; when the driver dies it closes
     and the worker goes too. `started`: when the function began, or before that the process.
-    `deadline`: monotonic seconds at which patience ends. `cost`: the highest one reported.
+    `deadline`: monotonic seconds at which patience ends. `cost`: the highest one reported. `gpu`: the
+    one it sees, if assigned.
     """
 
     job: Job
@@ -265,6 +266,7 @@ class _Worker:
     deadline: float
     training: bool = False
     cost: float | None = None
+    gpu: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -278,9 +280,21 @@ class ProcessRunner:
     its memory. Workers lead their own process group: Ctrl-C in a terminal reaches the driver only,
     and killing a trial takes its data loaders along. The training function travels by cloudpickle;
     a script needs no `if __name__ == "__main__"` guard.
+
+    Args:
+        gpus: names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES; each trial sees the one
+            with the fewest others on it. Without any, trials see what the driver sees.
+        per_gpu: trials that may be on one GPU at a time.
+
+    Raises:
+        ValueError: for `per_gpu` below 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gpus: Sequence[int | str] = (), per_gpu: int = 1) -> None:
+        if per_gpu < 1:
+            raise ValueError(f"`per_gpu` must be at least 1, got {per_gpu}")
+        self._gpus = tuple(str(gpu) for gpu in gpus)
+        self._per_gpu = per_gpu
         self._workers: dict[int, _Worker] = {}
         self._task = b""
         self._limits = Limits()
@@ -290,7 +304,17 @@ class ProcessRunner:
         self._context = multiprocessing.get_context("forkserver")
 
     def open(self, task: Task, on_report: OnReport, workers: int) -> None:
-        """See `Runner`. Raises TypeError if the training function cannot be pickled."""
+        """See `Runner`.
+
+        Raises TypeError if the training function cannot be pickled, and ValueError for more workers
+        than there are places on the GPUs.
+        """
+        places = self._per_gpu * len(self._gpus)
+        if self._gpus and workers > places:
+            raise ValueError(
+                f"workers={workers} do not fit on {len(self._gpus)} GPUs with per_gpu="
+                f"{self._per_gpu}; use workers={places}, or a larger per_gpu"
+            )
         import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
 
         try:
@@ -310,9 +334,10 @@ class ProcessRunner:
     def submit(self, job: Job) -> None:
         ours, theirs = self._context.Pipe()
         watched, lifeline = self._context.Pipe(duplex=False)
+        gpu = self._free_gpu()
         process = self._context.Process(
             target=_work,
-            args=(self._task, job, theirs, watched, self._threads, self._limits.memory),
+            args=(self._task, job, theirs, watched, self._threads, self._limits.memory, gpu),
             name=f"scaletune-trial-{job.trial.number}",
         )
         with _without_main_module():
@@ -321,8 +346,13 @@ class ProcessRunner:
         watched.close()
         now = time.monotonic()
         self._workers[job.trial.number] = _Worker(
-            job, process, ours, lifeline, started=now, deadline=now + _START_GRACE
+            job, process, ours, lifeline, started=now, deadline=now + _START_GRACE, gpu=gpu
         )
+
+    def _free_gpu(self) -> str | None:
+        """The GPU with the fewest trials on it, the first of equals."""
+        taken = [worker.gpu for worker in self._workers.values()]
+        return min(self._gpus, key=taken.count, default=None)
 
     def poll(self, timeout: float) -> list[Outcome]:
         until = time.monotonic() + timeout
@@ -442,9 +472,12 @@ def _work(
     lifeline: Connection,
     threads: int,
     memory: int | None,
+    gpu: str | None,
 ) -> None:
     """Body of a worker process: run one job, send its outcome, end."""
     os.setsid()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch is loaded, but looks only when first used
     _die_with_driver(lifeline)
     _limit_threads(threads)
     if memory is not None:

@@ -23,6 +23,7 @@ from hpo import (
     Float,
     Int,
     Optimizer,
+    ProcessRunner,
     StudyError,
     Trial,
     load_result,
@@ -257,3 +258,24 @@ def test_nothing_is_unpickled_but_the_function_that_a_driver_sends_its_worker() 
 def test_no_server_listens_beyond_loopback() -> None:
     for path in (ROOT / "hpo").rglob("*.py"):
         assert "0.0.0.0" not in path.read_text(), path
+
+
+# --- GPUs -----------------------------------------------------------------------------------------
+
+
+def test_trials_are_spread_over_the_gpus_they_may_have(tmp_path: Path) -> None:
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+        (tmp_path / f"{ctx.trial.number}").write_text(gpu)
+        while len(list(tmp_path.iterdir())) < 4:  # all four at a time
+            time.sleep(0.02)
+        return float(gpu)
+
+    runner = ProcessRunner(gpus=[3, 5], per_gpu=2)
+    result = optimize(train, SPACE, budget=Budget(trials=4), workers=4, runner=runner)
+    assert sorted(o.loss or 0.0 for o in result.log.observations) == [3.0, 3.0, 5.0, 5.0]
+
+
+def test_more_workers_than_places_on_the_gpus_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers=3 do not fit"):
+        optimize(bowl, SPACE, budget=Budget(trials=3), workers=3, runner=ProcessRunner(gpus=[0, 1]))
