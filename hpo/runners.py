@@ -254,8 +254,8 @@ class _Worker:
 
     `lifeline`: write end of a pipe that nobody writes to; when the driver dies it closes
     and the worker goes too. `started`: when the function began, or before that the process.
-    `deadline`: monotonic seconds at which patience ends. `cost`: the highest one reported. `gpu`: the
-    one it sees, if assigned.
+    `deadline`: monotonic seconds at which patience ends. `cost`: the highest one reported.
+    `gpu`: the one it sees, if assigned.
     """
 
     job: Job
