@@ -30,6 +30,7 @@ from surrogates.transforms import CYCLE, Transform, location_scale
 
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
 _MAX_STAGES = 500  # the same where rows are stages: a suggestion buys only a part of a run
+_AS_GOOD = 0.1  # of the spread of the losses
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # fits, after that
 _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
@@ -215,9 +216,12 @@ class Models:
 
     @single_threaded
     def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """Probability that each run ends better than the best so far is believed to be, ``(m,)``.
+        """Probability that each run ends about as well as the best is believed to, ``(m,)``.
 
-        That best is the smallest posterior mean of a run that has come to its end or, before there
+        About: within a tenth of the spread of the losses. Against the bare best, once that is well
+        known, the runs of which least is known would come first, however poor their ends look.
+
+        The best is the smallest posterior mean of a run that has come to its end or, before there
         is one, of the ends of those under way. The transform of the losses changes with every row,
         as in the search. :class:`~hpo.schedulers.Forecast`.
 
@@ -233,7 +237,7 @@ class Models:
         known = predictor.training_mean()[ended]
         best = np.min(known if len(known) else predictor.posterior(self.stages.tops).mean)
         end = predictor.posterior(X)
-        return np.asarray(ndtr((best - end.mean) / np.sqrt(end.variance)))
+        return np.asarray(ndtr((best + _AS_GOOD - end.mean) / np.sqrt(end.variance)))
 
     def hyperparameters(self, transform: Transform, count: int) -> Array:
         """What the plain process learned from the first ``count`` runs, one of the counts."""
