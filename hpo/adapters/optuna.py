@@ -49,13 +49,13 @@ from hpo.adapters.define_by_run import Suggested, Witness, columns
 from hpo.encoding import Direction, Encoder
 from hpo.errors import SpaceError
 from hpo.observations import Belief, Cause, Observation, Place, Report, Status, Trial, TrialLog
-from hpo.optimizer import Optimizer
+from hpo.optimizer import Optimizer, check_surrogate
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.schedulers import ASHA, Decision, Kind, Schedule, Scheduler, Start, StoppingRule
 from hpo.schedulers.levels import Ladder
 from hpo.schedulers.median import MedianStopping
 from hpo.search import FRONT_EVERY
-from hpo.space import Categorical, Fidelity, Parameter, Scale, SearchSpace
+from hpo.space import Categorical, Fidelity, Float, Parameter, Scale, SearchSpace
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -99,11 +99,12 @@ class ScaleTuneSampler(BaseSampler):
             where there is no such attribute. Naming one makes the search cost-aware.
         target: scale values the user will finally train at.
         priors: transfer rules (:mod:`hpo.priors`); their roles must be in `space`.
+        surrogate: who models the loss, as for `hpo.optimize`.
         seed: of every random choice; None draws one.
 
     Raises:
         SpaceError: for a space, target or rule that does not fit.
-        ValueError: for a negative seed.
+        ValueError: for a negative seed or an unknown surrogate.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class ScaleTuneSampler(BaseSampler):
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
         priors: Sequence[Rule] | None = None,
+        surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
         declared = dict(SearchSpace(space)) if space else {}
@@ -121,6 +123,8 @@ class ScaleTuneSampler(BaseSampler):
             drift_prior(check_priors(priors), known, Encoder(known).columns)
         elif priors or target:
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
+        # Without anything declared, one parameter stands for all: the choice is what is checked.
+        check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))
         if seed is not None and seed < 0:
             raise ValueError(f"`seed` must be >= 0 or None, got {seed}")
         fidelities = [p for p in declared.values() if isinstance(p, Fidelity)]
@@ -129,6 +133,7 @@ class ScaleTuneSampler(BaseSampler):
         self._cost = cost
         self._target = target
         self._priors = priors
+        self._surrogate = surrogate
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._forget()
 
@@ -258,6 +263,7 @@ class ScaleTuneSampler(BaseSampler):
                 cost=self._cost,
                 target=sizes if sized else self._target,
                 priors=self._priors,
+                surrogate=self._surrogate,
                 seed=self._seed,
             )
             mirror = known.mirrors[key] = _Mirror(view, engine, sized=sized)

@@ -60,7 +60,7 @@ class ScaleTuneSearcher(Searcher):
         step: the result entry that counts the fidelity, such as an epoch.
         cost: unit of the costs, and the result entry that holds a trial's so far; "seconds" are
             Ray's `time_total_s` where there is none.
-        target, priors, seed: as for `hpo.optimize`.
+        target, priors, surrogate, seed: as for `hpo.optimize`.
 
     Raises:
         SpaceError, ValueError: for arguments that `hpo.optimize` would refuse.
@@ -77,6 +77,7 @@ class ScaleTuneSearcher(Searcher):
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
         priors: Sequence[Rule] | None = None,
+        surrogate: str = "auto",
         seed: int = 0,
     ) -> None:
         if mode not in ("min", "max"):
@@ -90,6 +91,7 @@ class ScaleTuneSearcher(Searcher):
         self._cost = cost
         self._target = target
         self._priors = priors
+        self._surrogate = surrogate
         self._seed = seed
         self._most: int | None = None  # trials at a time
         self._numbers: dict[str, int] = {}  # of the trials that Ray's now carry
@@ -288,6 +290,7 @@ class ScaleTuneSearcher(Searcher):
             cost=self._cost,
             target=self._target,
             priors=self._priors,
+            surrogate=self._surrogate,
             seed=self._seed,
         )
         replay(engine, events)
