@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.command == "throughput":
         for line in throughput_lines(rounds=options.rounds):
-            print(line)
+            print(line, flush=True)
         return
     runs = Runs(options.out, updates=options.updates, seeds=range(options.seeds))
     for name in PARAMETRIZATIONS:
@@ -91,15 +91,13 @@ class Case:
 CASES = (Case(1e5, 32, 64), Case(1e6, 16, 128), Case(4e6, 8, 128))
 
 
-def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> list[str]:
+def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> Iterator[str]:
     """A table: median milliseconds of an update by hand and by the trainer, and their ratio."""
     device = best_device()
     peak = peak_flops_per_second(device)
-    lines = [
-        f"device {device.type}, {torch.get_num_threads()} threads",
-        "| params | batch x context | by hand, ms | trainer, ms | ratio | GFLOP/s | MFU |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    yield f"device {device.type}, {torch.get_num_threads()} threads"
+    yield "| params | batch x context | by hand, ms | trainer, ms | ratio | GFLOP/s | MFU |"
+    yield "|---|---|---|---|---|---|---|"
     for case in cases:
         with seeded(0, device):
             by_hand, flops = _plain_loop(case, device), _flops(case)
@@ -108,12 +106,11 @@ def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> list[str]
         ratio = float(np.median(second / first))
         rate = flops / float(np.median(second))
         share = "-" if peak is None else f"{rate / peak:.1%}"
-        lines.append(
+        yield (
             f"| {case.params:,.0f} | {case.batch_size} x {case.context} "
             f"| {1e3 * np.median(first):.2f} | {1e3 * np.median(second):.2f} | {ratio:.3f} "
             f"| {rate / 1e9:.1f} | {share} |"
         )
-    return lines
 
 
 def _flops(case: Case) -> float:
