@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.budget import Budget, Ledger
+from hpo.curve_forecast import CurveForecast
 from hpo.encoding import Direction, Encoder
 from hpo.errors import SpaceError
 from hpo.initial import start_count, starts
@@ -249,11 +250,13 @@ class Optimizer:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What the models expect of runs on their way, for a scheduler; None if they do not look.
+        """What is expected of runs on their way, for a scheduler; None without a fidelity.
 
-        They look where the space has a fidelity and no scale axes.
+        With scale axes each run's own curve speaks, otherwise the model of configs and levels.
         """
-        return self._models if self.space.fidelity and not self.space.scales else None
+        if self.space.fidelity is None:
+            return None
+        return CurveForecast(self.encoder) if self.space.scales else self._models
 
     def _pool(self, among: Sequence[Mapping[str, Any]]) -> Array:
         """``among`` as rows."""

@@ -33,6 +33,7 @@ RANKS = {
     "hpo.cost_law": 3.1,
     "hpo.law": 3.2,
     "hpo.stages": 3,
+    "hpo.curve_forecast": 4,
     "hpo.maximize": 4,
     "hpo.models": 4,
     "hpo.members": 4.1,

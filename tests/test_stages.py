@@ -132,7 +132,6 @@ def test_a_space_with_scale_axes_is_not_read() -> None:
     log = TrialLog()
     log.add(Trial(0, {"x": 0.5, "epochs": 27, "params": 1e6}, 0, None, None, Place(3)))
     assert read(log, space) == []
-    assert Optimizer(space).forecast is None
 
 
 # --- the search ----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from hpo.space import SearchSpace
 class FreezeThaw:
     """The run whose end promises most goes on by one level; what is left starts new runs.
 
-    Without a model of the runs (a space with scale axes), the rank rule of ASHA decides alone.
+    Without a forecast the rank rule of ASHA decides alone.
 
     Args:
         eta: ratio of neighbouring levels.
