@@ -216,12 +216,15 @@ def test_ten_thousand_trials_are_asked_within_a_second_and_a_gibibyte() -> None:
         trial = Trial(number, config, number, None)
         engine.adopt(trial)
         engine.tell(trial, float(np.sum((x - 0.4) ** 2)))
-    engine.ask()  # fits
-    began = time.perf_counter()
-    for _ in range(5):
-        trial = engine.ask()
-        engine.tell(trial, 0.1)
-    assert (time.perf_counter() - began) / 5 < 1.0 * 2  # on a machine that others share
+    rebuilt = time.process_time()
+    for _ in range(2):
+        engine.ask()  # the first one refits everything, as after a restart
+    assert time.process_time() - rebuilt < 20.0
+    engine.ask()  # by turns, on differently transformed losses
+    began = time.process_time()
+    for _ in range(3):
+        engine.tell(engine.ask(), 0.1)
+    assert (time.process_time() - began) / 3 < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20  # KiB
 
 
