@@ -5,6 +5,7 @@ Read from the syntax trees, so imports inside functions count as well. Imports u
 """
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,12 +91,13 @@ SECONDS = 0.3
 def modules() -> list[str]:
     found = []
     for package in ("surrogates", "hpo", "benchmarks", "examples"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            if any(part.startswith(".") for part in parts):  # environments of the peers
-                continue
-            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return found
+        for folder, below, files in os.walk(ROOT / package):
+            below[:] = [name for name in below if not name.startswith(".")]  # peers' environments
+            for file in files:
+                if file.endswith(".py"):
+                    parts = (Path(folder) / file).relative_to(ROOT).with_suffix("").parts
+                    found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return sorted(found)
 
 
 def path_of(module: str) -> Path:

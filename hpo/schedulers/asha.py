@@ -15,6 +15,7 @@ from bisect import insort
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, Report, Trial, TrialLog
@@ -30,6 +31,10 @@ from hpo.schedulers.base import (
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
 from hpo.space import SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.
@@ -213,11 +218,16 @@ class AsyncHalving:
         if not resting:
             return None
         promise = self._forecast.promise(log, [run.number for run in resting])
-        best = int(promise.argmax())
+        worth = self._worth(promise, resting, log)
+        best = worth.index(max(worth))
         if not promise[best] >= self._confidence:
             return None
         rung = self._ladder.rung(resting[best].place.level)
         return Promote(resting[best].number, self._ladder.levels[rung + 1])
+
+    def _worth(self, promise: NDArray[np.float64], runs: list[Run], log: TrialLog) -> list[float]:
+        """By which the resting `runs` are chosen among."""
+        return [float(p) for p in promise]
 
     def _passes(self, run: Run, report: Report, log: TrialLog) -> bool:
         """Whether a run goes on after `report`; it is judged when it first comes to a rung."""

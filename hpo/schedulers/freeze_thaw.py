@@ -16,14 +16,19 @@ spent on old runs   levels beyond it, those that are under way included
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
 from hpo.schedulers.base import Action, Direction, Forecast, Start, loss_sign
 from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Runs
+from hpo.schedulers.runs import Run, Runs
 from hpo.space import SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,20 @@ class FreezeThaw:
         floor: every so many promotions one follows ASHA's rank rule, whatever the model says: the
             best run in the top 1 / `eta` of its rung, so that a model that is wrong slows ASHA down
             by this factor and no more.
+        price: power of the cost still to come by which a promise is divided, where costs were told;
+            0 looks at the promise alone.
     """
 
     eta: int = 3
     share: float = 0.1
     floor: int = 4
+    price: float = 0.5
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
         check_count("floor", self.floor)
+        if not 0 <= self.price <= 1:
+            raise SpaceError(f"`price` must lie in [0, 1], got {self.price!r}; 0.5 does well")
         if not 0 < self.share < 1:
             raise SpaceError(f"`share` must lie in (0, 1), got {self.share!r}; 0.1 does well")
 
@@ -63,29 +73,41 @@ class FreezeThaw:
         runs = Runs(
             Ladder.over(space, self.eta, "FreezeThaw"), loss_sign(direction), space.fidelity
         )
-        return FreezingThawing(runs, forecast, self.share, self.floor)
+        return FreezingThawing(runs, forecast, self)
 
 
 class FreezingThawing(AsyncHalving):
     """FreezeThaw at work; see `Schedule`."""
 
-    def __init__(self, runs: Runs, forecast: Forecast | None, share: float, floor: int) -> None:
+    def __init__(self, runs: Runs, forecast: Forecast | None, settings: FreezeThaw) -> None:
         super().__init__(runs, Kind.PROMOTION, 1, forecast, confidence=0.0)
-        self._share, self._floor = share, floor
+        self._settings = settings
 
     def next(
         self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
     ) -> Action | None:
         self._sync(log)
-        low = self._ladder.low
+        low, share = self._ladder.low, self._settings.share
         rungs = [self._ladder.rung(run.place.level) for run in self._runs]
         onward = sum(run.place.level - low for run in self._runs)
-        owed = onward * self._share <= low * len(rungs) * (1.0 - self._share)
+        owed = onward * share <= low * len(rungs) * (1.0 - share)
         unfinished = self._ladder.top not in rungs
         action: Action | None = None
         if owed or (unfinished and not may_start):
-            ranked = self._forecast is None or sum(rungs) % self._floor == 0
+            ranked = self._forecast is None or sum(rungs) % self._settings.floor == 0
             action = (self._promotion(held) if ranked else None) or self._promising(log, held)
         if action is None and may_start:
             action = Start(Place(low))
         return action
+
+    def _worth(self, promise: NDArray[np.float64], runs: list[Run], log: TrialLog) -> list[float]:
+        """What a promise is worth per cost still to come, that of the run so far in proportion."""
+        carried = [log.carried(run.number) for run in runs]
+        spent = [0.0 if c is None or c.cost is None else c.cost for c in carried]
+        if not all(spent):
+            return [float(p) for p in promise]
+        high = self._ladder.levels[-1]
+        return [
+            float(p) / (cost * (high - run.place.level) / run.place.level) ** self._settings.price
+            for p, cost, run in zip(promise, spent, runs, strict=True)
+        ]

@@ -133,6 +133,34 @@ def test_the_run_of_highest_promise_goes_on_but_for_every_fourth() -> None:
     assert rule["rank"] >= 5 and rule["model"] >= 3 * rule["rank"]
 
 
+@pytest.mark.parametrize("price, first", [(0.0, 1), (0.5, 0)])
+def test_of_two_promises_the_one_that_costs_less_goes_on(price: float, first: int) -> None:
+    schedule = FreezeThaw(price=price, floor=100).begin(SPACE, forecast=Oracle())
+    log = TrialLog()
+    for x, cost in ((0.5, 1.0), (0.6, 10.0), (0.0, 1.0)):
+        trial = Trial(
+            log.next_number, {"x": x, "epochs": 27}, log.next_ask_index, None, None, Place(1)
+        )
+        log.add(trial)
+        log.tell(
+            Observation(
+                trial.number,
+                trial.config,
+                1.0 - x,
+                cost,
+                Status.PAUSED,
+                None,
+                log.next_order,
+                trial.ask_index,
+            )
+        )
+    rank_rule = schedule.next(log)  # the first promotion is its
+    assert isinstance(rank_rule, Promote) and rank_rule.number == 1
+    log.resume(2, 3)  # as if another run had taken that turn
+    action = schedule.next(log)
+    assert isinstance(action, Promote) and action.number == first
+
+
 def test_nothing_that_failed_goes_on() -> None:
     log, actions = play(
         FreezeThaw(share=0.3).begin(SPACE, forecast=Oracle()), losses(1, failing=0.5), 200
@@ -162,7 +190,9 @@ def test_a_schedule_read_back_from_a_log_decides_the_same() -> None:
     assert going.next(log) == scheduler.begin(SPACE, forecast=Oracle()).next(log)
 
 
-@pytest.mark.parametrize("settings", [{"share": 0.0}, {"share": 1.0}, {"floor": 0}, {"eta": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"share": 0.0}, {"share": 1.0}, {"floor": 0}, {"eta": 1}, {"price": 2.0}]
+)
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(SpaceError):
         FreezeThaw(**settings)  # type: ignore[arg-type]
