@@ -30,7 +30,7 @@ test-guests: $(VENV)/.installed-dev
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
 test-postgres: $(VENV)/.installed-dev
 	$(PIP) -e '.[postgres]'
-	BIN=$(BIN) tests/reliability/with_postgres.sh $(BIN)/python -m pytest tests/reliability -m postgres
+	tests/reliability/with_postgres.sh $(BIN)/python -m pytest tests/reliability -m "postgres and not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
