@@ -4,10 +4,10 @@
 
 Byte-level transformers that differ in width alone learn the source code of Python's standard
 library, once in muP and once in standard parametrisation. For each, small proxies are searched, the
-drift of the best learning rate is measured, the settings of a target four times the size of the
-largest proxy are recommended and its loss is predicted; then the target is trained. On a CPU the
-proxies have 30 thousand to 1 million parameters, on a CUDA device 1 to 60 million; a timed probe
-sets the length of the runs. `--out` receives scale_up.json and a picture of each drift.
+drift of the best learning rate is measured, the settings of a larger target are recommended and
+its loss is predicted; then the target is trained. On a CPU the proxies have 30 thousand to
+1 million parameters and the target 2 million, on a CUDA device 1 to 60 and 240 million; a timed
+probe sets the length of the runs. `--out` receives scale_up.json and a picture of each drift.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from hpo.training.transformer import Shape, Transformer, next_byte_loss
 
 SEARCH_SHARE = 0.55  # of the minutes, for both searches; the rest is for the targets and margins
 TARGET_SHARE = 0.25  # for both target runs
-TARGET_OVER_LARGEST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ class Family:
     head_width: int
     smallest: float  # non-embedding parameters
     largest: float
+    target: float
     context: int
     batch_size: int
 
@@ -69,8 +69,8 @@ class Family:
         return Transformer(self.shape(params), context=self.context, rng=torch.default_generator)
 
 
-ON_CPU = Family(2, 16, smallest=3e4, largest=1e6, context=64, batch_size=16)
-ON_GPU = Family(6, 64, smallest=1e6, largest=6e7, context=256, batch_size=64)
+ON_CPU = Family(2, 16, smallest=3e4, largest=1e6, target=2e6, context=64, batch_size=8)
+ON_GPU = Family(6, 64, smallest=1e6, largest=6e7, target=2.4e8, context=256, batch_size=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,6 @@ class Plan:
 
     device: str
     flops_per_second: float
-    target: float  # parameters
     sequences: int  # in every run, whatever its size
     search_flops: float  # of each of the two searches
     search_seconds: float
@@ -133,14 +132,13 @@ def plan(family: Family, minutes: float) -> Plan:
             return run.work.flops * family.batch_size
 
         rate = achieved_flops_per_second(step, seconds=3.0)
-    target = TARGET_OVER_LARGEST * family.largest
-    model = family.build(target)
+    model = family.build(family.target)
     per_sequence = transformer_work(model, torch.zeros(1, family.context + 1)).flops
     seconds = 60.0 * minutes
     sequences = round(rate * seconds * TARGET_SHARE / 2 / per_sequence)
     sequences = min(max(sequences, 20 * family.batch_size), 4000 * family.batch_size)
     search = seconds * SEARCH_SHARE / 2
-    return Plan(device.type, rate, target, sequences, rate * search, search)
+    return Plan(device.type, rate, sequences, rate * search, search)
 
 
 def main() -> None:
@@ -156,11 +154,11 @@ def main() -> None:
     console.print(
         f"{chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}: proxies of "
         f"{family.smallest:,.0f} to {family.largest:,.0f} parameters, a target of "
-        f"{chosen.target:,.0f}, {chosen.sequences * family.context:,} bytes each"
+        f"{family.target:,.0f}, {chosen.sequences * family.context:,} bytes each"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"plan": asdict(chosen)}
-    table = Table(title=f"The target, {TARGET_OVER_LARGEST:.0f} times the largest proxy")
+    table = Table(title=f"The target of {family.target:,.0f} parameters")
     for column in ("parametrisation", "lr drift", "lr", "predicted loss", "loss it got", "inside"):
         table.add_column(column, justify="right")
     rules: dict[str, Parametrization] = {"muP": MUP, "standard": STANDARD}
@@ -191,7 +189,7 @@ def scale_up(
         },
         budget=Budget(cost=chosen.search_flops, seconds=chosen.search_seconds),
         cost="flops",
-        target={"params": chosen.target},
+        target={"params": family.target},
         priors=[MuP()] if rule is MUP else None,
         seed=seed,
     )

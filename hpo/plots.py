@@ -228,7 +228,7 @@ def plot_coordinates(check: CoordinateCheck, path: str | Path | None = None) -> 
     One line a layer, through the geometric means over seeds; layers that grow or vanish are thick
     and in the legend. `path`: where to save the picture, its suffix giving the format.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     bad = [trace for trace in check.traces if trace.verdict.value != "flat"]
     colors = dict(
@@ -257,7 +257,7 @@ def plot_coordinates(check: CoordinateCheck, path: str | Path | None = None) -> 
     axes.set_xticks(check.sizes, [str(size) for size in check.sizes])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure
