@@ -15,7 +15,6 @@ from bisect import insort
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, Report, Trial, TrialLog
@@ -31,10 +30,6 @@ from hpo.schedulers.base import (
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
 from hpo.space import SearchSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.
@@ -206,28 +201,32 @@ class AsyncHalving:
         return None
 
     def _promising(self, log: TrialLog, held: frozenset[int]) -> Promote | None:
-        """The resting run of highest promise, if that is high enough."""
-        if self._forecast is None:
+        """The resting run of highest worth, if its promise is high enough."""
+        ranked = self._ranked(log, held)
+        if not ranked or not ranked[0][1] >= self._confidence:
             return None
+        run = ranked[0][0]
+        rung = self._ladder.rung(run.place.level)
+        return Promote(run.number, self._ladder.levels[rung + 1])
+
+    def _ranked(self, log: TrialLog, held: frozenset[int]) -> list[tuple[Run, float]]:
+        """Runs that rest below the ceiling with their promise, those worth most first."""
         below = self._ladder.levels[self.ceiling]
         resting = [
             run
             for run in self._runs
             if run.resting and run.place.level < below and run.number not in held
         ]
-        if not resting:
-            return None
-        promise = self._forecast.promise(log, [run.number for run in resting])
+        if self._forecast is None or not resting:
+            return []
+        promise = self._forecast.promise(log, [run.number for run in resting]).tolist()
         worth = self._worth(promise, resting, log)
-        best = worth.index(max(worth))
-        if not promise[best] >= self._confidence:
-            return None
-        rung = self._ladder.rung(resting[best].place.level)
-        return Promote(resting[best].number, self._ladder.levels[rung + 1])
+        order = sorted(range(len(resting)), key=lambda i: -worth[i])  # the older of equals first
+        return [(resting[i], promise[i]) for i in order]
 
-    def _worth(self, promise: NDArray[np.float64], runs: list[Run], log: TrialLog) -> list[float]:
+    def _worth(self, promise: list[float], runs: list[Run], log: TrialLog) -> list[float]:
         """By which the resting `runs` are chosen among."""
-        return [float(p) for p in promise]
+        return promise
 
     def _passes(self, run: Run, report: Report, log: TrialLog) -> bool:
         """Whether a run goes on after `report`; it is judged when it first comes to a rung."""

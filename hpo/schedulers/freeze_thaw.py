@@ -16,7 +16,6 @@ spent on old runs   levels beyond it, those that are under way included
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
@@ -25,10 +24,6 @@ from hpo.schedulers.base import Action, Direction, Forecast, Start, loss_sign
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs
 from hpo.space import SearchSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +95,20 @@ class FreezingThawing(AsyncHalving):
             action = Start(Place(low))
         return action
 
-    def _worth(self, promise: NDArray[np.float64], runs: list[Run], log: TrialLog) -> list[float]:
+    def kept(self, log: TrialLog) -> frozenset[int]:
+        """Beside those that ASHA keeps, one in `eta` of the resting, those that are worth most."""
+        ranked = self._ranked(log, frozenset())
+        count = -(-len(ranked) // self._settings.eta)
+        return super().kept(log) | {run.number for run, _ in ranked[:count]}
+
+    def _worth(self, promise: list[float], runs: list[Run], log: TrialLog) -> list[float]:
         """What a promise is worth per cost still to come, that of the run so far in proportion."""
         carried = [log.carried(run.number) for run in runs]
         spent = [0.0 if c is None or c.cost is None else c.cost for c in carried]
         if not all(spent):
-            return [float(p) for p in promise]
+            return promise
         high = self._ladder.levels[-1]
         return [
-            float(p) / (cost * (high - run.place.level) / run.place.level) ** self._settings.price
+            p / (cost * (high - run.place.level) / run.place.level) ** self._settings.price
             for p, cost, run in zip(promise, spent, runs, strict=True)
         ]
