@@ -12,7 +12,8 @@ from hpo.staged import StagedOptimizer
 
 def freeze_thaw(task: Task, *, seed: int, trials: int) -> Staged:
     """The default for runs that may pause."""
-    return _staged(task, FreezeThaw(), seed)
+    continues = task.levels is None or task.levels.continues
+    return _staged(task, FreezeThaw(continues=continues), seed)
 
 
 def asha(task: Task, *, seed: int, trials: int) -> Staged:

@@ -9,18 +9,20 @@ the model only says which.
 
 Notation
 --------
-spent on new runs   levels up to the first rung, summed over all runs
-spent on old runs   levels beyond it, those that are under way included
+c_j    mean cost of a run up to rung j where costs are told, else its level
+spent on new runs   c_0 for each run
+spent on old runs   c_j - c_0 for each run that is at rung j or on its way there
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
-from hpo.schedulers.base import Action, Direction, Forecast, Start, loss_sign
+from hpo.schedulers.base import Action, Direction, Forecast, Promote, Start, loss_sign
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs
 from hpo.space import SearchSpace
@@ -34,19 +36,23 @@ class FreezeThaw:
 
     Args:
         eta: ratio of neighbouring levels.
-        share: of what is spent, in levels, for new runs up to the first level. Shares of 0.1 to 0.3
-            were alike on learning curves of networks.
+        share: of what is spent, for new runs up to the first level. Shares of 0.1 to 0.3 were alike
+            on learning curves of networks.
         floor: every so many promotions one follows ASHA's rank rule, whatever the model says: the
             best run in the top 1 / `eta` of its rung, so that a model that is wrong slows ASHA down
             by this factor and no more.
         price: power of the cost still to come by which a promise is divided, where costs were told;
             0 looks at the promise alone.
+        continues: whether a run goes on from where it paused. If it starts over instead, as without
+            checkpoints or where each training set is one of its own, levels in between only cost,
+            and who goes on goes to the end.
     """
 
     eta: int = 3
     share: float = 0.1
     floor: int = 4
     price: float = 0.5
+    continues: bool = True
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
@@ -82,18 +88,37 @@ class FreezingThawing(AsyncHalving):
         self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
     ) -> Action | None:
         self._sync(log)
-        low, share = self._ladder.low, self._settings.share
         rungs = [self._ladder.rung(run.place.level) for run in self._runs]
-        onward = sum(run.place.level - low for run in self._runs)
-        owed = onward * share <= low * len(rungs) * (1.0 - share)
+        prices, share = self._prices(log), self._settings.share
+        first = prices[0] if self._settings.continues else 0.0
+        onward = sum(prices[rung] - first for rung in rungs if rung)
+        owed = onward * share <= prices[0] * len(rungs) * (1.0 - share)
         unfinished = self._ladder.top not in rungs
-        action: Action | None = None
+        action: Promote | None = None
         if owed or (unfinished and not may_start):
             ranked = self._forecast is None or sum(rungs) % self._settings.floor == 0
             action = (self._promotion(held) if ranked else None) or self._promising(log, held)
+        if action is not None and not self._settings.continues:
+            action = Promote(action.number, self._ladder.levels[-1])
         if action is None and may_start:
-            action = Start(Place(low))
+            return Start(Place(self._ladder.low))
         return action
+
+    def _prices(self, log: TrialLog) -> list[float]:
+        """c_j of each rung; in proportion to its level where no run has come to it yet."""
+        levels = self._ladder.levels
+        told: list[list[float]] = [[] for _ in levels]
+        for run in self._runs:
+            carried = log.carried(run.number) if run.resting else None
+            if carried is not None:
+                told[self._ladder.rung(run.place.level)].append(carried.cost or 0.0)
+        if not told[0] or not all(cost > 0.0 for costs in told for cost in costs):
+            return [float(level) for level in levels]
+        per_level = fmean(told[0]) / levels[0]
+        return [
+            fmean(costs) if costs else per_level * level
+            for costs, level in zip(told, levels, strict=True)
+        ]
 
     def kept(self, log: TrialLog) -> frozenset[int]:
         """Beside those that ASHA keeps, one in `eta` of the resting, those that are worth most."""

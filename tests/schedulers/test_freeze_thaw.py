@@ -196,3 +196,39 @@ def test_a_schedule_read_back_from_a_log_decides_the_same() -> None:
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(SpaceError):
         FreezeThaw(**settings)  # type: ignore[arg-type]
+
+
+def test_a_run_that_starts_over_goes_to_the_end_at_once() -> None:
+    schedule = FreezeThaw(continues=False).begin(SPACE, forecast=Oracle())
+    _, actions = play(schedule, losses(5), 100)
+    assert {action.level for action in actions if action is not None} == {27}
+
+
+def test_shares_are_of_costs_where_these_are_told() -> None:
+    """The first level costs half of a whole run, so few are started."""
+    schedule = FreezeThaw(share=0.1, continues=False, price=0.0).begin(SPACE, forecast=Oracle())
+    log = TrialLog()
+    rng = np.random.default_rng(0)
+    cost = {1: 0.5, 27: 1.0}
+    for _ in range(60):
+        match schedule.next(log):
+            case Promote(number, level):
+                trial = log.resume(number, level)
+            case _:
+                config = {"x": float(rng.random()), "epochs": 27}
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, Place(1))
+                log.add(trial)
+        assert trial.place is not None
+        log.tell(
+            Observation(
+                trial.number,
+                trial.config,
+                float(rng.random()),
+                cost[trial.place.level],
+                Status.COMPLETED if trial.place.level == 27 else Status.PAUSED,
+                None,
+                log.next_order,
+                trial.ask_index,
+            )
+        )
+    assert len(log.trials) <= 31  # nearly everything that was started was finished
