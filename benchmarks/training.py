@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     drift = commands.add_parser("drift", help="the best learning rate against width")
     drift.add_argument("--out", type=Path, default=Path("runs/drift.jsonl"))
     drift.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
-    drift.add_argument("--seeds", type=int, default=5)
+    drift.add_argument("--seeds", type=int, default=3)
     drift.add_argument("--updates", type=int, default=300)
     options = parser.parse_args(arguments)
     if options.command == "throughput":
