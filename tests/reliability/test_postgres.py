@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from hpo import Budget, Context, Float, StudyError, optimize
+from hpo.adapters.optuna import belief_of
 from tests.reliability.test_kill_and_resume import (
     Life,
     check_nothing_lost_or_doubled,
@@ -181,7 +182,10 @@ def test_optuna_workers_on_other_processes_share_the_sampler(database: Callable[
         )
         for _ in range(4)
     ]
-    assert [worker.wait(120) for worker in workers] == [0] * 4
+    assert [worker.wait(300) for worker in workers] == [0] * 4
     trials = optuna.load_study(study_name="s", storage=url).trials
-    configs = [tuple(t.params.values()) for t in trials]
-    assert len(trials) == 24 and len(set(configs)) == 24
+    assert len(trials) == 24
+    reasons = [(belief_of(t), tuple(t.params.values())) for t in trials]
+    # The engine repeats a config on purpose where it doubts its noise, and says so.
+    chosen = [c for b, c in reasons if b is None or not b.reason.startswith("repeats")]
+    assert len(set(chosen)) == len(chosen), sorted(chosen)
