@@ -117,7 +117,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"storage": "sqlite:///a.db"}, ValueError, "storage= needs name="),
         ({"callbacks": [print]}, TypeError, "derive from hpo.callbacks.Callback"),
         ({"scheduler": print}, TypeError, "scheduler must be one of hpo.schedulers"),
-        ({"surrogate": "magic"}, ValueError, "surrogate must be"),
+        ({"surrogate": "magic"}, ValueError, "`surrogate` must be one of"),
         ({"priors": "mup"}, ValueError, "priors must be"),
         ({"runner": InlineRunner(), "workers": 2}, ValueError, "InlineRunner runs one trial"),
     ],
