@@ -24,13 +24,16 @@ from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
 from hpo.schedulers.base import Action, Direction, Forecast, Promote, Start, loss_sign
 from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Run, Runs
+from hpo.schedulers.runs import Run, Runs, State
 from hpo.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
 class FreezeThaw:
     """The run whose end promises most goes on by one level; what is left starts new runs.
+
+    With several workers the first that goes on goes to its end at once: an answer is there early,
+    and the model learns what a loss on the way says of the end.
 
     Without a forecast the rank rule of ASHA decides alone.
 
@@ -98,7 +101,8 @@ class FreezingThawing(AsyncHalving):
         if owed or (unfinished and not may_start):
             ranked = self._forecast is None or sum(rungs) % self._settings.floor == 0
             action = (self._promotion(held) if ranked else None) or self._promising(log, held)
-        if action is not None and not self._settings.continues:
+        meanwhile = any(run.state is State.RUNNING for run in self._runs)
+        if action is not None and (not self._settings.continues or (unfinished and meanwhile)):
             action = Promote(action.number, self._ladder.levels[-1])
         if action is None and may_start:
             return Start(Place(self._ladder.low))

@@ -198,6 +198,17 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, float]) -> No
         FreezeThaw(**settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("workers, level", [(1, 3), (2, 27)])
+def test_the_first_to_go_on_goes_to_the_end_while_others_search(workers: int, level: int) -> None:
+    schedule = FreezeThaw().begin(SPACE, forecast=Oracle())
+    log = TrialLog()
+    for number in range(workers):
+        config = {"x": 0.5, "epochs": 27}
+        log.add(Trial(number, config, number, None, None, Place(1)))
+    tell(log, log.trial(0), 1.0)
+    assert schedule.next(log) == Promote(0, level)
+
+
 def test_a_run_that_starts_over_goes_to_the_end_at_once() -> None:
     schedule = FreezeThaw(continues=False).begin(SPACE, forecast=Oracle())
     _, actions = play(schedule, losses(5), 100)
