@@ -184,7 +184,7 @@ KILLED = """
     torch.set_num_threads(1)
     from test_trainer import SETTINGS, context, dataclasses, trainer_for, without_clock
     folder, patience = Path(sys.argv[1]), float(sys.argv[2])
-    settings = dataclasses.replace(SETTINGS, examples=40_000, checkpoint_updates=7)
+    settings = dataclasses.replace(SETTINGS, examples=8_000, checkpoint_updates=7)
     ctx, _ = context(folder, seed=7)
     if patience > 0:
         threading.Timer(patience, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
@@ -208,7 +208,7 @@ def test_twenty_real_kills_leave_no_trace(tmp_path: Path) -> None:
     assert unbroken.returncode == 0, unbroken.stderr
     kills = 0
     while kills < 20:
-        done = train("broken", rng.uniform(0.05, 0.6))
+        done = train("broken", rng.uniform(0.05, 0.4))
         if done.returncode == 0:  # it came to its end: begin another run
             assert done.stdout == unbroken.stdout
             for file in (tmp_path / "broken").iterdir():
