@@ -39,12 +39,15 @@ class RandomConfigs(Optimizer):
         """Nothing is foreseen: the rank rule is alone."""
         return None
 
-    def propose(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Proposal:
+    def propose(
+        self, *, among: Sequence[Mapping[str, Any]] | None = None, index: int | None = None
+    ) -> Proposal:
         """A draw, uniform on every parameter's own scale, or one of `among`."""
         config = self._translation.sample(self._rng)
         if among is not None:
             config = dict(among[int(self._rng.integers(len(among)))])
-        return Proposal({**config, LEVEL: self._top}, self.log.next_ask_index, _NO_BELIEF)
+        index = self.log.next_ask_index if index is None else index
+        return Proposal({**config, LEVEL: self._top}, index, _NO_BELIEF)
 
 
 class Staged:

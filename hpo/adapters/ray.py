@@ -40,7 +40,7 @@ from hpo.errors import StudyError
 from hpo.observations import Cause, Report, Trial, TrialLog
 from hpo.optimizer import Optimizer
 from hpo.priors import Rule
-from hpo.schedulers import Clone, Decision, Forecast, Promote, Schedule, Scheduler, Start
+from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Parameter, SearchSpace
 from hpo.staged import StagedOptimizer
 
@@ -300,7 +300,7 @@ class ScaleTuneSearcher(Searcher):
         if self._scheduler is not None:
             shared = _Shared(self._scheduler)
             self._staged = StagedOptimizer(engine, shared, seed=self._seed)
-            self._schedule = shared.schedule
+            self._schedule = shared.begun
 
     def _tell(
         self,
@@ -340,26 +340,17 @@ class ScaleTuneSearcher(Searcher):
         return cost if cost is not None and math.isfinite(cost) and cost >= 0 else None
 
 
-class _Shared:
+class _Shared(Scheduler):
     """A scheduler whose schedule two may ask: what to do next, and what would be next."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self.schedule: Schedule | None = None
+        self.begun: Schedule | None = None
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> Schedule:
+    def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
-        self.schedule = self._scheduler.begin(
-            space, direction=direction, seed=seed, forecast=forecast
-        )
-        return self.schedule
+        self.begun = self._scheduler.schedule(setup)
+        return self.begun
 
 
 class ScaleTuneScheduler(TrialScheduler):

@@ -9,6 +9,7 @@ from hpo.schedulers.base import (
     Promote,
     Schedule,
     Scheduler,
+    Setup,
     Start,
     StoppingRule,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Promote",
     "Schedule",
     "Scheduler",
+    "Setup",
     "Start",
     "StoppingRule",
     "Stretch",

@@ -21,15 +21,14 @@ from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import (
     Action,
     Decision,
-    Direction,
     Forecast,
     Promote,
+    Scheduler,
+    Setup,
     Start,
-    loss_sign,
 )
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
-from hpo.space import SearchSpace
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.
@@ -45,7 +44,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ASHA:
+class ASHA(Scheduler):
     """Asynchronous successive halving.
 
     Args:
@@ -74,23 +73,16 @@ class ASHA:
         if self.confidence is not None and not 0 < self.confidence <= 1:
             raise SpaceError(f"`confidence` must lie in (0, 1], got {self.confidence!r}")
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> AsyncHalving:
+    def schedule(self, setup: Setup) -> AsyncHalving:
         """See `Scheduler`."""
-        ladder = Ladder.over(space, self.eta, "ASHA")
+        ladder = Ladder.over(setup.space, self.eta, "ASHA")
         if self.brackets > len(ladder):
             raise SpaceError(
                 f"`brackets` must not exceed the {len(ladder)} levels {ladder.levels}, got "
                 f"{self.brackets}; lower it, or widen the fidelity"
             )
-        runs = Runs(ladder, loss_sign(direction), space.fidelity)
-        heard = None if self.confidence is None else forecast
+        runs = Runs.on(ladder, setup)
+        heard = None if self.confidence is None else setup.forecast
         return AsyncHalving(runs, self.kind, self.brackets, heard, self.confidence or 0.0)
 
 
@@ -245,7 +237,7 @@ class AsyncHalving:
 
 
 @dataclass(frozen=True, slots=True)
-class PASHA:
+class PASHA(Scheduler):
     """Progressive ASHA: higher levels open only while they still change the ranking.
 
     Promotion stops at a ceiling, at first the second rung. It rises by one rung whenever the runs
@@ -266,16 +258,9 @@ class PASHA:
     def __post_init__(self) -> None:
         check_eta(self.eta)
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> ProgressiveHalving:
+    def schedule(self, setup: Setup) -> ProgressiveHalving:
         """See `Scheduler`."""
-        runs = Runs(Ladder.over(space, self.eta, "PASHA"), loss_sign(direction), space.fidelity)
+        runs = Runs.on(Ladder.over(setup.space, self.eta, "PASHA"), setup)
         return ProgressiveHalving(runs)
 
 

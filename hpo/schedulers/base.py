@@ -113,8 +113,23 @@ class Schedule(Protocol):
         ...
 
 
-class Scheduler(Protocol):
-    """Settings of a scheduler; equal settings have equal `repr`, which is stored with a study."""
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a schedule is made for; see `Scheduler.begin`. `sign`: makes a loss one to minimise."""
+
+    space: SearchSpace
+    sign: float
+    seed: int
+    forecast: Forecast | None
+
+
+class Scheduler(ABC):
+    """Settings of a scheduler; equal settings have equal `repr`, which is stored with a study.
+
+    Derive from it and override `schedule`.
+    """
+
+    __slots__ = ()
 
     def begin(
         self,
@@ -126,34 +141,32 @@ class Scheduler(Protocol):
     ) -> Schedule:
         """A schedule over the levels of the space's fidelity, for losses in `direction`.
 
-        `seed`: of its random choices, if it makes any. `forecast`: promotes runs beside the rank
-        rule, for schedulers that take one.
+        `seed`: of its random choices, if it makes any. `forecast`: says which runs promise to end
+        well, for schedulers that ask.
 
         Raises `SpaceError` for a scheduler that needs a fidelity where there is none, or does not
         suit its levels.
         """
-        ...
+        return self.schedule(Setup(space, loss_sign(direction), seed, forecast))
+
+    @abstractmethod
+    def schedule(self, setup: Setup) -> Schedule:
+        """As `begin`."""
 
 
-class StoppingRule(ABC):
+class StoppingRule(Scheduler):
     """A scheduler that only stops runs: derive from it and override `stops`."""
 
     @abstractmethod
     def stops(self, trial: Trial, report: Report, log: TrialLog, sign: float) -> bool:
         """Whether `trial` should stop after `report`; `sign` times a loss is to be minimised."""
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> Schedule:
+    def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
+        space = setup.space
         top = space[space.fidelity] if space.fidelity is not None else None
         assert top is None or isinstance(top, Fidelity)
-        return _Stopping(self, None if top is None else top.high, loss_sign(direction))
+        return _Stopping(self, None if top is None else top.high, setup.sign)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,13 @@ from statistics import fmean
 from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
-from hpo.schedulers.base import Action, Direction, Forecast, Promote, Start, loss_sign
+from hpo.schedulers.base import Action, Forecast, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, State
-from hpo.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
-class FreezeThaw:
+class FreezeThaw(Scheduler):
     """The run whose end promises most goes on by one level; what is left starts new runs.
 
     With several workers the first that goes on goes to its end at once: an answer is there early,
@@ -65,19 +64,10 @@ class FreezeThaw:
         if not 0 < self.share < 1:
             raise SpaceError(f"`share` must lie in (0, 1), got {self.share!r}; 0.1 does well")
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> FreezingThawing:
+    def schedule(self, setup: Setup) -> FreezingThawing:
         """See `Scheduler`."""
-        runs = Runs(
-            Ladder.over(space, self.eta, "FreezeThaw"), loss_sign(direction), space.fidelity
-        )
-        return FreezingThawing(runs, forecast, self)
+        runs = Runs.on(Ladder.over(setup.space, self.eta, "FreezeThaw"), setup)
+        return FreezingThawing(runs, setup.forecast, self)
 
 
 class FreezingThawing(AsyncHalving):

@@ -23,10 +23,9 @@ from enum import Enum
 
 from hpo.errors import SpaceError
 from hpo.observations import Place, Report, Trial, TrialLog
-from hpo.schedulers.base import Action, Decision, Direction, Forecast, Promote, Start, loss_sign
+from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, at_level
-from hpo.space import SearchSpace
 
 MARGIN = 2  # checkpoints kept in each rung beyond the share that goes on
 _AUTO = "auto"
@@ -41,7 +40,7 @@ class Variant(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessiveHalving:
+class SuccessiveHalving(Scheduler):
     """Rung after rung, the best 1 / eta of `configs` go on; then the same with new configs.
 
     Args:
@@ -57,19 +56,12 @@ class SuccessiveHalving:
         if self.configs is not None:
             check_count("configs", self.configs)
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> SyncHalving:
+    def schedule(self, setup: Setup) -> SyncHalving:
         """See `Scheduler`."""
-        ladder = Ladder.over(space, self.eta, "SuccessiveHalving")
+        ladder = Ladder.over(setup.space, self.eta, "SuccessiveHalving")
         configs = self.configs or self.eta**ladder.top
         return SyncHalving(
-            Runs(ladder, loss_sign(direction), space.fidelity),
+            Runs.on(ladder, setup),
             brackets=lambda grid: [configs],
             variant=Variant.EFFICIENT,
             first=ladder.top,
@@ -78,7 +70,7 @@ class SuccessiveHalving:
 
 
 @dataclass(frozen=True, slots=True)
-class Hyperband:
+class Hyperband(Scheduler):
     """Successive halving from every rung in turn, many short runs or few long ones; and again.
 
     Args:
@@ -90,18 +82,11 @@ class Hyperband:
     def __post_init__(self) -> None:
         check_eta(self.eta)
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> SyncHalving:
+    def schedule(self, setup: Setup) -> SyncHalving:
         """See `Scheduler`."""
-        ladder = Ladder.over(space, self.eta, "Hyperband")
+        ladder = Ladder.over(setup.space, self.eta, "Hyperband")
         return SyncHalving(
-            Runs(ladder, loss_sign(direction), space.fidelity),
+            Runs.on(ladder, setup),
             brackets=_hyperband,
             variant=Variant.EFFICIENT,
             first=ladder.top,
@@ -110,7 +95,7 @@ class Hyperband:
 
 
 @dataclass(frozen=True, slots=True)
-class IterativeDeepening:
+class IterativeDeepening(Scheduler):
     """One Hyperband whose highest level grows in hindsight, and reuses all that was run.
 
     Ends when every bracket is done, whatever is left of the budget. Going on with a larger fidelity
@@ -140,18 +125,11 @@ class IterativeDeepening:
                 "level is the fidelity's own: Fidelity(1, 243)"
             )
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> SyncHalving:
+    def schedule(self, setup: Setup) -> SyncHalving:
         """See `Scheduler`. Raises `SpaceError` unless R is on the grid, for a level that is not
         would be no rung any more once R grows.
         """
-        ladder = Ladder.over(space, self.eta, "IterativeDeepening")
+        ladder = Ladder.over(setup.space, self.eta, "IterativeDeepening")
         if not ladder.on_grid:
             lower, upper = ladder.levels[-2], ladder.levels[-2] * self.eta
             raise SpaceError(
@@ -159,7 +137,7 @@ class IterativeDeepening:
                 f"{ladder.high}; make it {lower} or {upper}"
             )
         return SyncHalving(
-            Runs(ladder, loss_sign(direction), space.fidelity),
+            Runs.on(ladder, setup),
             brackets=_hyperband,
             variant=self.variant,
             first=min(1, ladder.top) if self.max_fidelity == _AUTO else ladder.top,

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from hpo.observations import Observation, Report, Reported, Status, Trial, TrialLog
-from hpo.schedulers.base import Direction, Forecast, Schedule, StoppingRule
+from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
 from hpo.schedulers.levels import check_count
-from hpo.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
-class MedianStopping:
+class MedianStopping(Scheduler):
     """Stops a run whose best loss so far is worse than the median run's average up to that step.
 
     Looks at the steps of reports only, so it needs neither a fidelity nor checkpoints.
@@ -31,16 +30,9 @@ class MedianStopping:
         check_count("after", self.after, 0)
         check_count("among", self.among)
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> Schedule:
+    def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
-        return _Medians(self.after, self.among).begin(space, direction=direction)
+        return _Medians(self.after, self.among).schedule(setup)
 
 
 class _Medians(StoppingRule):

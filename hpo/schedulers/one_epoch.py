@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpo.observations import Place, Report, Trial, TrialLog
-from hpo.schedulers.base import Action, Decision, Direction, Forecast, Promote, Start, loss_sign
+from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
-from hpo.space import SearchSpace
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
 
 
 @dataclass(frozen=True, slots=True)
-class OneEpoch:
+class OneEpoch(Scheduler):
     """After every `screen` configs at the lowest level, the best `keep` not finished yet go to R.
 
     Args:
@@ -35,22 +34,13 @@ class OneEpoch:
         if self.screen is not None:
             check_count("screen", self.screen)
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> Screening:
+    def schedule(self, setup: Setup) -> Screening:
         """See `Scheduler`."""
-        whole = Ladder.over(space, 2, "OneEpoch")
+        whole = Ladder.over(setup.space, 2, "OneEpoch")
         # eta = R / r_min rounded up leaves no rung between the two
         ladder = Ladder(whole.low, whole.high, max(2, -(-whole.high // whole.low)))
         screen = self.screen or max(1, self.keep * whole.high // whole.low)
-        return Screening(
-            Runs(ladder, loss_sign(direction), space.fidelity), keep=self.keep, screen=screen
-        )
+        return Screening(Runs.on(ladder, setup), keep=self.keep, screen=screen)
 
 
 class Screening:

@@ -24,19 +24,18 @@ from hpo.schedulers.base import (
     Action,
     Clone,
     Decision,
-    Direction,
-    Forecast,
     Promote,
+    Scheduler,
+    Setup,
     Start,
-    loss_sign,
 )
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Runs, at_level
-from hpo.space import Float, SearchSpace, condition
+from hpo.space import Float, condition
 
 
 @dataclass(frozen=True, slots=True)
-class PBT:
+class PBT(Scheduler):
     """Population-based training with truncation selection.
 
     Args:
@@ -59,15 +58,9 @@ class PBT:
         if not 0 < self.share <= 0.5:
             raise SpaceError(f"`share` must lie in (0, 0.5], got {self.share!r}; 0.2 is usual")
 
-    def begin(
-        self,
-        space: SearchSpace,
-        *,
-        direction: Direction = "minimize",
-        seed: int = 0,
-        forecast: Forecast | None = None,
-    ) -> PopulationTraining:
+    def schedule(self, setup: Setup) -> PopulationTraining:
         """See `Scheduler`. Raises `SpaceError` when there is nothing to mutate."""
+        space = setup.space
         whole = Ladder.over(space, 2, "PBT")
         names = self.mutate
         if names is None:
@@ -83,8 +76,8 @@ class PBT:
         interval = self.interval or max(1, (whole.high - whole.low) // 10)
         replaced = max(1, int(self.share * self.population))
         ladder = _Generations(whole.low, whole.high, 2, interval=interval)
-        runs = Runs(ladder, loss_sign(direction), space.fidelity)
-        return PopulationTraining(runs, self.population, replaced, names, seed)
+        runs = Runs.on(ladder, setup)
+        return PopulationTraining(runs, self.population, replaced, names, setup.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from hpo.observations import (
     Trial,
     TrialLog,
 )
-from hpo.schedulers.base import Decision
+from hpo.schedulers.base import Decision, Setup
 from hpo.schedulers.levels import Ladder
 
 
@@ -99,6 +99,11 @@ class Runs:
         self._seen = 0
         self._by_number: dict[int, Run] = {}
         self._all: list[Run] = []
+
+    @classmethod
+    def on(cls, ladder: Ladder, setup: Setup) -> Runs:
+        """Those of a log that a schedule is made for."""
+        return cls(ladder, setup.sign, setup.space.fidelity)
 
     def __iter__(self) -> Iterator[Run]:
         """All runs, in the order in which they started."""
