@@ -125,22 +125,32 @@ class Optimizer:
         return trial
 
     @single_threaded
-    def propose(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Proposal:
+    def propose(
+        self,
+        *,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        index: int | None = None,
+    ) -> Proposal:
         """The config the log calls for, without recording it.
 
         Args:
             among: the only configs that may be run now, such as the model shapes that exist or
                 those that what is left of a budget can pay; None for every config of the space. One
                 that was asked before is asked again only when all of them were.
+            index: of this ask, the key of its random choices. None takes the next one of the log;
+                those who ask at the same time from equal logs of one seed must name different ones.
 
         Raises:
-            ValueError: for an empty ``among``.
+            ValueError: for an empty ``among`` or a negative ``index``.
             SpaceError: for a config in it that does not belong to the space.
 
         Numerical faults do not surface here: a model that cannot be built falls back to its last
         good fit, and an ask without any model explores; the belief says so and counts it.
         """
-        index = self.log.next_ask_index
+        if index is None:
+            index = self.log.next_ask_index
+        if index < 0:
+            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
         rng = np.random.default_rng([self._seed, self._driver, index])
         self._models.sync(self.log)
         self._members.sync()

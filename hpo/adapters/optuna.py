@@ -73,6 +73,7 @@ _ENGINES = 32  # engines kept for one study: one for each space and preference m
 _POOL = 1024  # configs looked at where some values are given
 _RUNG = 4  # factor between the fidelities at which a complete trial is looked at
 _REASKS = 3  # proposals after one that another worker has just made, too
+_APART = 1 << 16  # trials between the random keys of such proposals, and past every start point
 _AUGMENTED = 0.05  # share of the plain sum in the Tchebycheff scalarisation (Knowles 2006)
 
 _log = logging.getLogger(__name__)
@@ -186,15 +187,16 @@ class ScaleTuneSampler(BaseSampler):
             view = _View(columns(search_space, witness.space(), declared), self._fidelity)
             given = view.inward(self._settled(trial))
             sizes = self._sizes(trial, view, known)
-            mirror = self._mirror(study, known, view, trial.number, sizes)
             given |= sizes
-            for _ in range(1 + _REASKS):
-                config, belief = mirror.propose(trial.number, given, seed=self._seed)
-                params = view.outward(config)
-                asked = view.to_json(params)
+            for attempt in range(1 + _REASKS):
+                mirror = self._mirror(study, known, view, trial.number, sizes)
+                config, belief = mirror.propose(trial.number, given, attempt, seed=self._seed)
+                params = mirror.view.outward(config)
+                asked = mirror.view.to_json(params)
                 _write(study, trial, _ASKED, asked | {"belief": belief.to_json()})
                 known.proposals[trial.number] = params
-                if mirror.exhausted or not self._asked_by_another(study, trial, params, mirror):
+                news = known.take_in(study.get_trials(deepcopy=False))
+                if mirror.exhausted or not mirror.met(params, news, beside=trial.number):
                     break
             return {name: params[name] for name in search_space if name in params}
 
@@ -288,21 +290,6 @@ class ScaleTuneSampler(BaseSampler):
                 low, high = column.parameter.limits
                 sizes[name] = min(max(size, low), high)
         return sizes
-
-    def _asked_by_another(
-        self, study: Study, trial: FrozenTrial, params: dict[str, Any], mirror: _Mirror
-    ) -> bool:
-        """Whether a running trial got the same parameters while we were choosing.
-
-        If so that trial is pending now, and the next proposal avoids it.
-        """
-        rivals = [
-            other
-            for other in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if other.number != trial.number and other.number not in mirror.pending
-        ]
-        mirror.wait_for(rivals)
-        return any(mirror.view.proposed(other) == params for other in rivals)
 
 
 class ScaleTunePruner(BasePruner):
@@ -473,8 +460,8 @@ class _Known:
         self._longest = 0
         self._complete = 0
 
-    def take_in(self, trials: Sequence[FrozenTrial]) -> None:
-        """Learn what is new among all `trials` of the study."""
+    def take_in(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Learn what is new among all `trials` of the study; returns these and the running."""
         self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         news = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         news.sort(key=lambda t: (t.datetime_complete is not None, t.datetime_complete, t.number))
@@ -500,6 +487,7 @@ class _Known:
             before = trial.system_attrs.get("failed_trial")
             if before is not None:
                 self.retried.add(before)
+        return news + self.running
 
     def top(self, declared: Fidelity | None) -> int | None:
         """The last step of a whole run, once shorter ones are to be compared with it."""
@@ -753,14 +741,31 @@ class _Mirror:
         there = {trial.number for trial in running} - {asking}
         for number in set(self.pending) - there:
             self._drop(number)
-        self.wait_for([trial for trial in running if trial.number != asking])
+        self._wait_for([trial for trial in running if trial.number != asking])
 
-    def wait_for(self, running: Sequence[FrozenTrial]) -> None:
+    def met(self, params: dict[str, Any], others: Sequence[FrozenTrial], *, beside: int) -> bool:
+        """Whether another trial got `params` while they were being chosen for trial `beside`.
+
+        Both workers write before they look, so at least one of two sees the other. A trial that was
+        known to have them does not count: then the engine means to repeat it.
+        """
+        for other in others:
+            theirs, known = self._config(other), self.pending.get(other.number)
+            if other.number == beside or theirs is None:
+                continue
+            if (known is None or known.config != theirs) and self.view.outward(theirs) == params:
+                return True
+        return False
+
+    def _config(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        """What a trial has, or will have; None if some of it is not known."""
+        settled = trial.system_attrs.get("fixed_params", {})
+        return self.view.config(trial, {**self.view.proposed(trial), **settled, **trial.params})
+
+    def _wait_for(self, running: Sequence[FrozenTrial]) -> None:
         """Make what is known of running trials pending."""
         for trial in running:
-            settled = trial.system_attrs.get("fixed_params", {})
-            values = {**self.view.proposed(trial), **settled, **trial.params}
-            config = self.view.config(trial, values)
+            config = self._config(trial)
             before = self.pending.get(trial.number)
             if config is None or (before is not None and before.config == config):
                 continue
@@ -769,16 +774,21 @@ class _Mirror:
             self.pending[trial.number] = self._adopt(trial.number, config)
 
     def propose(
-        self, number: int, given: Mapping[str, Any], *, seed: int
+        self, number: int, given: Mapping[str, Any], attempt: int, *, seed: int
     ) -> tuple[dict[str, Any], Belief]:
-        """A config for trial `number` that holds what is `given`, and the engine's belief."""
+        """A config for trial `number` that holds what is `given`, and the engine's belief.
+
+        Random choices are keyed by the number, which Optuna gives once, and by the `attempt`:
+        workers of one seed that look at the same moment see the same log.
+        """
         among = None
         if self._sized:
             self._engine.target = {name: given[name] for name in self._engine.space.scales}
         if given:
-            rng = np.random.default_rng([seed, number, len(self._engine.log.observations)])
+            rng = np.random.default_rng([seed, number, attempt, len(self._engine.log.observations)])
             among = self._around(given, rng)
-        proposal = self._engine.propose(among=among)
+        index = max(self._stride * (number - 1) + 1, 0) + attempt * self._stride * _APART
+        proposal = self._engine.propose(among=among, index=index)
         self.exhausted = "was tried" in proposal.belief.reason
         return proposal.config, proposal.belief
 

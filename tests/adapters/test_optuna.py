@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, SpaceError
+from hpo.adapters import optuna as adapter
 from hpo.adapters.define_by_run import Witness, columns
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, belief_of
 from hpo.schedulers import Hyperband, Kind
@@ -405,6 +406,42 @@ def test_two_samplers_of_equal_seed_on_one_storage_do_not_repeat_each_other(
     space: dict[str, Any] = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
     asked = [studies[i % 2].ask(space) for i in range(10)]
     assert len({tuple(t.params.values()) for t in asked}) == 10
+
+
+def test_a_trial_that_comes_and_goes_while_another_is_being_asked_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker chooses before it sees the other, which has ended when it looks again."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    slow, quick = (
+        optuna.create_study(
+            sampler=ScaleTuneSampler(seed=0), storage=url, study_name="s", load_if_exists=True
+        )
+        for _ in range(2)
+    )
+
+    def corner(trial: optuna.Trial) -> float:  # whose optimum both would name alike
+        return trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1)
+
+    write, between = adapter._write, [False]
+
+    def write_late(study: optuna.Study, *stored: Any) -> None:
+        if study is slow and not between[0]:
+            between[0] = True
+            quick.optimize(corner, n_trials=1)
+        write(study, *stored)
+
+    monkeypatch.setattr(adapter, "_write", write_late)
+    for _ in range(10):
+        between[0] = False
+        slow.optimize(corner, n_trials=1)
+    chosen = [
+        tuple(trial.params.values())
+        for trial in slow.trials
+        if (belief := belief_of(trial)) is None or not belief.reason.startswith("repeats")
+    ]
+    assert len(chosen) >= 15
+    assert len(set(chosen)) == len(chosen)
 
 
 def test_a_small_grid_is_walked_through_before_anything_repeats() -> None:
