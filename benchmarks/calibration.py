@@ -38,8 +38,18 @@ HISTORIES = (
 FAMILIES = {
     "heteroscedastic": ("synthetic/mixed-{}+hetero=0.1", "synthetic/hartmann6-{}+hetero=0.3"),
     "10 % outliers": ("synthetic/mixed-{}+outliers=0.1", "synthetic/hartmann6-{}+outliers=0.1"),
-    "NAS-Bench-201": ("nasbench201/cifar100+repeats", "nasbench201/imagenet+repeats"),
-    "FCNet": ("fcnet/protein_structure+repeats", "fcnet/parkinsons_telemonitoring+repeats"),
+    "NAS-Bench-201": tuple(
+        f"nasbench201/{name}+repeats" for name in ("cifar10", "cifar100", "imagenet")
+    ),
+    "FCNet": tuple(
+        f"fcnet/{name}+repeats"
+        for name in (
+            "naval_propulsion",
+            "parkinsons_telemonitoring",
+            "protein_structure",
+            "slice_localization",
+        )
+    ),
 }
 METHODS = ("scaletune", "scaletune-gp", "scaletune-quantile", "syne-cqr")
 FLOOR = 1e-3  # of the range of losses; below it, regrets count as equal
@@ -97,7 +107,7 @@ def _trees(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
-    from surrogates.calibration import Calibration
+    from surrogates.calibration import Calibration, fold_hyperparameters
     from surrogates.data import TrainingData
     from surrogates.gp import GaussianProcess
     from surrogates.transforms import location_scale
@@ -105,11 +115,18 @@ def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
     location, scale = location_scale(y)
     data = TrainingData(X, (y - location) / scale, _columns(X.shape[1]))
     model = GaussianProcess()
-    predictor = model.predictor(data, model.learn(data))
+    theta = model.learn(data)
+    predictor = model.predictor(data, theta)
     belief = predictor.posterior(new)
     sd = np.sqrt(belief.variance + predictor.noise_variance)
+    if len(y) <= 128:  # as in hpo/members.py
+        calibration = Calibration.cross_fitted(
+            model, data, fold_hyperparameters(model, data, theta)
+        )
+    else:
+        calibration = Calibration.of(predictor)
     for level in COVERAGES:
-        half = Calibration.of(predictor).multiplier(level) * sd
+        half = calibration.multiplier(level) * sd
         yield location + scale * (belief.mean - half), location + scale * (belief.mean + half)
 
 

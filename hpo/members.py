@@ -8,28 +8,42 @@ before it and are scored on it by the continuous ranked probability score of win
 which a few wild runs weigh no more than bad ones. With the mean scores ``C_gp``, ``C_trees``, in
 which a block counts ``FORGETTING`` as much as the next one::
 
-    share of asks given to the trees = clip((1 - C_trees / C_gp - MARGIN) / FULL, 0, 1)
+    share of asks given to the trees = clip((1 - C_trees / C_gp - margin) / FULL, 0, 1)
 
-so the process goes on alone until the trees are clearly better, and the change is smooth. The
-margin is wide because foreseeing better is not yet finding better: on smooth functions the process
-reaches regrets that trees do not, also where some runs stray (docs/calibration.md). Which ask goes
-to whom follows a low-discrepancy sequence over their indices and draws no random number: where the
-share is 0, the asks are those of the process alone. Everything is a function of the log.
+so the change is smooth. How much better the trees must be, the :func:`margin`, is a matter of the
+space. Foreseeing better is not yet finding better where columns are smooth: there the process also
+knows between the values that were tried and walks to the optimum, which trees, constant between
+their splits, cannot (docs/calibration.md), so it goes on alone until they are clearly better. Where
+there is nothing between two values, neither has that advantage, and the better forecast is the
+better guide: at equal scores, and before there are any, each is asked half the time.
+
+Which ask goes to whom follows a low-discrepancy sequence over their indices and draws no random
+number: where the share is 0, the asks are those of the process alone. Everything is a function of
+the log.
 
 The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
-last runs, weighted by recency, and the level is corrected online by the misses of each block.
+last runs, weighted by recency, and the level is corrected online by the misses of each block. While
+runs are few, each residual is taken under hyperparameters learned without it.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 from scipy.special import ndtr
 
+from hpo.encoding import Encoder
 from hpo.models import Models, refit_counts
-from surrogates.calibration import Calibration, OnlineLevel, rank_of, recency_weights, scale_weights
+from surrogates.calibration import (
+    Calibration,
+    OnlineLevel,
+    fold_hyperparameters,
+    rank_of,
+    recency_weights,
+    scale_weights,
+)
 from surrogates.data import Array, TrainingData
 from surrogates.fidelity import Reports
 from surrogates.gp import GaussianProcess, GPPredictor
@@ -39,12 +53,15 @@ from surrogates.transforms import Transform
 
 COVERAGE = 0.9  # of every interval shown to a person
 FORGETTING = 0.85
-MARGIN = 0.1  # by which the trees must be better before they are heard
+MARGIN = 0.1  # by which the trees must be better before they are heard, on smooth spaces
 FULL = 0.4  # beyond the margin, how much better they must be to be asked alone
+_FINE = 0.125  # of its range: a lattice with longer steps has nothing between its values
+_MOSTLY = 0.5  # of the columns; where fewer are smooth, the process' advantage goes with them
 _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
 _ROWS = 500  # of the past that both members are fitted to for scoring
 _RECENT = 200  # runs whose residuals calibrate
+_CROSS_FITTED = range(10, 129)  # runs; with fewer no fold, with more the fits would take too long
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
@@ -65,6 +82,20 @@ class Choice(Enum):
             raise ValueError(f"`surrogate` must be one of {known}, got {name!r}") from None
 
 
+def margin(encoder: Encoder) -> float:
+    """How much better the trees' score must be before they are heard, as a share of the process'.
+
+    ``MARGIN`` where at least half the columns that can move are smooth, continuous or a fine
+    lattice; ``-FULL / 2``, which treats both alike, where none is; in proportion between.
+    """
+    columns, movable = encoder.columns, encoder.free
+    smooth = np.zeros_like(movable)
+    smooth[columns.numeric] = encoder.steps[columns.numeric] <= _FINE
+    share = np.sum(smooth & movable) / max(np.sum(movable), 1)
+    weight = min(share / _MOSTLY, 1.0)
+    return float(weight * MARGIN - (1.0 - weight) * 0.5 * FULL)
+
+
 class Members:
     """The two surrogates of one log and what their past says about them.
 
@@ -75,12 +106,14 @@ class Members:
 
     def __init__(self, models: Models, choice: Choice) -> None:
         self._models, self._choice = models, choice
+        self._margin = margin(models.encoder)
         self._ends = (count for count in islice(refit_counts(), None, None, _STRIDE))
         self._start = next(count for count in self._ends if count >= _FIRST)
         self._end = next(self._ends)
         self._level = OnlineLevel.start(1.0 - COVERAGE)
         self._scores = np.zeros(2)  # of the process and the trees, forgetting
         self._forest: tuple[int, ForestPredictor] | None = None
+        self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # at a count, what its folds learned
 
     def sync(self) -> None:
         """Score the blocks that the log has completed since the last call.
@@ -96,10 +129,10 @@ class Members:
     @property
     def share(self) -> float:
         """Share of the asks that the trees answer, in [0, 1]."""
-        if self._choice is not Choice.AUTO or not self._scores[0] > 0.0:
+        if self._choice is not Choice.AUTO:
             return float(self._choice is Choice.QUANTILE)
-        better = 1.0 - self._scores[1] / self._scores[0]
-        return float(np.clip((better - MARGIN) / FULL, 0.0, 1.0))
+        better = 1.0 - self._scores[1] / self._scores[0] if self._scores[0] > 0.0 else 0.0
+        return float(np.clip((better - self._margin) / FULL, 0.0, 1.0))
 
     def trees_answer(self, index: int) -> bool:
         """Whether the ask of this ``index`` is theirs; on stages only if they were named."""
@@ -149,7 +182,7 @@ class Members:
             row: 1 x d.
             online: whether it is the raw process, whose misses were counted.
         """
-        scores = Calibration.recent(predictor, _RECENT).scores
+        scores = self._residuals(predictor) if online else _last_residuals(predictor)
         weights = recency_weights(np.arange(len(scores))[::-1].astype(np.float64))
         columns = self._models.encoder.columns
         if len(columns.scale):
@@ -170,9 +203,9 @@ class Members:
         X = runs.X[start:end]
         y = Transform.RAW(runs.loss[:end])[start:]
         mean, sd = _forecast(raw, X)
-        past = Calibration.recent(raw, _RECENT)
+        past = self._residuals(raw)
         for z in np.abs(y - mean) / sd:
-            self._level = self._level.after(rank_of(float(z), past.scores))
+            self._level = self._level.after(rank_of(float(z), past))
         if self._choice is not Choice.AUTO:
             return
         y = Transform.WINSOR(runs.loss[:end])
@@ -187,6 +220,27 @@ class Members:
         y = transform(runs.loss[:end])[known]
         data = TrainingData(runs.X[known], y, self._models.encoder.columns)
         return GaussianProcess().predictor(data, self._models.hyperparameters(transform, start))
+
+    def _residuals(self, raw: GPPredictor) -> Array:
+        """Scores of the raw process on the first runs, as many as it has rows."""
+        n = len(raw.y)
+        if n not in _CROSS_FITTED:
+            return _last_residuals(raw)
+        count = max(takewhile(lambda count: count <= n, refit_counts()))
+        columns, model = self._models.encoder.columns, GaussianProcess()
+        try:
+            if self._folds[0] != count:
+                runs, theta = self._models.runs, self._models.hyperparameters(Transform.RAW, count)
+                data = TrainingData(runs.X[:count], Transform.RAW(runs.loss[:count]), columns)
+                self._folds = count, fold_hyperparameters(model, data, theta)
+            data = TrainingData(raw.X, raw.y, columns)
+            return Calibration.cross_fitted(model, data, self._folds[1]).scores
+        except NumericalError:
+            return _last_residuals(raw)
+
+
+def _last_residuals(process: GPPredictor) -> Array:
+    return Calibration.recent(process, _RECENT).scores
 
 
 def _forecast(process: GPPredictor, X: Array) -> tuple[Array, Array]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from hpo import Budget, Categorical, Float, Int, Optimizer, Scale, SpaceError, optimize
-from hpo.members import Choice, Members, normal_crps
+from hpo.encoding import Encoder
+from hpo.members import FULL, MARGIN, Choice, Members, margin, normal_crps
 from hpo.observations import Trial
-from hpo.space import Parameter
+from hpo.space import Parameter, SearchSpace
 
 SMOOTH: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
 CODES: dict[str, Parameter] = {f"c{i}": Categorical(list("abcd")) for i in range(6)}
@@ -58,6 +59,33 @@ def test_a_smooth_space_is_asked_as_by_the_process_alone():
     _, alone = run(SMOOTH, bowl, 40, surrogate="gp")
     assert [t.config for t in by_turns] == [t.config for t in alone]
     assert not any("trees" in t.belief.reason for t in by_turns)
+
+
+@pytest.mark.parametrize(
+    "space, expected",
+    [
+        (SMOOTH, MARGIN),
+        (MIXED, MARGIN),  # three of four
+        ({**CODES, "depth": Int(1, 4)}, -0.5 * FULL),  # three steps, nothing between them
+        ({**CODES, **SMOOTH, "depth": Int(1, 64, log=False)}, MARGIN / 1.5 - 0.5 * FULL / 3.0),
+        ({**CODES, "x": Float(0, 1), "fixed": Float(0.5, 0.5)}, MARGIN * 2 / 7 - FULL * 5 / 14),
+        ({"fixed": Float(0.5, 0.5)}, -0.5 * FULL),
+    ],
+    ids=["smooth", "mixed", "codes", "a third", "one of seven", "nothing moves"],
+)
+def test_the_process_has_an_advantage_as_far_as_columns_are_smooth(space, expected):
+    assert margin(Encoder(SearchSpace(space))) == pytest.approx(expected)
+
+
+def test_codes_are_shared_evenly_until_one_forecasts_better_and_trees_take_over_if_it_is_they():
+    optimizer = Optimizer(CODES, seed=0)
+    members = optimizer._members
+    assert members.share == 0.5
+    assert sum(members.trees_answer(index) for index in range(100)) == 50
+    members._scores = np.array([1.0, 0.75])
+    assert members.share == 1.0
+    members._scores = np.array([0.75, 1.0])
+    assert members.share == 0.0
 
 
 def random_configs(space: dict[str, Parameter], count: int) -> list[dict[str, Any]]:

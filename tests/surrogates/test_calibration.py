@@ -14,6 +14,7 @@ from surrogates.calibration import (
     Calibration,
     OnlineLevel,
     conformal_quantile,
+    fold_hyperparameters,
     rank_of,
     recency_weights,
     scale_weights,
@@ -219,3 +220,49 @@ def test_a_constant_history_of_three_is_calibrated_without_a_fault(y):
     found = Calibration.of(model.predictor(data, model.learn(data)).with_targets(0.0 * y))
     assert np.all(np.isfinite(found.scores))
     assert np.isfinite(found.shown(0.9))
+
+
+def test_a_cross_fitted_residual_is_that_of_hyperparameters_learned_without_its_fold():
+    """Learned from twenty rows; the four told since join the folds and the rows to predict from."""
+    predictor, model = fitted(24), GaussianProcess()
+    data = TrainingData(predictor.X, predictor.y, COLUMNS)
+    first = TrainingData(data.X[:20], data.y[:20], COLUMNS)
+    theta = model.learn(first)
+    found = Calibration.cross_fitted(model, data, fold_hyperparameters(model, first, theta)).scores
+    for i in (0, 7, 23):
+        rest = np.arange(20) % 10 != i % 10
+        without = TrainingData(first.X[rest], first.y[rest], COLUMNS)
+        own = model.learn(without, theta, cold=False)
+        others = np.arange(24) != i
+        alone = model.predictor(TrainingData(data.X[others], data.y[others], COLUMNS), own)
+        belief = alone.posterior(data.X[i : i + 1])
+        sd = np.sqrt(belief.variance[0] + alone.noise_variance)
+        assert_allclose(found[i], abs(data.y[i] - belief.mean[0]) / sd, rtol=1e-6)
+
+
+def test_fewer_rows_than_folds_are_refused():
+    predictor = fitted(9)
+    data = TrainingData(predictor.X, predictor.y, COLUMNS)
+    with pytest.raises(ValueError, match="at least 10 rows"):
+        fold_hyperparameters(GaussianProcess(), data, GaussianProcess().learn(data))
+
+
+def test_small_samples_are_covered_once_residuals_are_cross_fitted():
+    """30 rows in four columns: plain leave-one-out residuals cover 80 % where 90 % are promised."""
+    columns = Columns((Kind.DECISION,) * 4, tuple("abcd"), np.zeros(4), np.ones(4), (0,) * 4)
+    model, plain, crossed = GaussianProcess(), [], []
+    for r in range(40):
+        rng = np.random.default_rng(r)
+        X = rng.random((130, 4))
+        y = np.sin(6.0 * X[:, 0]) + X[:, 2] ** 2 + (0.05 + X[:, 1]) * rng.standard_normal(130)
+        y = (y - y[:30].mean()) / y[:30].std()
+        data = TrainingData(X[:30], y[:30], columns)
+        theta = model.learn(data)
+        predictor = model.predictor(data, theta)
+        belief = predictor.posterior(X[30:])
+        z = np.abs(y[30:] - belief.mean) / np.sqrt(belief.variance + predictor.noise_variance)
+        thetas = fold_hyperparameters(model, data, theta)
+        plain.append(np.mean(z <= Calibration.of(predictor).multiplier(0.9)))
+        crossed.append(np.mean(z <= Calibration.cross_fitted(model, data, thetas).multiplier(0.9)))
+    assert np.mean(plain) < 0.86
+    assert np.mean(crossed) == pytest.approx(0.9, abs=0.04)
