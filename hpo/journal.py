@@ -51,12 +51,14 @@ DEFAULT_STORAGE = "sqlite:///scaletune.db"
 _LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
 _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one trial
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
+_YIELD = 0.02  # seconds between looks at others who want the same driver index
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
 
 _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _DRIVER = "scaletune:driver:"
+_WANTED = "scaletune:wanted:"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
@@ -381,16 +383,42 @@ class Journal:
             self.storage.set_trial_user_attr(self._id(number), _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
-        """Take the lowest driver index that no living driver holds, and return it."""
-        with _told_as_study_error(self._where):
-            for driver in count():
-                held = self._lease(driver)
-                if held is not None and held.alive:
-                    continue
-                self.keep(driver, lease)
-                if self._lease(driver) == lease:
+        """Take the lowest driver index that no living driver holds, and return it.
+
+        Of several who want one index at once the one of the smallest owner gets it. Each first says
+        under a key of its own that it wants it, then looks: of two, at least one sees the other.
+        """
+        for driver in count():
+            self._want(lease, driver)
+            while True:
+                held, rivals = self._claims(driver, but=lease.owner)
+                if held or any(owner < lease.owner for owner in rivals):
+                    break
+                if not rivals:
+                    self.keep(driver, lease)
+                    self._want(lease, None)
                     return driver
+                time.sleep(_YIELD)  # they will see the smaller owner, or have it already
         raise AssertionError("count() does not end")
+
+    def _want(self, lease: Lease, driver: int | None) -> None:
+        with _told_as_study_error(self._where):
+            wanted = {"driver": driver, "lease": lease.to_json()}
+            self.storage.set_study_user_attr(self._study_id, f"{_WANTED}{lease.owner}", wanted)
+
+    def _claims(self, driver: int, *, but: str) -> tuple[bool, list[str]]:
+        """Whether a living owner holds the index, and the living owners that want it.
+
+        Read at once: who has it keeps wanting it until that is written.
+        """
+        with _told_as_study_error(self._where):
+            attributes = self.study.user_attrs
+        stored = attributes.get(f"{_DRIVER}{driver}")
+        held = None if stored is None else Lease.from_json(stored)
+        wanted = [v for k, v in attributes.items() if k.startswith(_WANTED)]
+        rivals = [Lease.from_json(v["lease"]) for v in wanted if v["driver"] == driver]
+        living = [rival.owner for rival in rivals if rival.owner != but and rival.alive]
+        return held is not None and held.owner != but and held.alive, living
 
     def keep(self, driver: int, lease: Lease) -> None:
         """Write the lease of driver `driver`: renewed, or released."""
@@ -403,10 +431,6 @@ class Journal:
             attributes = self.study.user_attrs
         leases = [Lease.from_json(v) for k, v in attributes.items() if k.startswith(_DRIVER)]
         return {lease.owner: lease.alive for lease in leases}
-
-    def _lease(self, driver: int) -> Lease | None:
-        stored = self.study.user_attrs.get(f"{_DRIVER}{driver}")
-        return None if stored is None else Lease.from_json(stored)
 
     def _id(self, number: int) -> int:
         if number not in self._ids:
