@@ -91,7 +91,7 @@ def margin(encoder: Encoder) -> float:
     columns, movable = encoder.columns, encoder.free
     smooth = np.zeros_like(movable)
     smooth[columns.numeric] = encoder.steps[columns.numeric] <= _FINE
-    share = np.sum(smooth & movable) / max(np.sum(movable), 1)
+    share = np.count_nonzero(smooth & movable) / max(np.count_nonzero(movable), 1)
     weight = min(share / _MOSTLY, 1.0)
     return float(weight * MARGIN - (1.0 - weight) * 0.5 * FULL)
 
@@ -144,7 +144,7 @@ class Members:
         """Who spoke, where it is the trees, and why."""
         if self._choice is Choice.QUANTILE:
             return "quantile trees, as told"
-        return f"quantile trees, who answer {self.share:.0%} of the asks for their better forecasts"
+        return f"quantile trees, who answer {self.share:.0%} of the asks by how forecasts compare"
 
     def forest(self) -> ForestPredictor:
         """Quantile forest on :meth:`known`, of which there must be a row."""
