@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -848,3 +850,31 @@ def test_maximising_shows_and_returns_the_largest(folder: Path) -> None:
     )
     assert result.best.loss > 0.95
     assert result.study is not None and result.study.best_value > 0.95
+
+
+def test_drivers_that_start_at_once_get_different_indices(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    space = SearchSpace({"x": Float(0.0, 1.0)})
+
+    def opened() -> Journal:
+        return Journal.open(
+            name="n",
+            storage=storage,
+            space=space,
+            direction="minimize",
+            cost=None,
+            seed=0,
+            scheduler=None,
+        )
+
+    journals = [opened() for _ in range(6)]
+    together = threading.Barrier(len(journals))
+
+    def claim(journal: Journal) -> int:
+        lease = Lease.take()
+        together.wait()
+        return journal.claim(lease)
+
+    with ThreadPoolExecutor(len(journals)) as pool:
+        indices = list(pool.map(claim, journals))
+    assert sorted(indices) == list(range(len(journals)))
