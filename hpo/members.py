@@ -91,7 +91,7 @@ def margin(encoder: Encoder) -> float:
     columns, movable = encoder.columns, encoder.free
     smooth = np.zeros_like(movable)
     smooth[columns.numeric] = encoder.steps[columns.numeric] <= _FINE
-    share = np.count_nonzero(smooth & movable) / max(np.count_nonzero(movable), 1)
+    share = int(np.sum(smooth & movable)) / max(int(np.sum(movable)), 1)
     weight = min(share / _MOSTLY, 1.0)
     return float(weight * MARGIN - (1.0 - weight) * 0.5 * FULL)
 
