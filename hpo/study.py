@@ -92,6 +92,7 @@ def optimize(
     priors: Sequence[Rule] | None = None,
     workers: int = 1,
     runner: Runner | None = None,
+    warm_start: bool = False,
     callbacks: Sequence[Callback] = (),
     name: str | None = None,
     storage: str | BaseStorage | None = None,
@@ -125,6 +126,10 @@ def optimize(
         workers: trials at a time. One runs inside this process, unless a limit on its time or
             memory is set; otherwise each trial has its own process.
         runner: where trials run, in place of that choice.
+        warm_start: keep what the best finished trial saved last, and show it to each trial that is
+            begun afterwards as `ctx.parent_checkpoint`. What a trial makes of it is up to
+            `train_fn`. Its loss then depends on the trials before it, which no model here knows of,
+            so the best config may not do as well from nothing; runs of `confirm` see none.
         callbacks: told of every step. A live view on a terminal is added unless a `Progress` is
             among them.
         name: makes the study durable; the same name goes on where it ended, with the same budget
@@ -163,6 +168,7 @@ def optimize(
         surrogate=surrogate,
         workers=workers,
         runner=runner,
+        warm_start=warm_start,
         callbacks=tuple(callbacks),
         name=name,
         storage=storage,
@@ -189,6 +195,7 @@ class _Call:
     surrogate: str
     workers: int
     runner: Runner | None
+    warm_start: bool
     callbacks: tuple[Callback, ...]
     name: str | None
     storage: str | BaseStorage | None
@@ -258,6 +265,7 @@ class _Call:
                     watchers=watchers,
                     schedule=schedule,
                     checkpoints=CheckpointStore(root),
+                    warm_start=self.warm_start,
                     seed=self.seed,
                     index=index,
                     owner=owner,
@@ -356,6 +364,7 @@ class _Driver:
         watchers: Sequence[Callback],
         schedule: Schedule | None,
         checkpoints: CheckpointStore,
+        warm_start: bool,
         seed: int,
         index: int,
         owner: str,
@@ -367,6 +376,7 @@ class _Driver:
         self._watchers = watchers
         self._schedule = schedule
         self._checkpoints = checkpoints
+        self._warm_start = warm_start
         self._seed = seed
         self._index = index
         self._owner = owner
@@ -618,6 +628,8 @@ class _Driver:
         self._checkpoints.hold(trial.number)
         if asked.parent is not None:
             self._inherit(trial)
+        elif self._warm_start and not asked.confirming:
+            self._checkpoints.descend_from_best(trial.number)
         self._start(trial, asked)
 
     def _start(self, trial: Trial, asked: Asked) -> None:
@@ -699,6 +711,8 @@ class _Driver:
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._catch_up()
             return
+        if self._warm_start and not running.asked.confirming and self._is_best(observation):
+            self._checkpoints.keep_best(outcome.number)
         self._optimizer.absorb(observation)
         self._resting.add(outcome.number)
         self._retire()
@@ -711,6 +725,19 @@ class _Driver:
             watcher.on_trial_end(self._run, running.trial, observation)
         if outcome.refusal is not None:
             raise outcome.refusal
+
+    def _is_best(self, observation: Observation) -> bool:
+        """Whether no finished trial that is known has done as well."""
+        if observation.status is not Status.COMPLETED or observation.loss is None:
+            return False
+        sign = 1.0 if self._run.direction == "minimize" else -1.0
+        return all(
+            sign * observation.loss < sign * other.loss
+            for other in self._run.log.observations
+            if other.status is Status.COMPLETED
+            and other.loss is not None
+            and other.number not in self._confirming
+        )
 
     def _priced(self, outcome: Outcome, running: _Running) -> Outcome:
         """`outcome` with its cost in the study's unit, or as the error of a missing one."""
@@ -897,6 +924,9 @@ class _Driver:
             if self._checkpoints.folder(number).is_dir():
                 self._checkpoints.link(number, trial.number)
                 break
+        assert trial.parent is not None
+        if log.trial(trial.parent).ask_index != trial.ask_index:  # a clone: a run of its own
+            self._checkpoints.descend(trial.number)
         for number in lineage:
             observation = log.observation(number)
             if observation is not None and observation.cause is Cause.LOST:

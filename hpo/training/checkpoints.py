@@ -1,9 +1,11 @@
 """Checkpoints of running trials: one folder per attempt, written atomically.
 
 Layout under the run directory: `<trial number>/state.pt`, beside whatever else the training
-function keeps in its folder. A folder belongs to one attempt of one trial, and so to whoever holds
-that attempt's lease. An attempt that is taken over goes on under a new trial number with a folder
-of its own, so a former owner that turns out to be alive writes where nobody reads any more.
+function keeps in its folder, and `<trial number>/parent.pt`, which is the state of the run that the
+trial descends from and never changes. A folder belongs to one attempt of one trial, and so to
+whoever holds that attempt's lease. An attempt that is taken over goes on under a new trial number
+with a folder of its own, so a former owner that turns out to be alive writes where nobody reads any
+more. `best/state.pt` is what the best finished run saved last, where a study keeps it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 STATE_FILE = "state.pt"
+PARENT_FILE = "parent.pt"
+_BEST = "best"
 
 # What `torch.load(weights_only=True)` reads back, tensors aside.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -60,6 +64,24 @@ class CheckpointStore:
         if not source.is_dir():
             return
         shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+
+    def descend(self, child: int) -> None:
+        """Let what trial `child` starts from, linked before, stay readable as its parent's."""
+        state = self.folder(child) / STATE_FILE
+        if state.exists():
+            _link_in_place(state, self.folder(child) / PARENT_FILE)
+
+    def keep_best(self, number: int) -> None:
+        """Keep what trial `number` saved last, in place of what was kept; if it saved anything."""
+        state = self.folder(number) / STATE_FILE
+        if state.exists():
+            _link_in_place(state, self.root / _BEST / STATE_FILE)
+
+    def descend_from_best(self, child: int) -> None:
+        """Show trial `child` what is kept as its parent's; nothing happens if there is nothing."""
+        best = self.root / _BEST / STATE_FILE
+        if best.exists():
+            _link_in_place(best, self.folder(child) / PARENT_FILE)
 
     def numbers(self) -> set[int]:
         """Trials that have a folder, whoever holds it."""
@@ -114,11 +136,14 @@ def save_state(
         raise
 
 
-def load_state(folder: Path) -> Saved | None:
-    """Read what `save_state` wrote to `folder`, on the CPU; None if nothing was saved."""
+def load_state(folder: Path, file: str = STATE_FILE) -> Saved | None:
+    """Read what `save_state` wrote to `folder`, on the CPU; None if nothing was saved.
+
+    `file`: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
+    """
     import torch
 
-    path = folder / STATE_FILE
+    path = folder / file
     if not path.exists():
         return None
     stored = torch.load(path, weights_only=True, map_location="cpu")
@@ -128,17 +153,29 @@ def load_state(folder: Path) -> Saved | None:
 
 
 def _link_state(source: str, destination: str) -> None:
-    """Hard-link a finished state, leave half-written ones behind, copy everything else."""
+    """Hard-link finished states, leave half-written ones behind, copy everything else."""
     name = os.path.basename(source)
     if name.startswith(".saving-"):
         return
-    if name == STATE_FILE:
+    if name in (STATE_FILE, PARENT_FILE):
         try:
             os.link(source, destination)
             return
         except OSError:
             pass  # another device, or a file system without links: copy
     shutil.copy2(source, destination)
+
+
+def _link_in_place(source: Path, destination: Path) -> None:
+    """Give a finished state one more name, in one step, whatever had that name before."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".saving-") as folder:
+        temporary = Path(folder) / destination.name
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links
+            shutil.copy2(source, temporary)
+        os.replace(temporary, destination)
 
 
 def _check_loadable(state: Any, where: str) -> None:

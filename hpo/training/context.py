@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from hpo.errors import Stop, StudyError
 from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import Saved, load_state, save_state
+from hpo.training.checkpoints import PARENT_FILE, Saved, load_state, save_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,20 @@ class Context:
     def can_save(self) -> bool:
         """Whether there is a folder, so that `save` and `load` may be called."""
         return self._checkpoint_dir is not None
+
+    @property
+    def parent_checkpoint(self) -> Any | None:
+        """What the run that this one descends from had saved, loaded on the CPU; None without one.
+
+        A clone's parent is the run that it was cloned from, as it was then: `load` gives the same
+        state, until the clone saves its own. Under `optimize(warm_start=True)` the parent of any
+        other trial is the best one that had finished when it was started; `load` gives None there,
+        for nothing of this trial has been trained. It is a copy of its own, which may be changed.
+        """
+        if self._checkpoint_dir is None:
+            return None
+        saved = load_state(self._checkpoint_dir, PARENT_FILE)
+        return None if saved is None else saved.state
 
     @property
     def should_stop(self) -> bool:

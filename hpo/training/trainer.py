@@ -188,6 +188,14 @@ class TorchTrainer:
             elsewhere. `compile`: whether to train through `torch.compile`, which pays in long runs.
         checkpoint_seconds: how much work may be lost to a kill. With a fidelity in the space it is
             also saved before each report, for a scheduler may end the stage there.
+        warm_start: share of `ctx.parent_checkpoint` in the initial weights of a run that begins
+            from nothing, the rest being fresh ones; with `optimize(warm_start=True)` the parent is
+            the best earlier run. 1 takes its weights over; in between they are shrunk and perturbed
+            (Ash & Adams, 2020, arXiv:1910.08475). Weights and buffers whose name and shape are in
+            both models are concerned, states of optimisers are not. What share of all weights that
+            was is returned as `warm_started`.
+
+    Raises `ValueError` for a `warm_start` that is no share.
     """
 
     make_model: Callable[[Config, Scale], nn.Module]
@@ -203,6 +211,13 @@ class TorchTrainer:
     precision: Precision | None = None
     compile: bool = False
     checkpoint_seconds: float = 60.0
+    warm_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warm_start <= 1:
+            raise ValueError(
+                f"`warm_start` must lie in [0, 1], a share of the weights, got {self.warm_start}"
+            )
 
     def __call__(self, config: Config, ctx: Context) -> dict[str, float]:
         """One trial, or one more stage of it.
@@ -299,14 +314,15 @@ class Run:
         self.evaluations = 0
         self._recent = _Recent()
         self._first_loss: float | None = None
+        self._warm_started = 0.0  # share of the weights that a parent had a say in
         self._saved_at = time.monotonic()
 
     def fit(self, ctx: Context | None) -> dict[str, float]:
         """Goes on from the checkpoint, if there is one, to the end or the level asked for."""
         if ctx is not None:
             self._check_level(ctx)
-            if ctx.can_save:
-                self._resume(ctx)
+            if not self._resume(ctx) and self.trainer.warm_start > 0:
+                self._take_over(ctx)
         started, before = time.perf_counter(), self.updates
         loss, measured = math.nan, dict[str, float]()
         for number in range(self.evaluations + 1, self.settings.evaluations + 1):
@@ -328,6 +344,7 @@ class Run:
             "cost": usage.of(self.trainer.cost),
             **usage.metrics(),
             **measured,
+            **({"warm_started": self._warm_started} if self.trainer.warm_start > 0 else {}),
             "updates_per_second": (self.updates - before) / seconds if seconds > 0 else 0.0,
         }
 
@@ -455,8 +472,9 @@ class Run:
         metrics = {**usage.metrics(), **self._recent.metrics(self.settings.clip), **measured}
         metrics["weight_norm"] = float(nn.utils.get_total_norm(self.weights))
         self._recent = _Recent()
-        if ctx.fidelity is not None or self._overdue():
-            self._save(ctx)  # first, for a report may end the stage
+        # First, for a report may end the stage; and a later run may start from this one's weights.
+        if ctx.fidelity is not None or self._overdue() or self.trainer.warm_start > 0:
+            self._save(ctx)
         ctx.report(
             step=self.evaluations, loss=loss, cost=usage.of(self.trainer.cost), metrics=metrics
         )
@@ -501,6 +519,7 @@ class Run:
                 "recent": self._recent.state(),
                 "work": None if self.work is None else [self.work.flops, self.work.tokens],
                 "meter": self.meter.state(),
+                "warm_started": self._warm_started,
             }
         )
         self._saved_at = time.monotonic()
@@ -512,10 +531,27 @@ class Run:
                 f"of the fidelity, which is {ctx.fidelity}, got {self.settings.evaluations}"
             )
 
-    def _resume(self, ctx: Context) -> None:
-        state = ctx.load()
-        if state is None:
+    @torch.no_grad()
+    def _take_over(self, ctx: Context) -> None:
+        """Mixes the parent's weights into the fresh ones; see `TorchTrainer.warm_start`."""
+        parent = ctx.parent_checkpoint
+        if parent is None:
             return
+        taken = 0
+        weights = dict(self.model.named_parameters())
+        for name, value in self.model.state_dict().items():
+            earlier = parent["model"].get(name)
+            if earlier is None or earlier.shape != value.shape or not value.is_floating_point():
+                continue
+            value.lerp_(earlier.to(value), self.trainer.warm_start)
+            taken += value.numel() if name in weights else 0
+        self._warm_started = taken / sum(weight.numel() for weight in weights.values())
+
+    def _resume(self, ctx: Context) -> bool:
+        """Goes to where the checkpoint was; False if there is none."""
+        state = ctx.load() if ctx.can_save else None
+        if state is None:
+            return False
         settings = self.settings
         if settings.schedule.follows_length and state["length"] != settings.examples:
             raise ValueError(
@@ -534,11 +570,13 @@ class Run:
         self.updates, self.examples = state["updates"], state["examples"]
         self.evaluations = state["evaluations"]
         self._first_loss = state["first_loss"]
+        self._warm_started = state.get("warm_started", 0.0)
         self._recent = _Recent.of(state["recent"])
         self.work = None if state["work"] is None else Work(*state["work"])
         self.meter.resume(state["meter"])
         self._data.resume(state["data"], self.device)
         restore_random_states(state["random"], self.device)
+        return True
 
 
 def _peaks(optimizers: Iterable[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:

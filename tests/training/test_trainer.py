@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpo import Budget, Cause, Fidelity, Float, Limits, Role, Status, optimize
+from hpo import PBT, Budget, Cause, Fidelity, Float, Limits, Role, Status, optimize
 from hpo.continuation import check_continuation
 from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
 from hpo.training.accounting import Quantity
+from hpo.training.checkpoints import save_state
 from hpo.training.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.optimizers import SGD, AdamW, Lion, Muon, Rule
@@ -580,3 +581,127 @@ def test_a_range_test_boxes_the_rates_that_train() -> None:
     assert low < found.halfway < found.lowest < high
     assert len(found.share) == len(found.loss) < 200  # it ended where training blew up
     assert found.loss[0] > found.loss.min()
+
+
+# --- weights of an earlier run -------------------------------------------------------------------
+
+
+def _studied(trainer: TorchTrainer, seen: list[Any] | None = None, **how: Any) -> Any:
+    def train(config: Any, ctx: Context) -> dict[str, float]:
+        if seen is not None:
+            seen.append(ctx.parent_checkpoint)
+        return trainer(config, ctx)
+
+    space = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)}
+    return optimize(train, space, budget=Budget(trials=4), cost="flops", **how)
+
+
+def _warm_trainer(share: float, **changes: Any) -> TorchTrainer:
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return dataclasses.replace(SETTINGS, optimizer=AdamW(config["lr"]))
+
+    return trainer_for(settings=settings, warm_start=share, **changes)
+
+
+def test_a_warm_start_begins_with_the_weights_of_the_best_run_so_far() -> None:
+    begun: list[dict[str, Tensor]] = []
+
+    def watched(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if model.training and len(begun) < len(parents):
+            begun.append({name: w.clone() for name, w in model.state_dict().items()})
+        return squared_error(model, batch)
+
+    parents: list[Any] = []
+    trainer = _warm_trainer(1.0, loss=watched)
+    result = _studied(trainer, parents, warm_start=True)
+    assert parents[0] is None and all(parent is not None for parent in parents[1:])
+    done = result.log.observations
+    assert [o.metrics["warm_started"] for o in done] == [0.0, 1.0, 1.0, 1.0]
+    for parent, weights in zip(parents[1:], begun[1:], strict=True):
+        for name, weight in parent["model"].items():
+            assert torch.equal(weight, weights[name]) or not weight.is_floating_point()
+    assert min(o.loss for o in done[1:]) < done[0].loss
+
+
+def test_the_parent_is_the_best_in_the_users_direction() -> None:
+    def train(config: Mapping[str, Any], ctx: Context) -> float:
+        parents.append(ctx.parent_checkpoint)
+        ctx.save(config["x"])
+        return float(config["x"])
+
+    parents: list[float | None] = []
+    result = optimize(
+        train,
+        {"x": Float(0, 1)},
+        budget=Budget(trials=8),
+        direction="maximize",
+        warm_start=True,
+        confirm=1,
+    )
+    losses = [o.loss for o in result.log.observations]
+    best = [max(losses[:n]) for n in range(1, 8)]
+    assert parents == [None, *best, None]  # a run that confirms starts from nothing
+
+
+def test_without_the_option_no_trial_sees_another() -> None:
+    parents: list[Any] = []
+    _studied(_warm_trainer(1.0), parents)
+    assert parents == [None] * 4
+
+
+def test_only_what_has_the_same_name_and_shape_is_taken_over(tmp_path: Path) -> None:
+    wide = Network(width=12)
+    save_state(tmp_path, {"model": wide.state_dict()}, seconds=1.0)
+    (tmp_path / "state.pt").rename(tmp_path / "parent.pt")
+    ctx, _ = context(tmp_path)
+    found = trainer_for(warm_start=1.0)(ctx.config, ctx)
+    shared = 1  # of all tensors, the read-out's bias alone does not grow
+    assert found["warm_started"] == shared / sum(w.numel() for w in Network().parameters())
+
+
+def test_a_share_in_between_shrinks_the_parents_weights_and_perturbs_them(tmp_path: Path) -> None:
+    models: list[Network] = []
+
+    def make_model(config: Any, scale: Any) -> Network:
+        models.append(Network())
+        fresh.append({name: w.clone() for name, w in models[-1].state_dict().items()})
+        return models[-1]
+
+    fresh: list[dict[str, Tensor]] = []
+    parent = Network()
+    save_state(tmp_path, {"model": parent.state_dict()}, seconds=1.0)
+    (tmp_path / "state.pt").rename(tmp_path / "parent.pt")
+    ctx, _ = context(tmp_path)
+    still = dataclasses.replace(SETTINGS, optimizer=SGD(1e-30))
+    trainer_for(still, make_model=make_model, warm_start=0.4)(ctx.config, ctx)
+    expected = 0.6 * fresh[0]["first.weight"] + 0.4 * parent.first.weight
+    assert torch.allclose(models[0].first.weight, expected)
+
+
+def test_a_warm_start_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="warm_start"):
+        trainer_for(warm_start=1.5)
+
+
+def test_a_clone_sees_its_parents_checkpoint_also_after_its_own_first_save() -> None:
+    def train(config: Mapping[str, Any], ctx: Context) -> float:
+        begun = ctx.load()
+        state = dict(begun or {"run": ctx.trial.number, "epochs": 0})
+        if begun is not None and begun["run"] != ctx.trial.number:  # a clone's first stage
+            assert ctx.parent_checkpoint == begun
+            cloned.append(ctx.trial.number)
+            state["run"] = ctx.trial.number
+        elif ctx.parent_checkpoint is not None:  # a later stage of it
+            assert ctx.parent_checkpoint["run"] != ctx.trial.number
+            later.append(ctx.trial.number)
+        for epoch in range(state["epochs"] + 1, config["epochs"] + 1):
+            state["epochs"] = epoch
+            ctx.save(state)
+            ctx.report(step=epoch, loss=abs(config["x"] - 0.3) + 1 / epoch)
+        return abs(float(config["x"]) - 0.3) + 1 / state["epochs"]
+
+    cloned: list[int] = []
+    later: list[int] = []
+    space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+    optimize(train, space, budget=Budget(trials=100), scheduler=PBT(population=4, interval=2))
+    assert later and set(later) <= set(cloned)
