@@ -1,0 +1,198 @@
+"""A learning-rate schedule searched stage by stage on a paused run, after AutoLRS.
+
+    python examples/auto_lrs.py [--stages 8] [--looks 6] [--seed 0]
+
+A run is cut into stages. At each one several rates are tried from the same checkpoint, each
+proposed by a model of the loss against the rate, and the run goes on from where the best one led:
+its rates are a schedule that nobody had to think of. Jin et al. (2021, arXiv:2105.10762) look at a
+tenth of a stage and extrapolate; stages are short here, so each rate is tried for a whole one and
+the best need not be trained again. Beside it a cosine, whose peak is searched with as many whole
+runs, so that both cost the same.
+
+A perceptron learns scikit-learn's digits. Rates are chosen by the loss on a quarter of the images;
+the losses printed are also those on another quarter, which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from hpo import Float, Optimizer, Report, Role, Trial
+from hpo.schedulers import Decision
+from hpo.training.checkpoints import CheckpointStore
+from hpo.training.context import Context
+from hpo.training.data import Shuffled, Split
+from hpo.training.digits import digits
+from hpo.training.optimizers import AdamW
+from hpo.training.schedules import Constant, Cosine, Schedule
+from hpo.training.trainer import Settings, TorchTrainer
+
+SPACE = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)}
+UPDATES = 40  # in a stage
+BATCH_SIZE = 32
+WIDTH = 64
+
+
+class Onward:
+    """A channel that lets every run go on."""
+
+    def send(self, report: Report) -> Decision:
+        return Decision.CONTINUE
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run that rests: its number, its rate, and its losses on what it was chosen by and not."""
+
+    number: int
+    lr: float
+    loss: float
+    unseen: float
+
+
+def trainer(schedule: Schedule, stages: int) -> TorchTrainer:
+    """Trains configs of `lr` up to the end of `stage`; the whole run has `stages`."""
+
+    def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(),
+            nn.Linear(WIDTH, 10),
+        )  # fmt: skip
+
+    def make_data(config: Mapping[str, Any], split: Split) -> Any:
+        data = digits()
+        if split is Split.TRAIN:
+            return Shuffled([data.train_images, data.train_labels])
+        return [(data.validation_images, data.validation_labels)]
+
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return Settings(
+            examples=config["stage"] * UPDATES * BATCH_SIZE,
+            batch_size=BATCH_SIZE,
+            optimizer=AdamW(config["lr"]),
+            schedule=schedule,
+            evaluations=config["stage"],
+        )
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        if not model.training:  # every other held-out image is for choosing
+            images, labels = images[::2], labels[::2]
+        return F.cross_entropy(model(images), labels)
+
+    def unseen(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return {"unseen": F.cross_entropy(model(batch[0][1::2]), batch[1][1::2])}
+
+    return TorchTrainer(make_model, make_data, loss, settings, measure=unseen)
+
+
+class Runs:
+    """Runs that can be continued from where others rest."""
+
+    def __init__(self, trainer: TorchTrainer, folder: Path, seed: int) -> None:
+        self._trainer, self._seed = trainer, seed
+        self._store = CheckpointStore(folder)
+        self._count = 0
+
+    def train(self, lr: float, stage: int, parent: Trained | None = None) -> Trained:
+        """A new run to the end of `stage` with `lr`, from where `parent` rests or from nothing."""
+        number, self._count = self._count, self._count + 1
+        if parent is not None:
+            self._store.link(parent.number, number)
+        config = {"lr": lr, "stage": stage}
+        ctx = Context(
+            Trial(number=number, config=config, ask_index=number, belief=None),
+            seed=self._seed,
+            channel=Onward(),
+            checkpoint_dir=self._store.folder(number),
+            fidelity=stage,
+        )
+        outcome = self._trainer(config, ctx)
+        return Trained(number, lr, outcome["loss"], outcome.get("unseen", math.nan))
+
+    def forget(self, run: Trained) -> None:
+        self._store.remove(run.number)
+
+
+def best_rate(looks: int, seed: int, train: Callable[[float], Trained]) -> tuple[Trained, ...]:
+    """The runs of a search over the rate, best first; those that diverged come last."""
+    optimizer = Optimizer(SPACE, seed=seed)
+    tried = []
+    for _ in range(looks):
+        trial = optimizer.ask()
+        run = train(trial.config["lr"])
+        if math.isfinite(run.loss):
+            optimizer.tell(trial, loss=run.loss)
+        else:
+            optimizer.tell(trial, failed="diverged")
+        tried.append(run)
+    return tuple(sorted(tried, key=lambda run: run.loss if math.isfinite(run.loss) else math.inf))
+
+
+def by_stages(runs: Runs, stages: int, looks: int, seed: int) -> list[Trained]:
+    """The best run of every stage, each continued from the one before."""
+    path: list[Trained] = []
+    for stage in range(1, stages + 1):
+        parent = path[-1] if path else None
+
+        def onward(lr: float, stage: int = stage, parent: Trained | None = parent) -> Trained:
+            return runs.train(lr, stage, parent)
+
+        best, *others = best_rate(looks, seed + stage, onward)
+        path.append(best)
+        for run in others:
+            runs.forget(run)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--stages", type=int, default=8, help=f"of {UPDATES} updates (default 8)")
+    parser.add_argument("--looks", type=int, default=6, help="rates tried at each (default 6)")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs and the searches")
+    arguments = parser.parse_args()
+    stages, looks, seed = arguments.stages, arguments.looks, arguments.seed
+    torch.set_num_threads(1)  # faster for a model this small
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        searched = Runs(trainer(Constant(), stages), Path(folder) / "stages", seed)
+        path = by_stages(searched, stages, looks, seed)
+        shape = Cosine(warmup=0.05, final=0.0)
+        cosines = Runs(trainer(shape, stages), Path(folder) / "cosine", seed)
+        cosine = best_rate(looks, seed, lambda lr: cosines.train(lr, stages))[0]
+
+    table = Table(title="The schedule found, and the best cosine")
+    for column in ("updates", "lr", "loss", "cosine's lr"):
+        table.add_column(column, justify="right")
+    for stage, run in enumerate(path):
+        middle = shape.share((stage + 0.5) * UPDATES, stages * UPDATES)
+        table.add_row(
+            f"{stage * UPDATES} to {(stage + 1) * UPDATES}",
+            f"{run.lr:.2g}",
+            f"{run.loss:.4f}",
+            f"{cosine.lr * middle:.2g}",
+        )
+    console.print(table)
+    for name, run in (("by stages", path[-1]), ("cosine", cosine)):
+        console.print(
+            f"{name}: loss {run.loss:.4f} on what it was chosen by, {run.unseen:.4f} on the rest"
+        )
+    console.print(
+        f"Each took {looks * stages} stages of {UPDATES} updates, {looks} runs of {stages} stages."
+    )
+
+
+if __name__ == "__main__":
+    main()
