@@ -529,6 +529,9 @@ def draw(found: Sequence[Table], ours: str, path: Path) -> None:
                         (handles[method],) = axes.plot(
                             clocks, np.maximum(curve, FLOOR), color=color, ls=dashes, lw=wide
                         )
+                if not axes.lines:
+                    axes.set_axis_off()
+                    axes.set_title("")
         figure.supxlabel("time, in mean full trainings per worker", fontsize=9)
         figure.supylabel("mean normalised regret", fontsize=9)
         shown = [m for m in methods if m in handles]
