@@ -28,12 +28,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -53,6 +53,8 @@ _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one tr
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _YIELD = 0.02  # seconds between looks at others who want the same driver index
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -275,7 +277,7 @@ class Journal:
     def entries(self) -> list[Entry]:
         """Every trial that was asked for here, by number."""
         with _told_as_study_error(self._where):
-            stored = self.study.get_trials(deepcopy=False)
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
         entries = []
         for trial in stored:
             with _damage_as_study_error(self._where, f"trial {trial.number}"):
@@ -309,13 +311,13 @@ class Journal:
         self._written[number] = len(observation.reports)
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(f"{_PAUSED}{stage}", told):
-                self.storage.set_trial_user_attr(self._id(number), key, value)
+                self._keep(number, key, value)
 
     def resume(self, number: int, stage: int, *, level: int, after: int) -> None:
         """Write that a trial of ours goes on after stage `stage`."""
         resumed = {"level": level, "after": after}
         with _told_as_study_error(self._where), _unless_finished():
-            self.storage.set_trial_user_attr(self._id(number), f"{_RESUMED}{stage}", resumed)
+            self._keep(number, f"{_RESUMED}{stage}", resumed)
 
     def report(self, number: int, report: Report) -> None:
         """Keep the loss of a report as an intermediate value, but not more than a few a second.
@@ -327,7 +329,10 @@ class Journal:
             return
         self._reported[number] = now
         with _told_as_study_error(self._where), _unless_finished():
-            self.storage.set_trial_intermediate_value(self._id(number), report.step, report.loss)
+            loss, identity = report.loss, self._id(number)
+            _repeated(
+                lambda: self.storage.set_trial_intermediate_value(identity, report.step, loss)
+            )
 
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
         """Write a result and finish its trial; False if another driver finished it before."""
@@ -336,7 +341,7 @@ class Journal:
         self._reported.pop(number, None)
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_TOLD, told):
-                self.storage.set_trial_user_attr(self._id(number), key, value)
+                self._keep(number, key, value)
             self.settle(observation)
             return True
         return False
@@ -363,16 +368,15 @@ class Journal:
         if observation.status is not Status.FAILED and observation.loss is not None:
             values = [observation.loss]
         with _told_as_study_error(self._where), _unless_finished():
-            self.storage.set_trial_state_values(
-                self._id(observation.number), _STATES[observation.status], values
-            )
+            identity, state = self._id(observation.number), _STATES[observation.status]
+            _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
     def lose(self, number: int, *, order: int, superseded: bool = False) -> bool:
         """Give up an attempt; False if someone finished it before, with a result or without."""
         lost = {"order": order, "superseded": superseded}
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_LOST, lost):
-                self.storage.set_trial_user_attr(self._id(number), key, value)
+                self._keep(number, key, value)
             self.storage.set_trial_state_values(self._id(number), TrialState.FAIL)
             return True
         return False
@@ -380,7 +384,7 @@ class Journal:
     def release(self, number: int, *, driven: float) -> None:
         """Let go of a running trial, so that it is continued without counting as lost."""
         with _told_as_study_error(self._where), _unless_finished():
-            self.storage.set_trial_user_attr(self._id(number), _RELEASED, {"driven": driven})
+            self._keep(number, _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
         """Take the lowest driver index that no living driver holds, and return it.
@@ -404,7 +408,8 @@ class Journal:
     def _want(self, lease: Lease, driver: int | None) -> None:
         with _told_as_study_error(self._where):
             wanted = {"driver": driver, "lease": lease.to_json()}
-            self.storage.set_study_user_attr(self._study_id, f"{_WANTED}{lease.owner}", wanted)
+            key = f"{_WANTED}{lease.owner}"
+            _repeated(lambda: self.storage.set_study_user_attr(self._study_id, key, wanted))
 
     def _claims(self, driver: int, *, but: str) -> tuple[bool, list[str]]:
         """Whether a living owner holds the index, and the living owners that want it.
@@ -412,7 +417,7 @@ class Journal:
         Read at once: who has it keeps wanting it until that is written.
         """
         with _told_as_study_error(self._where):
-            attributes = self.study.user_attrs
+            attributes = _repeated(lambda: self.study.user_attrs)
         stored = attributes.get(f"{_DRIVER}{driver}")
         held = None if stored is None else Lease.from_json(stored)
         wanted = [v for k, v in attributes.items() if k.startswith(_WANTED)]
@@ -423,21 +428,27 @@ class Journal:
     def keep(self, driver: int, lease: Lease) -> None:
         """Write the lease of driver `driver`: renewed, or released."""
         with _told_as_study_error(self._where):
-            self.storage.set_study_user_attr(self._study_id, f"{_DRIVER}{driver}", lease.to_json())
+            key, held = f"{_DRIVER}{driver}", lease.to_json()
+            _repeated(lambda: self.storage.set_study_user_attr(self._study_id, key, held))
 
     def owners(self) -> dict[str, bool]:
         """Owners that hold or held a lease, and whether they still drive."""
         with _told_as_study_error(self._where):
-            attributes = self.study.user_attrs
+            attributes = _repeated(lambda: self.study.user_attrs)
         leases = [Lease.from_json(v) for k, v in attributes.items() if k.startswith(_DRIVER)]
         return {lease.owner: lease.alive for lease in leases}
 
     def _id(self, number: int) -> int:
         if number not in self._ids:
-            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(
-                self._study_id, number
+            self._ids[number] = _repeated(
+                lambda: self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
             )
         return self._ids[number]
+
+    def _keep(self, number: int, key: str, value: Any) -> None:
+        """Set an attribute of a trial."""
+        identity = self._id(number)
+        _repeated(lambda: self.storage.set_trial_user_attr(identity, key, value))
 
 
 def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage:
@@ -467,7 +478,7 @@ def _connect_patiently(
 ) -> Any:
     """Connect again to a server that answered before, waiting for it if it is away.
 
-    Between two statements only, so that none is ever sent twice.
+    So between two statements; for an outage in the middle of one see `_repeated`.
     """
     until = time.monotonic() + _SERVER_PATIENCE
     while True:
@@ -478,6 +489,34 @@ def _connect_patiently(
                 raise
             _log.warning("the database does not answer, trying again: %s", str(error).strip())
             time.sleep(1.0)
+
+
+def _repeated(call: Callable[[], T]) -> T:
+    """What `call` returns, made again when the server goes away in the middle of it.
+
+    Whether the first try was stored is not known then, so only for what may happen twice: reads,
+    and writes that set something to a value.
+    """
+    until = time.monotonic() + _SERVER_PATIENCE
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not _cut_off(error) or time.monotonic() > until:
+                raise
+            _log.warning("the database went away in the middle of a call, trying again")
+            time.sleep(1.0)
+
+
+def _cut_off(error: BaseException | None) -> bool:
+    """Whether a call failed because its connection broke."""
+    from sqlalchemy.exc import DBAPIError
+
+    while error is not None:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _where(storage: str | BaseStorage | None) -> str:
@@ -660,6 +699,11 @@ def _told_as_study_error(where: str) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, OSError) as error:
         cause = error.__cause__ or error
+        if _cut_off(error):
+            raise StudyError(
+                f"the storage {where} went away while a trial was being created or given up, and "
+                "whether that was stored is not known; call again, which goes on from what is there"
+            ) from error
         raise StudyError(
             f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
             "its folder exists and can be written, or name another one with storage=. "

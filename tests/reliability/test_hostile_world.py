@@ -1,12 +1,16 @@
 """Disks, databases, clocks and training functions that misbehave: each has one clear outcome."""
 
 import ast
+import heapq
+import json
 import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +21,24 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 
 from hpo import (
+    ASHA,
     Budget,
     Categorical,
     Context,
+    Fidelity,
     Float,
+    FreezeThaw,
     Int,
     Optimizer,
     ProcessRunner,
+    Report,
+    StagedOptimizer,
     StudyError,
     Trial,
     load_result,
     optimize,
 )
+from hpo.schedulers import Decision, Kind, Scheduler
 
 ROOT = Path(__file__).parents[2]
 SPACE = {"x": Float(0, 1), "y": Float(0, 1)}
@@ -192,6 +202,46 @@ def test_sixty_four_asynchronous_workers_get_no_duplicate_in_a_continuous_space(
     assert len(set(asked)) == len(asked)
 
 
+@pytest.mark.parametrize(
+    "scheduler", [ASHA(), ASHA(kind=Kind.STOPPING), FreezeThaw()], ids=["asha", "stops", "thaws"]
+)
+def test_none_of_sixty_four_workers_is_ever_left_idle(scheduler: Scheduler) -> None:
+    """Under a virtual clock: who becomes free gets something to do from the very next ask."""
+    space = SPACE | {"epochs": Fidelity(1, 27)}
+    engine, rng = StagedOptimizer(Optimizer(space, seed=0), scheduler), np.random.default_rng(0)
+    busy: list[tuple[float, int]] = []  # when each stage makes its next report, and its trial
+    running: dict[int, Trial] = {}
+    epochs: dict[int, int] = {}  # that each trial has behind it
+    asked: list[tuple[Any, ...]] = []
+
+    def employ(now: float) -> None:
+        trial = engine.ask()
+        assert trial is not None, f"a worker is idle at {now}"
+        if trial.number not in epochs:
+            asked.append((trial.config["x"], trial.config["y"]))
+            epochs[trial.number] = 0
+        running[trial.number] = trial
+        heapq.heappush(busy, (now + rng.lognormal(), trial.number))
+
+    for _ in range(64):
+        employ(0.0)
+    for _ in range(240):
+        now, number = heapq.heappop(busy)
+        trial = running[number]
+        assert trial.place is not None
+        epoch = epochs[number] = epochs[number] + 1
+        loss = (trial.config["x"] - 0.3) ** 2 + trial.config["y"] + 1.0 / epoch
+        decision = engine.report(trial, Report(epoch, loss))
+        if decision is Decision.CONTINUE and epoch < trial.place.level:
+            heapq.heappush(busy, (now + rng.lognormal(), number))
+            continue
+        del running[number]
+        engine.tell(trial, loss, float(epoch), stopped=decision is Decision.STOP)
+        employ(now)
+    assert len(running) == 64
+    assert len(set(asked)) == len(asked)
+
+
 def test_workers_repeat_a_config_of_a_small_space_only_when_all_were_asked() -> None:
     space = {"a": Int(0, 5), "b": Categorical(["p", "q", "r", "s"])}  # 24 configs
     engine, rng = Optimizer(space, seed=0), np.random.default_rng(0)
@@ -226,6 +276,89 @@ def test_ten_thousand_trials_are_asked_within_a_second_and_a_gibibyte() -> None:
         engine.tell(engine.ask(), 0.1)
     assert (time.process_time() - began) / 3 < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20  # KiB
+
+
+def lengthen(file: Path, study: str, trials: int) -> None:
+    """Copy the first trial of a stored study until there are so many, each with its own values."""
+    rng = np.random.default_rng(0)
+    with closing(sqlite3.connect(file)) as db, db:
+        (last,) = db.execute("SELECT max(trial_id) FROM trials").fetchone()
+        (first,) = db.execute(
+            "SELECT trial_id FROM trials JOIN studies USING (study_id) "
+            "WHERE study_name = ? AND number = 0",
+            (study,),
+        ).fetchone()
+        attributes = dict(
+            db.execute(
+                "SELECT key, value_json FROM trial_user_attributes WHERE trial_id = ?", (first,)
+            ).fetchall()
+        )
+        for index in range(1, trials):
+            trial, loss = last + index, float(rng.random())
+            db.execute(
+                "INSERT INTO trials SELECT ?, ?, study_id, state, datetime_start, "
+                "datetime_complete FROM trials WHERE trial_id = ?",
+                (trial, index, first),
+            )
+            db.execute(
+                "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+                "VALUES (?, 0, ?, 'FINITE')",
+                (trial, loss),
+            )
+            db.execute(
+                "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+                "SELECT ?, param_name, abs(random() % 1000000) / 1e6, distribution_json "
+                "FROM trial_params WHERE trial_id = ?",
+                (trial, first),
+            )
+            asked = json.loads(attributes["scaletune:asked"]) | {"ask_index": index, "after": index}
+            told = json.loads(attributes["scaletune:told"]) | {"order": index, "loss": loss}
+            for key, value in (("scaletune:asked", asked), ("scaletune:told", told)):
+                db.execute(
+                    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+                    "VALUES (?, ?, ?)",
+                    (trial, key, json.dumps(value)),
+                )
+
+
+@pytest.mark.slow
+def test_a_study_of_ten_thousand_trials_goes_on_within_twenty_seconds(url: str) -> None:
+    """From `optimize` to the start of the next trial, the refitted model's ask included."""
+    script = """
+import resource, sys, time
+from hpo import Budget, Float, optimize
+from hpo.callbacks import Callback
+
+class Clock(Callback):
+    def on_trial_start(self, run, trial):
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(trial.number, time.process_time() - began, time.monotonic() - clock, memory)
+
+def train(config, ctx):
+    for step in range(5):
+        ctx.report(step=step, loss=1.0)
+    return 1.0
+
+began, clock = time.process_time(), time.monotonic()
+space = {f"x{i}": Float(0, 1) for i in range(8)}
+optimize(train, space, budget=Budget(trials=int(sys.argv[2])), name="s", storage=sys.argv[1],
+         callbacks=[Clock()])
+"""
+
+    def run(trials: int) -> list[float]:
+        command = [sys.executable, "-c", script, url, str(trials)]
+        said = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=True
+        )
+        return [float(word) for word in said.stdout.split()]
+
+    run(1)
+    lengthen(Path(url.removeprefix("sqlite:///")), "s", 10_000)
+    number, seconds, wall, memory = run(10_001)
+    print(f"{seconds:.1f} s of processor, {wall:.1f} s, {memory / 2**20:.2f} GiB")
+    assert number == 10_000
+    assert seconds < 20.0
+    assert memory < 2**20  # KiB
 
 
 # --- what must not be there -----------------------------------------------------------------------

@@ -1,12 +1,9 @@
-"""A study that is killed again and again; run as a script by test_kill_and_resume.py.
+"""A study that is killed again and again, for test_kill_and_resume.py and test_postgres.py."""
 
-Usage: victim.py TRIALS WORKERS, in the folder of the study, which may hold the URL of another
-storage than the default in `storage.txt`. Prints `driving` when the study is open and
-`told <ask index> <loss>` after each result, and `done` at the end.
-"""
-
+import os
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hpo import Budget, Categorical, Context, Float, Int, Observation, Scale, Trial, optimize
@@ -41,17 +38,26 @@ class Announce(Callback):
         print(f"told {trial.ask_index} {observation.loss!r}", flush=True)
 
 
-if __name__ == "__main__":
+def live(folder: str, trials: int, workers: int, lines: Connection) -> None:
+    """Drive the study in `folder`, whose `storage.txt` may name another storage than the default.
+
+    Writes `driving` to `lines` when the study is open, `told <ask index> <loss>` after each result,
+    and `done` at the end.
+    """
+    os.chdir(folder)
+    os.dup2(lines.fileno(), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     elsewhere = Path("storage.txt")
     optimize(
         train,
         SPACE,
-        budget=Budget(trials=int(sys.argv[1]), cost=1e9),
+        budget=Budget(trials=trials, cost=1e9),
         cost="flops",
-        workers=int(sys.argv[2]),
+        workers=workers,
         callbacks=[Announce()],
         name="victim",
         storage=elsewhere.read_text() if elsewhere.exists() else None,
         seed=3,
     )
-    print("done", flush=True)
+    print("done")
