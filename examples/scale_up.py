@@ -158,18 +158,15 @@ def main() -> None:
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"plan": asdict(chosen)}
-    table = Table(title=f"The target of {family.target:,.0f} parameters")
-    for column in ("parametrisation", "lr drift", "lr", "predicted loss", "loss it got", "inside"):
-        table.add_column(column, justify="right")
     rules: dict[str, Parametrization] = {"muP": MUP, "standard": STANDARD}
     for name, rule in rules.items():
+        console.print(f"{name}: searching, then training the target ...")
         found = scale_up(family, rule, chosen, seed=arguments.seed, picture=arguments.out / name)
         record[name] = found
-        table.add_row(name, *described(found))
         console.print(f"{name}: {found['trials']} proxies; {found['verdict']}")
         for warning in found["recommendation"]["warnings"]:
             console.print(f"[yellow]warning[/]: {warning}")
-    console.print(table)
+    console.print(summary(family, record))
     (arguments.out / "scale_up.json").write_text(json.dumps(record, indent=2))
     minutes, seconds = divmod(time.perf_counter() - start, 60)
     console.print(f"{arguments.out} written after {minutes:.0f} min {seconds:.0f} s")
@@ -202,14 +199,26 @@ def scale_up(
         "trials": len(result.log.observations),
         "drift": drift.slope.mean,
         "drift_interval": drift.interval,
-        "verdict": f"the best lr is {drift.verdict.value} in params",
+        "verdict": f"how the best lr moves with the parameters: {drift.verdict.value}",
         "recommendation": asdict(advice),
         "target_run": outcome,
     }
 
 
+def summary(family: Family, record: Mapping[str, Any]) -> Table:
+    """What was found, a column for each parametrisation."""
+    table = Table(title=f"The target of {family.target:,.0f} parameters")
+    for column in ("with 90 % intervals", "muP", "standard"):
+        table.add_column(column, justify="left" if column[0] == "w" else "right", no_wrap=True)
+    names = ("drift of the best lr *", "lr", "predicted loss", "loss it got", "inside")
+    for cells in zip(names, described(record["muP"]), described(record["standard"]), strict=True):
+        table.add_row(*cells)
+    table.caption = "* e-folds of lr for each e-fold of parameters"
+    return table
+
+
 def described(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of one row."""
+    """The cells of one column."""
     low, high = found["drift_interval"]
     advice, outcome = found["recommendation"], found["target_run"]
     bottom, top = advice["loss_interval"]

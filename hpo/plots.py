@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from hpo.observations import Status
 from hpo.space import Float, Int, Parameter
@@ -149,7 +150,10 @@ def plot_transfer(check: TransferCheck, path: str | Path | None = None) -> Figur
         logit = drift.unit.startswith("logit ")
         axes.set(xlabel=drift.axis, ylabel=f"{drift.unit if logit else drift.parameter}")
     figure.legend(
-        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        *grid[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4 if len(axes_names) > 1 else 2,  # one panel is too narrow for four
+        frameon=False,
     )
     if path is not None:
         figure.savefig(path, dpi=130)
@@ -187,6 +191,7 @@ def _draw_panel(axes: Axes, panel: Panel, log: bool) -> None:
     axes.fill_between(line_x, *band, alpha=0.3, color=_LAW, lw=0, label="90 % band")
     axes.plot(x[best], y[best], "o", mfc="none", mec=_FRONT, ms=8, label="best run of each size")
     axes.grid(alpha=0.25)
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))  # labels of all nine would overlap
 
 
 def plot_instability(report: Instability, path: str | Path | None = None) -> Figure:

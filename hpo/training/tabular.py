@@ -4,9 +4,9 @@
     optimize(tabular_trainer(Table.BREAST_CANCER), space, cost="flops", ...)
 
 A quarter of the rows, drawn once and for all, is validated on. Columns are standardised by the
-others. An epoch is as many whole updates as are nearest to one pass. The loss is the cross-entropy in nats, or for `DIABETES` the mean squared error in units of
-the variance of the training targets. The learning rate never looks at how long the run will be, so
-epochs are a legal fidelity. Notation:
+others. The loss is the cross-entropy in nats, or for `DIABETES` the mean squared error in units of
+the variance of the training targets. An epoch is as many whole updates as come nearest to one pass,
+and the learning rate never looks at how long the run will be, so epochs are a legal fidelity.
 
     N  parameters, all of them        i  columns of the table
     w  width of the hidden layers     o  outputs: classes, or one for a regression

@@ -643,6 +643,24 @@ def test_the_parent_is_the_best_in_the_users_direction() -> None:
     assert parents == [None, *best, None]  # a run that confirms starts from nothing
 
 
+def test_a_study_that_goes_on_still_has_the_best_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def train(config: Mapping[str, Any], ctx: Context) -> float:
+        parents.append(ctx.parent_checkpoint)
+        ctx.save(config["x"])
+        return float(config["x"])
+
+    parents: list[float | None] = []
+    for trials in (3, 4):
+        budget = Budget(trials=trials)
+        result = optimize(train, {"x": Float(0, 1)}, budget=budget, warm_start=True, name="n")
+    assert len(parents) == 4
+    assert parents[3] == min(o.config["x"] for o in result.log.observations[:3])
+
+
 def test_without_the_option_no_trial_sees_another() -> None:
     parents: list[Any] = []
     _studied(_warm_trainer(1.0), parents)
