@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -45,6 +46,7 @@ from hpo.training.transformer import Shape, Transformer, next_byte_loss
 
 SEARCH_SHARE = 0.55  # of the minutes, for both searches; the rest is for the targets and margins
 TARGET_SHARE = 0.25  # for both target runs
+FEW_UPDATES = 200  # in runs shorter than this, more parameters hardly lower the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,12 @@ def main() -> None:
         f"{family.smallest:,.0f} to {family.largest:,.0f} parameters, a target of "
         f"{family.target:,.0f}, {chosen.sequences * family.context:,} bytes each"
     )
+    updates = chosen.sequences // family.batch_size
+    if updates < FEW_UPDATES:
+        console.print(
+            f"[yellow]warning[/]: runs of {updates} updates are too short for a law of scale to be "
+            f"trusted; {math.ceil(arguments.minutes * FEW_UPDATES / updates)} minutes would do here"
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"plan": asdict(chosen)}
     rules: dict[str, Parametrization] = {"muP": MUP, "standard": STANDARD}
