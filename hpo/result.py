@@ -560,9 +560,7 @@ def _law_bounds(
     return low, high
 
 
-def _law_optimum(
-    encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array
-) -> Optimum:
+def _law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array) -> Optimum:
     """Belief about the law's optimum at encoded scales ``fixed``."""
     at = row.copy()
     at[:, encoder.columns.scale] = fixed

@@ -322,7 +322,10 @@ def suggest_by_quantiles(
         choice = maximise(
             acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng, smooth=False
         )
-    return Suggestion(choice.row, f"{who}: best draw at quantile level {level:.2f}", forest)
+    what = f"best draw at quantile level {level:.2f}"
+    if choice.repeated:
+        what = f"every other config of the {'space' if pool is None else 'pool'} was tried"
+    return Suggestion(choice.row, f"{who}: {what}", forest)
 
 
 def _for_target(
