@@ -41,8 +41,7 @@ class FreezeThaw(Scheduler):
         share: of what is spent, for new runs up to the first level. Shares of 0.1 to 0.3 were alike
             on learning curves of networks.
         floor: every so many promotions one follows ASHA's rank rule, whatever the model says: the
-            best run in the top 1 / `eta` of its rung, so that a model that is wrong slows ASHA down
-            by this factor and no more.
+            best run in the top 1 / `eta` of its rung, so that a model that is wrong is never alone.
         price: power of the cost still to come by which a promise is divided, where costs were told;
             0 looks at the promise alone.
         continues: whether a run goes on from where it paused. If it starts over instead, as without
@@ -89,7 +88,9 @@ class FreezingThawing(AsyncHalving):
         unfinished = self._ladder.top not in rungs
         action: Promote | None = None
         if owed or (unfinished and not may_start):
-            ranked = self._forecast is None or sum(rungs) % self._settings.floor == 0
+            # Not by rungs where one promotion passes them all: their sum would keep to multiples.
+            turn = sum(rungs) if self._settings.continues else sum(rung > 0 for rung in rungs)
+            ranked = self._forecast is None or turn % self._settings.floor == 0
             action = (self._promotion(held) if ranked else None) or self._promising(log, held)
         meanwhile = any(run.state is State.RUNNING for run in self._runs)
         if action is not None and (not self._settings.continues or (unfinished and meanwhile)):

@@ -215,6 +215,27 @@ def test_a_run_that_starts_over_goes_to_the_end_at_once() -> None:
     assert {action.level for action in actions if action is not None} == {27}
 
 
+def test_the_model_is_heard_too_where_one_promotion_passes_as_many_rungs_as_the_floor() -> None:
+    """27 lies three rungs up, and every third promotion is the rank rule's."""
+    schedule = FreezeThaw(continues=False, floor=3).begin(SPACE, forecast=Oracle())
+    log = TrialLog()
+    rng = np.random.default_rng(6)
+    followed = asked = 0
+    for _ in range(600):
+        resting = {o.number: o.config["x"] for o in log.paused}
+        match schedule.next(log):
+            case Promote(number, level):
+                asked += 1
+                followed += number == max(resting, key=lambda n: resting[n])
+                trial = log.resume(number, level)
+            case _:
+                config = {"x": float(rng.random()), "epochs": 27}
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, Place(1))
+                log.add(trial)
+        tell(log, trial, float(rng.random()))
+    assert asked >= 100 and 0.6 * asked < followed < asked
+
+
 def test_shares_are_of_costs_where_these_are_told() -> None:
     """The first level costs half of a whole run, so few are started."""
     schedule = FreezeThaw(share=0.1, continues=False, price=0.0).begin(SPACE, forecast=Oracle())
