@@ -36,7 +36,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -79,7 +79,31 @@ _AUGMENTED = 0.05  # share of the plain sum in the Tchebycheff scalarisation (Kn
 _log = logging.getLogger(__name__)
 
 
-class ScaleTuneSampler(BaseSampler):
+Cached = TypeVar("Cached")
+
+
+class _PerStudy(Generic[Cached]):
+    """Settings that travel between processes, beside caches by study that stay behind."""
+
+    _lock: threading.RLock
+    _studies: weakref.WeakKeyDictionary[Any, dict[int, Cached]]  # by storage and study
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings only: caches are rebuilt, and a lock cannot travel."""
+        state = self.__dict__.copy()
+        del state["_lock"], state["_studies"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.RLock()
+        self._studies = weakref.WeakKeyDictionary()
+
+
+class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
     """Samples all parameters of a trial together, from a model of loss, cost and failure.
 
     The search space is learned from what the objective suggests, conditions included: a parameter
@@ -137,22 +161,6 @@ class ScaleTuneSampler(BaseSampler):
         self._surrogate = surrogate
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Settings only: caches are rebuilt, and a lock cannot travel."""
-        state = self.__dict__.copy()
-        del state["_lock"], state["_studies"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._lock = threading.RLock()
-        self._studies: weakref.WeakKeyDictionary[Any, dict[int, _Known]] = (
-            weakref.WeakKeyDictionary()
-        )
 
     def reseed_rng(self) -> None:
         """Nothing to do: random choices are keyed by the seed and the trial's number."""
@@ -292,7 +300,7 @@ class ScaleTuneSampler(BaseSampler):
         return sizes
 
 
-class ScaleTunePruner(BasePruner):
+class ScaleTunePruner(_PerStudy["_Race"], BasePruner):
     """Stops trials by the rule of a scheduler.
 
     Optuna cannot pause a trial and go on with it later, so only schedulers that stop for good can
@@ -322,22 +330,6 @@ class ScaleTunePruner(BasePruner):
         self._space = SearchSpace({_FIDELITY: fidelity or Categorical([0])})
         scheduler.begin(self._space)
         self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Settings only: caches are rebuilt, and a lock cannot travel."""
-        state = self.__dict__.copy()
-        del state["_lock"], state["_studies"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._lock = threading.RLock()
-        self._studies: weakref.WeakKeyDictionary[Any, dict[int, _Race]] = (
-            weakref.WeakKeyDictionary()
-        )
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether `trial` should end after what it reported."""
