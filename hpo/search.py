@@ -41,7 +41,7 @@ from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
 from surrogates.quantile import ForestPredictor, at_level, moments
 from surrogates.scaling import ScalingPredictor
-from surrogates.transforms import CYCLE
+from surrogates.transforms import CYCLE, location_scale
 
 _WORLDS = 16  # fantasies for pending trials
 _CANDIDATES = 1024
@@ -310,9 +310,7 @@ def suggest_by_quantiles(
         eligible = log_costs <= ceiling
     order = np.argsort(moments(forest, X).mean, kind="stable")
     centres = X[order[eligible[order]][:_CENTRES]]
-    low, high = np.quantile(draws, [0.25, 0.75])
-    scale = max(high - low, float(np.std(draws)), np.finfo(float).tiny)
-    acquisition = Sum((SharedLevel(forest, level, threshold, scale), *terms))
+    acquisition = Sum((SharedLevel(forest, level, threshold, _spread(draws, loss)), *terms))
     if pool is not None:
         choice = best_of(pool, acquisition.value(pool), taken)
     else:
@@ -326,6 +324,12 @@ def suggest_by_quantiles(
     if choice.repeated:
         what = f"every other config of the {'space' if pool is None else 'pool'} was tried"
     return Suggestion(choice.row, f"{who}: {what}", forest)
+
+
+def _spread(draws: Array, loss: Array) -> float:
+    """How far draws lie apart, or if they agree, losses; no difference of these overflows it."""
+    low, high = np.quantile(draws, [0.25, 0.75])
+    return max(float(high - low), location_scale(draws)[1], 1e-9 * location_scale(loss)[1])
 
 
 def _for_target(

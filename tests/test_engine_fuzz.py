@@ -157,6 +157,7 @@ def assert_undegraded(trials: list[Trial]) -> None:
     st.sampled_from([None, "seconds"]),
     st.sampled_from([None, Budget(cost=1e-3), Budget(cost=1e9, per_trial=10.0)]),
     st.sampled_from(["minimize", "maximize"]),
+    st.sampled_from(["auto", "quantile"]),
 )
 @example(  # the best two are a subnormal number apart, once divided by the worst
     {"x": Float(0, 1)},
@@ -165,9 +166,23 @@ def assert_undegraded(trials: list[Trial]) -> None:
     None,
     None,
     "minimize",
+    "auto",
 )
-def test_no_history_of_a_plain_space_breaks_ask(space, history, seed, cost, budget, direction):
-    optimizer = told(space, history, seed, cost=cost, budget=budget, direction=direction)
+@example(  # all draws of the trees agree
+    {"x": Float(0, 1)},
+    [(0.0, None, None)] * 10 + [(-1e27, None, None)],
+    97,
+    None,
+    None,
+    "maximize",
+    "quantile",
+)
+def test_no_history_of_a_plain_space_breaks_ask(
+    space, history, seed, cost, budget, direction, surrogate
+):
+    optimizer = told(
+        space, history, seed, cost=cost, budget=budget, direction=direction, surrogate=surrogate
+    )
     ask_and_check(optimizer)
 
 
