@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-reliability test-guests test-postgres lint clean
+.PHONY: demo test test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -30,7 +30,14 @@ test-guests: $(VENV)/.installed-dev
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
 test-postgres: $(VENV)/.installed-dev
 	$(PIP) -e '.[postgres]'
-	tests/reliability/with_postgres.sh $(BIN)/python -m pytest tests/reliability -m "postgres and not slow"
+	OMP_NUM_THREADS=1 tests/reliability/with_postgres.sh \
+	  $(BIN)/python -m pytest tests/reliability -m "postgres and not slow"
+
+# The same with 200 kills, and the server away for half a minute.
+test-postgres-slow: $(VENV)/.installed-dev
+	$(PIP) -e '.[postgres]'
+	SCALETUNE_LONG=1 OMP_NUM_THREADS=1 tests/reliability/with_postgres.sh \
+	  $(BIN)/python -m pytest tests/reliability -m postgres
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -149,6 +149,22 @@ def attempts_at_risk(folder: Path) -> int:
     return max((a["attempt"] for a in asked if a["ask_index"] not in told), default=0)
 
 
+def start_together(folder: Path, trials: int, count: int) -> list[Life]:
+    """Drivers of one new study, none of which asks before all of them have opened it."""
+    live_to_the_end(folder, 1)  # so that all find the study there
+    hold = folder / "hold"
+    hold.touch()
+    lives = [Life(folder, trials, workers=1) for _ in range(count)]
+    try:
+        assert all(life.wait_for("driving", 300.0) for life in lives)
+    except BaseException:
+        for life in lives:
+            life.end()
+        raise
+    hold.unlink()
+    return lives
+
+
 def live_to_the_end(folder: Path, trials: int, workers: int = 1) -> None:
     life = Life(folder, trials, workers)
     try:
@@ -230,12 +246,11 @@ def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
     assert killed == kills
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_workers_lose_no_result_and_double_none(tmp_path: Path, kills: int) -> None:
-    rng, trials, killed, studies = random.Random(2), 12, 0, 0
+def check_killed_workers(folders: Iterator[Path], *, kills: int) -> None:
+    """Kill a trial's process `kills` times, in one study after another, with its driver alive."""
+    rng, trials, killed = random.Random(2), 12, 0
     while killed < kills:
-        folder = tmp_path / f"killed{studies}"
-        studies += 1
+        folder = next(folders)
         life = Life(folder, trials, workers=2)
         try:
             assert life.wait_for("driving")
@@ -245,6 +260,11 @@ def test_killed_workers_lose_no_result_and_double_none(tmp_path: Path, kills: in
         finally:
             life.end()
         check_nothing_lost_or_doubled(folder, life.told, trials)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_workers_lose_no_result_and_double_none(tmp_path: Path, kills: int) -> None:
+    check_killed_workers((tmp_path / f"killed{i}" for i in count()), kills=kills)
 
 
 def test_workers_of_a_killed_driver_lose_no_result_and_double_none(tmp_path: Path) -> None:
@@ -258,8 +278,7 @@ def test_workers_of_a_killed_driver_lose_no_result_and_double_none(tmp_path: Pat
 
 def test_two_drivers_of_one_study_share_the_work_and_double_none(tmp_path: Path) -> None:
     trials = 16
-    live_to_the_end(tmp_path / "shared", 1)  # so that both find the study there
-    lives = [Life(tmp_path / "shared", trials, workers=1) for _ in range(2)]
+    lives = start_together(tmp_path / "shared", trials, 2)
     try:
         assert all(life.wait_for("done") for life in lives)
     finally:

@@ -17,17 +17,29 @@ from optuna.storages import RDBStorage
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 
-from hpo import Budget, Context, Float, Observation, Report, StudyError, optimize
+from hpo import (
+    Belief,
+    Budget,
+    Cause,
+    Context,
+    Float,
+    Observation,
+    Report,
+    StudyError,
+    load_result,
+    optimize,
+)
 from hpo.adapters.optuna import belief_of
 from hpo.journal import Asked, Journal
 from hpo.leases import Lease
 from hpo.observations import Status
 from hpo.space import SearchSpace
 from tests.reliability.test_kill_and_resume import (
-    Life,
+    check_killed_workers,
     check_the_same_however_often_killed,
     history,
     live_to_the_end,
+    start_together,
 )
 
 SERVER = os.environ.get("SCALETUNE_POSTGRES", "")
@@ -59,6 +71,12 @@ def folder_on(path: Path, url: str) -> Path:
     return path
 
 
+def assert_none_twice(asked: list[tuple[Belief | None, tuple[Any, ...]]]) -> None:
+    """No config twice, but those which the engine repeats on purpose, to learn of the noise."""
+    chosen = [c for b, c in asked if b is None or not b.reason.startswith("repeats")]
+    assert len(set(chosen)) == len(chosen), sorted(chosen)
+
+
 def server(action: str) -> None:
     subprocess.run([os.environ["SCALETUNE_POSTGRES_SERVER"], action], check=True)
 
@@ -73,12 +91,19 @@ def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
     assert killed == kills
 
 
+@pytest.mark.slow
+def test_killed_workers_lose_no_result_and_double_none(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    folders = (folder_on(tmp_path / f"killed{i}", database()) for i in count())
+    check_killed_workers(folders, kills=100)
+
+
 def test_eight_drivers_share_a_study_without_a_duplicate(
     tmp_path: Path, database: Callable[[], str]
 ) -> None:
     trials, folder = 32, folder_on(tmp_path / "shared", database())
-    live_to_the_end(folder, 1)  # so that all find the study there
-    lives = [Life(folder, trials, workers=1) for _ in range(8)]
+    lives = start_together(folder, trials, 8)
     try:
         assert all(life.wait_for("done", 300.0) for life in lives)
     finally:
@@ -88,20 +113,19 @@ def test_eight_drivers_share_a_study_without_a_duplicate(
     assert after.twice == []
     assert trials <= len(after.finished) <= trials + 7
     assert len({driver for driver, _ in after.finished}) >= 6  # each had something to do
-    configs = [tuple(sorted(params.items())) for params, *_ in after.finished.values()]
-    assert len(set(configs)) == len(configs)
+    log = load_result("victim", storage=(folder / "storage.txt").read_text()).log
+    done = [log.trial(o.number) for o in log.observations if o.cause is not Cause.LOST]
+    assert_none_twice([(t.belief, tuple(sorted(t.config.items()))) for t in done])
 
 
 def test_a_killed_driver_is_taken_over_by_another_that_runs(
     tmp_path: Path, database: Callable[[], str]
 ) -> None:
-    trials, folder = 12, folder_on(tmp_path / "shared", database())
-    live_to_the_end(folder, 1)
-    doomed, other = Life(folder, trials, workers=1), Life(folder, trials, workers=1)
+    trials, folder = 24, folder_on(tmp_path / "shared", database())
+    doomed, other = start_together(folder, trials, 2)
     try:
         assert doomed.wait_for("told") and other.wait_for("told")
-        announced = dict(doomed.told)
-        doomed.end()
+        assert doomed.end()
         assert other.wait_for("done")
     finally:
         doomed.end()
@@ -109,8 +133,9 @@ def test_a_killed_driver_is_taken_over_by_another_that_runs(
     after = history(folder)
     assert after.twice == []
     assert trials <= len(after.finished) <= trials + 1
+    assert {driver for driver, _ in after.finished} == {0, 1}
     told = {repr(loss) for _, _, loss, _ in after.finished.values()}
-    assert {*announced.values(), *other.told.values()} <= told
+    assert {*doomed.told.values(), *other.told.values()} <= told
 
 
 def test_a_server_that_goes_away_for_a_while_is_waited_for(
@@ -118,18 +143,19 @@ def test_a_server_that_goes_away_for_a_while_is_waited_for(
 ) -> None:
     away = 30.0 if os.environ.get("SCALETUNE_LONG") else 6.0
     monkeypatch.chdir(tmp_path)
-    outage = threading.Event()
+    outage, gone = threading.Event(), threading.Event()
 
     def cut() -> None:
         outage.wait()
         server("stop")
+        gone.set()
         time.sleep(away)
         server("start")
 
     def train(config: dict[str, Any], ctx: Context) -> float:
         if ctx.trial.number == 2:
             outage.set()
-            time.sleep(2.0)  # the server is gone when this trial is told
+            gone.wait()  # so this trial is told to a server that is not there
         return float(config["x"])
 
     url = database()
@@ -159,7 +185,7 @@ def test_a_call_cut_off_in_its_middle_is_made_again_unless_it_might_happen_twice
             other = create_engine(url)
             with other.connect() as killer:
                 pid = connection.connection.dbapi_connection.info.backend_pid
-                killer.execute(text(f"SELECT pg_terminate_backend({pid})"))
+                killer.execute(text(f"SELECT pg_terminate_backend({pid}, 10000)"))
             other.dispose()
 
     journal = Journal.open(
@@ -228,7 +254,4 @@ def test_optuna_workers_on_other_processes_share_the_sampler(database: Callable[
     assert [worker.wait(300) for worker in workers] == [0] * 4
     trials = optuna.load_study(study_name="s", storage=url).trials
     assert len(trials) == 24
-    reasons = [(belief_of(t), tuple(t.params.values())) for t in trials]
-    # The engine repeats a config on purpose where it doubts its noise, and says so.
-    chosen = [c for b, c in reasons if b is None or not b.reason.startswith("repeats")]
-    assert len(set(chosen)) == len(chosen), sorted(chosen)
+    assert_none_twice([(belief_of(t), tuple(t.params.values())) for t in trials])

@@ -33,6 +33,8 @@ def train(config: dict[str, object], ctx: Context) -> dict[str, float]:
 class Announce(Callback):
     def on_start(self, run: Run) -> None:
         print("driving", flush=True)
+        while Path("hold").exists():
+            time.sleep(0.01)
 
     def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
         print(f"told {trial.ask_index} {observation.loss!r}", flush=True)
@@ -41,8 +43,9 @@ class Announce(Callback):
 def live(folder: str, trials: int, workers: int, lines: Connection) -> None:
     """Drive the study in `folder`, whose `storage.txt` may name another storage than the default.
 
-    Writes `driving` to `lines` when the study is open, `told <ask index> <loss>` after each result,
-    and `done` at the end.
+    Nothing is asked before the file `hold` in it, if there is one, is gone. Writes `driving` to
+    `lines` when the study is open, `told <ask index> <loss>` after each result, and `done` at the
+    end.
     """
     os.chdir(folder)
     os.dup2(lines.fileno(), 1)
