@@ -5,8 +5,9 @@ Two members: the Gaussian process of :mod:`hpo.models`, and a conformalised quan
 are scored by what they said of runs before these were told (prequentially). The runs told between
 two of the counts at which hyperparameters are learned form a *block*; both members know the runs
 before it and are scored on it by the continuous ranked probability score of winsorised losses, on
-which a few wild runs weigh no more than bad ones. With the mean scores ``C_gp``, ``C_trees``, in
-which a block counts ``FORGETTING`` as much as the next one::
+which a few wild runs weigh no more than bad ones. With the mean scores ``C_gp``, ``C_trees`` of the
+last ``WINDOW`` blocks, nine tenths of all runs, in which a block counts ``FORGETTING`` as much as
+the next one::
 
     share of asks given to the trees = clip((1 - C_trees / C_gp - margin) / FULL, 0, 1)
 
@@ -22,20 +23,21 @@ number: where the share is 0, the asks are those of the process alone. Everythin
 the log.
 
 The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
-last runs, weighted by recency, and the level is corrected online by the misses of each block. While
-runs are few, each residual is taken under hyperparameters learned without it.
+last runs, weighted by recency, and the level is corrected online by the misses of the same blocks.
+While runs are few, each residual is taken under hyperparameters learned without it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from itertools import islice, takewhile
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import ndtr
 
 from hpo.encoding import Encoder
-from hpo.models import Models, refit_counts
+from hpo.models import Models, refits_up_to
 from surrogates.calibration import (
     Calibration,
     OnlineLevel,
@@ -53,6 +55,7 @@ from surrogates.transforms import Transform
 
 COVERAGE = 0.9  # of every interval shown to a person
 FORGETTING = 0.85
+WINDOW = 8  # blocks that are remembered: all of them up to 249 runs; resuming costs no more
 MARGIN = 0.1  # by which the trees must be better before they are heard, on smooth spaces
 FULL = 0.4  # beyond the margin, how much better they must be to be asked alone
 _FINE = 0.125  # of its range: a lattice with longer steps has nothing between its values
@@ -96,6 +99,19 @@ def margin(encoder: Encoder) -> float:
     return float(weight * MARGIN - (1.0 - weight) * 0.5 * FULL)
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What the runs of one block say about the forecasts made before it.
+
+    Attributes:
+        scores: mean CRPS of the process and of the trees; None where there was no forecast.
+        betas: rank of each run among the residuals before it (:func:`rank_of`).
+    """
+
+    scores: Array | None
+    betas: tuple[float, ...]
+
+
 class Members:
     """The two surrogates of one log and what their past says about them.
 
@@ -107,9 +123,7 @@ class Members:
     def __init__(self, models: Models, choice: Choice) -> None:
         self._models, self._choice = models, choice
         self._margin = margin(models.encoder)
-        self._ends = (count for count in islice(refit_counts(), None, None, _STRIDE))
-        self._start = next(count for count in self._ends if count >= _FIRST)
-        self._end = next(self._ends)
+        self._blocks: dict[int, Block] = {}  # by their end
         self._level = OnlineLevel.start(1.0 - COVERAGE)
         self._scores = np.zeros(2)  # of the process and the trees, forgetting
         self._forest: tuple[int, ForestPredictor] | None = None
@@ -122,9 +136,23 @@ class Members:
         """
         if len(self._models.stages):
             return
-        while self._end <= len(self._models.runs):
-            self._score(self._start, self._end)
-            self._start, self._end = self._end, next(self._ends)
+        n = len(self._models.runs)
+        bounds = [c for c in refits_up_to(n)[::_STRIDE] if c >= _FIRST][-WINDOW - 1 :]
+        ends = bounds[1:]
+        if ends == list(self._blocks):
+            return
+        known = self._blocks
+        self._blocks = {
+            end: known[end] if end in known else self._block(start, end)
+            for start, end in pairwise(bounds)
+        }
+        self._scores = np.zeros(2)
+        self._level = OnlineLevel.start(1.0 - COVERAGE)
+        for block in self._blocks.values():
+            if block.scores is not None:
+                self._scores = FORGETTING * self._scores + block.scores
+            for beta in block.betas:
+                self._level = self._level.after(beta)
 
     @property
     def share(self) -> float:
@@ -191,28 +219,27 @@ class Members:
             weights = weights * scale_weights(sizes, row[0, columns.scale] * width)
         return Calibration(scores, weights, {COVERAGE: self._level} if online else {})
 
-    def _score(self, start: int, end: int) -> None:
-        """Take in the runs from ``start`` to ``end``, foreseen from those before ``start``."""
+    def _block(self, start: int, end: int) -> Block:
+        """The runs from ``start`` to ``end``, foreseen from those before ``start``."""
         columns, runs = self._models.encoder.columns, self._models.runs
         known = slice(max(0, start - _ROWS), start)
         try:
             raw = self._process(Transform.RAW, start, end, known)
             winsor = self._process(Transform.WINSOR, start, end, known)
-        except NumericalError:  # no forecast, no score
-            return
+        except NumericalError:
+            return Block(None, ())
         X = runs.X[start:end]
         y = Transform.RAW(runs.loss[:end])[start:]
         mean, sd = _forecast(raw, X)
         past = self._residuals(raw)
-        for z in np.abs(y - mean) / sd:
-            self._level = self._level.after(rank_of(float(z), past))
+        betas = tuple(rank_of(float(z), past) for z in np.abs(y - mean) / sd)
         if self._choice is not Choice.AUTO:
-            return
+            return Block(None, betas)
         y = Transform.WINSOR(runs.loss[:end])
         forest = QuantileForest().fit(TrainingData(runs.X[known], y[known], columns), seed=start)
         mean, sd = _forecast(winsor, X)
         scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
-        self._scores = FORGETTING * self._scores + np.mean(scores, axis=1)
+        return Block(np.mean(scores, axis=1), betas)
 
     def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
         """The process as it stood at ``start``, on targets transformed with those up to ``end``."""
@@ -226,7 +253,7 @@ class Members:
         n = len(raw.y)
         if n not in _CROSS_FITTED:
             return _last_residuals(raw)
-        count = max(takewhile(lambda count: count <= n, refit_counts()))
+        count = refits_up_to(n)[-1]
         columns, model = self._models.encoder.columns, GaussianProcess()
         try:
             if self._folds[0] != count:

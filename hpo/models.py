@@ -1,15 +1,20 @@
 """The fitted surrogates of one trial log.
 
 Everything here is a cache: a function of the observations in the order they were told, rebuilt from
-nothing when needed and then equal to the last bit. To that end hyperparameters are learned only at
-the counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before), every fit
-starting from the one before it, and rows told in between are appended one at a time. A model that
-is not asked for is not fitted; asked for later, it replays the counts it missed.
+nothing when needed and then equal to the last bit. To that end models are built anew only at the
+counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before) and rows told in
+between are appended one at a time. Hyperparameters are learned at these counts too, every fit
+starting from the one before it. A model that is not asked for is not fitted; asked for later, it
+replays the counts it missed.
+
+Of a long study only its end is replayed: beyond some hundred rows, models of whole runs learn at
+every third count, and every fourth of those fits goes back to the prior and an early fit, so that
+no fit hangs on more than a few before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -33,17 +38,22 @@ _MAX_STAGES = 500  # the same where rows are stages: a suggestion buys only a pa
 _AS_GOOD = 0.1  # of the spread of the losses
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # fits, after that
+_CHAINED = 400  # rows up to which each fit starts from the one before
+_EARLY = 100  # rows of the fit that later ones go back to
+_LEARN_EVERY = 3  # counts, where fits are no longer chained: a third more rows
+_RESTART_EVERY = 4  # of those fits
 _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
 
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
 
 
-def refit_counts() -> Iterator[int]:
-    """1, 2, .., 11, 13, 15, 17, ..: numbers of told rows at which hyperparameters are learned."""
-    count = 1
-    while True:
-        yield count
+def refits_up_to(n: int) -> list[int]:
+    """1, 2, .., 11, 13, 15, 17, .., <= n: numbers of told rows at which models are built anew."""
+    counts, count = [], 1
+    while count <= n:
+        counts.append(count)
         count = -(-11 * count // 10)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +89,14 @@ class Surrogate(Protocol[Fitted]):
 
 
 class _Chain(Generic[Fitted]):
-    """One surrogate followed along :func:`refit_counts`.
+    """One surrogate followed along :func:`refits_up_to`.
 
     Args:
         surrogate: what is fitted.
         columns: of its rows.
         targets: ``y -> what the surrogate is fitted to``.
         max_rows: of a factor.
+        chained: number of rows up to which every fit starts from the one before; None is any.
     """
 
     def __init__(
@@ -94,15 +105,13 @@ class _Chain(Generic[Fitted]):
         columns: Columns,
         targets: Callable[[Array], Array],
         max_rows: int = _MAX_ROWS,
+        chained: int | None = _CHAINED,
     ) -> None:
         self._surrogate, self._columns, self._targets = surrogate, columns, targets
-        self._max_rows = max_rows
-        self._counts = refit_counts()
-        self._next = next(self._counts)
-        self._fits = 0
-        self._theta: Array | None = None
-        self.learned: dict[int, Array] = {}  # theta at each count so far
+        self._max_rows, self._chained = max_rows, chained
+        self._learned: dict[int, Array] = {}  # theta by count
         self._predictor: Fitted | None = None
+        self._built_at = 0  # a count
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
@@ -110,20 +119,13 @@ class _Chain(Generic[Fitted]):
     def at(self, X: Array, y: Array) -> Fitted:
         """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
         n, targets = len(y), self._targets(y)
-        refitted, previous = 0, self._theta
-        while self._next <= n:
-            refitted, previous = self._next, self._theta
-            data = TrainingData(X[:refitted], self._targets(y[:refitted]), self._columns)
-            cold = refitted <= _COLD_UNTIL or self._fits % _COLD_EVERY == 0
-            self._theta = self._surrogate.learn(data, self._theta, cold)
-            self.learned[refitted] = self._theta
-            self._next, self._fits = next(self._counts), self._fits + 1
-        if refitted:
-            numeric = X[:refitted, self._columns.numeric]
-            self.rows = representative(numeric, y[:refitted], self._max_rows)
-            kept = TrainingData(X[self.rows], self._targets(y[:refitted])[self.rows], self._columns)
-            self._predictor = self._built(kept, previous)
-            self._size = refitted
+        count = refits_up_to(n)[-1]
+        if count > self._built_at:
+            numeric = X[:count, self._columns.numeric]
+            self.rows = representative(numeric, y[:count], self._max_rows)
+            kept = TrainingData(X[self.rows], self._targets(y[:count])[self.rows], self._columns)
+            self._predictor = self._built(kept, X, y, count)
+            self._built_at = self._size = count
         assert self._predictor is not None  # the first count is 1
         fresh = np.arange(self._size, n)
         self.rows = np.concatenate([self.rows, fresh])
@@ -131,17 +133,59 @@ class _Chain(Generic[Fitted]):
         self._predictor, self._size = grown.with_targets(targets[self.rows]), n
         return self._predictor
 
-    def _built(self, data: TrainingData, previous: Array | None) -> Fitted:
+    def theta(self, X: Array, y: Array, count: int) -> Array:
+        """Hyperparameters in use from ``count`` rows on, one of the counts, until the next."""
+        counts = refits_up_to(count)
+        wanted = self._place(counts, len(counts) - 1)
+        missing, place = [], wanted
+        while place >= 0 and counts[place] not in self._learned:
+            missing.append(place)
+            place = self._before(counts, place)
+        for place in reversed(missing):
+            rows = counts[place]
+            warm = self._learned[counts[self._before(counts, place)]] if place else None
+            data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
+            self._learned[rows] = self._surrogate.learn(data, warm, self._cold(rows, place))
+        return self._learned[counts[wanted]]
+
+    def _is_chained(self, count: int) -> bool:
+        return self._chained is None or count <= self._chained
+
+    def _place(self, counts: list[int], place: int) -> int:
+        """Where in ``counts`` those hyperparameters were learned that are in use at ``place``."""
+        while not (self._is_chained(counts[place]) or place % _LEARN_EVERY == 0):
+            place -= 1
+        return place
+
+    def _before(self, counts: list[int], place: int) -> int:
+        """Where the fit was from which the one at ``place`` starts; -1 before the first."""
+        if self._is_chained(counts[place]):
+            return place - 1
+        if self._restarts(place):
+            return sum(count <= _EARLY for count in counts) - 1
+        return self._place(counts, place - 1)
+
+    def _cold(self, count: int, place: int) -> bool:
+        """Whether the fit at ``place`` also starts from the prior."""
+        if self._is_chained(count):
+            return count <= _COLD_UNTIL or place % _COLD_EVERY == 0
+        return self._restarts(place)
+
+    def _restarts(self, place: int) -> bool:
+        return place // _LEARN_EVERY % _RESTART_EVERY == 0
+
+    def _built(self, data: TrainingData, X: Array, y: Array, count: int) -> Fitted:
         """Build; on a numerical fault go back to the fit before, and count it."""
-        assert self._theta is not None
+        theta = self.theta(X, y, count)
         try:
-            return self._surrogate.predictor(data, self._theta)
+            return self._surrogate.predictor(data, theta)
         except NumericalError:
-            if previous is None:
+            counts = refits_up_to(count)
+            before = self._before(counts, self._place(counts, len(counts) - 1))
+            if before < 0:
                 raise
             self.fallbacks += 1
-            self._theta = previous
-            return self._surrogate.predictor(data, previous)
+            return self._surrogate.predictor(data, self._learned[counts[before]])
 
 
 class Models:
@@ -166,7 +210,7 @@ class Models:
             transform: _Chain(GaussianProcess(), columns, transform) for transform in Transform
         }
         self._stage_values = {
-            transform: _Chain(GaussianProcess(), columns, transform, _MAX_STAGES)
+            transform: _Chain(GaussianProcess(), columns, transform, _MAX_STAGES, chained=None)
             for transform in Transform
         }
         self._cost = _Chain(CostModel(), columns, _unchanged)
@@ -240,9 +284,8 @@ class Models:
         return np.asarray(ndtr((best + _AS_GOOD - end.mean) / np.sqrt(end.variance)))
 
     def hyperparameters(self, transform: Transform, count: int) -> Array:
-        """What the plain process learned from the first ``count`` runs, one of the counts."""
-        self.value(transform)
-        return self._values[transform].learned[count]
+        """Of the plain process at ``count`` runs, one of :func:`refits_up_to`."""
+        return self._values[transform].theta(self.runs.X, self.runs.loss, count)
 
     def scaling(self) -> tuple[ScalingPredictor, IntArray]:
         """Value model with a scaling law, on losses as they are, and its rows of ``runs``."""

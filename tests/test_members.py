@@ -251,6 +251,22 @@ def test_members_keep_no_state_beyond_the_log():
     assert fresh._level.level == optimizer._members._level.level
 
 
+def test_blocks_are_forgotten_alike_by_members_who_saw_them_and_by_those_who_did_not(monkeypatch):
+    monkeypatch.setattr("hpo.members.WINDOW", 2)
+    optimizer = Optimizer(CODES, seed=0)
+    lived = optimizer._members
+    configs = random_configs(CODES, 80)
+    for config in configs:
+        optimizer.tell(config, wild(config))
+        optimizer._models.sync(optimizer.log)
+        lived.sync()
+    fresh = Members(optimizer._models, Choice.AUTO)
+    fresh.sync()
+    assert list(fresh._blocks) == list(lived._blocks) == [57, 77]
+    assert fresh.share == lived.share
+    assert fresh._level.level == lived._level.level
+
+
 def test_trees_learn_from_the_last_report_of_every_run_under_a_scheduler():
     from hpo import ASHA, Fidelity
     from hpo.staged import StagedOptimizer
