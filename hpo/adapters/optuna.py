@@ -111,8 +111,9 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
     What cannot be foreseen, such as everything in a first trial, is drawn at random, and said in
     the log once.
 
-    Several objectives are searched for by Tchebycheff scalarisations whose preferences follow a
-    low-discrepancy sequence (ParEGO, Knowles, IEEE TEC 2006).
+    Several objectives are searched for one scalarisation at a time: each trial is to do well by an
+    augmented Tchebycheff norm whose weights follow a low-discrepancy sequence (ParEGO, Knowles,
+    IEEE TEC 2006). Of constraints the sign is used, not how far above 0 they are.
 
     Args:
         space: what is known of some parameters beforehand: their role, center, log-odds scale or
