@@ -15,7 +15,7 @@ from hpo.encoding import Encoder
 from hpo.observations import TrialLog
 from hpo.schedulers.levels import Ladder
 from hpo.schedulers.runs import Run, Runs
-from surrogates.curves import Curve, CurveModel
+from surrogates.curves import Curve, CurveModel, EndBelief
 from surrogates.data import Array
 from surrogates.numerics import single_threaded
 
@@ -25,10 +25,12 @@ _ETA = 3  # of the levels whose losses count beside those reported
 class CurveForecast:
     """Ends foreseen from each run's own curve; a :class:`~hpo.schedulers.Forecast`.
 
-    The space must have a fidelity.
+    The space must have a fidelity. Derive from it and override :meth:`ends` to foresee them in
+    another way.
     """
 
     def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
         self._ladder = Ladder.over(encoder.space, _ETA, "CurveForecast")
         self._runs = Runs(self._ladder, encoder.loss_sign, encoder.space.fidelity)
 
@@ -38,19 +40,20 @@ class CurveForecast:
 
         The front at a cost is the least loss of the runs that ended for no more or, where none has,
         the least median end of those under way. A run's cost at its end is foreseen in proportion
-        to its levels; where no costs were told all runs are of one cost.
+        to its levels; where no costs were told, or in a space without scale axes, all runs are of
+        one cost.
         """
         for _ in self._runs.sync(log):
             pass
-        curves = {run.root: _curve(run) for run in self._runs if run.curve or run.losses}
-        low, high = self._ladder.low, self._ladder.high
-        if not curves or low == high:
+        runs = list(self._runs)
+        if not any(run.curve or run.losses for run in runs) or self.low == self.high:
             return np.full(len(numbers), 0.5)
-        model = CurveModel(low, high).fit(list(curves.values()))
-        ended = [(self._price(r, log), r.losses[high]) for r in self._runs if high in r.losses]
+        high = self.high
+        ended = [(self._price(run, log), run.losses[high]) for run in runs if high in run.losses]
+        places = {run.root: place for place, run in enumerate(runs)}
         asked = [self._runs[number] for number in numbers]
-        nothing = Curve(np.zeros(0), np.zeros(0))
-        ends = [model.predict(curves.get(run.root, nothing), high) for run in asked]
+        curves = [_curve(run) for run in runs]
+        ends = self.ends(runs, curves, [places[run.root] for run in asked])
         prices = [self._price(run, log) for run in asked]
         medians = [float(end.quantile(0.5)[0]) for end in ends]
         going = list(zip(prices, medians, strict=True))
@@ -62,12 +65,36 @@ class CurveForecast:
             promise[i] = end.probability_below(front)[0]
         return promise
 
+    @property
+    def low(self) -> int:
+        """First level of a run."""
+        return self._ladder.low
+
+    @property
+    def high(self) -> int:
+        """Level of a run at its end."""
+        return self._ladder.high
+
+    def ends(
+        self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
+    ) -> Sequence[EndBelief]:
+        """Beliefs about the losses, signed, with which the runs `asked` end.
+
+        Args:
+            runs, curves: all of them, and what each has reported, perhaps nothing.
+            asked: positions in `runs`.
+        """
+        model = CurveModel(self.low, self.high).fit(curves)
+        return [model.predict(curves[i], self.high) for i in asked]
+
     def _price(self, run: Run, log: TrialLog) -> float:
-        """Cost of `run` at its end; 0 if none was told."""
+        """Cost of `run` at its end; 0 if none was told or none counts."""
         carried = log.carried(run.number)
-        if carried is None or not carried.cost or not run.reached:
+        if not self.encoder.space.scales or carried is None:
             return 0.0
-        return carried.cost * self._ladder.high / run.reached
+        if not carried.cost or not run.reached:
+            return 0.0
+        return carried.cost * self.high / run.reached
 
 
 def _curve(run: Run) -> Curve:

@@ -12,6 +12,7 @@ of and continued by the next call, and `optimize` returns the result so far.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shutil
 import signal
@@ -33,7 +34,7 @@ import numpy as np
 from hpo.budget import Budget
 from hpo.callbacks import Callback, Run
 from hpo.encoding import Direction, Encoder
-from hpo.errors import BudgetError, SpaceError
+from hpo.errors import BudgetError, SpaceError, StudyError
 from hpo.journal import DEFAULT_STORAGE, Asked, Entry, Journal, Resumed
 from hpo.leases import Keeper, Lease
 from hpo.observations import Cause, Observation, Place, Report, Status, Trial, TrialLog
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 SECONDS = "seconds"  # the cost unit that is measured rather than reported
 
 _RETRIES = 2  # attempts after a lost one, before the loss counts as the config's error
+_HOPELESS = 10  # first trials that all raised
 _POLL = 0.5  # seconds between looks at the budget, the leases and Ctrl-C while trials run
 _GRACE = 2.0  # seconds that running trials get to finish after Ctrl-C
 
@@ -143,7 +145,8 @@ def optimize(
     Raises:
         TypeError, ValueError: for an argument, or a return value of `train_fn`, that breaks a rule.
             `SpaceError` and `BudgetError` are ValueErrors.
-        StudyError: if the storage cannot be used, or holds a different study under this name.
+        StudyError: if the storage cannot be used, or holds a different study under this name; or
+            if `train_fn` raised in each of the first 10 trials.
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     _check_arguments(train_fn, budget, cost, direction, confirm, scheduler, workers, name, seed)
@@ -725,6 +728,16 @@ class _Driver:
             watcher.on_trial_end(self._run, running.trial, observation)
         if outcome.refusal is not None:
             raise outcome.refusal
+        if observation.cause is Cause.ERROR and self._hopeless():
+            raise StudyError(
+                f"all of the first {_HOPELESS} trials raised, the last with {last_line!r}; mend "
+                "train_fn and call again"
+            )
+
+    def _hopeless(self) -> bool:
+        """Whether trials have only ever raised, which says more of `train_fn` than of configs."""
+        told = self._run.log.observations
+        return len(told) >= _HOPELESS and all(o.cause is Cause.ERROR for o in told)
 
     def _is_best(self, observation: Observation) -> bool:
         """Whether no finished trial that is known has done as well."""
@@ -1120,6 +1133,18 @@ def _check_arguments(
             f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}; "
             "pass the function itself"
         )
+    try:
+        signature = inspect.signature(train_fn)
+    except ValueError:  # some callables written in C have none
+        pass
+    else:
+        try:
+            signature.bind({}, None)
+        except TypeError as mismatch:
+            raise TypeError(
+                f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}, for which "
+                f"{mismatch}; change its parameters"
+            ) from None
     if not isinstance(budget, Budget):
         raise TypeError(f"budget must be a Budget, got {budget!r}; write Budget(trials=60)")
     if not budget.bounded:

@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -116,11 +117,11 @@ class Curve:
         return len(self.levels)
 
     def thinned(self, reports: int) -> Curve:
-        """At most ``reports`` of the reports, evenly in log level, first and last among them."""
+        """At most ``reports`` of the reports, evenly in log level, from the last to the first."""
         if len(self) <= reports:
             return self
         logs = np.log(self.levels)
-        wanted = np.linspace(logs[0], logs[-1], reports)
+        wanted = np.linspace(logs[-1], logs[0], reports)
         nearest = np.unique(np.argmin(np.abs(logs[:, None] - wanted), axis=0))
         return Curve(self.levels[nearest], self.values[nearest])
 
@@ -168,6 +169,18 @@ class Warp:
         y = self.knee + foot * np.expm1(np.clip(logs, np.log(foot), np.log(head)) - np.log(foot))
         y += foot * np.minimum(logs - np.log(foot), 0.0)
         return np.asarray(y + head * np.maximum(logs - np.log(head), 0.0))
+
+
+class EndBelief(Protocol):
+    """What is believed of one run's reports at m levels."""
+
+    def probability_below(self, value: float) -> Array:
+        """P(y < value), ``(m,)``."""
+        ...
+
+    def quantile(self, p: float) -> Array:
+        """The p-quantile of y, ``(m,)``; 0 < p < 1."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ SURROGATES = (
     ("scaling", "cost", "success", "curves", "calibration"),
     ("quantile",),
     ("fidelity",),
-    ("botorch",),
+    ("botorch", "ftpfn"),
 )
 # `Result.report` and the plot methods load what people look at when they are called.
 EXCEPTIONS = {

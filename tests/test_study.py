@@ -105,6 +105,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("change", "error", "message"),
     [
         ({"train_fn": 3}, TypeError, "train_fn must be callable"),
+        ({"train_fn": lambda ctx: 1.0}, TypeError, "too many positional arguments"),
+        ({"train_fn": lambda config, ctx, *, lr: 1.0}, TypeError, "missing.* argument.* 'lr'"),
         ({"budget": 60}, TypeError, r"write Budget\(trials=60\)"),
         ({"budget": Budget(per_trial=3.0)}, BudgetError, "at least one of trials, seconds"),
         ({"workers": 0}, ValueError, "workers must be an int of at least 1, got 0"),
@@ -269,6 +271,47 @@ def test_failures_are_told_with_their_cause_and_their_text_and_the_search_goes_o
         for trial in (result.study.trials if result.study else [])
         for value in trial.user_attrs.values()
     )
+
+
+def test_a_train_function_that_only_ever_raises_ends_the_search_and_goes_on_once_mended(
+    folder: Path,
+) -> None:
+    broken, seen = True, 0
+
+    def train(config: Config, ctx: Context) -> dict[str, float]:
+        nonlocal seen
+        seen += 1
+        if broken:
+            raise KeyError("learning_rate")
+        return bowl(config, ctx)
+
+    def search() -> Result:
+        return optimize(train, SPACE, budget=Budget(cost=20), cost="flops", name="typo")
+
+    with pytest.raises(StudyError, match="first 10 trials raised, the last with .*learning_rate"):
+        search()
+    with pytest.raises(StudyError, match="first 10 trials raised"):
+        search()
+    assert seen == 11
+    broken = False
+    assert search().best.loss is not None
+
+
+def test_one_trial_that_went_well_or_ran_out_of_memory_keeps_a_search_alive() -> None:
+    for first in ("oom", None):
+        count = 0
+
+        def train(config: Config, ctx: Context, first: str | None = first) -> float:
+            nonlocal count
+            count += 1
+            if count == 1 and first == "oom":
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            if count > 1:
+                raise KeyError("learning_rate")
+            return 1.0
+
+        optimize(train, SPACE, budget=Budget(trials=15))
+        assert count == 15
 
 
 def test_a_study_whose_trials_all_fail_has_a_result_without_a_best() -> None:

@@ -123,6 +123,14 @@ class Setup:
     forecast: Forecast | None
 
 
+class Forecaster(Protocol):
+    """Settings of a forecast of one's own; frozen, and equal ones have equal `repr`."""
+
+    def begin(self, setup: Setup) -> Forecast:
+        """The forecast that a schedule made for `setup` hears; raises `SpaceError` if none can."""
+        ...
+
+
 class Scheduler(ABC):
     """Settings of a scheduler; equal settings have equal `repr`, which is stored with a study.
 

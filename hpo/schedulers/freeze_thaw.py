@@ -22,7 +22,7 @@ from statistics import fmean
 from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
-from hpo.schedulers.base import Action, Forecast, Promote, Scheduler, Setup, Start
+from hpo.schedulers.base import Action, Forecast, Forecaster, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, State
 
@@ -47,6 +47,8 @@ class FreezeThaw(Scheduler):
         continues: whether a run goes on from where it paused. If it starts over instead, as without
             checkpoints or where each training set is one of its own, levels in between only cost,
             and who goes on goes to the end.
+        forecaster: says how runs will end in place of the engine, such as
+            :class:`hpo.adapters.ftpfn.FTPFN`; None lets the engine speak.
     """
 
     eta: int = 3
@@ -54,6 +56,7 @@ class FreezeThaw(Scheduler):
     floor: int = 4
     price: float = 0.5
     continues: bool = True
+    forecaster: Forecaster | None = None
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
@@ -66,7 +69,8 @@ class FreezeThaw(Scheduler):
     def schedule(self, setup: Setup) -> FreezingThawing:
         """See `Scheduler`."""
         runs = Runs.on(Ladder.over(setup.space, self.eta, "FreezeThaw"), setup)
-        return FreezingThawing(runs, setup.forecast, self)
+        own = setup.forecast if self.forecaster is None else self.forecaster.begin(setup)
+        return FreezingThawing(runs, own, self)
 
 
 class FreezingThawing(AsyncHalving):
