@@ -14,8 +14,9 @@ demo: $(VENV)/.installed
 test: lint
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not guests and not postgres"
 
-# Minutes of kill -9 and resume.
+# Minutes of kill -9 and resume, and examples that no run has seen.
 test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile explore tests/test_engine_fuzz.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not guests and not postgres"
 
 # The reliability suite, with its fast part that `make test` runs as well.
