@@ -142,9 +142,10 @@ class ScaleTuneSearcher(Searcher):
     ) -> None:
         """Learn how a trial ended."""
         number = self._numbers.get(trial_id)
-        if number is None or self.log.observation(number) is not None:
-            if number is None or number not in {o.number for o in self.log.paused}:
-                return
+        if number is None:
+            return
+        if self.log.observation(number) is not None and not self.rests(trial_id):
+            return
         if error:
             self._tell(number, failed=Cause.ERROR, result=result or {})
             return
@@ -188,6 +189,11 @@ class ScaleTuneSearcher(Searcher):
         if self._schedule is None:
             return Start(None) if may_start else None
         return self._schedule.next(self.log, may_start=may_start)
+
+    def rests(self, trial_id: str) -> bool:
+        """Whether Ray's trial of that id waits to be promoted."""
+        number = self._numbers.get(trial_id)
+        return number is not None and any(o.number == number for o in self.log.paused)
 
     def go_on(
         self, ready: Callable[[str], bool], *, may_start: bool
@@ -368,7 +374,9 @@ class ScaleTuneScheduler(TrialScheduler):
         self._waiting: list[str] = []  # ids of trials to be resumed
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
-        """Nothing: the searcher knows what it proposed."""
+        """Let a restored trial rest again if it did: Ray queues all that had not ended."""
+        if trial.status == RayTrial.PENDING and _searcher(tune_controller).rests(trial.trial_id):
+            trial.set_status(RayTrial.PAUSED)
 
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
         """Nothing: the searcher is told."""

@@ -3,9 +3,12 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ from hpo.schedulers import Decision  # noqa: E402
 
 pytestmark = [pytest.mark.guests, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
+REPOSITORY = Path(__file__).parents[2]
 SPACE: dict[str, Any] = {"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 9)}
 
 
@@ -164,26 +168,60 @@ def test_a_state_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
             ScaleTuneSearcher(SPACE, metric="loss", mode="min").restore(str(tmp_path / "state"))
 
 
-def test_an_interrupted_tuner_is_restored_with_its_searcher(tmp_path: Path) -> None:
-    """`Tuner.restore` reads the searcher's own file from the experiment's folder."""
+DYING = """
+import ray, sys, time
+from pathlib import Path
+from hpo import ASHA
+from hpo.adapters.ray import ScaleTuneScheduler, ScaleTuneSearcher
+from tests.adapters.test_ray import SPACE, fit, train
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+searcher = ScaleTuneSearcher(
+    SPACE, scheduler=ASHA(eta=3), step="epoch", cost="flops", metric="loss", mode="min"
+)
+fit(searcher, Path(sys.argv[2]), 9, scheduler=ScaleTuneScheduler())
+"""
+
+
+def test_a_tuner_whose_driver_was_killed_is_restored_and_trains_every_epoch_once(
+    tmp_path: Path,
+) -> None:
+    """`Tuner.restore` finds the searcher's own file in the experiment's folder."""
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DYING, address, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TUNE_GLOBAL_CHECKPOINT_S": "0.5"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     searcher = ScaleTuneSearcher(
-        {"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 2)},
-        step="epoch",
-        metric="loss",
-        mode="min",
+        SPACE, scheduler=ASHA(eta=3), step="epoch", cost="flops", metric="loss", mode="min"
     )
-    fit(searcher, tmp_path, 4)
-    again = ScaleTuneSearcher(
-        {"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 2)},
-        step="epoch",
-        metric="loss",
-        mode="min",
-    )
-    again.restore_from_dir(str(tmp_path / "run"))
-    assert [o.config for o in again.log.observations] == [
-        o.config for o in searcher.log.observations
-    ]
-    assert tune.Tuner.can_restore(str(tmp_path / "run"))
+    try:
+        until = time.monotonic() + 120
+        while len(searcher.log.paused) < 2:  # so that there is something to be promoted
+            assert driver.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+            with suppress(RuntimeError, StudyError):  # no file yet, or half a one
+                searcher.restore_from_dir(str(tmp_path / "run"))
+    finally:
+        driver.kill()
+        driver.wait()
+    before = searcher.log
+    results = tune.Tuner.restore(str(tmp_path / "run"), trainable=train).fit()
+    searcher.restore_from_dir(str(tmp_path / "run"))
+    log = searcher.log
+    assert len(results) == 9 and not results.errors
+    lengths = sorted(len(result.metrics["path"]) for result in results)
+    assert set(lengths) <= {1, 3, 9} and lengths.count(1) >= 4 and 9 in lengths
+    for result in results:
+        assert result.metrics["epoch"] == len(result.metrics["path"])
+    assert len(log.trials) == 9 and not log.pending and not log.paused
+    assert [t.config for t in log.trials][: len(before.trials)] == [t.config for t in before.trials]
+    for trial in log.trials:
+        steps = [report.step for report in log.reports(trial.number)]
+        assert steps == list(range(1, len(steps) + 1))
+    assert sorted(len(log.reports(t.number)) for t in log.trials) == lengths
 
 
 def test_failed_and_diverged_trials_are_told_as_such() -> None:
