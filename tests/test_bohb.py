@@ -1,0 +1,45 @@
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "bohb.py"
+
+
+@pytest.fixture(scope="module")
+def bohb() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bohb", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_both_searches_run_under_hyperband(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLE), "--epochs", "150"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for part in ("kernel densities: best validation loss 0.", "the engine: best validation loss 0"):
+        assert part in done.stdout
+
+
+def test_densities_propose_where_runs_of_the_highest_rung_were_good(bohb: ModuleType) -> None:
+    optimizer = bohb.KernelDensities(bohb.SPACE, seed=0)
+    engine = bohb.StagedOptimizer(optimizer, bohb.Hyperband(eta=3), seed=0)
+    for _ in range(150):
+        trial = engine.ask()
+        assert trial is not None and trial.place is not None
+        # at the first level high momentum looks good, at all others low momentum is
+        momentum = trial.config["momentum"]
+        engine.tell(trial, -momentum if trial.place.level == 1 else momentum)
+    drawn = [
+        trial.config["momentum"]
+        for trial in map(engine.log.trial, range(engine.log.next_number))
+        if trial.belief is not None and trial.belief.reason.startswith("densities")
+    ]
+    assert len(drawn) > 30
+    assert np.median(drawn[-20:]) < 0.3
