@@ -140,7 +140,7 @@ def _columns(d: int):  # type: ignore[no-untyped-def]  # the type would load Sci
 _MEMBERS = {"trees": _trees, "process": _process}
 
 
-def prequential(seeds: int, trials: int) -> None:
+def prequential(seeds: int, trials: int, surrogate: str) -> None:
     """Coverage of each run by what both members said before it was told."""
     print("| family | member | runs |", " | ".join(f"{c:.0%}" for c in COVERAGES), "| shown 90% |")
     print("|---" * (4 + len(COVERAGES)) + "|")
@@ -149,7 +149,8 @@ def prequential(seeds: int, trials: int) -> None:
     for name in HISTORIES:
         for seed in range(seeds):
             family = name.split("/")[0]
-            for member, found in _followed(name, seed, trials, shown[family]).items():
+            followed = _followed(name, seed, trials, surrogate, shown[family])
+            for member, found in followed.items():
                 hits[family, member].extend(found)
     for (family, member), found in hits.items():
         rates = " | ".join(f"{100 * rate:.1f}" for rate in np.mean(found, axis=0))
@@ -157,60 +158,55 @@ def prequential(seeds: int, trials: int) -> None:
         print(f"| {family} | {member} | {len(found)} | {rates} | {told} |", flush=True)
 
 
-def _followed(name: str, seed: int, trials: int, shown: list[bool]) -> dict[str, list[Array]]:
-    """One search; for each run told, which of the intervals covered it, by member."""
+def _followed(
+    name: str, seed: int, trials: int, surrogate: str, shown: list[bool]
+) -> dict[str, list[Array]]:
+    """One search; for each run told, which of the intervals covered it, by member.
+
+    Both members are followed with the engine's own corrections, at each coverage as at the 90 %
+    that it shows, whoever answered the ask.
+    """
     from hpo import Optimizer
+    from hpo.members import Choice, Members
     from hpo.models import Models
-    from surrogates.calibration import Calibration, OnlineLevel, conformal_quantile, rank_of
-    from surrogates.data import TrainingData
-    from surrogates.quantile import LEVELS, QuantileForest, conformity
+    from surrogates.calibration import Calibration, OnlineLevel
+    from surrogates.quantile import Ahead
     from surrogates.transforms import Transform, location_scale
 
     task, rng = tasks.load(name), np.random.default_rng([seed, 1])
-    optimizer = Optimizer(task.space, seed=seed)
+    optimizer = Optimizer(task.space, seed=seed, surrogate=surrogate)
     models = Models(optimizer.encoder)
-    levels = {
-        (member, c): OnlineLevel.start(1.0 - c)
-        for member in ("trees", "process")
-        for c in COVERAGES
-    }
-    pairs = [int(np.argmin(np.abs(LEVELS - 0.5 * (1.0 - c)))) for c in COVERAGES]
+    members = Members(models, Choice.AUTO)
     hits: dict[str, list[Array]] = {"trees": [], "process": []}
     for number in range(trials):
         trial = optimizer.ask()
         loss = task.evaluate(trial.config, None, rng).loss
         models.sync(optimizer.log)
-        n = len(models.runs)
-        if loss is not None and n >= 5:
-            X, row = models.runs.X, optimizer.encoder.encode([trial.config])
-            forest = QuantileForest().fit(
-                TrainingData(X, models.runs.loss, optimizer.encoder.columns), seed=n
-            )
-            q, rows = forest.leaves.out_of_bag(np.arange(n))
-            past = conformity(q, models.runs.loss[rows])[:, pairs]
-            new = conformity(forest.leaves.at(row), np.array([loss]))[0, pairs]
+        members.sync()
+        if loss is not None and number >= _WARM_UP and len(models.runs):
+            row = optimizer.encoder.encode([trial.config])
             raw, _ = models.value(Transform.RAW)
-            belief = raw.posterior(row)
-            location, scale = location_scale(models.runs.loss)
+            belief, (location, scale) = raw.posterior(row), location_scale(models.runs.loss)
             sd = float(np.sqrt(belief.variance[0] + raw.noise_variance))
-            stranger = abs((loss - location) / scale - float(belief.mean[0])) / sd
-            residuals = Calibration.recent(raw, 200).scores
+            strange = abs((loss - location) / scale - float(belief.mean[0])) / sd
+            residuals = members.calibration(raw, row, online=True)
             found: dict[str, list[bool]] = {"trees": [], "process": []}
-            for k, c in enumerate(COVERAGES):
-                for member, score, scores in (
-                    ("trees", float(new[k]), past[:, k]),
-                    ("process", stranger, residuals),
-                ):
-                    a = levels[member, c].level
-                    bound = np.inf if a <= 0.0 else conformal_quantile(scores, 1.0 - min(a, 0.999))
-                    found[member].append(bool(score <= bound))
-                    levels[member, c] = levels[member, c].after(rank_of(score, scores))
-            if number >= _WARM_UP:
-                for member, covered in found.items():
-                    hits[member].append(np.array(covered, dtype=float))
-                interval = trial.belief.loss_interval if trial.belief else None
-                if interval is not None:
-                    shown.append(interval[0] <= loss <= interval[1])
+            for c in COVERAGES:
+                level, ahead = OnlineLevel.start(1.0 - c), Ahead.start(c)
+                for block in members.blocks:
+                    for beta in block.betas:
+                        level = level.after(beta)
+                    assert block.foreseen is not None
+                    ahead = ahead.after(block.foreseen)
+                low, _, high = ahead.interval(members.forest(), row)
+                found["trees"].append(low <= loss <= high)
+                half = Calibration(residuals.scores, residuals.weights, {c: level}).shown(c)
+                found["process"].append(strange <= half)
+            for member, covered in found.items():
+                hits[member].append(np.array(covered, dtype=float))
+            interval = trial.belief.loss_interval if trial.belief else None
+            if interval is not None:
+                shown.append(interval[0] <= loss <= interval[1])
         optimizer.tell(trial, loss, failed=None if loss is not None else "error")
     return hits
 
@@ -333,6 +329,7 @@ def main() -> None:
     part = commands.add_parser("prequential")
     part.add_argument("--seeds", type=int, default=2)
     part.add_argument("--trials", type=int, default=100)
+    part.add_argument("--surrogate", default="auto", choices=("auto", "gp", "quantile"))
     part = commands.add_parser("regret")
     part.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     part.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
@@ -350,7 +347,7 @@ def main() -> None:
     given = parser.parse_args()
     run: dict[str, Callable[[], None]] = {
         "coverage": lambda: coverage(given.repetitions, given.sizes, given.members),
-        "prequential": lambda: prequential(given.seeds, given.trials),
+        "prequential": lambda: prequential(given.seeds, given.trials, given.surrogate),
         "regret": lambda: regret(
             given.methods, range(given.seeds), given.trials, given.out, given.families
         ),

@@ -24,7 +24,8 @@ the log.
 
 The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
 last runs, weighted by recency, and the level is corrected online by the misses of the same blocks.
-While runs are few, each residual is taken under hyperparameters learned without it.
+While runs are few, each residual is taken under hyperparameters learned without it. Intervals of
+the trees are corrected in the same way (:class:`surrogates.quantile.Ahead`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ from surrogates.data import Array, TrainingData
 from surrogates.fidelity import Reports
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import NumericalError
-from surrogates.quantile import ForestPredictor, QuantileForest, crps
+from surrogates.quantile import (
+    Ahead,
+    Foreseen,
+    ForestPredictor,
+    QuantileForest,
+    conformity,
+    crps,
+)
 from surrogates.transforms import Transform
 
 COVERAGE = 0.9  # of every interval shown to a person
@@ -104,12 +112,15 @@ class Block:
     """What the runs of one block say about the forecasts made before it.
 
     Attributes:
-        scores: mean CRPS of the process and of the trees; None where there was no forecast.
-        betas: rank of each run among the residuals before it (:func:`rank_of`).
+        scores: mean CRPS of the process and of the trees; None where there was no forecast, or
+            none is wanted.
+        betas: rank of each run among the residuals of the process before it (:func:`rank_of`).
+        foreseen: what the trees said; None where they never speak.
     """
 
     scores: Array | None
     betas: tuple[float, ...]
+    foreseen: Foreseen | None
 
 
 class Members:
@@ -125,6 +136,7 @@ class Members:
         self._margin = margin(models.encoder)
         self._blocks: dict[int, Block] = {}  # by their end
         self._level = OnlineLevel.start(1.0 - COVERAGE)
+        self._ahead = Ahead.start(COVERAGE)
         self._scores = np.zeros(2)  # of the process and the trees, forgetting
         self._forest: tuple[int, ForestPredictor] | None = None
         self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # at a count, what its folds learned
@@ -148,11 +160,19 @@ class Members:
         }
         self._scores = np.zeros(2)
         self._level = OnlineLevel.start(1.0 - COVERAGE)
-        for block in self._blocks.values():
+        self._ahead = Ahead.start(COVERAGE)
+        for block in self.blocks:
             if block.scores is not None:
                 self._scores = FORGETTING * self._scores + block.scores
             for beta in block.betas:
                 self._level = self._level.after(beta)
+            if block.foreseen is not None:
+                self._ahead = self._ahead.after(block.foreseen)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Those remembered, oldest first."""
+        return tuple(self._blocks.values())
 
     @property
     def share(self) -> float:
@@ -219,27 +239,46 @@ class Members:
             weights = weights * scale_weights(sizes, row[0, columns.scale] * width)
         return Calibration(scores, weights, {COVERAGE: self._level} if online else {})
 
+    def interval(self, forest: ForestPredictor, row: Array) -> tuple[float, float, float]:
+        """Lower end, median and upper end of what the trees say at ``row``, 1 x d."""
+        return self._ahead.interval(forest, row)
+
     def _block(self, start: int, end: int) -> Block:
         """The runs from ``start`` to ``end``, foreseen from those before ``start``."""
         columns, runs = self._models.encoder.columns, self._models.runs
         known = slice(max(0, start - _ROWS), start)
+        X, y = runs.X[start:end], Transform.WINSOR(runs.loss[:end])
+        forest = foreseen = None
+        if self._choice is not Choice.GP:
+            data = TrainingData(runs.X[known], y[known], columns)
+            forest = QuantileForest().fit(data, seed=start)
+            foreseen = self._foreseen(forest, start, end)
+        if self._choice is Choice.QUANTILE:
+            return Block(None, (), foreseen)
         try:
             raw = self._process(Transform.RAW, start, end, known)
             winsor = self._process(Transform.WINSOR, start, end, known)
         except NumericalError:
-            return Block(None, ())
-        X = runs.X[start:end]
-        y = Transform.RAW(runs.loss[:end])[start:]
+            return Block(None, (), foreseen)
         mean, sd = _forecast(raw, X)
         past = self._residuals(raw)
-        betas = tuple(rank_of(float(z), past) for z in np.abs(y - mean) / sd)
-        if self._choice is not Choice.AUTO:
-            return Block(None, betas)
-        y = Transform.WINSOR(runs.loss[:end])
-        forest = QuantileForest().fit(TrainingData(runs.X[known], y[known], columns), seed=start)
+        strange = np.abs(Transform.RAW(runs.loss[:end])[start:] - mean) / sd
+        betas = tuple(rank_of(float(z), past) for z in strange)
+        if forest is None:
+            return Block(None, betas, None)
         mean, sd = _forecast(winsor, X)
         scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
-        return Block(np.mean(scores, axis=1), betas)
+        return Block(np.mean(scores, axis=1), betas, foreseen)
+
+    def _foreseen(self, forest: ForestPredictor, start: int, end: int) -> Foreseen:
+        """What ``forest`` of the last rows before ``start`` says of losses as they are."""
+        runs, count = self._models.runs, len(forest.leaves.y)
+        y = runs.loss[start - count : start]
+        leaves = forest.leaves.with_targets(y)
+        q, rows = leaves.out_of_bag(np.arange(count))
+        first = max(start, end - _ROWS)  # more are never asked for
+        ahead = conformity(leaves.at(runs.X[first:end]), runs.loss[first:end])
+        return Foreseen(conformity(q, y[rows]), ahead)
 
     def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
         """The process as it stood at ``start``, on targets transformed with those up to ``end``."""

@@ -42,7 +42,6 @@ from surrogates.base import Posterior, Predictor, Rescaled
 from surrogates.data import Array
 from surrogates.gp import GPPredictor
 from surrogates.numerics import single_threaded
-from surrogates.quantile import LEVELS, ForestPredictor
 from surrogates.scaling import ScalingModel
 
 if TYPE_CHECKING:
@@ -339,14 +338,14 @@ class Optimizer:
         try:
             staged = bool(len(self._models.stages))
             if staged or len(self._models.runs):
-                model = self._models.end_of_runs() if staged else self._models.loss()
-                sign = self.encoder.loss_sign
                 if suggestion.trees is not None:
-                    low, mean, high = _by_trees(suggestion.trees, row)
+                    low, mean, high = self._members.interval(suggestion.trees, row)
                 else:
+                    model = self._models.end_of_runs() if staged else self._models.loss()
                     posterior = model.posterior(row)
                     half, mean = self._half_width(model, posterior, row), float(posterior.mean[0])
                     low, high = mean - half, mean + half
+                sign = self.encoder.loss_sign
                 ends = sorted([sign * low, sign * high])
                 loss, loss_interval = sign * mean, (ends[0], ends[1])
             price = self._models.cost()
@@ -435,13 +434,6 @@ def check_surrogate(name: str, space: SearchSpace) -> Choice:
             " got 'quantile': trees do not extrapolate to sizes nobody ran"
         )
     return Choice.GP
-
-
-def _by_trees(trees: ForestPredictor, row: Array) -> tuple[float, float, float]:
-    """Lower end, median and upper end at one row; the largest residual where none is promised."""
-    q = trees.finite_quantiles(row)[0]
-    pair = int(np.argmin(np.abs(LEVELS - 0.5 * (1.0 - COVERAGE))))
-    return float(q[pair]), float(q[len(q) // 2]), float(q[-1 - pair])
 
 
 def _cause(failed: Cause | str) -> Cause:

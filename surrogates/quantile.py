@@ -16,6 +16,10 @@ The interval ``[q_lo - c, q_hi + c]`` then covers a new exchangeable run with pr
 Corrected quantiles may cross; sorting them never moves them further from the truth (Chernozhukov,
 Fernandez-Val & Galichon 2010).
 
+Configs of a search are not exchangeable: they are chosen where trees expect better losses than any
+they know, which trees cannot predict. Rows left out do not show that error; runs foreseen from
+those before them do. :class:`Ahead` corrects by both.
+
 Two ways to the raw quantiles:
 
 * :class:`QuantileForest`, the default: extremely randomised trees that share one set of leaf
@@ -40,7 +44,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from surrogates.base import Posterior
-from surrogates.calibration import conformal_quantile
+from surrogates.calibration import OnlineLevel, conformal_quantile, rank_of
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.kriging import indicators
 
@@ -51,6 +55,7 @@ _PAIRS = len(_LOWER)
 # over the band: continuous in the weights, where a step function would tie most candidates.
 _EDGES = np.concatenate([[0.0], 0.5 * (LEVELS[1:] + LEVELS[:-1]), [1.0]])
 _MASS = np.diff(_EDGES)
+_LEAST = 0.999  # level at which the least is promised: 1 would ask for no runs at all
 
 
 class QuantilePredictor(Protocol):
@@ -67,12 +72,17 @@ def interval(predictor: QuantilePredictor, X: Array, coverage: float) -> tuple[A
     Raises:
         ValueError: unless the ends are among :data:`LEVELS`.
     """
+    pair, q = _pair(coverage), predictor.quantiles(X)
+    return q[:, pair], q[:, -1 - pair]
+
+
+def _pair(coverage: float) -> int:
+    """Place in :data:`LEVELS` of the lower end."""
     pair = np.flatnonzero(np.isclose(LEVELS, 0.5 * (1.0 - coverage)))
     if len(pair) != 1:
         known = np.round(1.0 - 2.0 * LEVELS[:_PAIRS], 3).tolist()
         raise ValueError(f"`coverage` must be one of {known}, got {coverage}; pick the nearest")
-    q = predictor.quantiles(X)
-    return q[:, pair[0]], q[:, -1 - pair[0]]
+    return int(pair[0])
 
 
 def crps(predictor: SampledQuantiles, X: Array, y: Array) -> Array:
@@ -124,11 +134,16 @@ class RawQuantiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What each pair of levels is widened by: ``promised`` ``(K/2,)``, possibly infinite, and
-    ``finite``, the largest score instead."""
+    """What each pair of levels is widened by.
+
+    Attributes:
+        promised: ``(K/2,)``, possibly infinite. finite: the largest score instead.
+        scores: n x K/2, E of the rows that their trees did not see.
+    """
 
     promised: Array
     finite: Array
+    scores: Array
 
     @classmethod
     def of(cls, q: Array, y: Array) -> Corrections:
@@ -138,7 +153,68 @@ class Corrections:
             [conformal_quantile(scores[:, k], 1.0 - 2.0 * LEVELS[k]) for k in range(_PAIRS)]
         )
         largest = scores.max(axis=0, initial=0.0) if len(scores) else np.zeros(_PAIRS)
-        return cls(promised, np.where(np.isfinite(promised), promised, largest))
+        return cls(promised, np.where(np.isfinite(promised), promised, largest), scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Runs and what trees fitted before them said of them.
+
+    Attributes:
+        left_out: n x K/2, E of the rows these trees left out.
+        ahead: b x K/2, E of the runs that were told next.
+    """
+
+    left_out: Array
+    ahead: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The correction of one pair from rows left out and from runs foreseen, its level kept online.
+
+    Attributes:
+        pair: which one, counted from the widest. level: corrected by what was missed so far.
+        scores: ``(b,)``, E of the runs foreseen so far.
+    """
+
+    pair: int
+    level: OnlineLevel
+    scores: Array
+
+    @classmethod
+    def start(cls, coverage: float) -> Ahead:
+        """Before anything was foreseen. Raises ValueError as :func:`interval`."""
+        return cls(_pair(coverage), OnlineLevel.start(1.0 - coverage), np.zeros(0))
+
+    def after(self, block: Foreseen) -> Ahead:
+        """With the runs of one more block."""
+        ahead, known = block.ahead[:, self.pair], self._pooled(block.left_out)
+        level = self.level
+        for score in ahead:
+            level = level.after(rank_of(float(score), known))
+        return replace(self, level=level, scores=np.concatenate([self.scores, ahead]))
+
+    def interval(self, forest: ForestPredictor, x: Array) -> tuple[float, float, float]:
+        """Lower end, median and upper end at a row ``x`` 1 x d, all finite.
+
+        Where the level cannot be promised the largest score widens the interval.
+        """
+        q, scores = forest.leaves.at(x)[0], self._pooled(forest.corrections.scores)
+        alpha = self.level.level
+        by = np.inf if alpha <= 0.0 else conformal_quantile(scores, 1.0 - min(alpha, _LEAST))
+        if not np.isfinite(by):
+            by = float(np.max(scores, initial=0.0))
+        middle = float(q[_PAIRS])
+        return (
+            min(float(q[self.pair]) - by, middle),
+            middle,
+            max(float(q[-1 - self.pair]) + by, middle),
+        )
+
+    def _pooled(self, left_out: Array) -> Array:
+        """Scores of rows left out and of at most as many of the last runs foreseen."""
+        return np.concatenate([left_out[:, self.pair], self.scores[-max(len(left_out), 1) :]])
 
 
 def conformity(q: Array, y: Array) -> Array:
@@ -225,6 +301,10 @@ class Leaves:
             np.concatenate([self.counts, np.ones(more.shape)]),
             np.concatenate([self.y, y]),
         )
+
+    def with_targets(self, y: Array) -> Leaves:
+        """The same trees and rows with other targets ``(n,)`` in the leaves."""
+        return Leaves.of(self.columns, self.trees, self.leaves, self.counts, y)
 
     def _quantiles(self, leaves: IntArray, use: Array) -> Array:
         """m x K from the leaves m x T of each row and which trees it asks, 0 or 1."""

@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from surrogates.data import Array, Columns, Kind, TrainingData
 from surrogates.quantile import (
     LEVELS,
+    Ahead,
     CorrectedQuantiles,
     Corrections,
+    Foreseen,
     QuantileBoosting,
     QuantileForest,
     at_level,
@@ -231,7 +233,7 @@ def test_draws_over_levels_have_the_moments_of_the_belief():
 def test_the_score_of_a_normal_law_is_its_closed_form():
     """CRPS of N(0, 1) at y = 0 is (sqrt 2 - 1) / sqrt pi (Gneiting & Raftery 2007, eq. 21)."""
     raw = Known()
-    nothing = Corrections(np.zeros(len(LEVELS) // 2), np.zeros(len(LEVELS) // 2))
+    nothing = Corrections(np.zeros(len(LEVELS) // 2), np.zeros(len(LEVELS) // 2), np.zeros((0, 7)))
     score = crps(CorrectedQuantiles(raw, nothing), np.zeros((1, 1)), np.zeros(1))
     assert score[0] == pytest.approx((np.sqrt(2.0) - 1.0) / np.sqrt(np.pi), rel=0.05)
 
@@ -338,3 +340,52 @@ def test_quantiles_are_ordered_and_raw_ones_lie_between_the_outcomes(y, seed):
     q = found.quantiles(rows)
     assert not np.any(np.isnan(q))
     assert np.all(q[:, 1:] >= q[:, :-1])
+
+
+def improving(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Losses that fall with the order of telling, as in a search that goes on improving."""
+    X = rng.random((n, 2))
+    return X, 0.1 * rng.standard_normal(n) - 0.05 * np.arange(n)
+
+
+def foreseen(X: Array, y: Array, start: int, end: int) -> Foreseen:
+    forest = QuantileForest().fit(TrainingData(X[:start], y[:start], numeric(2)), seed=start)
+    ahead = conformity(forest.leaves.at(X[start:end]), y[start:end])
+    return Foreseen(forest.corrections.scores, ahead)
+
+
+def test_runs_foreseen_widen_intervals_that_rows_left_out_leave_too_narrow():
+    covered, plain = [], []
+    for seed in range(5):
+        X, y = improving(90, np.random.default_rng(seed))
+        ahead = Ahead.start(0.8)
+        for start, end in ((30, 40), (40, 55), (55, 75)):
+            ahead = ahead.after(foreseen(X, y, start, end))
+        forest = QuantileForest().fit(TrainingData(X[:75], y[:75], numeric(2)))
+        for i in range(75, 90):
+            low, middle, high = ahead.interval(forest, X[i : i + 1])
+            assert low <= middle <= high
+            covered.append(low <= y[i] <= high)
+            low, high = (float(end[0]) for end in interval(forest, X[i : i + 1], 0.8))
+            plain.append(low <= y[i] <= high)
+    assert np.mean(plain) < 0.6
+    assert np.mean(covered) > 0.8
+
+
+def test_before_anything_was_foreseen_the_interval_is_that_of_the_rows_left_out():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((60, 2)), rng.standard_normal(60)
+    forest = QuantileForest().fit(TrainingData(X, y, numeric(2)))
+    low, middle, high = Ahead.start(0.9).interval(forest, X[:1])
+    ends = [float(end[0]) for end in interval(forest, X[:1], 0.9)]
+    assert [low, high] == pytest.approx(ends)
+    assert low <= middle <= high
+
+
+def test_an_interval_nobody_can_promise_is_the_largest_score():
+    X, y = np.random.default_rng(0).random((5, 2)), np.arange(5.0)
+    forest = QuantileForest().fit(TrainingData(X, y, numeric(2)))
+    low, _, high = Ahead.start(0.95).interval(forest, X[:1])
+    assert np.isfinite([low, high]).all()
+    with pytest.raises(ValueError, match="`coverage` must be one of"):
+        Ahead.start(0.42)
