@@ -62,8 +62,7 @@ class DaskRunner(RemoteRunner):
             _run_under_dask,
             request,
             self._run,
-            key=f"{self._run}-{number}",
-            pure=False,
+            pure=False,  # a key of its own, or a promoted run is answered with its last stage
             retries=0,
             resources=self._resources,
         )

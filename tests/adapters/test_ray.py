@@ -1,4 +1,4 @@
-"""The searcher, the scheduler and the runner on a real local Ray cluster."""
+"""The searcher and the scheduler on a real local Ray cluster."""
 
 import json
 import os
@@ -20,21 +20,13 @@ tune = pytest.importorskip("ray.tune", reason="pip install 'scaletune[ray]' to r
 from hpo import (  # noqa: E402  after the skip
     ASHA,
     PBT,
-    Budget,
     Cause,
-    Context,
     Fidelity,
     Float,
-    Limits,
-    Report,
     Status,
     StudyError,
-    Trial,
-    optimize,
 )
-from hpo.adapters.ray import RayRunner, ScaleTuneScheduler, ScaleTuneSearcher  # noqa: E402
-from hpo.runners import Job, Task  # noqa: E402
-from hpo.schedulers import Decision  # noqa: E402
+from hpo.adapters.ray import ScaleTuneScheduler, ScaleTuneSearcher  # noqa: E402
 
 pytestmark = [pytest.mark.guests, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 
@@ -242,84 +234,3 @@ def test_a_scheduler_without_our_searcher_says_what_it_needs(tmp_path: Path) -> 
             tune_config=tune.TuneConfig(scheduler=ScaleTuneScheduler(), metric="loss", mode="min"),
             run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
         ).fit()
-
-
-# --- the runner -----------------------------------------------------------------------------------
-
-
-def step_by_step(config: dict[str, Any], ctx: Context) -> float:
-    start = (ctx.load() or 0) + 1
-    for epoch in range(start, ctx.fidelity + 1):  # type: ignore[operator]
-        ctx.save(epoch)
-        ctx.report(step=epoch, loss=(config["lr"] - 0.1) ** 2 + 1 / epoch)
-    return (config["lr"] - 0.1) ** 2 + 1 / ctx.fidelity  # type: ignore[operator]
-
-
-def test_optimize_runs_pauses_and_promotes_over_ray(tmp_path: Path) -> None:
-    result = optimize(
-        step_by_step,
-        SPACE,
-        budget=Budget(trials=4),
-        scheduler=ASHA(),
-        workers=2,
-        runner=RayRunner(),
-        name="over-ray",
-        storage=f"sqlite:///{tmp_path / 'study.db'}",
-    )
-    states = [t.state.name for t in result.study.trials]  # type: ignore[union-attr]
-    assert len(states) >= 4 and "FAIL" not in states
-    reported = [t.intermediate_values for t in result.study.trials]  # type: ignore[union-attr]
-    assert all(reported)
-
-
-def test_killing_one_trial_leaves_the_other_and_its_own_process_ends(tmp_path: Path) -> None:
-    def waits(config: dict[str, Any], ctx: Context) -> float:
-        (tmp_path / f"pid{ctx.trial.number}").write_text(str(os.getpid()))
-        ctx.report(step=1, loss=1.0)
-        while not (tmp_path / f"go{ctx.trial.number}").exists():
-            time.sleep(0.05)
-        return 0.5
-
-    heard: list[int] = []
-
-    def on_report(trial: Trial, report: Report) -> Decision:
-        heard.append(trial.number)
-        return Decision.CONTINUE
-
-    runner = RayRunner()
-    runner.open(Task(waits, None, (), Limits()), on_report, 2)
-    for number in (0, 1):
-        runner.submit(Job(Trial(number, {}, number, None), 0, tmp_path / str(number)))
-    until = time.monotonic() + 120
-    while len(heard) < 2 and time.monotonic() < until:
-        runner.poll(0.2)
-    assert sorted(heard) == [0, 1]
-    runner.kill(0)
-    (tmp_path / "go1").touch()
-    ended: list[Any] = []
-    while not ended and time.monotonic() < until:
-        ended = runner.poll(0.5)
-    assert [(outcome.number, outcome.loss) for outcome in ended] == [(1, 0.5)]
-    pid = int((tmp_path / "pid0").read_text())
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{pid}").exists()
-    runner.close()
-
-
-def test_limits_end_a_trial_over_ray_and_spare_its_neighbour() -> None:
-    def uneven(config: dict[str, Any], ctx: Context) -> float:
-        if ctx.trial.number == 0:
-            time.sleep(60)
-        return float(config["lr"])
-
-    result = optimize(
-        uneven,
-        {"lr": Float(0, 1)},
-        budget=Budget(trials=2, per_trial=Limits(seconds=2.0)),
-        workers=2,
-        runner=RayRunner(),
-    )
-    frame = result.to_pandas()
-    assert sorted(frame["status"]) == ["completed", "failed"]
-    assert set(frame["cause"].dropna()) == {"timeout"}
