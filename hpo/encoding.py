@@ -30,8 +30,8 @@ semi-definite, which leaving the entries out of the distance would not be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -49,7 +49,7 @@ from hpo.space import (
 )
 from surrogates.data import Columns, Kind
 
-__all__ = ["Box", "Direction", "Encoder"]
+__all__ = ["Box", "Direction", "Encoder", "wide_parameters"]
 
 Array: TypeAlias = NDArray[np.float64]
 Box: TypeAlias = tuple[Array, Array]
@@ -60,6 +60,7 @@ NEUTRAL = 0.5
 SPREAD = 0.25
 #: exp overflows beyond 709.8.
 LOG_LIMIT = 709.0
+_WIDE = 100.0  # high / low from which a linear range may be meant as a logarithmic one
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +113,29 @@ class _Group:
 class Encoder:
     """Configs of one space as rows of numbers and back.
 
-    `space`: the search space. `direction`: of the user's loss.
+    `space`: the search space. `direction`: of the user's loss. `log_axes`: names of linear Floats
+    and Ints whose column is ln v all the same (:func:`wide_parameters`); their values and limits
+    stay as declared.
     Raises `ValueError` for an unknown direction.
 
     For every canonical config c, `decode(encode([c])) == [c]`, and `snap` leaves encoded rows be.
     """
 
-    def __init__(self, space: SearchSpace, direction: Direction = "minimize") -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        direction: Direction = "minimize",
+        *,
+        log_axes: Collection[str] = (),
+    ) -> None:
         if direction not in ("minimize", "maximize"):
             raise ValueError(
                 f'`direction` must be "minimize" or "maximize", got {direction!r}; pick one'
             )
         self.space = space
         self.direction: Direction = direction
-        self._parameters, self._groups = _lay_out(space)
+        self.log_axes = tuple(log_axes)
+        self._parameters, self._groups = _lay_out(space, self.log_axes)
         self._activity = {
             member.name: group.index for group in self._groups for member in group.members
         }
@@ -384,14 +394,13 @@ class Encoder:
         return column.to_x(_to_natural(column.parameter, np.array(values, dtype=np.float64)))
 
     def _values(self, column: _Column, x: Array) -> list[Any]:
-        parameter = column.parameter
+        parameter = self.space[column.name]
         if isinstance(parameter, Categorical):
             return [parameter.choices[int(i)] for i in _lattice(column, x)]
         if isinstance(parameter, Int | Fidelity):
             return [parameter.canonical(int(v)) for v in _lattice(column, x)]
-        return [
-            parameter.canonical(v) for v in _from_natural(parameter, column.to_natural(x)).tolist()
-        ]
+        natural = column.to_natural(x)
+        return [parameter.canonical(v) for v in _from_natural(column.parameter, natural).tolist()]
 
     def _on_lattice(self, column: _Column, x: Array) -> Array:
         if column.kind is Kind.CATEGORICAL:
@@ -436,7 +445,24 @@ class Encoder:
         return lower, upper
 
 
-def _lay_out(space: SearchSpace) -> tuple[tuple[_Column, ...], tuple[_Group, ...]]:
+def wide_parameters(space: SearchSpace) -> tuple[str, ...]:
+    """Names of the linear parameters whose range spans two orders of magnitude or more."""
+    return tuple(
+        name
+        for name, p in space.items()
+        if isinstance(p, Float | Int)
+        and not (p.log or (isinstance(p, Float) and p.logit))
+        and p.low is not None
+        and p.high is not None
+        and p.low > 0
+        and p.spread is None
+        and p.high >= _WIDE * p.low
+    )
+
+
+def _lay_out(
+    space: SearchSpace, log_axes: Collection[str]
+) -> tuple[tuple[_Column, ...], tuple[_Group, ...]]:
     """Columns in the order of the space, and groups with parents before children."""
     members: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
     for name in space.parents_first:
@@ -445,7 +471,8 @@ def _lay_out(space: SearchSpace) -> tuple[tuple[_Column, ...], tuple[_Group, ...
             members.setdefault((when[0], tuple(when[1])), []).append(name)
     last = () if space.fidelity is None else (space.fidelity,)
     order = [*space.decisions, *members, *space.scales, *last]  # a group stands for its column
-    columns = {name: _column(name, space[name], order.index(name)) for name in space}
+    laid = {name: _logged(p) if name in log_axes else p for name, p in space.items()}
+    columns = {name: _column(name, laid[name], order.index(name)) for name in space}
     groups: list[_Group] = []
     group_of: dict[str, int] = {}
     for (parent, values), names in members.items():
@@ -483,6 +510,11 @@ def _column(name: str, parameter: Parameter, index: int) -> _Column:
     if low == high:
         return _Column(name, parameter, index, kind, low, 1.0, NEUTRAL, NEUTRAL, NEUTRAL)
     return _Column(name, parameter, index, kind, low, high - low, 0.0, 0.0, 1.0)
+
+
+def _logged(parameter: Parameter) -> Parameter:
+    assert isinstance(parameter, Float | Int)
+    return replace(parameter, log=True)
 
 
 def _is_log(parameter: Parameter) -> bool:

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from scipy.special import ndtr
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from hpo.encoding import Encoder
 from hpo.observations import Cause, Status, TrialLog
 from hpo.stages import Stages
 from surrogates.base import Predictor, Rescaled
+from surrogates.calibration import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor, representative
@@ -42,6 +44,10 @@ _CHAINED = 400  # rows up to which each fit starts from the one before
 _EARLY = 100  # rows of the fit that later ones go back to
 _LEARN_EVERY = 3  # counts, where fits are no longer chained: a third more rows
 _RESTART_EVERY = 4  # of those fits
+_RECENT = 200  # rows among which ends calibrate the forecast of others
+_FEWEST_ENDS = 10
+_COVERED_ENDS = 0.8
+_FACTORS = (0.25, 4.0)  # least and most by which a standard deviation is multiplied
 _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
 
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
@@ -115,6 +121,7 @@ class _Chain(Generic[Fitted]):
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
+        self.evidence = 0.0  # ln density of a target when the model was built, mean over its rows
 
     def at(self, X: Array, y: Array) -> Fitted:
         """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
@@ -125,6 +132,7 @@ class _Chain(Generic[Fitted]):
             self.rows = representative(numeric, y[:count], self._max_rows)
             kept = TrainingData(X[self.rows], self._targets(y[:count])[self.rows], self._columns)
             self._predictor = self._built(kept, X, y, count)
+            self.evidence = self._predictor.log_evidence() / len(kept)
             self._built_at = self._size = count
         assert self._predictor is not None  # the first count is 1
         fresh = np.arange(self._size, n)
@@ -258,6 +266,21 @@ class Models:
         chain = self._stage_values[transform]
         return chain.at(self.stages.X, self.stages.loss), chain.rows
 
+    def evidence(self, transform: Transform) -> float:
+        """ln density of the losses under the process on them, as of its last fit.
+
+        It compares models of one log on other axes. Where a process was fitted to a part of the
+        rows, which another might choose otherwise, it counts in proportion. Between two fits it
+        would say more of how far the next runs surprised the old hyperparameters than of the axes.
+        """
+        if len(self.stages):
+            self.stage_value(transform)
+            return self._stage_values[transform].evidence * len(self.stages)
+        if not len(self.runs):
+            return 0.0
+        self.value(transform)
+        return self._values[transform].evidence * len(self.runs)
+
     @single_threaded
     def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
         """Probability that each run ends about as well as the best is believed to, ``(m,)``.
@@ -267,7 +290,8 @@ class Models:
 
         The best is the smallest posterior mean of a run that has come to its end or, before there
         is one, of the ends of those under way. The transform of the losses changes with every row,
-        as in the search. :class:`~hpo.schedulers.Forecast`.
+        as in the search. Standard deviations are those that the ends known so far ask for.
+        :class:`~hpo.schedulers.Forecast`.
 
         Args:
             numbers: of trials that a scheduler placed.
@@ -281,7 +305,8 @@ class Models:
         known = predictor.training_mean()[ended]
         best = np.min(known if len(known) else predictor.posterior(self.stages.tops).mean)
         end = predictor.posterior(X)
-        return np.asarray(ndtr((best + _AS_GOOD - end.mean) / np.sqrt(end.variance)))
+        sd = _calibration_of_ends(predictor, ended) * np.sqrt(end.variance)
+        return np.asarray(ndtr((best + _AS_GOOD - end.mean) / sd))
 
     def hyperparameters(self, transform: Transform, count: int) -> Array:
         """Of the plain process at ``count`` runs, one of :func:`refits_up_to`."""
@@ -320,6 +345,20 @@ class Models:
             return None
         X, survived = self.survived
         return SuccessModel().fit(TrainingData(X, survived, self.encoder.columns))
+
+
+def _calibration_of_ends(predictor: GPPredictor, ended: NDArray[np.bool_]) -> float:
+    """Factor on the standard deviation of an end; 1 while too few are known.
+
+    From each recent end's residual when it is left out, its run's earlier levels being known, as
+    they are when a scheduler asks. Residuals of all rows would say less: most are of low levels.
+    """
+    scores = Calibration.recent(predictor, _RECENT).scores
+    scores = scores[ended[-len(scores) :]]
+    if len(scores) < _FEWEST_ENDS:
+        return 1.0
+    normal = float(ndtri(0.5 * (1.0 + _COVERED_ENDS)))
+    return float(np.clip(conformal_quantile(scores, _COVERED_ENDS) / normal, *_FACTORS))
 
 
 def _unchanged(y: Array) -> Array:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.axes import View, Views
 from hpo.budget import Budget, Ledger
 from hpo.curve_forecast import CurveForecast
 from hpo.encoding import Direction, Encoder
 from hpo.errors import SpaceError
 from hpo.initial import start_count, starts
 from hpo.maximize import best_of
-from hpo.members import COVERAGE, Choice, Members
-from hpo.models import Models
+from hpo.members import COVERAGE, Choice
 from hpo.observations import Belief, Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.priors import Rule, check_priors, drift_prior
 from hpo.result import Recommendation, Result, check_target
@@ -107,8 +107,8 @@ class Optimizer:
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
-        self._models = Models(self.encoder, ScalingModel(drift))
-        self._members = Members(self._models, check_surrogate(surrogate, self.space))
+        choice = check_surrogate(surrogate, self.space)
+        self._views = Views(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -151,24 +151,30 @@ class Optimizer:
         if index < 0:
             raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
         rng = np.random.default_rng([self._seed, self._driver, index])
-        self._models.sync(self.log)
-        self._members.sync()
-        stages = self._models.stages
-        pending = self.encoder.encode([stages.now(trial) for trial in self.log.pending])
+        self._views.sync(self.log)
+        place = index + sum(o.ask_index is None for o in self.log.observations)
+        starting = place < len(self._starts)
+        view = self._views.declared if starting else self._views.at(index)
+        view.members.sync()
+        encoder, stages = view.encoder, view.models.stages
+        pending = encoder.encode([stages.now(trial) for trial in self.log.pending])
         told = [o.config for o in (*self.log.observations, *self.log.paused)]
         asked = [*told, *(trial.config for trial in self.log.pending)]
-        taken = self.encoder.encode([stages.top(config) for config in asked])
-        pool = None if among is None else self._pool(among)
-        degraded = self._degraded + self._models.fallbacks
+        taken = encoder.encode([stages.top(config) for config in asked])
+        pool = None if among is None else self._pool(encoder, among)
+        degraded = self._degraded + self._views.fallbacks
         try:
-            suggestion = self._suggest(index, pending, taken, pool, rng)
+            if starting:
+                suggestion = self._start(place, taken, pool)
+            else:
+                suggestion = self._suggest(view, index, pending, taken, pool, rng)
         except ArithmeticError as fault:
             self._degraded += 1
-            suggestion = explore(self._models, taken, rng=rng, pool=pool)
+            suggestion = explore(view.models, taken, rng=rng, pool=pool)
             suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
-        config = self.encoder.decode(suggestion.row[None, :])[0]
-        fallbacks = self._degraded + self._models.fallbacks
-        belief = self._belief(suggestion, fallbacks > degraded, fallbacks)
+        config = encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._views.fallbacks
+        belief = self._belief(view, suggestion, fallbacks > degraded, fallbacks)
         return Proposal(config, index, belief)
 
     def adopt(self, trial: Trial) -> None:
@@ -254,8 +260,8 @@ class Optimizer:
 
     def result(self) -> Result:
         """What the log says so far."""
-        self._models.sync(self.log)
-        return Result(self.log, self._models, self.target, self.cost_unit)
+        self._views.sync(self.log)
+        return Result(self.log, self._views.likeliest().models, self.target, self.cost_unit)
 
     @property
     def forecast(self) -> Forecast | None:
@@ -265,63 +271,65 @@ class Optimizer:
         """
         if self.space.fidelity is None:
             return None
-        return CurveForecast(self.encoder) if self.space.scales else self._models
+        return CurveForecast(self.encoder) if self.space.scales else self._views
 
-    def _pool(self, among: Sequence[Mapping[str, Any]]) -> Array:
+    def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
         """``among`` as rows."""
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
-        return self.encoder.encode([self.space.canonical(config) for config in among])
+        return encoder.encode([self.space.canonical(config) for config in among])
+
+    def _start(self, place: int, taken: Array, pool: Array | None) -> Suggestion:
+        reason = f"start point {place + 1} of {len(self._starts)}"
+        start = self._starts[place]
+        if pool is not None:
+            start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
+        return Suggestion(start, reason)
 
     def _suggest(
         self,
+        view: View,
         index: int,
         pending: Array,
         taken: Array,
         pool: Array | None,
         rng: np.random.Generator,
     ) -> Suggestion:
-        known = sum(o.ask_index is None for o in self.log.observations)
-        if (place := index + known) < len(self._starts):
-            reason = f"start point {place + 1} of {len(self._starts)}"
-            start = self._starts[place]
-            if pool is not None:
-                start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
-            return Suggestion(start, reason)
+        models, members = view.models, view.members
         cap = self.ledger.cost_cap
         walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
         limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
-        trees_answer = self._members.trees_answer(index)
-        if len(self._models.stages) and not trees_answer:
-            return suggest_run(
-                self._models, pending, taken, limits, index=index, rng=rng, pool=pool
-            )
-        if not len(self._models.runs) and not len(self._models.stages):
-            return explore(self._models, taken, rng=rng, pool=pool)
-        if trees_answer:
-            return suggest_by_quantiles(
-                self._models,
-                self._members.forest(),
-                self._members.known(),
+        trees_answer = members.trees_answer(index)
+        if len(models.stages) and not trees_answer:
+            found = suggest_run(models, pending, taken, limits, index=index, rng=rng, pool=pool)
+        elif not len(models.runs) and not len(models.stages):
+            found = explore(models, taken, rng=rng, pool=pool)
+        elif trees_answer:
+            found = suggest_by_quantiles(
+                models,
+                members.forest(),
+                members.known(),
                 pending,
                 taken,
                 limits,
-                cost_aware=self._cost_aware and not len(self._models.stages),
-                who=self._members.reason(),
+                cost_aware=self._cost_aware and not len(models.stages),
+                who=members.reason(),
                 rng=rng,
                 pool=pool,
             )
-        return suggest(
-            self._models,
-            pending,
-            taken,
-            limits,
-            cost_aware=self._cost_aware,
-            index=index,
-            rng=rng,
-            pool=pool,
-            target=self._target_row(),
-        )
+        else:
+            found = suggest(
+                models,
+                pending,
+                taken,
+                limits,
+                cost_aware=self._cost_aware,
+                index=index,
+                rng=rng,
+                pool=pool,
+                target=self._target_row(),
+            )
+        return replace(found, reason=found.reason + view.axes)
 
     def _target_row(self) -> Array | None:
         """Encoded scale values of the target, ``(scales,)``."""
@@ -331,45 +339,48 @@ class Optimizer:
         natural = np.log([self.target[columns.names[j]] for j in columns.scale])
         return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
 
-    def _belief(self, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
+    def _belief(self, view: View, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
         """What the models expect of a row, in the user's direction and units."""
-        row = suggestion.row[None, :]
+        models, row = view.models, suggestion.row[None, :]
         loss = cost = loss_interval = cost_interval = None
         try:
-            staged = bool(len(self._models.stages))
-            if staged or len(self._models.runs):
+            staged = bool(len(models.stages))
+            if staged or len(models.runs):
                 if suggestion.trees is not None:
-                    low, mean, high = self._members.interval(suggestion.trees, row)
+                    low, mean, high = view.members.interval(suggestion.trees, row)
                 else:
-                    model = self._models.end_of_runs() if staged else self._models.loss()
+                    model = models.end_of_runs() if staged else models.loss()
                     posterior = model.posterior(row)
-                    half, mean = self._half_width(model, posterior, row), float(posterior.mean[0])
+                    half, mean = (
+                        self._half_width(view, model, posterior, row),
+                        float(posterior.mean[0]),
+                    )
                     low, high = mean - half, mean + half
                 sign = self.encoder.loss_sign
                 ends = sorted([sign * low, sign * high])
                 loss, loss_interval = sign * mean, (ends[0], ends[1])
-            price = self._models.cost()
+            price = models.cost()
             if price is not None:
                 posterior = price.posterior(row)
-                half = self._half_width(price, posterior, row)
+                half = self._half_width(view, price, posterior, row)
                 log_cost = float(posterior.mean[0])
                 cost = _exp(log_cost)
                 cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
         except ArithmeticError:
             degraded, fallbacks = True, fallbacks + 1
             self._degraded += 1
-        success = self._models.success()
+        success = models.success()
         likely = 0.95 if success is None else float(success.probability(row)[0])
         return Belief(
             loss, loss_interval, cost, cost_interval, likely, degraded, fallbacks, suggestion.reason
         )
 
-    def _half_width(self, model: Predictor, posterior: Posterior, row: Array) -> float:
+    def _half_width(self, view: View, model: Predictor, posterior: Posterior, row: Array) -> float:
         """Of a calibrated interval, in units of ``model``, at one row."""
         process = model.predictor if isinstance(model, Rescaled) else model
         assert isinstance(process, GPPredictor)
-        followed = isinstance(model, Rescaled) and not len(self._models.stages)
-        calibration = self._members.calibration(process, row, online=followed)
+        followed = isinstance(model, Rescaled) and not len(view.models.stages)
+        calibration = view.members.calibration(process, row, online=followed)
         sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
         return calibration.shown(COVERAGE) * sd
 

@@ -133,6 +133,12 @@ class GPPredictor:
         variance = 1.0 / self.factor.inverse_diagonal()
         return Posterior(self.y - self.weights * variance, variance)
 
+    def log_evidence(self) -> float:
+        """ln p(y | X), eq. 2.30."""
+        misfit = float((self.y - self.prior_mean.value(self.X)) @ self.weights)
+        size = self.factor.log_determinant() + len(self.y) * float(np.log(2.0 * np.pi))
+        return -0.5 * (misfit + size)
+
     def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> Fantasies:
         """Imagine noisy outcomes at p pending rows: ``count`` joint draws that share one factor.
 

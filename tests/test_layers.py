@@ -38,6 +38,7 @@ RANKS = {
     "hpo.maximize": 4,
     "hpo.models": 4,
     "hpo.members": 4.1,
+    "hpo.axes": 4.2,
     "hpo.survival": 4.1,
     "hpo.prediction": 4.2,
     "hpo.instability": 4.2,
