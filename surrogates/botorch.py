@@ -254,6 +254,14 @@ class GaussianModel(Model):
         return belief if posterior_transform is None else posterior_transform(belief)
 
 
+def _stay_with_python() -> None:
+    """BoTorch compiles unasked: it is told that this was tried."""
+    from botorch.acquisition.multi_objective import logei
+
+    if hasattr(logei, "_load_attempted"):
+        logei._load_attempted = True
+
+
 @dataclass(frozen=True, slots=True)
 class HypervolumeImprovement:
     """``qLogNEHVI`` of single rows: a term of a log acquisition over any number of objectives.
@@ -276,6 +284,7 @@ class HypervolumeImprovement:
         numeric: tuple[int, ...],
         pending: Array | None = None,
         samples: int = 64,
+        compiled: bool = False,
         rng: np.random.Generator,
     ) -> Self:
         """From one process an objective, smaller is better in all.
@@ -287,6 +296,9 @@ class HypervolumeImprovement:
             numeric: columns whose derivatives are meaningful.
             pending: p x d, rows that run already.
             samples: of the joint belief, a power of two.
+            compiled: whether BoTorch may compile its faster kernel when it is first used in an
+                environment. That takes a C++ compiler and minutes, and waits for ever where a
+                process was killed in it.
             rng: draws the seeds of the samples.
 
         Raises:
@@ -306,6 +318,8 @@ class HypervolumeImprovement:
                 f"`reference` must have one value an objective, ({len(predictors)},),"
                 f" got {reference.shape}"
             )
+        if not compiled:
+            _stay_with_python()
         models = ModelList(*[GaussianModel(one, negated=True) for one in predictors])
         samplers = [
             SobolQMCNormalSampler(torch.Size([samples]), seed=int(seed))

@@ -25,14 +25,6 @@ from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
 
 
-@pytest.fixture(autouse=True)
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BoTorch compiles a faster qLogNEHVI on first use: minutes that no test here is about."""
-    monkeypatch.setattr(
-        "botorch.acquisition.multi_objective.logei._load_attempted", True, raising=False
-    )
-
-
 def columns(d: int, codes: int = 0) -> Columns:
     kinds = (Kind.DECISION,) * d + (Kind.CATEGORICAL,) * (codes > 0)
     names = tuple(f"x{i}" for i in range(len(kinds)))
