@@ -3,7 +3,7 @@
 from hypothesis import settings
 
 # Wall-clock deadlines fail on a busy machine, which says nothing about the code. Examples follow
-# from the test's own code, so that a commit passes or fails for everybody; `make test-slow` explores.
+# from the test's own code, so that a commit passes or fails for all; `make test-slow` explores.
 settings.register_profile("scaletune", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("scaletune")
