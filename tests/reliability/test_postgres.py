@@ -81,7 +81,7 @@ def server(action: str) -> None:
     subprocess.run([os.environ["SCALETUNE_POSTGRES_SERVER"], action], check=True)
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
     tmp_path: Path, database: Callable[[], str], kills: int
 ) -> None:
@@ -102,7 +102,7 @@ def test_killed_workers_lose_no_result_and_double_none(
 def test_eight_drivers_share_a_study_without_a_duplicate(
     tmp_path: Path, database: Callable[[], str]
 ) -> None:
-    trials, folder = 32, folder_on(tmp_path / "shared", database())
+    trials, folder = 24, folder_on(tmp_path / "shared", database())
     lives = start_together(folder, trials, 8)
     try:
         assert all(life.wait_for("done", 300.0) for life in lives)
@@ -121,7 +121,7 @@ def test_eight_drivers_share_a_study_without_a_duplicate(
 def test_a_killed_driver_is_taken_over_by_another_that_runs(
     tmp_path: Path, database: Callable[[], str]
 ) -> None:
-    trials, folder = 24, folder_on(tmp_path / "shared", database())
+    trials, folder = 16, folder_on(tmp_path / "shared", database())
     doomed, other = start_together(folder, trials, 2)
     try:
         assert doomed.wait_for("told") and other.wait_for("told")
