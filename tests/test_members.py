@@ -79,7 +79,7 @@ def test_the_process_has_an_advantage_as_far_as_columns_are_smooth(space, expect
 
 def test_codes_are_shared_evenly_until_one_forecasts_better_and_trees_take_over_if_it_is_they():
     optimizer = Optimizer(CODES, seed=0)
-    members = optimizer._members
+    members = optimizer._views.declared.members
     assert members.share == 0.5
     assert sum(members.trees_answer(index) for index in range(100)) == 50
     members._scores = np.array([1.0, 0.75])
@@ -102,7 +102,7 @@ def test_trees_speak_and_say_so_where_they_foresee_better():
         trial = optimizer.ask()
         reasons.append(trial.belief.reason)
         optimizer.tell(trial, wild(trial.config))
-    share = optimizer._members.share
+    share = optimizer._views.declared.members.share
     assert share > 0.5
     assert any(reason.startswith(f"quantile trees, who answer {share:.0%}") for reason in reasons)
 
@@ -244,23 +244,23 @@ def test_intervals_follow_the_residuals_of_the_study():
 
 def test_members_keep_no_state_beyond_the_log():
     optimizer, _ = run(SMOOTH, bowl, 30)
-    fresh = Members(optimizer._models, Choice.AUTO)
+    fresh = Members(optimizer._views.declared.models, Choice.AUTO)
     fresh.sync()
-    optimizer._members.sync()
-    assert fresh.share == optimizer._members.share
-    assert fresh._level.level == optimizer._members._level.level
+    optimizer._views.declared.members.sync()
+    assert fresh.share == optimizer._views.declared.members.share
+    assert fresh._level.level == optimizer._views.declared.members._level.level
 
 
 def test_blocks_are_forgotten_alike_by_members_who_saw_them_and_by_those_who_did_not(monkeypatch):
     monkeypatch.setattr("hpo.members.WINDOW", 2)
     optimizer = Optimizer(CODES, seed=0)
-    lived = optimizer._members
+    lived = optimizer._views.declared.members
     configs = random_configs(CODES, 80)
     for config in configs:
         optimizer.tell(config, wild(config))
-        optimizer._models.sync(optimizer.log)
+        optimizer._views.declared.models.sync(optimizer.log)
         lived.sync()
-    fresh = Members(optimizer._models, Choice.AUTO)
+    fresh = Members(optimizer._views.declared.models, Choice.AUTO)
     fresh.sync()
     assert list(fresh._blocks) == list(lived._blocks) == [57, 77]
     assert fresh.share == lived.share
@@ -286,7 +286,7 @@ def test_trees_learn_from_the_last_report_of_every_run_under_a_scheduler():
         engine.tell(trial, loss, cost=float(level))
         asked.append(trial)
     engine.optimizer.propose()  # takes in the last result
-    X, _ = engine.optimizer._members.known()
+    X, _ = engine.optimizer._views.declared.members.known()
     assert len(X) == len({tuple(trial.config.values()) for trial in asked})
     assert np.all(X[:, engine.optimizer.encoder.columns.fidelity[0]] == 1.0)
     new = [trial.config for trial in asked if "trees" in trial.belief.reason]
