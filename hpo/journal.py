@@ -297,11 +297,30 @@ class Journal:
             distributions=distributions,
             user_attrs=dict(_split(_ASKED, asked.to_json())),
         )
+        tried = False
+
+        def create() -> int:
+            nonlocal tried
+            stored = self._stored(asked) if tried else None
+            tried = True
+            if stored is not None:  # the server went away after it was stored, before it said so
+                return stored
+            return self.storage.create_new_trial(self._study_id, template_trial=template)
+
         with _told_as_study_error(self._where):
-            identity = self.storage.create_new_trial(self._study_id, template_trial=template)
-            number = self.storage.get_trial_number_from_id(identity)
+            identity = _repeated(create)
+            number = _repeated(lambda: self.storage.get_trial_number_from_id(identity))
         self._ids[number] = identity
         return Trial(number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
+
+    def _stored(self, asked: Asked) -> int | None:
+        """Storage id of the trial of ours that was created as `asked` says, if it was."""
+        text = json.dumps(asked.to_json())
+        for trial in self.storage.get_all_trials(self._study_id, deepcopy=False):
+            ours = json.dumps(_read(trial.user_attrs, _ASKED)) == text
+            if ours and trial.number not in self._ids:
+                return trial._trial_id
+        return None
 
     def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
         """Write the end of stage `stage`, from 0, of a trial that rests now."""
@@ -372,12 +391,17 @@ class Journal:
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
     def lose(self, number: int, *, order: int, superseded: bool = False) -> bool:
-        """Give up an attempt; False if someone finished it before, with a result or without."""
+        """Give up an attempt; False if someone finished it before, with a result or without.
+
+        Also False if the server went away after it was stored, before it said so: of two drivers
+        none may then think that it was the one, and the trial is one that nobody has continued.
+        """
         lost = {"order": order, "superseded": superseded}
         with _told_as_study_error(self._where), _unless_finished():
             for key, value in _split(_LOST, lost):
                 self._keep(number, key, value)
-            self.storage.set_trial_state_values(self._id(number), TrialState.FAIL)
+            identity = self._id(number)
+            _repeated(lambda: self.storage.set_trial_state_values(identity, TrialState.FAIL))
             return True
         return False
 
@@ -495,7 +519,7 @@ def _repeated(call: Callable[[], T]) -> T:
     """What `call` returns, made again when the server goes away in the middle of it.
 
     Whether the first try was stored is not known then, so only for what may happen twice: reads,
-    and writes that set something to a value.
+    writes that set something to a value, and what looks first whether it was stored.
     """
     until = time.monotonic() + _SERVER_PATIENCE
     while True:
@@ -699,11 +723,6 @@ def _told_as_study_error(where: str) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, OSError) as error:
         cause = error.__cause__ or error
-        if _cut_off(error):
-            raise StudyError(
-                f"the storage {where} went away while a trial was being created or given up, and "
-                "whether that was stored is not known; call again, which goes on from what is there"
-            ) from error
         raise StudyError(
             f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
             "its folder exists and can be written, or name another one with storage=. "

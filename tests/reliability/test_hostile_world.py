@@ -19,6 +19,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from hpo import (
     ASHA,
@@ -88,6 +89,48 @@ def test_a_read_only_database_is_refused_and_left_as_it_is(url: str, tmp_path: P
         optimize(bowl, SPACE, budget=Budget(trials=5), name="s", storage=read_only)
     assert "\n" not in str(refused.value)
     assert (tmp_path / "study.db").read_bytes() == content
+
+
+class Silenced(RDBStorage):
+    """Stores what it is given, but loses the connection before it can say so, now and then."""
+
+    left = 0
+
+    def create_new_trial(self, *args: Any, **kwargs: Any) -> int:
+        identity = super().create_new_trial(*args, **kwargs)
+        self._lose()
+        return identity
+
+    def set_trial_state_values(self, *args: Any, **kwargs: Any) -> bool:
+        changed = super().set_trial_state_values(*args, **kwargs)
+        self._lose()
+        return changed
+
+    def _lose(self) -> None:
+        self.left += 1
+        if self.left % 3 == 0:
+            gone = Exception("server closed the connection unexpectedly")
+            raise OperationalError("", None, gone, connection_invalidated=True)
+
+
+def test_a_write_whose_answer_was_lost_is_not_made_twice(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    storage = Silenced(url)
+    result = optimize(
+        lambda config, ctx: config["x"] ** 2,
+        {"x": Float(0, 1)},
+        budget=Budget(trials=6),
+        name="s",
+        storage=storage,
+    )
+    assert storage.left == 12  # six created, six told
+    calm = optimize(
+        lambda config, ctx: config["x"] ** 2, {"x": Float(0, 1)}, budget=Budget(trials=6)
+    )
+    assert [t.config for t in result.log.trials] == [t.config for t in calm.log.trials]
+    assert [o.loss for o in result.log.observations] == [o.loss for o in calm.log.observations]
 
 
 def test_a_clock_that_jumps_by_days_changes_nothing(
