@@ -258,17 +258,29 @@ class Members:
         try:
             raw = self._process(Transform.RAW, start, end, known)
             winsor = self._process(Transform.WINSOR, start, end, known)
+            betas = self._betas(raw, start, end)
         except NumericalError:
             return Block(None, (), foreseen)
-        mean, sd = _forecast(raw, X)
-        past = self._residuals(raw)
-        strange = np.abs(Transform.RAW(runs.loss[:end])[start:] - mean) / sd
-        betas = tuple(rank_of(float(z), past) for z in strange)
         if forest is None:
             return Block(None, betas, None)
         mean, sd = _forecast(winsor, X)
         scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
         return Block(np.mean(scores, axis=1), betas, foreseen)
+
+    def _betas(self, raw: GPPredictor, start: int, end: int) -> tuple[float, ...]:
+        """Ranks of the runs of a block, each foreseen from the runs up to the count before it.
+
+        From ``start`` on they would be foreseen worse than when they were asked for: shown 50 %
+        intervals then covered 60 % on LCBench.
+        """
+        runs, past, betas = self._models.runs, self._residuals(raw), []
+        y = Transform.RAW(runs.loss[:end])
+        for first, last in pairwise(count for count in refits_up_to(end) if count >= start):
+            known = slice(max(0, first - _ROWS), first)
+            process = self._process(Transform.RAW, start, end, known) if first > start else raw
+            mean, sd = _forecast(process, runs.X[first:last])
+            betas += [rank_of(float(z), past) for z in np.abs(y[first:last] - mean) / sd]
+        return tuple(betas)
 
     def _foreseen(self, forest: ForestPredictor, start: int, end: int) -> Foreseen:
         """What ``forest`` of the last rows before ``start`` says of losses as they are."""
@@ -281,7 +293,8 @@ class Members:
         return Foreseen(conformity(q, y[rows]), ahead)
 
     def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
-        """The process as it stood at ``start``, on targets transformed with those up to ``end``."""
+        """Of the rows ``known``, with what was learned at ``start``; targets are transformed as at
+        ``end``."""
         runs = self._models.runs
         y = transform(runs.loss[:end])[known]
         data = TrainingData(runs.X[known], y, self._models.encoder.columns)
