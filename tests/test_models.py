@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.models import _Chain, refits_up_to
+from hpo.models import _calibration_of_ends, _Chain, refits_up_to
 from surrogates.data import Columns, Kind
-from surrogates.gp import GaussianProcess
+from surrogates.gp import GaussianProcess, GPPredictor
+from surrogates.kernels import MaternHamming
 from surrogates.transforms import Transform
 
 COLUMNS = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
@@ -67,3 +68,24 @@ def test_hyperparameters_hold_from_one_count_until_the_next_at_which_they_are_le
     for n in refits_up_to(count):
         lived.at(X[:n], y[:n])
     assert np.array_equal(lived.theta(X, y, count), asked)
+
+
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+def test_ends_are_as_uncertain_as_those_known_were_when_left_out(noise):
+    X, y = history(40)
+    y += noise * np.random.default_rng(1).standard_normal(40)
+    kernel = MaternHamming(COLUMNS.numeric, COLUMNS.categorical, 0.3, np.log([0.6, 0.6]), y[:0])
+    process = GPPredictor.build(kernel, X, y, 0.5)
+    ended = np.arange(40) % 2 == 0
+    left_out = process.leave_one_out()
+    strange = np.sort((np.abs(y - left_out.mean) / np.sqrt(left_out.variance))[ended])
+    expected = strange[17 - 1] / 1.2815515655446004  # the ceil(21 * 0.8)-th of 20
+    assert _calibration_of_ends(process, ended) == pytest.approx(expected)
+    assert (expected > 1.0) == (noise == 3.0)
+
+
+def test_nine_ends_are_too_few_to_calibrate_others():
+    X, y = history(40)
+    kernel = MaternHamming(COLUMNS.numeric, COLUMNS.categorical, 0.3, np.log([0.6, 0.6]), y[:0])
+    process = GPPredictor.build(kernel, X, y, 0.5)
+    assert _calibration_of_ends(process, np.arange(40) < 9) == 1.0
