@@ -533,13 +533,16 @@ def _repeated(call: Callable[[], T]) -> T:
 
 
 def _cut_off(error: BaseException | None) -> bool:
-    """Whether a call failed because its connection broke."""
+    """Whether a call failed because its connection broke.
+
+    Optuna may try something else on the same connection before it gives up, hence the context.
+    """
     from sqlalchemy.exc import DBAPIError
 
     while error is not None:
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
 
 

@@ -1,6 +1,7 @@
 """Studies on a real PostgreSQL server, which `make test-postgres` starts on loopback."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -169,6 +170,29 @@ def test_a_server_that_goes_away_for_a_while_is_waited_for(
     assert len(result.to_pandas()) == 6
     numbers = [t.number for t in optuna.load_study(study_name="s", storage=url).trials]
     assert numbers == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_and_goes_loses_no_result_and_doubles_none(
+    tmp_path: Path, database: Callable[[], str]
+) -> None:
+    rng, trials, folder = random.Random(0), 40, folder_on(tmp_path / "shared", database())
+    lives = start_together(folder, trials, 2)
+    try:
+        for _ in range(10):
+            time.sleep(rng.uniform(1.0, 3.0))
+            server("stop")
+            server("start")
+        assert not any("done" in life.said for life in lives)
+        assert all(life.wait_for("done", 300.0) for life in lives)
+    finally:
+        for life in lives:
+            life.end()
+    after = history(folder)
+    assert after.twice == []
+    assert trials <= len(after.finished) <= trials + 1
+    told = {repr(loss) for _, _, loss, _ in after.finished.values()}
+    assert {loss for life in lives for loss in life.told.values()} <= told
 
 
 def test_a_call_cut_off_in_its_middle_is_made_again(

@@ -49,7 +49,7 @@ def live(folder: str, trials: int, workers: int, lines: Connection) -> None:
     """
     os.chdir(folder)
     os.dup2(lines.fileno(), 1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(os.open("stderr.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     elsewhere = Path("storage.txt")
     optimize(
