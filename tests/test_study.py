@@ -105,8 +105,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("change", "error", "message"),
     [
         ({"train_fn": 3}, TypeError, "train_fn must be callable"),
-        ({"train_fn": lambda ctx: 1.0}, TypeError, "too many positional arguments"),
-        ({"train_fn": lambda config, ctx, *, lr: 1.0}, TypeError, "missing.* argument.* 'lr'"),
         ({"budget": 60}, TypeError, r"write Budget\(trials=60\)"),
         ({"budget": Budget(per_trial=3.0)}, BudgetError, "at least one of trials, seconds"),
         ({"workers": 0}, ValueError, "workers must be an int of at least 1, got 0"),
@@ -271,6 +269,18 @@ def test_failures_are_told_with_their_cause_and_their_text_and_the_search_goes_o
         for trial in (result.study.trials if result.study else [])
         for value in trial.user_attrs.values()
     )
+
+
+def test_a_train_function_with_other_parameters_is_refused() -> None:
+    def one(ctx: Context) -> float:
+        return 1.0
+
+    def named(config: Config, ctx: Context, *, lr: float) -> float:
+        return lr
+
+    for train, message in ((one, "too many positional"), (named, "missing.* argument.* 'lr'")):
+        with pytest.raises(TypeError, match=message):
+            optimize(train, SPACE, budget=Budget(trials=1))  # type: ignore[arg-type]
 
 
 def test_a_train_function_that_only_ever_raises_ends_the_search_and_goes_on_once_mended(
