@@ -47,7 +47,7 @@ CASES = {
         {"direction": "maximize"},
         60,
     ),
-    "wide": Case({"decay": Float(1e-6, 0.1), "units": Int(1, 300), "y": Float(-2, 2)}, {}, 60),
+    "wide": Case({"decay": Float(1e-6, 0.1), "units": Int(1, 300), "y": Float(-2, 2)}, {}, 40),
     "cost-aware": Case(
         {"x": Float(0, 1), "width": Int(8, 512, multiple_of=8, log=True)},
         {"cost": "seconds", "budget": Budget(cost=2000.0, per_trial=60.0)},
