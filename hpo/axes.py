@@ -12,7 +12,8 @@ from equal prior ones::
 
 with the evidence of each view's process (Rasmussen & Williams 2006, eq. 5.8, at the fitted
 hyperparameters). Which ask goes to which follows a low-discrepancy sequence over their indices and
-draws no random number; everything is a function of the log. The likelier view speaks of results.
+draws no random number; everything is a function of the log. The likelier view speaks of results,
+and once ``JUDGED`` runs have been told it has all asks: two models of thousands of runs are dear.
 
 The start points lie evenly on the axes declared, so that a range that was meant to be linear costs
 nothing while little is known. Scale axes are logarithms by definition and the law knows no others:
@@ -30,7 +31,7 @@ from scipy.special import expit
 
 from hpo.encoding import Encoder, wide_parameters
 from hpo.members import Choice, Members
-from hpo.models import Models
+from hpo.models import JUDGED, Models
 from hpo.observations import TrialLog
 from surrogates.data import Array
 from surrogates.numerics import NumericalError
@@ -99,27 +100,32 @@ class Views:
 
     def at(self, index: int) -> View:
         """Whose turn the ask of this ``index`` is; before any loss, that of the axes declared."""
-        declared = self.declared
-        if len(self.all) == 1 or not (len(declared.models.runs) or len(declared.models.stages)):
-            return declared
-        share = self._share(CYCLE[index % len(CYCLE)])
-        return self.all[1] if (index + 0.5) * _TURN % 1.0 < share else declared
+        if not 0 < self._told <= JUDGED:
+            return self.likeliest()
+        share = np.clip(self._probability(CYCLE[index % len(CYCLE)]), FLOOR, 1.0 - FLOOR)
+        return self.all[-1] if (index + 0.5) * _TURN % 1.0 < share else self.declared
 
     def likeliest(self) -> View:
         """The one that explains the losses best."""
-        if len(self.all) == 1 or self._share(Transform.RAW) <= 0.5:
-            return self.declared
-        return self.all[1]
+        return self.all[-1] if self._probability(Transform.RAW) > 0.5 else self.declared
 
     def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
         """See :meth:`hpo.models.Models.promise`."""
         self.sync(log)
         return self.likeliest().models.promise(log, numbers)
 
-    def _share(self, transform: Transform) -> float:
-        """Probability of the view in logarithms, held off 0 and 1 by ``FLOOR``."""
+    @property
+    def _told(self) -> int:
+        """Rows that the processes know."""
+        models = self.declared.models
+        return len(models.stages) or len(models.runs)
+
+    def _probability(self, transform: Transform) -> float:
+        """Of the view in logarithms, in [0, 1]; 0 where there is none."""
+        if len(self.all) == 1 or not self._told:
+            return 0.0
         try:
             declared, logarithmic = (view.models.evidence(transform) for view in self.all)
         except NumericalError:
             return 0.5
-        return float(np.clip(expit(logarithmic - declared), FLOOR, 1.0 - FLOOR))
+        return float(expit(logarithmic - declared))

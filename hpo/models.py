@@ -35,6 +35,7 @@ from surrogates.scaling import ScalingModel, ScalingPredictor
 from surrogates.success import SuccessModel, SuccessPredictor
 from surrogates.transforms import CYCLE, Transform, location_scale
 
+JUDGED = 500  # first rows by which models are compared
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
 _MAX_STAGES = 500  # the same where rows are stages: a suggestion buys only a part of a run
 _AS_GOOD = 0.1  # of the spread of the losses
@@ -121,7 +122,7 @@ class _Chain(Generic[Fitted]):
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
-        self.evidence = 0.0  # ln density of a target when the model was built, mean over its rows
+        self._evidence = 0, 0.0  # a count, and that of its rows
 
     def at(self, X: Array, y: Array) -> Fitted:
         """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
@@ -132,7 +133,6 @@ class _Chain(Generic[Fitted]):
             self.rows = representative(numeric, y[:count], self._max_rows)
             kept = TrainingData(X[self.rows], self._targets(y[:count])[self.rows], self._columns)
             self._predictor = self._built(kept, X, y, count)
-            self.evidence = self._predictor.log_evidence() / len(kept)
             self._built_at = self._size = count
         assert self._predictor is not None  # the first count is 1
         fresh = np.arange(self._size, n)
@@ -155,6 +155,18 @@ class _Chain(Generic[Fitted]):
             data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
             self._learned[rows] = self._surrogate.learn(data, warm, self._cold(rows, place))
         return self._learned[counts[wanted]]
+
+    def evidence(self, X: Array, y: Array) -> float:
+        """ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
+
+        May raise NumericalError.
+        """
+        count = refits_up_to(min(len(y), JUDGED))[-1]
+        if count != self._evidence[0]:
+            data = TrainingData(X[:count], self._targets(y[:count]), self._columns)
+            model = self._surrogate.predictor(data, self.theta(X, y, count))
+            self._evidence = count, model.log_evidence()
+        return self._evidence[1]
 
     def _is_chained(self, count: int) -> bool:
         return self._chained is None or count <= self._chained
@@ -267,19 +279,14 @@ class Models:
         return chain.at(self.stages.X, self.stages.loss), chain.rows
 
     def evidence(self, transform: Transform) -> float:
-        """ln density of the losses under the process on them, as of its last fit.
+        """ln density of the losses under the process, at its last fit to at most ``JUDGED`` rows.
 
-        It compares models of one log on other axes. Where a process was fitted to a part of the
-        rows, which another might choose otherwise, it counts in proportion. Between two fits it
-        would say more of how far the next runs surprised the old hyperparameters than of the axes.
+        It compares models of one log on other axes. Between two fits it would say more of how far
+        the next runs surprised the old hyperparameters than of the axes. May raise NumericalError.
         """
         if len(self.stages):
-            self.stage_value(transform)
-            return self._stage_values[transform].evidence * len(self.stages)
-        if not len(self.runs):
-            return 0.0
-        self.value(transform)
-        return self._values[transform].evidence * len(self.runs)
+            return self._stage_values[transform].evidence(self.stages.X, self.stages.loss)
+        return self._values[transform].evidence(self.runs.X, self.runs.loss)
 
     @single_threaded
     def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:

@@ -98,6 +98,23 @@ def test_asks_go_where_the_losses_are_simple_and_some_elsewhere() -> None:
         assert views.likeliest() is views.all[int(log_share > 0.5)]
 
 
+def test_once_enough_is_told_the_likelier_view_has_all_asks_whatever_comes_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hpo.axes.JUDGED", 20)
+    monkeypatch.setattr("hpo.models.JUDGED", 20)
+    told = 0
+
+    def changing(config: dict[str, Any]) -> float:
+        nonlocal told
+        told += 1
+        return in_logarithms(config) if told <= 20 else as_declared(config)
+
+    views = views_of(changing, 60)
+    assert all(views.at(index) is views.all[1] for index in range(30))
+    assert views.likeliest() is views.all[1]
+
+
 def test_before_any_loss_the_axes_are_those_declared() -> None:
     views = Views(Encoder(DECAY), ScalingModel(), Choice.AUTO)
     views.sync(TrialLog())
