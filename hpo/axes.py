@@ -100,7 +100,7 @@ class Views:
 
     def at(self, index: int) -> View:
         """Whose turn the ask of this ``index`` is; before any loss, that of the axes declared."""
-        if not 0 < self._told <= JUDGED:
+        if len(self.all) == 1 or not 0 < self._told <= JUDGED:
             return self.likeliest()
         share = np.clip(self._probability(CYCLE[index % len(CYCLE)]), FLOOR, 1.0 - FLOOR)
         return self.all[-1] if (index + 0.5) * _TURN % 1.0 < share else self.declared

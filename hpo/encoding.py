@@ -451,12 +451,10 @@ def wide_parameters(space: SearchSpace) -> tuple[str, ...]:
         name
         for name, p in space.items()
         if isinstance(p, Float | Int)
-        and not (p.log or (isinstance(p, Float) and p.logit))
-        and p.low is not None
-        and p.high is not None
-        and p.low > 0
+        and not (_is_log(p) or (isinstance(p, Float) and p.logit))
+        and p.bounded
         and p.spread is None
-        and p.high >= _WIDE * p.low
+        and p.limits[1] >= _WIDE * p.limits[0] > 0
     )
 
 
