@@ -181,9 +181,7 @@ def recorded(*, design: bool) -> list[Problem]:
 def left_out() -> list[Problem]:
     """Each cell of the table as the target of all others, whatever they cost."""
     made = _cells()
-    return [
-        _problem(target, tuple(cell for cell in made if cell is not target)) for target in made
-    ]
+    return [_problem(target, tuple(cell for cell in made if cell is not target)) for target in made]
 
 
 def _problem(target: Cell, sources: tuple[Cell, ...]) -> Problem:
@@ -438,9 +436,7 @@ class OptunaOnLargest:
 
         params = {name: config[name] for name in self._distributions}
         self._study.add_trial(
-            optuna.trial.create_trial(
-                params=params, distributions=self._distributions, value=loss
-            )
+            optuna.trial.create_trial(params=params, distributions=self._distributions, value=loss)
         )
 
     def answer(self) -> Answer:
@@ -524,11 +520,7 @@ def _with(*rules: Rule) -> Maker:
     return lambda problem, budget, seed: Scaletune(problem, budget, seed, rules)
 
 
-_UNMOVED = [
-    Slope(name, axis, mean=0.0, sd=0.01)
-    for name in ("lr", "batch")
-    for axis in _AXES
-]
+_UNMOVED = [Slope(name, axis, mean=0.0, sd=0.01) for name in ("lr", "batch") for axis in _AXES]
 #: Standard parametrisation asks hidden layers for lr ~ 1 / width (Everett et al. 2024) and width is
 #: about N^(1/2) to N^(1/3); Bjorck et al. 2024 measured N^-0.23. Neither saw Step Law's runs.
 _PUBLISHED = (TimeTransfer(), Slope("lr", "params", mean=-0.4, sd=0.25))

@@ -70,7 +70,7 @@ def test_without_any_loss_nothing_is_known() -> None:
 
 def test_a_study_over_sizes_goes_on_with_what_its_curves_promise() -> None:
     optimizer = Optimizer(SPACE, seed=0)
-    engine = StagedOptimizer(optimizer, FreezeThaw(share=0.3, floor=10**6, price=0.0), seed=0)
+    engine = StagedOptimizer(optimizer, FreezeThaw(breadth=0.5, floor=10**6, price=0.0), seed=0)
     forecast = CurveForecast(optimizer.encoder)
     followed = 0
     for _ in range(60):

@@ -179,7 +179,7 @@ def test_a_study_rebuilt_from_its_log_asks_the_same() -> None:
 
 def test_the_best_end_is_found_although_early_losses_mislead() -> None:
     engine = StagedOptimizer(Optimizer(SPACE, seed=2), FreezeThaw(), seed=2)
-    path = drive(engine, 60)
+    path = drive(engine, 150)
     spent = engine.log.observations + engine.log.paused
     assert sum(o.cost or 0.0 for o in spent) < 27 * 25
     done = [o.config["x"] for o in engine.log.observations]
@@ -190,7 +190,7 @@ def test_the_best_end_is_found_although_early_losses_mislead() -> None:
 
 def test_the_belief_of_a_new_run_is_about_its_end() -> None:
     engine = StagedOptimizer(Optimizer(SPACE, seed=3), FreezeThaw(), seed=3)
-    drive(engine, 50)
+    drive(engine, 100)
     asked = [t for t in engine.log.trials if t.belief is not None and t.belief.loss is not None]
     beliefs = [(t.belief, loss_at(t.config, 27)) for t in asked if t.belief is not None]
     errors = [abs(belief.loss - end) for belief, end in beliefs[-8:] if belief.loss is not None]

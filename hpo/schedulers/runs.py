@@ -47,7 +47,8 @@ class Run:
     """One config's training so far.
 
     `root`, `number`: its first and its current trial. `floor`: level below which nothing counts.
-    `losses`: by level, signed. `curve`: signed losses by reported step. `reached`: the last step.
+    `losses`: by level, signed. `costs`: of all the run up to each level at which a stage ended,
+    where told. `curve`: signed losses by reported step. `reached`: the last step.
     """
 
     root: int
@@ -57,6 +58,7 @@ class Run:
     floor: int
     state: State = State.RUNNING
     losses: dict[int, float] = field(default_factory=dict)
+    costs: dict[int, float] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     reached: int = 0
     failed: bool = False
@@ -180,6 +182,8 @@ class Runs:
                 paused = observation.status is Status.PAUSED
                 run.state = State.PAUSED if paused else State.COMPLETED
                 run.reached = max(run.reached, run.place.level)
+                if observation.cost:
+                    run.costs[run.place.level] = observation.cost
                 if observation.loss is not None and not run.failed:
                     yield from self._arrives(run, run.place.level, observation.loss)
             case Status.FAILED if observation.cause is Cause.LOST:

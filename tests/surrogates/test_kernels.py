@@ -117,9 +117,7 @@ def test_covariance_is_symmetric_and_bounded_by_the_variance(problem):
 
 def test_conditional_columns_give_a_semidefinite_matrix_where_the_tempting_rule_does_not():
     """Many nearly independent active rows and one inactive row, inactive entries at 1/2."""
-    columns = Columns(
-        (Kind.DECISION, Kind.ACTIVITY), ("x", "g"), np.zeros(2), np.ones(2), (0, 2)
-    )
+    columns = Columns((Kind.DECISION, Kind.ACTIVITY), ("x", "g"), np.zeros(2), np.ones(2), (0, 2))
     active = np.column_stack([np.linspace(0.0, 1.0, 12), np.ones(12)])
     X = np.vstack([active, [0.5, 0.0]])
     theta = np.array([0.0, np.log(0.01), np.log(-np.log(0.5))])  # rho = 1/2

@@ -53,9 +53,7 @@ def rows(n, seed):
 
 def two_parts(X):
     """A mixed process over everything and a small one over the scale column alone."""
-    mixed = Part(
-        X, NUMERIC, CODES, Normal(-1.0, 1.0), (Normal(-0.5, 0.7),) * 2, Normal(-0.3, 1.0)
-    )
+    mixed = Part(X, NUMERIC, CODES, Normal(-1.0, 1.0), (Normal(-0.5, 0.7),) * 2, Normal(-0.3, 1.0))
     scale = Part(X, np.array([2]), NONE, Normal(-3.0, 1.0), (Normal(0.5, 0.5),), Normal(0.0, 1.0))
     return mixed, scale
 
@@ -78,9 +76,7 @@ def problem(n=20, seed=0):
 def kernel_of(X):
     theta = np.log([0.5, 0.6, 0.9, 0.7, 0.4, 0.05, 1.5])
     parts = two_parts(X)
-    return BasisKernel(
-        (parts[0].kernel(theta[:5]), parts[1].kernel(theta[5:])), Quadratic()
-    )
+    return BasisKernel((parts[0].kernel(theta[:5]), parts[1].kernel(theta[5:])), Quadratic())
 
 
 # --- the kernel
@@ -232,8 +228,6 @@ def test_one_part_without_features_is_the_plain_gaussian_process():
 
 def test_indicators_have_one_column_per_code():
     X = np.array([[0.3, 2.0, 0.5, 0.0], [0.1, 0.0, 0.5, 1.0]])
-    np.testing.assert_array_equal(
-        indicators(X, COLUMNS), [[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]]
-    )
+    np.testing.assert_array_equal(indicators(X, COLUMNS), [[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]])
     plain = Columns((Kind.DECISION,), ("a",), np.zeros(1), np.ones(1), (0,))
     assert indicators(X[:, :1], plain).shape == (2, 0)
