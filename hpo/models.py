@@ -214,6 +214,11 @@ class Models:
     Args:
         encoder: of the space; losses are turned by ``encoder.loss_sign`` so that less is better.
         scaling: the value model where the space has scale axes.
+
+    Attributes:
+        runs: completed trials.
+        stages: runs seen on their way.
+        resting: r x d, paused trials at full fidelity.
     """
 
     def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
@@ -223,7 +228,7 @@ class Models:
         self.runs = Runs(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._survived: tuple[Array, Array] = (empty, np.zeros(0))
-        self._resting = empty
+        self.resting = empty
         self._absorbed = 0
         self.stages = Stages(encoder)
         self._values = {
@@ -247,7 +252,7 @@ class Models:
     def sync(self, log: TrialLog) -> None:
         """Take in what was told since the last call."""
         self.stages.sync(log)
-        self._resting = self.encoder.encode([self.stages.top(o.config) for o in log.paused])
+        self.resting = self.encoder.encode([self.stages.top(o.config) for o in log.paused])
         news = [o for o in log.observations[self._absorbed :] if o.cause is not Cause.LOST]
         self._absorbed = len(log.observations)
         if not news:
@@ -344,7 +349,7 @@ class Models:
     def survived(self) -> tuple[Array, Array]:
         """Rows of all runs that teach, n x d, and whether each came to its end, ``(n,)`` 0 or 1."""
         X, survived = self._survived
-        return np.concatenate([X, self._resting]), np.append(survived, np.ones(len(self._resting)))
+        return np.concatenate([X, self.resting]), np.append(survived, np.ones(len(self.resting)))
 
     def success(self) -> SuccessPredictor | None:
         """Model of survival, or None while nothing has failed."""

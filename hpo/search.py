@@ -48,6 +48,9 @@ _CANDIDATES = 1024
 _WORK = 5e8  # candidates x rows^2 beyond which fewer candidates are scored
 _GLOBAL_SHARE = 0.5  # of candidates, in plain search
 _GLOBAL_SHARE_FRONT = 0.1  # in cost-aware search, which is local around a whole front
+_HOPEFULS = 16  # resting runs that count as pending at their ends
+_TWINS = 4  # times as many are looked at
+_OWN_VARIANCE = 1e-6  # share of a row's variance that others leave of it, below which it is a twin
 _CENTRES = 5  # best visited rows to search around, in plain search
 _LENGTH_SHARE = 0.5  # a cloud's radius, in length-scales
 _WIDEST, _NARROWEST = 0.5, 0.002  # radii, in box widths
@@ -217,8 +220,9 @@ def suggest_run(
 ) -> Suggestion:
     """The next run to start where runs are seen on their way: the one whose end promises most.
 
-    Expected improvement at full fidelity over the best run that has come to its end, or is about
-    to; before there is one, over the best end foreseen. Swersky et al. (2014), "Freeze-thaw
+    Expected improvement at full fidelity over the best run that has come to its end, or could:
+    runs on their way there and the most hopeful of those that rest count as pending at their ends,
+    since nobody needs a twin of a run that waits to go on. Swersky et al. (2014), "Freeze-thaw
     Bayesian optimization", has the idea.
 
     One in four is drawn at random: it costs no more than its first level, and without it some
@@ -237,8 +241,9 @@ def suggest_run(
         return Suggestion(best_of(X, rng.random(len(X)), taken).row, "explores: one in four does")
     transform = CYCLE[index % len(CYCLE)]
     predictor, rows = models.stage_value(transform)
-    ended = np.concatenate([stages.X[rows], pending])[:, encoder.columns.fidelity[0]] == 1.0
     means, ends = predictor.training_mean()[:, None], predictor.posterior(stages.tops).mean
+    pending = np.concatenate([pending, _hopefuls(predictor, pending, models.resting)])
+    ended = np.concatenate([stages.X[rows], pending])[:, encoder.columns.fidelity[0]] == 1.0
     belief, worlds = predictor, None
     if len(pending):
         worlds = predictor.fantasize(pending, _WORLDS, rng)
@@ -264,6 +269,30 @@ def suggest_run(
     return Suggestion(
         choice.row, f"{reason}: log-EI {choice.value:.2f} under the {transform.value} model"
     )
+
+
+def _hopefuls(predictor: GPPredictor, pending: Array, resting: Array) -> Array:
+    """Of the `resting` rows, m x d at full fidelity, those whose ends may be lowest.
+
+    Of twins, and beside a twin that is `pending`, one is enough: a row is left out where the rows
+    before it leave next to nothing of its variance, by a Cholesky factorisation in that order.
+    """
+    end = predictor.posterior(resting)
+    order = np.argsort(end.mean - np.sqrt(end.variance), kind="stable")
+    rows = np.concatenate([pending, resting[order[: _TWINS * _HOPEFULS]]])
+    covariance = predictor.joint_posterior(rows).covariance
+    left = np.diagonal(covariance).copy()
+    least = _OWN_VARIANCE * left
+    factor = np.zeros((len(rows), 0))
+    kept: list[int] = []
+    for i in range(len(rows)):
+        if len(kept) < _HOPEFULS and left[i] > least[i]:
+            known = left[i] + predictor.noise_variance
+            column = (covariance[:, i] - factor @ factor[i]) / np.sqrt(known)
+            factor = np.column_stack([factor, column])
+            left -= column**2
+            kept += [i] if i >= len(pending) else []
+    return rows[kept]
 
 
 def suggest_by_quantiles(

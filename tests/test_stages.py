@@ -224,3 +224,13 @@ def test_promises_are_ranked_like_the_ends() -> None:
     good = np.argsort(ends)[: len(ends) // 4]
     poor = np.argsort(ends)[-(len(ends) // 4) :]
     assert promise[good].mean() > promise[poor].mean()
+
+
+def test_no_twin_is_started_of_a_run_that_rests() -> None:
+    """While nothing is known of ends, one place looks best; once there, runs look elsewhere."""
+    engine = StagedOptimizer(Optimizer(SPACE, seed=0), FreezeThaw(breadth=100.0), seed=0)
+    drive(engine, 20)
+    x = np.array([t.config["x"] for t in engine.log.trials])
+    assert len(x) >= 18
+    nearest = [float(np.min(np.abs(x[:i] - x[i]))) for i in range(4, len(x))]
+    assert np.median(nearest) > 0.01

@@ -41,10 +41,10 @@ _WORTH_OF_NEW = 10.0  # times what new runs had is spent in all where no more ma
 class FreezeThaw(Scheduler):
     """The run whose end promises most goes on by one level, unless it is the turn of new runs.
 
-    With several workers the best of the first few runs goes to its end at once: an answer is there
-    early, and the model learns what a loss on the way says of the end, and the scheduler what going
-    on costs. Where no more may start, as the budget counts trials, runs go on until ten times what
-    the new ones had is spent.
+    The first run whose turn it is goes to its end at once, with several workers the best of the
+    first few: an answer is there early, the model learns what a loss on the way says of the end,
+    and the scheduler what going on costs. Where no more may start, as the budget counts trials,
+    runs go on until ten times what the new ones had is spent.
 
     Without a forecast the rank rule of ASHA decides alone.
 
@@ -104,14 +104,16 @@ class FreezingThawing(AsyncHalving):
         if may_start and self._skips_levels(prices, unfinished and bool(rungs)):
             return Start(Place(self._ladder.levels[-1]))
         action: Promote | None = None
+        straight = unfinished and meanwhile
         if self._is_turn_of_old(prices, rungs, may_start) or (unfinished and not may_start):
+            straight = unfinished
             # Not by rungs where one promotion passes them all: their sum would keep to multiples.
             turn = sum(rungs) if self._settings.continues else sum(rung > 0 for rung in rungs)
             ranked = self._forecast is None or turn % self._settings.floor == 0
             action = (self._promotion(held) if ranked else None) or self._promising(log, held)
         elif not any(rungs):
             action = self._promotion(held)  # to see what going on costs
-        if action is not None and (not self._settings.continues or (unfinished and meanwhile)):
+        if action is not None and (straight or not self._settings.continues):
             action = Promote(action.number, self._ladder.levels[-1])
         if action is None and may_start:
             return Start(Place(self._ladder.low))
