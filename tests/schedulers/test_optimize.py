@@ -28,6 +28,7 @@ from hpo.schedulers import (
     ASHA,
     PASHA,
     PBT,
+    FreezeThaw,
     Hyperband,
     IterativeDeepening,
     Kind,
@@ -173,6 +174,8 @@ def test_the_ledger_counts_each_run_once_and_each_epoch_once() -> None:
         IterativeDeepening(),
         OneEpoch(),
         PBT(population=4),
+        FreezeThaw(),
+        FreezeThaw(continues=False),
     ],
     ids=lambda s: type(s).__name__,
 )
