@@ -50,6 +50,7 @@ __all__ = [
     "load",
     "mean_ranks",
     "mean_seconds",
+    "percentiles",
     "quick_rivals",
     "ranks",
     "regret_ratio",
@@ -389,10 +390,22 @@ def bootstrap(
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     picks = rng.integers(len(values), size=(_BOOTSTRAPS, len(values)))
-    tail = (1 - level) / 2
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
-    figures = (float(v) for v in (values.mean(), low, high))
+    figures = (float(values.mean()), *percentiles(values[picks].mean(axis=1), level))
     return Interval(*(math.exp(v) if log else v for v in figures))
+
+
+def percentiles(draws: Array, level: float = LEVEL, *, finite: bool = True) -> tuple[float, float]:
+    """Return the ends of the central interval that holds a share `level` of `draws` `(n,)`.
+
+    Args:
+        draws: resampled figures.
+        level: share of the draws inside.
+        finite: whether all draws are finite. If not, each end is a draw, because interpolation
+            between an infinite and a finite one is undefined.
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="linear" if finite else "nearest")
+    return float(low), float(high)
 
 
 def quick_rivals(results: Results, comparison: Comparison, limit: float) -> tuple[str, ...]:
@@ -422,10 +435,7 @@ def regret_ratio(
     above, below = drawn[:, ours], drawn[:, list(rivals)].min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where((above == 0) & (below == 0), 1.0, above / below)
-    tail = (1 - LEVEL) / 2
-    # An infinite ratio would make the interpolation between it and a finite one undefined.
-    low, high = np.quantile(ratios[1:], [tail, 1 - tail], method="nearest")
-    return Interval(float(ratios[0]), float(low), float(high))
+    return Interval(float(ratios[0]), *percentiles(ratios[1:], finite=False))
 
 
 def ranks(regret: Array) -> Array:

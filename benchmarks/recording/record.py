@@ -30,7 +30,6 @@ import math
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -53,7 +52,7 @@ _DIGITS = 4  # significant, of sampled settings: readable, and exactly what is s
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RecordingJob:
     """One run: config `number` of a workload at the size of index `size`; the seed is `number`."""
 
     workload: str
@@ -65,9 +64,8 @@ class Job:
         return work / self.workload / f"{self.number:04d}-{self.size}.json"
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks record", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m benchmarks record`."""
     parser.add_argument("--configs", type=int, default=64, help="per workload (default 64)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
@@ -76,14 +74,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--pack-only", action="store_true", help="train nothing, pack what is there"
     )
-    arguments = parser.parse_args(argv)
-    chosen = [WORKLOADS[name] for name in arguments.workloads]
-    jobs = plan(chosen, arguments.configs)
-    if not arguments.pack_only:
-        record(jobs, arguments.work, workers=arguments.workers)
-    command = " ".join(["python -m benchmarks record", *argv])
-    arrays = pack(chosen, jobs, arguments.work, command=command)
-    out = arguments.out or arguments.work / "curve_bank.npz"
+    parser.set_defaults(action=_record)
+
+
+def _record(given: argparse.Namespace) -> int:
+    chosen = [WORKLOADS[name] for name in given.workloads]
+    jobs = plan(chosen, given.configs)
+    if not given.pack_only:
+        record(jobs, given.work, workers=given.workers)
+    command = " ".join(["python -m benchmarks", *given.words])
+    arrays = pack(chosen, jobs, given.work, command=command)
+    out = given.out or given.work / "curve_bank.npz"
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, allow_pickle=False, **arrays)
     print(
@@ -92,11 +93,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def plan(workloads: Sequence[Workload], count: int) -> list[Job]:
+def plan(workloads: Sequence[Workload], count: int) -> list[RecordingJob]:
     """All runs, `count` configs of each workload at its three sizes, config by config."""
     configs = {w.name: design(w.space, count) for w in workloads}
     return [
-        Job(w.name, number, size, configs[w.name][number])
+        RecordingJob(w.name, number, size, configs[w.name][number])
         for number in range(count)
         for w in workloads
         for size in range(len(w.sizes))
@@ -141,7 +142,7 @@ def _value(parameter: Parameter, u: float) -> Any:
     return min(max(float(f"{value:.{_DIGITS}g}"), low), high)
 
 
-def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
+def record(jobs: Sequence[RecordingJob], work: Path, *, workers: int) -> None:
     """Runs every job whose file is not in `work` yet, in order, in `workers` processes."""
     from rich.progress import (
         BarColumn,
@@ -190,7 +191,7 @@ def _prepare(workloads: tuple[str, ...]) -> None:
         next(workload.train(workload.sizes[0], design(workload.space, 1)[0], 0))
 
 
-def run(job: Job, work: Path) -> None:
+def run(job: RecordingJob, work: Path) -> None:
     """Trains one job through all levels, or to the one it diverges in, and writes its file."""
     workload = WORKLOADS[job.workload]
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
@@ -218,7 +219,7 @@ def run(job: Job, work: Path) -> None:
     draft.replace(path)
 
 
-def read(job: Job, work: Path) -> dict[str, Any] | None:
+def read(job: RecordingJob, work: Path) -> dict[str, Any] | None:
     """The record of a job, or None; raises `ValueError` where it holds another config."""
     path = job.path(work)
     if not path.exists():
@@ -233,7 +234,7 @@ def read(job: Job, work: Path) -> dict[str, Any] | None:
 
 
 def pack(
-    workloads: Sequence[Workload], jobs: Sequence[Job], work: Path, *, command: str
+    workloads: Sequence[Workload], jobs: Sequence[RecordingJob], work: Path, *, command: str
 ) -> dict[str, NDArray[Any]]:
     """The table's arrays, from the configs of which every size is recorded.
 
@@ -322,7 +323,3 @@ def _machine() -> str:
     except (OSError, StopIteration):
         pass  # not Linux: what `platform` says must do
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

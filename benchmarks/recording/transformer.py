@@ -3,7 +3,7 @@
 A level is a fixed number of bytes, the same for all settings and sizes. The learning rate rises
 over a warm-up counted in levels and then stays constant or falls as a power of time; it never looks
 at how long the run will be, so the first r levels of a run are exactly the run of r levels. (The
-cosine of `hpo.training.language_model` would make every length another run.)
+cosine of `benchmarks.workloads.language_model` would make every length another run.)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.workloads.corpus import sample_sequences, spread_sequences, standard_library
 from hpo.training.accounting import training_flops_per_token
-from hpo.training.corpus import sample_sequences, spread_sequences, standard_library
 from hpo.training.transformer import VOCABULARY, Transformer, params_to_shape
 
 CONTEXT = 64

@@ -27,7 +27,7 @@ class Reading:
 
     `loss`: validation cross-entropy in nats, NaN once the run diverged. `error`: share of
     validation images misread; NaN for the transformer. `train_loss`: mean over the level, as
-    minimised. `flops`: spent on training so far.
+    minimized. `flops`: spent on training so far.
     """
 
     loss: float
@@ -52,13 +52,13 @@ class Workload:
 
 
 def _mlp_parameters(size: float) -> int:
-    from hpo.training.digits import mlp_shape_for
+    from benchmarks.workloads.digits import mlp_shape_for
 
     return mlp_shape_for(size).parameters
 
 
 def _resnet_parameters(size: float) -> int:
-    from hpo.training.digits import resnet_shape_for
+    from benchmarks.workloads.digits import resnet_shape_for
 
     return resnet_shape_for(size).parameters
 
@@ -70,16 +70,16 @@ def _transformer_parameters(size: float) -> int:
 
 
 def _train_mlp(size: float, config: Mapping[str, Any], seed: int) -> Iterator[Reading]:
-    from hpo.training.digits import Recipe, mlp_shape_for, train_epochs
+    from benchmarks.workloads.digits import DigitsRecipe, mlp_shape_for, train_epochs
 
-    for epoch in train_epochs(mlp_shape_for(size), Recipe(**config), seed=seed):
+    for epoch in train_epochs(mlp_shape_for(size), DigitsRecipe(**config), seed=seed):
         yield Reading(epoch.loss, epoch.error, epoch.train_loss, epoch.flops)
 
 
 def _train_resnet(size: float, config: Mapping[str, Any], seed: int) -> Iterator[Reading]:
-    from hpo.training.digits import Recipe, resnet_shape_for, train_epochs
+    from benchmarks.workloads.digits import DigitsRecipe, resnet_shape_for, train_epochs
 
-    for epoch in train_epochs(resnet_shape_for(size), Recipe(**config), seed=seed):
+    for epoch in train_epochs(resnet_shape_for(size), DigitsRecipe(**config), seed=seed):
         yield Reading(epoch.loss, epoch.error, epoch.train_loss, epoch.flops)
 
 

@@ -9,9 +9,9 @@ three sizes through 27 levels; the table it made ships here. Two tasks per workl
   runs early.
 
 with W one of mlp, resnet, transformer. The loss is the validation cross-entropy in nats and the
-cost training FLOPs; seconds, errors and training losses stand in the `Table`. Both are finite: only
-recorded configs may be asked (`Task.pool`). A run is not noisy: it was recorded once, under one
-seed, and its seed noise is part of the task as fixed luck.
+cost training FLOPs; seconds, errors and training losses stand in the `RecordedTable`. Both are
+finite: only recorded configs may be evaluated (`Task.pool`). A run is not noisy: it was recorded
+once, under one seed, and its seed noise is a fixed part of the task.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.recording.workloads import LEVELS, WORKLOADS
 from benchmarks.task import Bounds, DataMissing, Evaluation, Levels, Point
 from hpo import Axis, Categorical, Int, Scale, SearchSpace, SpaceError
 
-__all__ = ["BANK", "Bank", "CurveBankTask", "Table", "load", "names", "read_bank"]
+__all__ = ["BANK", "Bank", "CurveBankTask", "RecordedTable", "load", "names", "read_bank"]
 
 BANK = Path(__file__).parents[1] / "data" / "curve_bank.npz"
 SHA256 = "f6c170f7e1327b1a58bf18e47725a3ceb1f62bf39e12500ce01a1233eba21f7f"
@@ -43,7 +43,7 @@ _LARGE = "-large"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordedTable:
     """All runs of one workload; S sizes, n configs, 27 levels.
 
     `loss`, `error` (share misread; NaN for the transformer), `train_loss`, `flops`, `seconds` (of
@@ -65,7 +65,7 @@ class Table:
 class Bank:
     """`tables`: by workload. `provenance`: command, dates, versions, machines."""
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, RecordedTable]
     provenance: Mapping[str, Any]
 
 
@@ -102,7 +102,7 @@ def read_bank(path: Path = BANK, sha256: str | None = SHA256) -> Bank:
         return Bank(tables, json.loads(str(arrays["provenance"])))
 
 
-def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> Table:
+def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> RecordedTable:
     workload = WORKLOADS[name]
     columns = {column: arrays[f"{name}/config/{column}"] for column in workload.space}
     parameters = tuple(int(p) for p in arrays[f"{name}/parameters"])
@@ -122,7 +122,7 @@ def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> Table:
     configs = tuple(
         workload.space.validate(_config(workload.space, columns, row)) for row in range(shape[1])
     )
-    return Table(workload=name, parameters=parameters, configs=configs, **curves)
+    return RecordedTable(workload=name, parameters=parameters, configs=configs, **curves)
 
 
 def _config(space: SearchSpace, columns: Mapping[str, NDArray[Any]], row: int) -> dict[str, Any]:
@@ -141,11 +141,11 @@ def _config(space: SearchSpace, columns: Mapping[str, NDArray[Any]], row: int) -
 
 @dataclass(frozen=True, slots=True)
 class CurveBankTask:
-    """One task over one `Table`; make it with `of`. `rows`: config key -> size and row."""
+    """One task over one `RecordedTable`; make it with `of`. `rows`: config key -> size and row."""
 
     name: str
     space: SearchSpace
-    table: Table
+    table: RecordedTable
     pool: tuple[dict[str, Any], ...]
     bounds: Bounds
     rows: Mapping[Hashable, tuple[int, int]]
@@ -154,7 +154,7 @@ class CurveBankTask:
     seen_in_design: bool = True  # engine defaults may be chosen on it
 
     @classmethod
-    def of(cls, table: Table, *, name: str, large: bool) -> CurveBankTask:
+    def of(cls, table: RecordedTable, *, name: str, large: bool) -> CurveBankTask:
         """Over all sizes, with a scale axis; or over the last one alone if `large`."""
         space = WORKLOADS[table.workload].space
         sizes = range(len(table.parameters))

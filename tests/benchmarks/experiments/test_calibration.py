@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tasks
-from benchmarks.calibration import FAMILIES, one, table
+from benchmarks.experiments.calibration import FAMILIES, one, table
 
 CONFIG = {"x0": 10.0, "x1": 3.0}
 

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.workloads.language_model import (
+    LanguageModelRecipe,
+    measured_flops_per_second,
+    train_language_model,
+)
 from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
 from hpo.training.accounting import training_flops_per_token
 from hpo.training.context import Context
 from hpo.training.devices import best_device
-from hpo.training.language_model import (
-    Recipe,
-    measured_flops_per_second,
-    train_language_model,
-)
 from hpo.training.transformer import params_to_shape
 
 SMALL = {"params": 4e3, "tokens": 16e3, "lr": 5e-3, "batch_size": 4, "context": 32}
@@ -101,7 +101,7 @@ def test_a_config_without_scale_is_refused() -> None:
 
 
 def test_the_measured_rate_is_positive() -> None:
-    assert measured_flops_per_second(4e3, Recipe(batch_size=2), seconds=0.05) > 1e6
+    assert measured_flops_per_second(4e3, LanguageModelRecipe(batch_size=2), seconds=0.05) > 1e6
 
 
 @pytest.mark.gpu

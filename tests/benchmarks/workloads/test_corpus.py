@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.training.corpus import (
+from benchmarks.workloads.corpus import (
     SEPARATOR,
     is_held_out,
     sample_sequences,
