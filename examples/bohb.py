@@ -1,6 +1,6 @@
 """Another search on the same parts: BOHB, kernel densities under Hyperband.
 
-    python examples/bohb.py [--epochs 2000] [--seed 0]
+    python -m examples.bohb [--epochs 2000] [--seed 0]
 
 Falkner, Klein and Hutter ("BOHB", ICML 2018, algorithm 2) let Hyperband say how far a config is
 trained, and draw new configs from where good runs lie densely and bad ones do not. Here that is an
@@ -21,12 +21,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from benchmarks.workloads.tabular import (
+    Perceptron,
+    PerceptronShape,
+    SklearnTable,
+    rows,
+    tabular_loss,
+)
 from hpo import Belief, Fidelity, Float, Hyperband, Int, Optimizer, Role, StagedOptimizer
 from hpo.optimizer import Proposal
 from hpo.schedulers import Ladder
 from hpo.schedulers.runs import Runs
 from hpo.space import Parameter
-from hpo.training.tabular import Perceptron, Shape, Table, rows, tabular_loss
 
 EPOCHS = Fidelity(1, 27)
 SPACE: dict[str, Parameter] = {
@@ -108,9 +114,11 @@ class Training:
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         torch.manual_seed(seed)
-        self.data = rows(Table.BREAST_CANCER)
+        self.data = rows(SklearnTable.BREAST_CANCER)
         self.epoch = 0
-        self.model = Perceptron(Shape(self.data.train_inputs.shape[1], config["width"], 2))
+        self.model = Perceptron(
+            PerceptronShape(self.data.train_inputs.shape[1], config["width"], 2)
+        )
         self.updates = torch.optim.SGD(
             self.model.parameters(),
             lr=config["lr"],

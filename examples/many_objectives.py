@@ -1,6 +1,6 @@
 """Loss, cost, latency and size at once: four objectives through qLogNEHVI, needs BoTorch.
 
-    python examples/many_objectives.py [--runs 32] [--start 10] [--seed 0]
+    python -m examples.many_objectives [--runs 32] [--start 10] [--seed 0]
 
 A perceptron learns scikit-learn's digits. No setting is best in everything; what is looked for is
 the front of those that nothing beats in all four. Each objective has a Gaussian process of its own
