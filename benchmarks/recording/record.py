@@ -1,11 +1,11 @@
-"""Runs the workloads and packs what they did into one table.
+"""Train the curve bank's workloads and pack their curves into one table.
 
     python -m benchmarks record [--configs 64] [--workers 1] [--work DIR] [--out FILE]
 
 Every run is a file of its own in the work folder, written under another name and then renamed, and
-never touched again: killed at any moment, the command loses the runs in flight and goes on where it
-stopped when it is called again. One config is run at all sizes before the next is begun, so a
-stopped recording is a smaller bank, not a torn one; only configs with all sizes are packed.
+never changed again: killed at any moment, the command loses the runs in flight and continues from
+there when it is called again. One config is run at all sizes before the next one starts, so a
+stopped recording is a smaller bank, not an incomplete one; only configs with all sizes are packed.
 
 Losses depend on the seed alone (on one machine, with one thread). Seconds are processor time of the
 training process, evaluation included, so that other programs on the machine hardly count.
@@ -32,7 +32,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -94,7 +94,7 @@ def _record(given: argparse.Namespace) -> int:
 
 
 def plan(workloads: Sequence[Workload], count: int) -> list[RecordingJob]:
-    """All runs, `count` configs of each workload at its three sizes, config by config."""
+    """Return all runs, `count` configs of each workload at its three sizes, config by config."""
     configs = {w.name: design(w.space, count) for w in workloads}
     return [
         RecordingJob(w.name, number, size, configs[w.name][number])
@@ -105,7 +105,7 @@ def plan(workloads: Sequence[Workload], count: int) -> list[RecordingJob]:
 
 
 def design(space: SearchSpace, count: int) -> list[dict[str, Any]]:
-    """`count` configs of a scrambled Sobol sequence, the first ones whatever `count` is."""
+    """Return the first `count` configs of a scrambled Sobol sequence."""
     from scipy.stats import qmc
 
     sobol = qmc.Sobol(len(space), rng=np.random.default_rng(_DESIGN_SEED))
@@ -143,7 +143,7 @@ def _value(parameter: Parameter, u: float) -> Any:
 
 
 def record(jobs: Sequence[RecordingJob], work: Path, *, workers: int) -> None:
-    """Runs every job whose file is not in `work` yet, in order, in `workers` processes."""
+    """Run every job whose file is not in `work` yet, in order, in `workers` processes."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -170,13 +170,11 @@ def record(jobs: Sequence[RecordingJob], work: Path, *, workers: int) -> None:
         ) as pool,
     ):
         bar = progress.add_task("recording", total=len(jobs), completed=len(jobs) - len(missing))
-        running = {pool.submit(run, job, work) for job in missing}
+        running = [pool.submit(run, job, work) for job in missing]
         try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    progress.advance(bar)
+            for future in as_completed(running):
+                future.result()
+                progress.advance(bar)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -192,7 +190,7 @@ def _prepare(workloads: tuple[str, ...]) -> None:
 
 
 def run(job: RecordingJob, work: Path) -> None:
-    """Trains one job through all levels, or to the one it diverges in, and writes its file."""
+    """Train one job through all levels, or to the one it diverges in, and write its file."""
     workload = WORKLOADS[job.workload]
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
     readings = workload.train(workload.sizes[job.size], job.config, job.number)
@@ -220,7 +218,7 @@ def run(job: RecordingJob, work: Path) -> None:
 
 
 def read(job: RecordingJob, work: Path) -> dict[str, Any] | None:
-    """The record of a job, or None; raises `ValueError` where it holds another config."""
+    """Return the record of a job, or None; raises `ValueError` if it holds another config."""
     path = job.path(work)
     if not path.exists():
         return None
@@ -236,9 +234,10 @@ def read(job: RecordingJob, work: Path) -> dict[str, Any] | None:
 def pack(
     workloads: Sequence[Workload], jobs: Sequence[RecordingJob], work: Path, *, command: str
 ) -> dict[str, NDArray[Any]]:
-    """The table's arrays, from the configs of which every size is recorded.
+    """Return the table's arrays, from the configs of which every size is recorded.
 
-    Raises `ValueError` where a workload has none.
+    Raises:
+        ValueError: if a workload has no such config.
     """
     arrays: dict[str, NDArray[Any]] = {}
     everything: list[dict[str, Any]] = []

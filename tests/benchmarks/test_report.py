@@ -120,7 +120,7 @@ def test_the_first_table_holds_our_regret_over_that_of_the_best_quick_rival() ->
     blocks = report.page(found)
     start = next(i for i, b in enumerate(blocks) if b == report.Heading("In one table", 3))
     table = blocks[start + 2]
-    assert isinstance(table, report.Table)
+    assert isinstance(table, report.TableBlock)
     assert table.header[1:3] == ("regret ratio at 15 (95 %)", "regret ratio at 30 (95 %)")
     assert [row[0] for row in table.rows] == [
         "the best below 0.5 s a trial",
