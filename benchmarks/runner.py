@@ -1,4 +1,4 @@
-"""Runs (task x method x seed) in parallel processes into one table that survives any kill.
+"""Run (task x method x seed) in parallel processes into one table that survives any kill.
 
     python -m benchmarks run SUITE --out DIR   # again with the same DIR: continues or does nothing
 
@@ -8,9 +8,10 @@ line per job) and ends with its driver. A lock, which the workers inherit, keeps
 until the last of them is gone.
 
 **Resuming.** A study with an end note that satisfies today's limits is done. Any other is replayed:
-a fresh method is asked again and told the recorded results, nothing is written, until it is where
-it was; this needs a method that is deterministic given its seed and what it is told. One that asks
-something else meanwhile gets a `void` note and its study starts again.
+a new instance of the method is asked again and told the recorded results, and nothing is written,
+until it has reached the end of the record. This needs a method that is deterministic given its seed
+and the results. If a method asks for another job than recorded, a `void` note is written and its
+study starts again.
 
 Files in DIR: `results.csv` (`benchmarks.table`), `tasks.json` (best, worst, units), `run.json` (one
 entry per invocation: command, versions, machine, threads, what was missing), `logs/`.
@@ -65,10 +66,20 @@ _log = logging.getLogger(__name__)
 class Plan:
     """What to run.
 
-    `trials`: full trainings per study. `budget`: cost per study, in the task's unit, or a text like
-    "20x" for 20 mean full trainings of the task. `seconds`: of a method's own time per study, after
-    which it is stopped. `workers`: simulated, per study. `starts`: common start points per study.
-    `processes`: real, in parallel. `threads`: per process.
+    Attributes:
+        suite: name of the suite.
+        tasks: names of the tasks.
+        methods: names of the methods.
+        seeds: number of seeds.
+        trials: full trainings per study.
+        budget: cost per study, in the task's unit, or a text like "20x" for 20 mean full trainings
+            of the task.
+        seconds: limit on a method's own time per study, after which it is stopped.
+        workers: simulated workers per study.
+        starts: common start points per study.
+        processes: real processes in parallel.
+        threads: threads per process.
+        first_seed: first seed.
     """
 
     suite: str
@@ -96,7 +107,7 @@ class Plan:
         self.budget_on(1.0)
 
     def budget_on(self, full_cost: float) -> float | None:
-        """`budget` on a task whose full trainings cost `full_cost` on average."""
+        """Return `budget` on a task whose full trainings cost `full_cost` on average."""
         if self.budget is None:
             return None
         number = str(self.budget).removesuffix("x")
@@ -112,7 +123,7 @@ class Plan:
         return amount if number == str(self.budget) else amount * full_cost
 
     def studies(self) -> list[Study]:
-        """All studies, seed by seed, so that a run cut short is still a fair comparison."""
+        """Return all studies, seed by seed, so that a stopped run is still a fair comparison."""
         return [
             Study(self.suite, task, method, seed)
             for seed in range(self.first_seed, self.first_seed + self.seeds)
@@ -123,7 +134,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an invocation did: studies by how they ended, and what could not be had."""
+    """Result of an invocation: studies by how they ended, and what was not available."""
 
     ended: Mapping[str, int]
     already_done: int
@@ -131,16 +142,16 @@ class Summary:
 
 
 def limits(plan: Plan, task: Task) -> Limits:
-    """The plan's limits on one task."""
+    """Return the plan's limits on one task."""
     cost = None if plan.budget is None else plan.budget_on(full_cost(task))
     return Limits(trials=plan.trials, cost=cost, seconds=plan.seconds)
 
 
 def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
-    """The first configs of a study, the same for all methods; a task may bring its own.
+    """Return the first configs of a study, the same for all methods.
 
-    A task with `starts(seed)`, as HPO-B's fixed ones, is asked for them; otherwise `count` random
-    distinct members of the pool, or random configs.
+    A task with a method `starts(seed)` defines them itself, as HPO-B's tasks do; otherwise they are
+    `count` random distinct members of the pool, or random configs.
     """
     own = getattr(task, "starts", None)
     if own is not None:
@@ -158,7 +169,7 @@ def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def is_done(note: Note | None, wanted: Limits) -> bool:
-    """Whether a study that ended so need not be run again under the wanted limits.
+    """Return whether a study that ended so need not be run again under the wanted limits.
 
     A method that failed is not tried again: it would fail again.
     """
@@ -296,7 +307,7 @@ def _so_far(out: Path, study: Study) -> Record:
 
 
 def _warm_up(method: str, task: Task) -> None:
-    """One job of a study that is thrown away, so that imports are not timed as the first ask."""
+    """Run one job of a discarded study, so that imports are not timed as the first ask."""
     from benchmarks import peers
 
     peer = peers.make(method, task, seed=0, trials=1)
@@ -328,7 +339,7 @@ class _Worker:
             )
 
     def run(self, study: Study, plan: Plan, record: Record) -> Iterator[dict[str, Any]]:
-        """The worker's messages; ends after the one with `ended`, or when the process died."""
+        """Yield the worker's messages, up to the one with `ended` or until the process died."""
         job = {
             "study": asdict(study),
             "plan": asdict(replace(plan, tasks=(), methods=())),
@@ -363,12 +374,14 @@ class _Worker:
 def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
     """Run what is not done yet of `plan` into the folder `out`.
 
-    Raises `RuntimeError` when another driver is writing there, `ValueError` for unknown names.
+    Raises:
+        RuntimeError: if another driver is writing there.
+        ValueError: for unknown names.
     """
     from benchmarks import peers
 
     out = out.resolve()
-    # What can be refused is refused before the folder exists.
+    # Refuse wrong plans before the folder exists.
     missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
     wanted: dict[str, Limits] = {}
     described: dict[str, dict[str, Any]] = {}
@@ -441,7 +454,7 @@ class _Queue:
         with self._lock:
             if self.stopped or not self._studies:
                 return None
-            # Only within the first seed at hand: seeds finish in order.
+            # Only studies of the first seed left, so that seeds finish in order.
             first = self._studies[0]
             for index, study in enumerate(self._studies):
                 if study.seed != first.seed:
@@ -585,7 +598,7 @@ def _bar(
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """An exclusive lock that lives until this process and all who inherit it are gone."""
+    """Hold an exclusive lock until this process and all that inherit it have ended."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         patience = time.monotonic() + _LOCK_PATIENCE
@@ -615,7 +628,7 @@ def _took(handle: int) -> bool:
 
 @contextlib.contextmanager
 def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[None]:
-    """Adds an entry on this invocation to `run.json`, completed at its end."""
+    """Add an entry on this invocation to `run.json`, completed at its end."""
     entry: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "plan": asdict(plan),
@@ -635,7 +648,7 @@ def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[No
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """Describe the machine on which the numbers were measured."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -668,7 +681,7 @@ def _versions(methods: Sequence[str], missing: Mapping[str, str]) -> dict[str, d
 
 
 def installed() -> dict[str, str]:
-    """Versions of the packages that matter here, in this interpreter."""
+    """Return the versions of the relevant packages in this interpreter."""
     versions = {}
     for package in _VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -705,7 +718,7 @@ def _save_json(path: Path, value: object) -> None:
 
 
 def _main() -> None:
-    # Methods print: what they say goes to the log, and only our messages to the driver.
+    # Methods print to standard output: redirect that to the log, so the driver gets messages only.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _work(Path(sys.argv[1]), answers)

@@ -38,7 +38,7 @@ class AxPeer(FullRuns):
                 asked = self._client.get_next_trials(max_trials=1)
             except MaxParallelismReachedException:
                 return None
-        if not asked:  # it wants results of its first trials before it goes on
+        if not asked:  # it needs results of its first trials before it continues
             return None
         ((index, codes),) = asked.items()
         config = self._translation.config(codes)

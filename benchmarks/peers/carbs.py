@@ -4,7 +4,7 @@ It searches a front of loss against cost, so costs are told in the task's unit. 
 only. Every parameter needs a center, here the middle of its range on its own scale, and a scale:
 left at 1 (decades) on log axes; elsewhere a quarter of the range, which is what 1 is to a log axis
 of four decades, and at least 10/3 for integers, below which its radius reaches no neighbor.
-It seeds the process-wide generators, so it is entered under its own. Logging to a
+It seeds the process-wide generators, so each call runs under generators of its own. Logging to a
 service and checkpoints are off; the rest are its defaults.
 """
 
@@ -47,7 +47,7 @@ class CarbsPeer(FullRuns):
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         from carbs import ObservationInParam
 
-        # The key of an outstanding suggestion rides along, so that it is outstanding no longer.
+        # With the key of an outstanding suggestion, so that it no longer counts as outstanding.
         told = self._suggested.pop(job.number, {}) | self._translation.codes(job.config)
         observation = ObservationInParam(
             input=told,

@@ -1,4 +1,4 @@
-"""ConfigSpace, the space language of SMAC, DEHB and BOHB."""
+"""Spaces in terms of ConfigSpace, which SMAC, DEHB and BOHB use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["config_space", "configuration"]
 
 
 def config_space(translation: Translation, seed: int) -> ConfigurationSpace:
-    """The searched axes with their conditions, sampling from its own stream."""
+    """Return the searched axes with their conditions; it samples from its own stream."""
     from ConfigSpace import ConfigurationSpace, InCondition
 
     space = ConfigurationSpace(seed=seed)
@@ -30,7 +30,7 @@ def config_space(translation: Translation, seed: int) -> ConfigurationSpace:
 def configuration(
     space: ConfigurationSpace, translation: Translation, config: Mapping[str, Any]
 ) -> Configuration:
-    """`config` as a ConfigSpace configuration."""
+    """Return `config` as a ConfigSpace configuration."""
     from ConfigSpace import Configuration
 
     return Configuration(space, values=translation.codes(config))

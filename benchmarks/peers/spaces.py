@@ -33,12 +33,12 @@ from hpo.space import Parameter, condition
 
 __all__ = ["Axis", "Code", "Kind", "Translation"]
 
-#: A value as the rival holds it.
+#: A value as the rival stores it.
 Code = float | int
 
 
 class Kind(Enum):
-    """What a rival must know about an axis."""
+    """The type of an axis."""
 
     REAL = "real"
     INTEGER = "integer"
@@ -63,17 +63,17 @@ class Axis:
 
     @property
     def size(self) -> int:
-        """How many codes there are; only for integers and categories."""
+        """Number of codes; only for integers and categories."""
         return int(self.high) - int(self.low) + 1
 
     def to_unit(self, code: Code) -> float:
-        """`code` on [0, 1], on the axis's own scale."""
+        """Return `code` on [0, 1], on the axis's own scale."""
         if self.log:
             return math.log(code / self.low) / math.log(self.high / self.low)
         return (code - self.low) / (self.high - self.low)
 
     def from_unit(self, share: float) -> float:
-        """The inverse of :meth:`to_unit`, not rounded."""
+        """Return the inverse of `to_unit`, not rounded."""
         if self.log:
             return float(self.low * (self.high / self.low) ** share)
         return float(self.low + share * (self.high - self.low))
@@ -108,7 +108,7 @@ class Translation:
             raise Unsupported(f"{peer} has nothing to search: every parameter is constant")
 
     def config(self, codes: Mapping[str, Any]) -> dict[str, Any]:
-        """The canonical config of `codes`; codes of inactive parameters are ignored."""
+        """Return the canonical config of `codes`; codes of inactive parameters are ignored."""
         values = dict(self._constants)
         for axis in self.axes:
             if codes.get(axis.name) is not None:
@@ -117,7 +117,7 @@ class Translation:
         return self.space.canonical({name: values[name] for name in active})
 
     def codes(self, config: Mapping[str, Any]) -> dict[str, Code]:
-        """The codes of a config's searched and active parameters."""
+        """Return the codes of a config's searched and active parameters."""
         return {
             axis.name: _clipped(axis, _code(self.space[axis.name], config[axis.name]))
             for axis in self.axes
@@ -125,7 +125,7 @@ class Translation:
         }
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A uniform draw: in the code, in its logarithm, or over whole codes."""
+        """Draw codes uniformly: in the code, in its logarithm, or over whole codes."""
         codes: dict[str, Code] = {}
         for axis in self.axes:
             if axis.kind is Kind.REAL:

@@ -1,8 +1,8 @@
 """Syne Tune: CQR on full runs; ASHA, ASHACQR and BOHB on rungs.
 
-Its asynchronous successive halving is the stopping kind: a trial runs on from rung to rung unless
-its loss is not among the best third there, so a stopped trial never comes back and a going one is
-asked to resume before anything new starts. The rungs are low, 3 low, 9 low, ... and high, with one
+Its asynchronous successive halving is the stopping kind: a trial continues from rung to rung while
+its loss is among the best third there, so a stopped trial never resumes and a continuing one is
+resumed before anything new starts. The rungs are low, 3 low, 9 low, ... and high, with one
 bracket, its default; a report between rungs would change nothing. BOHB here is Syne Tune's: kernel
 densities of TPE on asynchronous halving; the original is `benchmarks.peers.bohb`.
 

@@ -1,9 +1,9 @@
 """The byte-level transformer, trained level by level.
 
 A level is a fixed number of bytes, the same for all settings and sizes. The learning rate rises
-over a warm-up counted in levels and then stays constant or falls as a power of time; it never looks
-at how long the run will be, so the first r levels of a run are exactly the run of r levels. (The
-cosine of `benchmarks.workloads.language_model` would make every length another run.)
+over a warm-up counted in levels and then stays constant or falls as a power of time. It does not
+depend on the length of the run, so the first r levels of a run are exactly the run of r levels.
+(With the cosine of `benchmarks.workloads.language_model`, every length would be another run.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The curve bank: training runs that really happened, level by level, as tasks.
+"""The curve bank: recorded training runs, level by level, as tasks.
 
 `python -m benchmarks record` trained every config of three workloads (`benchmarks.recording`) at
 three sizes through 27 levels; the table it made ships here. Two tasks per workload:
@@ -46,9 +46,18 @@ _LARGE = "-large"
 class RecordedTable:
     """All runs of one workload; S sizes, n configs, 27 levels.
 
-    `loss`, `error` (share misread; NaN for the transformer), `train_loss`, `flops`, `seconds` (of
-    one thread): `S x n x 27`, read-only, costs cumulative; `loss` is NaN from the level on in which
-    a run diverged, the others from the next. `parameters`: S, ascending. `configs`: n.
+    Curves are `S x n x 27`, read-only, costs cumulative. From the level in which a run diverged,
+    `loss` is NaN; the others are NaN from the next level.
+
+    Attributes:
+        workload: name of the workload.
+        loss: validation loss.
+        error: share of validation images classified wrongly; NaN for the transformer.
+        train_loss: mean training loss of the level.
+        flops: training FLOPs.
+        seconds: processor seconds of one thread.
+        parameters: sizes, `(S,)`, ascending.
+        configs: settings, `(n,)`.
     """
 
     workload: str
@@ -63,19 +72,19 @@ class RecordedTable:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """`tables`: by workload. `provenance`: command, dates, versions, machines."""
+    """All recorded tables by workload, and `provenance`: command, dates, versions, machines."""
 
     tables: Mapping[str, RecordedTable]
     provenance: Mapping[str, Any]
 
 
 def names() -> tuple[str, ...]:
-    """Names of all tasks of the family."""
+    """Return the names of all tasks of the family."""
     return tuple(f"{_FAMILY}/{w}{suffix}" for w in WORKLOADS for suffix in ("", _LARGE))
 
 
 def load(name: str) -> CurveBankTask:
-    """The task called `name`; raises `ValueError` for an unknown one."""
+    """Return the task called `name`; raises `ValueError` for an unknown one."""
     if name not in names():
         raise ValueError(f"`name` must be one of {list(names())}, got {name!r}; use one of these")
     workload = name.removeprefix(f"{_FAMILY}/").removesuffix(_LARGE)
@@ -84,9 +93,11 @@ def load(name: str) -> CurveBankTask:
 
 @cache
 def read_bank(path: Path = BANK, sha256: str | None = SHA256) -> Bank:
-    """The bank in a file, checked: its `sha256` (None: any), shapes, and configs by their spaces.
+    """Read a bank and check its `sha256` (None: any), shapes, and configs by their spaces.
 
-    Raises `DataMissing` without the file, `ValueError` where a check fails.
+    Raises:
+        DataMissing: if there is no such file.
+        ValueError: if a check fails.
     """
     if not path.exists():
         raise DataMissing(f"{path} is missing; make it: python -m benchmarks record --out {path}")
@@ -155,7 +166,7 @@ class CurveBankTask:
 
     @classmethod
     def of(cls, table: RecordedTable, *, name: str, large: bool) -> CurveBankTask:
-        """Over all sizes, with a scale axis; or over the last one alone if `large`."""
+        """Make a task over all sizes, with a scale axis, or over the largest alone if `large`."""
         space = WORKLOADS[table.workload].space
         sizes = range(len(table.parameters))
         if large:
@@ -177,7 +188,7 @@ class CurveBankTask:
     def evaluate(
         self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
     ) -> Evaluation:
-        """The recorded run up to `level`; `rng` is not used.
+        """Return the recorded run up to `level`; `rng` is not used.
 
         Raises `SpaceError` for a config that was not recorded.
         """

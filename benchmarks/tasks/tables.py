@@ -12,7 +12,7 @@ the means over these repeats, so that the best and worst are exact and regret ha
 `+repeats` draws one repeat per evaluation, real noise, and keeps the mean as `true_loss`.
 
 Numeric grids become ordinals (`Categorical(ordered=True)`): their values are spaced evenly in logs,
-where neighbors behave alike, but lie on no lattice of integers.
+where neighbors are similar, but are no lattice of integers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WIDTHS = (16, 25, 40, 64, 101, 161, 256, 406, 645, 1024)
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a family lies in the package and how its keys are read.
+    """Location of a family in the package and how its keys are read.
 
     `space`: parameters in the order of the key's digits, choices in the order of the package.
     `loss`: from the stored metric. `robust_worst`: take the median for the worst loss.
@@ -87,7 +87,7 @@ SOURCES: Mapping[str, _Source] = {
         },
         "val_loss",
         lambda mse: mse,
-        # Diverged networks reach 4e7: measured against the worst, any finite loss looks perfect.
+        # Diverged networks reach 4e7: relative to the worst, any finite loss would look perfect.
         robust_worst=True,
     ),
     "hpobench": _Source(

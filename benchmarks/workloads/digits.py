@@ -8,12 +8,12 @@ collected. The first half is trained on and the second half validated on, so tha
 the second were never seen; shuffling would make the task much easier. The loss is the validation
 cross-entropy in nats.
 
-The learning rate never looks at how long the run will be: after a linear warm-up counted in epochs
+The learning rate does not depend on the length of the run: after a linear warm-up counted in epochs
 it stays constant or falls as a power of time. The first r epochs of a run are therefore exactly the
-run of r epochs, which makes epochs a legal fidelity.
+run of r epochs, so epochs can be used as a fidelity.
 
-FLOPs follow `accounting`: a multiply-add is two, products and convolutions are counted exactly and
-nothing else is. The first layer needs no gradient of its input and is charged none. Notation:
+FLOPs follow `hpo.training.accounting`: a multiply-add is two; only products and convolutions are
+counted, and these exactly. The first layer needs no gradient of its input. Notation:
 
     N  parameters, all of them     w  width of the hidden layers      c  channels of the first stage
     L  hidden layers               b  residual blocks in each stage   m  inner channels of a block

@@ -219,7 +219,7 @@ def test_only_configs_with_all_sizes_are_packed(recorded: Path, tmp_path: Path) 
         pack([WORKLOADS["resnet"]], plan([WORKLOADS["resnet"]], 1), recorded, command="test")
 
 
-def test_recording_goes_on_where_it_was_stopped(
+def test_recording_continues_where_it_was_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second, third = plan([MLP], 1)

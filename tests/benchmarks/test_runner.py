@@ -56,7 +56,7 @@ def test_a_finished_suite_run_again_does_nothing(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
 
 
-def test_a_killed_driver_goes_on_to_the_identical_table(tmp_path: Path) -> None:
+def test_a_killed_driver_continues_to_the_identical_table(tmp_path: Path) -> None:
     arguments = ("--tasks", TASK, "synthetic/curves-0", "--methods", "scaletune", "random")
     arguments += ("--seeds", "1", "--trials", "10")
     subprocess.run(command(tmp_path / "whole", *arguments), env=environment(), check=True)
