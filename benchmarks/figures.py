@@ -36,12 +36,12 @@ __all__ = [
     "STYLE",
     "colors",
     "critical_difference",
+    "inline_svg",
     "latency_lines",
     "rank_lines",
     "ratio_dots",
     "regret_lines",
     "save",
-    "svg",
     "task_grid",
 ]
 
@@ -218,19 +218,18 @@ def ratio_dots(ratios: Mapping[str, Interval], methods: Sequence[str], label: st
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure to `path` with the suffixes .png and .svg."""
-    with mpl.rc_context(STYLE):
-        figure.savefig(path.with_suffix(".png"), dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
-def svg(figure: Figure, prefix: str) -> str:
-    """Return the figure as an `<svg>` element; `prefix` makes its ids unique among figures."""
+def save(figure: Figure, path: Path) -> str:
+    """Write the figure to `path` with the suffixes .png and .svg; return the text of the latter."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".png"), dpi=160)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    path.with_suffix(".svg").write_text(buffer.getvalue(), encoding="utf-8")
+    return buffer.getvalue()
+
+
+def inline_svg(text: str, prefix: str) -> str:
+    """Return an SVG file's text as an element; `prefix` makes its ids unique among figures."""
     text = text[text.index("<svg") :]
     # The metadata block links to vocabularies on the web, which no viewer needs.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -7,7 +7,7 @@ sentence about which method is ahead is generated from the numbers beside it, fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -95,12 +95,14 @@ def write(results: Results, folder: Path) -> Path:
     """Write `report.md`, `report.html` and `figures/` into `folder`; returns the HTML's path."""
     blocks = page(results)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for block in blocks:
-        if isinstance(block, Picture):
-            figures.save(block.figure, folder / "figures" / block.name)
+    drawn = {
+        block.name: figures.save(block.figure, folder / "figures" / block.name)
+        for block in blocks
+        if isinstance(block, Picture)
+    }
     (folder / "report.md").write_text(markdown(blocks), encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(html(blocks), encoding="utf-8")
+    path.write_text(html(blocks, drawn), encoding="utf-8")
     return path
 
 
@@ -138,8 +140,13 @@ def _plain(text: str) -> str:
     return text
 
 
-def html(blocks: Iterable[Block]) -> str:
-    """Return the blocks as one HTML page that loads nothing else."""
+def html(blocks: Iterable[Block], drawn: Mapping[str, str]) -> str:
+    """Return the blocks as one HTML page that loads nothing else.
+
+    Args:
+        blocks: contents of the page.
+        drawn: name of each picture -> its SVG.
+    """
     parts = []
     title = "scaletune benchmarks"
     for block in blocks:
@@ -155,9 +162,9 @@ def html(blocks: Iterable[Block]) -> str:
                 parts.append(f"<div{mark}><ul>{inner}</ul></div>")
             case TableBlock():
                 parts.append(_html_table(block))
-            case Picture(name, figure, caption):
+            case Picture(name, _, caption):
                 parts.append(
-                    f"<figure>{figures.svg(figure, name)}"
+                    f"<figure>{figures.inline_svg(drawn[name], name)}"
                     f"<figcaption>{escape(caption)}</figcaption></figure>"
                 )
     return (

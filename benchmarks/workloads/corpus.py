@@ -8,6 +8,7 @@ differs between Python releases: compare losses only under one release.
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,12 +47,14 @@ def standard_library_files(*, tests: bool = False) -> list[Path]:
     """
     root = _root()
     skipped = _SKIPPED if tests else _SKIPPED | _TESTS
-    paths = (path.relative_to(root) for path in root.rglob("*.py"))
-    kept = [
-        path
-        for path in paths
-        if skipped.isdisjoint(path.parts) and not path.name.startswith("_sysconfigdata")
-    ]
+    kept = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in skipped]  # not entered
+        kept += [
+            (Path(folder) / name).relative_to(root)
+            for name in names
+            if name.endswith(".py") and not name.startswith("_sysconfigdata")
+        ]
     if not kept:
         raise FileNotFoundError(
             f"no Python sources under {root}; install a Python that comes with its library source"
