@@ -226,8 +226,8 @@ def test_recording_continues_where_it_was_stopped(
     run(first, tmp_path)
     run(third, tmp_path)
     before = first.path(tmp_path).read_bytes()
-    torn = second.path(tmp_path).with_suffix(".1.tmp")  # of a run that was killed
-    torn.write_text('{"config"')
+    cut_off = second.path(tmp_path).with_suffix(".1.tmp")  # of a run that was killed
+    cut_off.write_text('{"config"')
     arguments = ["record", "--configs", "1", "--workloads", "mlp", "--work", str(tmp_path)]
     assert main(arguments) == 0
     assert first.path(tmp_path).read_bytes() == before

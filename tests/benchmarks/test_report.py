@@ -109,7 +109,7 @@ def test_where_a_rival_is_better_the_page_says_so(losing: Path) -> None:
         assert "2 of 2" in page
 
 
-def test_a_clean_sweep_is_said_with_its_doubt() -> None:
+def test_a_report_without_losses_names_its_uncertainty() -> None:
     blocks = report.page(results({"scaletune": 0.3, "random": 0.1}))
     texts = [b.text for b in blocks if isinstance(b, report.Paragraph)]
     assert any(text.startswith("Nowhere in this comparison") for text in texts)

@@ -116,7 +116,7 @@ def test_an_unfinished_last_line_is_dropped_and_run_again(tmp_path: Path) -> Non
     assert table.read_bytes().count(b"\n") == whole.count(b"\n")
 
 
-def test_more_trials_go_on_from_the_recorded_ones(tmp_path: Path) -> None:
+def test_more_trials_continue_from_the_recorded_ones(tmp_path: Path) -> None:
     run(plan(), tmp_path, progress=False)
     start = (tmp_path / "results.csv").read_bytes()
     run(plan(trials=8), tmp_path, progress=False)

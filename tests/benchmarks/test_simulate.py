@@ -180,7 +180,7 @@ def test_a_cost_limit_stops_the_asking_and_lets_running_jobs_end() -> None:
     assert rows[-1].cost == 3.0
 
 
-def test_a_slow_method_is_stopped_and_that_is_said() -> None:
+def test_a_slow_method_is_stopped_and_this_is_recorded() -> None:
     ticks = iter(np.arange(0.0, 1e3))
     rows, ending = outcomes(
         Line(),
@@ -253,7 +253,7 @@ def test_a_pool_is_never_evaluated_twice_and_ends_the_study_when_used_up() -> No
     assert [job.config["x"] for job, _ in script.told] == [0.5, 0.0, 1.0]
 
 
-def test_runs_of_a_used_up_pool_still_go_on_to_higher_levels() -> None:
+def test_runs_of_a_used_up_pool_still_continue_to_higher_levels() -> None:
     task = Line(levels=Levels("epoch", 1, 10), pool=({"x": 0.0}, {"x": 1.0}))
     script = Script(
         [
