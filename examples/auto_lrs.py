@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from hpo import Float, Optimizer, Report, Role, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import CheckpointStore
+from hpo.training.checkpoints import CheckpointKey, CheckpointStore
 from hpo.training.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.digits import digits
@@ -103,20 +103,22 @@ class Runs:
 
     def __init__(self, trainer: TorchTrainer, folder: Path, seed: int) -> None:
         self._trainer, self._seed = trainer, seed
-        self._store = CheckpointStore(folder)
+        self._key = CheckpointKey(study="auto-lrs", config="any")  # runs may go on from any other
+        self._store = CheckpointStore(folder, self._key.study)
         self._count = 0
 
     def train(self, lr: float, stage: int, parent: Trained | None = None) -> Trained:
         """A new run to the end of `stage` with `lr`, from where `parent` rests or from nothing."""
         number, self._count = self._count, self._count + 1
         if parent is not None:
-            self._store.link(parent.number, number)
+            self._store.link(parent.number, number, self._key)
         config = {"lr": lr, "stage": stage}
         ctx = Context(
             Trial(number=number, config=config, ask_index=number, belief=None),
             seed=self._seed,
             channel=Onward(),
             checkpoint_dir=self._store.folder(number),
+            checkpoint_key=self._key,
             fidelity=stage,
         )
         outcome = self._trainer(config, ctx)

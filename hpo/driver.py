@@ -36,7 +36,7 @@ from hpo.runners import InlineRunner, Job, Outcome, Runner
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Start
 from hpo.schedulers.mutation import mutated
 from hpo.space import Fidelity
-from hpo.training.checkpoints import CheckpointStore
+from hpo.training.checkpoints import CheckpointKey, CheckpointStore, fingerprint
 from hpo.training.context import Paid
 
 SECONDS = "seconds"  # the cost unit that is measured rather than reported
@@ -336,7 +336,7 @@ class Driver:
         if asked.parent is not None:
             self._inherit(trial)
         elif self._warm_start and not asked.confirming:
-            self._checkpoints.descend_from_best(trial.number)
+            self._checkpoints.descend_from_best(trial.number, self._checkpoint_key(trial))
         self._start(trial, asked)
 
     def _start(self, trial: Trial, asked: Asked) -> None:
@@ -352,8 +352,18 @@ class Driver:
                 self._checkpoints.folder(trial.number),
                 asked.confirming,
                 self._paid(trial),
+                self._checkpoint_key(trial),
             )
         )
+
+    def _checkpoint_key(self, trial: Trial) -> CheckpointKey:
+        """Whose checkpoints `trial` may read: its own, and those of every run it descends from."""
+        fidelity = self._optimizer.space.fidelity
+        prints = [
+            fingerprint(self._run.log.trial(number).config, without=fidelity)
+            for number in self._lineage(trial)
+        ]
+        return CheckpointKey(self._checkpoints.study, prints[0], frozenset(prints[1:]))
 
     def _paid(self, trial: Trial) -> Paid:
         """What earlier stages of `trial` have used, its parent's included."""
@@ -627,7 +637,7 @@ class Driver:
         self._driven_before = sum(driven.values())
 
     def _lineage(self, trial: Trial) -> Iterator[int]:
-        """Numbers of `trial` and of the lost trials it goes back to, newest first."""
+        """Numbers of `trial` and of those whose checkpoints it goes back to, newest first."""
         yield trial.number
         while trial.parent is not None:
             trial = self._run.log.trial(trial.parent)
@@ -639,7 +649,7 @@ class Driver:
         lineage = list(self._lineage(trial))[1:]
         for number in lineage:
             if self._checkpoints.folder(number).is_dir():
-                self._checkpoints.link(number, trial.number)
+                self._checkpoints.link(number, trial.number, self._checkpoint_key(trial))
                 break
         assert trial.parent is not None
         if log.trial(trial.parent).ask_index != trial.ask_index:  # a clone: a run of its own

@@ -6,6 +6,7 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 ========================  ======================================================================
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
+`scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 trial attributes
 `scaletune:asked`         ask index, driver, owner, parent, attempt, place, belief; written with the
@@ -28,6 +29,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,6 +54,7 @@ _LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 20
 _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one trial
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _YIELD = 0.02  # seconds between looks at others who want the same driver index
+_ID_PATIENCE = 10.0  # seconds to wait for the driver that names the study
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
 
 T = TypeVar("T")
@@ -59,6 +62,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
+_ID = "scaletune:id"
 _DRIVER = "scaletune:driver:"
 _WANTED = "scaletune:wanted:"
 _ASKED = "scaletune:asked"
@@ -428,6 +432,29 @@ class Journal:
                     return driver
                 time.sleep(_YIELD)  # they will see the smaller owner, or have it already
         raise AssertionError("count() does not end")
+
+    def identity(self, driver: int) -> str:
+        """Unique id of this study, made once; two studies of one name have different ones.
+
+        `driver`: the index that was claimed. The driver of index 0 makes the id, for that index is
+        held by one at a time; if it dies before it has, the others do not wait for ever.
+        """
+        until, made = time.monotonic() + _ID_PATIENCE, uuid.uuid4().hex
+        while True:
+            with _told_as_study_error(self._where):
+                known: str | None = _repeated(lambda: self.study.user_attrs).get(_ID)
+                if known is not None:
+                    return known
+                if driver == 0 or time.monotonic() > until:
+                    _repeated(lambda: self.storage.set_study_user_attr(self._study_id, _ID, made))
+                    return made
+            time.sleep(_YIELD)
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether the study was given a unique id, which versions before 0.2 did not do."""
+        with _told_as_study_error(self._where):
+            return _ID in _repeated(lambda: self.study.user_attrs)
 
     def _want(self, lease: Lease, driver: int | None) -> None:
         with _told_as_study_error(self._where):

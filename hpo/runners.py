@@ -38,6 +38,7 @@ from hpo.budget import Limits
 from hpo.errors import Stop
 from hpo.observations import Cause, Report, Status, Trial
 from hpo.schedulers import Decision
+from hpo.training.checkpoints import CheckpointKey
 from hpo.training.context import Channel, Context, Paid, to_cost, to_float
 
 TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
@@ -72,6 +73,7 @@ class Task:
             seed=job.seed,
             channel=channel,
             checkpoint_dir=job.checkpoint_dir,
+            checkpoint_key=job.checkpoint_key,
             fidelity=None if self.fidelity is None else trial.config[self.fidelity],
             scale={name: trial.config[name] for name in self.scales},
             paid=job.paid,
@@ -91,6 +93,7 @@ class Job:
 
     `confirming`: a run of the recommendation at the target, which may be far larger than any trial
     of the search, and so is not bound by the time limit of those. `paid`: what earlier stages used.
+    `checkpoint_key`: whose checkpoints it may write and read; None outside of a study.
     """
 
     trial: Trial
@@ -98,6 +101,7 @@ class Job:
     checkpoint_dir: Path
     confirming: bool = False
     paid: Paid = Paid()
+    checkpoint_key: CheckpointKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

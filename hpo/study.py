@@ -31,7 +31,7 @@ from hpo.result import Result, check_target
 from hpo.runners import InlineRunner, ProcessRunner, Runner, Task, TrainFunction
 from hpo.schedulers import IterativeDeepening, Scheduler
 from hpo.space import Fidelity, Parameter, SearchSpace
-from hpo.training.checkpoints import CheckpointStore
+from hpo.training.checkpoints import CheckpointStore, study_folder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -185,12 +185,9 @@ class _Call:
                 seed=self.seed,
                 scheduler=None if self.scheduler is None else _settings(self.scheduler),
             )
-            if folder is not None:
-                root = folder.path
-            else:
-                assert self.name is not None
-                root = _checkpoint_root(self.name, self.storage)
             with _leased(journal) as (index, owner):
+                base = _checkpoint_base(self.storage) if folder is None else folder.path
+                checkpoints = _checkpoints(journal, base, index)
                 optimizer = Optimizer(
                     self.space,
                     direction=self.direction,
@@ -225,7 +222,7 @@ class _Call:
                     ),
                     watchers=watchers,
                     schedule=schedule,
-                    checkpoints=CheckpointStore(root),
+                    checkpoints=checkpoints,
                     warm_start=self.warm_start,
                     seed=self.seed,
                     index=index,
@@ -330,17 +327,28 @@ def _runner_for(budget: Budget, workers: int) -> Runner:
     return ProcessRunner()
 
 
-def _checkpoint_root(name: str, storage: str | BaseStorage | None) -> Path:
-    """Folder for the checkpoints of a named run: beside an SQLite file, else in the current one."""
+def _checkpoints(journal: Journal, base: Path, driver: int) -> CheckpointStore:
+    """The store of a study under `base`; `driver` is the index that was claimed."""
+    name, unnamed = journal.study.study_name, not journal.has_identity
+    identity = journal.identity(driver)
+    store = CheckpointStore(study_folder(base, name, identity), identity)
+    before = quote(name, safe="")
+    if unnamed and driver == 0 and before not in (".", "..") and journal.entries():
+        store.adopt(base / before)  # where 0.1 kept them
+    return store
+
+
+def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
+    """Folder for the checkpoints of named runs: beside an SQLite file, else in the current one."""
     from sqlalchemy.engine import make_url
 
-    folder = quote(name, safe="")
     if storage is None or isinstance(storage, str):
         url = make_url(storage or DEFAULT_STORAGE)
-        if url.drivername.startswith("sqlite") and url.database:
-            file = Path(url.database).absolute()
-            return file.with_name(f"{file.stem}_checkpoints") / folder
-    return Path("scaletune_checkpoints").absolute() / folder
+        file = url.database
+        if url.drivername.startswith("sqlite") and file and not file.startswith((":", "file:")):
+            path = Path(file).absolute()
+            return path.with_name(f"{path.stem}_checkpoints")
+    return Path("scaletune_checkpoints").absolute()
 
 
 def _watchers(callbacks: Sequence[Callback]) -> list[Callback]:

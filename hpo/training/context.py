@@ -27,7 +27,14 @@ from typing import Any, Protocol
 from hpo.errors import Stop, StudyError
 from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import PARENT_FILE, Saved, load_state, save_state
+from hpo.training.checkpoints import (
+    PARENT_FILE,
+    CheckpointKey,
+    Saved,
+    load_state,
+    prepare,
+    save_state,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Context:
         seed: int,
         channel: Channel,
         checkpoint_dir: Path | None = None,
+        checkpoint_key: CheckpointKey | None = None,
         fidelity: int | None = None,
         scale: Mapping[str, float] | None = None,
         paid: Paid = Paid(),  # noqa: B008  a frozen value
@@ -83,6 +91,7 @@ class Context:
         self.refusal: Exception | None = None
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
+        self._checkpoint_key = checkpoint_key
         self._paid = paid
         self._last_step = paid.step
         self._stopped = False
@@ -101,7 +110,9 @@ class Context:
     @property
     def checkpoint_dir(self) -> Path | None:
         """This trial's own folder, made when first asked for; emptied when the trial is done."""
-        if self._checkpoint_dir is not None:
+        if self._checkpoint_dir is not None and self._checkpoint_key is not None:
+            prepare(self._checkpoint_dir, self._checkpoint_key)
+        elif self._checkpoint_dir is not None:
             self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
         return self._checkpoint_dir
 
@@ -121,7 +132,7 @@ class Context:
         """
         if self._checkpoint_dir is None:
             return None
-        saved = load_state(self._checkpoint_dir, PARENT_FILE)
+        saved = load_state(self._checkpoint_dir, PARENT_FILE, key=self._checkpoint_key)
         return None if saved is None else saved.state
 
     @property
@@ -209,13 +220,18 @@ class Context:
         if offset is None:
             offset = self._paid.cost if self._loaded is None else self._loaded.offset
         save_state(
-            self._folder("save"), state, seconds=self.seconds, cost=self._counted, offset=offset
+            self._folder("save"),
+            state,
+            seconds=self.seconds,
+            cost=self._counted,
+            offset=offset,
+            key=self._checkpoint_key,
         )
         self._saved = True
 
     def load(self) -> Any | None:
         """What this trial, or the one that it continues, saved last; None if nothing."""
-        saved = load_state(self._folder("load"))
+        saved = load_state(self._folder("load"), key=self._checkpoint_key)
         if saved is None:
             return None
         if not self._saved:  # an earlier stage's or attempt's: what led to it is this trial's, too
