@@ -499,7 +499,7 @@ def hypervolumes(results: Results, comparison: Comparison) -> Array:
     Costs are shares of the dearest run of any method on the task; the reference point is regret 1
     at that cost, so 1 would be the best loss for nothing. Only studies that are compared count.
     """
-    from hpo.pareto import hypervolume
+    from hpo.trials.pareto import hypervolume
 
     full = {
         study: [o for o in record.outcomes if o.status == "ok" and o.level in (None, top)]

@@ -119,7 +119,7 @@ def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
     predictor = model.predictor(data, theta)
     belief = predictor.posterior(new)
     sd = np.sqrt(belief.variance + predictor.noise_variance)
-    if len(y) <= 128:  # as in hpo/members.py
+    if len(y) <= 128:  # as in hpo/models/surrogate_selector.py
         calibration = Calibration.cross_fitted(
             model, data, fold_hyperparameters(model, data, theta)
         )
@@ -167,8 +167,8 @@ def _followed(
     that it shows, whoever answered the ask.
     """
     from hpo import Optimizer
-    from hpo.members import Choice, Members
-    from hpo.models import Models
+    from hpo.models.fitted import Models
+    from hpo.models.surrogate_selector import Choice, Members
     from surrogates.calibration import Calibration, OnlineLevel
     from surrogates.quantile import Ahead
     from surrogates.transforms import Transform, location_scale

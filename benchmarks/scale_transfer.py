@@ -47,8 +47,8 @@ from hpo import (
     StepLaw,
     TimeTransfer,
 )
-from hpo.priors import Rule
-from hpo.result import NINETY
+from hpo.optimizer.recommend import NINETY
+from hpo.scaling.claims import Rule
 
 Array = NDArray[np.float64]
 Config = dict[str, Any]

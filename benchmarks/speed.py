@@ -309,12 +309,12 @@ def race(
     target, theirs, mine = (np.empty((len(setters), 1 + draws)) for _ in range(3))
     for row, setter in enumerate(setters):
         ends = _ends(courses[setter])
-        picked = _middle(drawn[setter], ends[drawn[setter]])
+        picked = middle_of_scales(drawn[setter], ends[drawn[setter]])
         target[row] = ends[picked]
         for times, method in ((theirs, setter), (mine, ours)):
             first = np.array([course.first(ends) for course in courses[method]])
             clocks = first[drawn[method], picked[:, None]]
-            times[row] = _middle(clocks, clocks)
+            times[row] = middle_of_scales(clocks, clocks)
     order = np.where(target == target.min(axis=0), theirs, np.inf)
     chosen = order.argmin(axis=0), np.arange(1 + draws)
     aim = float(target[chosen][0])
@@ -334,7 +334,7 @@ def _ends(courses: Sequence[Course]) -> Array:
     return np.array([float(course.at(np.array([HORIZON]))[0]) for course in courses])
 
 
-def _middle(values: NDArray[np.generic], keys: Array) -> NDArray[np.generic]:
+def middle_of_scales(values: NDArray[np.generic], keys: Array) -> NDArray[np.generic]:
     """Of each row of `values` the one whose key is the row's lower median."""
     order = np.argsort(keys, axis=1, kind="stable")
     return np.take_along_axis(values, order[:, [(keys.shape[1] - 1) // 2]], axis=1)[:, 0]

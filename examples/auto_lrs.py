@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from hpo import Float, Optimizer, Report, Role, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import CheckpointKey, CheckpointStore
-from hpo.training.context import Context
+from hpo.study.checkpoints import CheckpointKey, CheckpointStore
+from hpo.study.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.digits import digits
 from hpo.training.optimizers import AdamW

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hpo import Belief, Fidelity, Float, Hyperband, Int, Optimizer, Role, StagedOptimizer
-from hpo.optimizer import Proposal
+from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
 from hpo.schedulers.runs import Runs
 from hpo.space import Parameter

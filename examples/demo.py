@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
-from hpo.plots import Measured, plot_front
+from hpo.drawing.plots import Measured, plot_front
 from hpo.training.devices import best_device
 from hpo.training.language_model import (
     Recipe,

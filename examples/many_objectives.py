@@ -29,9 +29,9 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from hpo import Categorical, Float, Int, SearchSpace
-from hpo.encoding import Encoder
-from hpo.initial import starts
-from hpo.maximize import Region, maximise
+from hpo.acquisition.maximize import Region, maximise
+from hpo.optimizer.initial_design import starts
+from hpo.space.encoding import Encoder
 from surrogates.data import TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.transforms import location_scale

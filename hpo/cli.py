@@ -17,7 +17,7 @@ from hpo.errors import StudyError
 if TYPE_CHECKING:
     import typer
 
-    from hpo.priors import Rule
+    from hpo.scaling.claims import Rule
     from hpo.training.optimizers import Rule as UpdateRule
     from hpo.training.parametrization import Parametrization
 
@@ -92,9 +92,9 @@ def command_line() -> "typer.Typer":
         Reads a CSV file of a small sweep, or a durable run by --name.
         """
 
-        from hpo.study import load_result
-        from hpo.sweep import read_sweep
-        from hpo.transfer_check import check_transfer
+        from hpo.diagnostics.csv_runs import read_sweep
+        from hpo.diagnostics.transfer_check import check_transfer
+        from hpo.study.optimize import load_result
 
         with _errors_in_one_line():
             if (csv is None) == (name is None):
@@ -226,7 +226,7 @@ def _errors_in_one_line() -> Iterator[None]:
 
 def _rule(name: str) -> "Rule":
     """A published rule by its name, with its usual widths."""
-    from hpo import priors
+    from hpo.scaling import transfer_rules as priors
 
     rules: dict[str, Callable[[], Rule]] = {
         "AdamWTimescale": priors.AdamWTimescale,

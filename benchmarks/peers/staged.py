@@ -1,4 +1,4 @@
-"""scaletune's schedulers through `hpo.staged.StagedOptimizer`, with random configs.
+"""scaletune's schedulers through `hpo.optimizer.multi_fidelity.StagedOptimizer`, with random configs.
 
 Nothing but the rank rule is at work here. ASHA is of the promotion kind, as Li et al. (MLSys 2020)
 published it: whenever a worker is free, the best run in the top third of its rung goes on. Neither
@@ -16,10 +16,10 @@ from benchmarks.peers.base import Job, Unsupported
 from benchmarks.peers.spaces import Translation
 from benchmarks.task import Evaluation, Task
 from hpo import ASHA, Belief, Fidelity, Hyperband, Optimizer, SearchSpace
-from hpo.observations import Trial
-from hpo.optimizer import Proposal
+from hpo.optimizer.ask_tell import Proposal
+from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.schedulers import Scheduler
-from hpo.staged import StagedOptimizer
+from hpo.trials import Trial
 
 LEVEL = "level"
 _NO_BELIEF = Belief(None, None, None, None, 1.0, False, 0, "random")

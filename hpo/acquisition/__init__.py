@@ -9,9 +9,9 @@ from hpo.acquisition.improvement import (
     expected_improvement_log,
     knowledge_gradient,
 )
-from hpo.acquisition.quantile import SharedLevel
-from hpo.acquisition.region import TrustRegion
-from hpo.acquisition.target import TargetGain
+from hpo.acquisition.target_information import TargetGain
+from hpo.acquisition.thompson import SharedLevel
+from hpo.acquisition.trust_region import TrustRegion
 
 __all__ = [
     "CostBelow",

@@ -15,9 +15,9 @@ from typing import Any
 from distributed import Client, Event, Future, Queue, TimeoutError, wait
 
 from hpo.adapters.remote import Letter, RemoteRunner, Request, host
-from hpo.observations import Report
-from hpo.runners import Outcome
 from hpo.schedulers import Decision
+from hpo.study.runners import Outcome
+from hpo.trials import Report
 
 __all__ = ["DaskRunner"]
 

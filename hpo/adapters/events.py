@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hpo.observations import (
-    Belief,
-    Cause,
-    Observation,
-    Place,
-    Report,
-    Reported,
-    Status,
-    Trial,
-    TrialLog,
-)
-from hpo.optimizer import Optimizer
+from hpo.optimizer.ask_tell import Optimizer
+from hpo.trials import Belief, Cause, Observation, Place, Report, Reported, Status, Trial, TrialLog
 
 __all__ = ["events_to_json", "replay"]
 

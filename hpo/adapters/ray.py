@@ -35,14 +35,14 @@ from ray.tune.search.sample import Domain
 
 from hpo.adapters.events import events_to_json, replay
 from hpo.adapters.remote import Letter, Outcome, RemoteRunner, Request, host
-from hpo.encoding import Direction
 from hpo.errors import StudyError
-from hpo.observations import Cause, Report, Trial, TrialLog
-from hpo.optimizer import Optimizer
-from hpo.priors import Rule
+from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.multi_fidelity import StagedOptimizer
+from hpo.scaling.claims import Rule
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Parameter, SearchSpace
-from hpo.staged import StagedOptimizer
+from hpo.space.encoding import Direction
+from hpo.trials import Cause, Report, Trial, TrialLog
 
 __all__ = ["RayRunner", "ScaleTuneScheduler", "ScaleTuneSearcher"]
 

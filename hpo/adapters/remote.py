@@ -16,9 +16,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpo.observations import Cause, Report, Status, Trial
-from hpo.runners import Job, OnReport, Outcome, ProcessRunner, Task
 from hpo.schedulers import Decision
+from hpo.study.process_runner import ProcessRunner
+from hpo.study.runners import Job, OnReport, Outcome, Task
+from hpo.trials import Cause, Report, Status, Trial
 
 __all__ = ["Letter", "Mailbox", "Outcome", "RemoteRunner", "Request", "host"]
 

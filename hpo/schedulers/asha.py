@@ -17,7 +17,6 @@ from enum import Enum
 from fractions import Fraction
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import (
     Action,
     Decision,
@@ -29,6 +28,7 @@ from hpo.schedulers.base import (
 )
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.trials import Place, Report, Trial, TrialLog
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.space import Fidelity, SearchSpace
+from hpo.trials import Place, Report, Trial, TrialLog
 
 if TYPE_CHECKING:
     import numpy as np

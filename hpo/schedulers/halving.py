@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, at_level
+from hpo.trials import Place, Report, Trial, TrialLog
 
 MARGIN = 2  # checkpoints kept in each rung beyond the share that goes on
 _AUTO = "auto"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.trials import Place, Report, Trial, TrialLog
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.observations import Observation, Place, Report, Status, Trial, TrialLog
 from hpo.schedulers.base import (
     Action,
     Clone,
@@ -31,7 +30,9 @@ from hpo.schedulers.base import (
 )
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Runs, at_level
-from hpo.space import Float, condition
+from hpo.space import Float
+from hpo.space.parameters import condition
+from hpo.trials import Observation, Place, Report, Status, Trial, TrialLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from hpo.observations import (
-    Cause,
-    Observation,
-    Place,
-    Report,
-    Reported,
-    Status,
-    Trial,
-    TrialLog,
-)
 from hpo.schedulers.base import Decision, Setup
 from hpo.schedulers.levels import Ladder
+from hpo.trials import Cause, Observation, Place, Report, Reported, Status, Trial, TrialLog
 
 
 class State(Enum):

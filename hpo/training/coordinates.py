@@ -117,8 +117,8 @@ class CoordinateCheck:
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Change of every layer against size; see `hpo.plots.plot_coordinates`."""
-        from hpo.plots import plot_coordinates
+        """Change of every layer against size; see `hpo.drawing.plots.plot_coordinates`."""
+        from hpo.drawing.plots import plot_coordinates
 
         return plot_coordinates(self, path)
 

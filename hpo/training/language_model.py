@@ -34,7 +34,7 @@ from hpo.training.trainer import Run, Settings, TorchTrainer
 from hpo.training.transformer import Transformer, next_byte_loss, params_to_shape
 
 if TYPE_CHECKING:
-    from hpo.training.context import Context
+    from hpo.study.context import Context
 
 VALIDATION_SEQUENCES = 256
 EVALUATIONS = 4

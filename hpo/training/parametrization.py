@@ -31,7 +31,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from hpo.priors import Alignment, Layer, ScalingExponents, Update
+from hpo.scaling.transfer_rules import Alignment, Layer, ScalingExponents, Update
 from hpo.training.optimizers import Group, Role, Rule, Step
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
@@ -141,7 +141,7 @@ class PerLayer:
     """Standard initial weights, with a learning rate for each kind of layer.
 
     Everett et al., 2024 (arXiv:2407.05872), table 1, standard parametrisation; see
-    `hpo.priors.ScalingExponents`, which has the exponents. With `Alignment.NONE` learning rates
+    `hpo.scaling.transfer_rules.ScalingExponents`, which has the exponents. With `Alignment.NONE` learning rates
     fall slower in width, which did better there than full alignment.
     """
 

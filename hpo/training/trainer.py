@@ -64,7 +64,7 @@ from hpo.training.schedules import Constant, Exponential, Schedule
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hpo.training.context import Context
+    from hpo.study.context import Context
 
 Config: TypeAlias = Mapping[str, Any]
 Scale: TypeAlias = Mapping[str, float]

@@ -30,9 +30,9 @@ from hpo import (  # noqa: E402
     optimize,
 )
 from hpo.adapters.ftpfn import FTPFN  # noqa: E402
-from hpo.observations import Observation, Place, Status, Trial, TrialLog  # noqa: E402
 from hpo.schedulers import Forecast  # noqa: E402
 from hpo.schedulers.base import Setup  # noqa: E402
+from hpo.trials import Observation, Place, Status, Trial, TrialLog
 from surrogates.curves import Curve  # noqa: E402
 from surrogates.ftpfn import FTPFNetwork  # noqa: E402
 

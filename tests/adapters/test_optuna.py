@@ -12,9 +12,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, SpaceError
-from hpo.adapters import optuna as adapter
-from hpo.adapters.define_by_run import Witness, columns
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, belief_of
+from hpo.adapters.optuna import sampler as adapter
+from hpo.adapters.optuna.define_by_run import Witness, columns
 from hpo.schedulers import Hyperband, Kind
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

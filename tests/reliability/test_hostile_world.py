@@ -371,7 +371,7 @@ def test_a_study_of_ten_thousand_trials_is_resumed_within_twenty_seconds(url: st
 import resource, sys, time
 began = time.process_time()
 from hpo import Budget, Float, optimize
-from hpo.callbacks import Callback
+from hpo.study.callbacks import Callback
 
 class Clock(Callback):
     def on_start(self, run):
@@ -433,7 +433,7 @@ def test_nothing_is_unpickled_but_the_function_that_a_driver_sends_its_worker() 
         for name in ("pickle.loads", "pickle.load", "cloudpickle.loads", "cloudpickle.load")
         for path, _ in calls(name)
     }
-    assert places == {"hpo/runners.py", "hpo/adapters/remote.py"}
+    assert places == {"hpo/study/runners.py", "hpo/adapters/remote.py"}
 
 
 def test_no_server_listens_beyond_loopback() -> None:

@@ -31,10 +31,10 @@ from hpo import (
     optimize,
 )
 from hpo.adapters.optuna import belief_of
-from hpo.journal import Asked, Journal
-from hpo.leases import Lease
-from hpo.observations import Status
 from hpo.space import SearchSpace
+from hpo.study.lease import Lease
+from hpo.study.storage import Asked, Journal
+from hpo.trials import Status
 from tests.reliability.test_kill_and_resume import (
     check_killed_workers,
     check_the_same_however_often_killed,

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hpo import Budget, Categorical, Context, Float, Int, Observation, Scale, Trial, optimize
-from hpo.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, Run
 
 SPACE = {
     "lr": Float(1e-4, 1e-1, log=True),

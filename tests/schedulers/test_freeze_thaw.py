@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hpo import Fidelity, Float, FreezeThaw, Observation, SearchSpace, SpaceError, Status, Trial
-from hpo.observations import Cause, Place, TrialLog
 from hpo.schedulers import Promote, Schedule, Start
+from hpo.trials import Cause, Place, TrialLog
 
 LEVELS = (1, 3, 9, 27)
 SPACE = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hpo import Cause, Fidelity, Float, Observation, Report, SearchSpace, SpaceError, Status, Trial
-from hpo.observations import Place, TrialLog
 from hpo.schedulers import (
     ASHA,
     PASHA,
@@ -37,6 +36,7 @@ from hpo.schedulers import (
     ancestry,
 )
 from hpo.schedulers.runs import Arrival, Runs
+from hpo.trials import Place, TrialLog
 
 # --- a driver without processes and storage, under a virtual clock ------------------------------
 

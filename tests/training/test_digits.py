@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
-from hpo.training.context import Context
+from hpo.study.context import Context
 from hpo.training.digits import (
     CLASSES,
     MlpShape,
@@ -25,6 +24,7 @@ from hpo.training.digits import (
     train_mlp,
     train_resnet,
 )
+from hpo.trials import Report, Trial
 
 SHAPES = [MlpShape(7), MlpShape(12, depth=3), ResNetShape(4, 5), ResNetShape(3, 2, blocks=2)]
 SMALL = [MlpShape(16), ResNetShape(3, 3)]

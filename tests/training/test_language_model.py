@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
+from hpo.study.context import Context
 from hpo.training.accounting import training_flops_per_token
-from hpo.training.context import Context
 from hpo.training.devices import best_device
 from hpo.training.language_model import (
     Recipe,
@@ -16,6 +15,7 @@ from hpo.training.language_model import (
     train_language_model,
 )
 from hpo.training.transformer import params_to_shape
+from hpo.trials import Report, Trial
 
 SMALL = {"params": 4e3, "tokens": 16e3, "lr": 5e-3, "batch_size": 4, "context": 32}
 

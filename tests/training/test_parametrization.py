@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpo.priors import Alignment
+from hpo.scaling.transfer_rules import Alignment
 from hpo.training.optimizers import SGD, AdamW, Group, Lion, Muon, Role, Rule, Step, plain_groups
 from hpo.training.parametrization import (
     COMPLETE_P,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hpo import ASHA, Budget, Fidelity, Float, Role, Scale, optimize
-from hpo.continuation import check_continuation
+from hpo.diagnostics.resume_check import check_continuation
 from hpo.training.accounting import counted_work
 from hpo.training.tabular import (
     Perceptron,

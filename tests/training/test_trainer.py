@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hpo import PBT, Budget, Cause, Fidelity, Float, Limits, Role, Status, optimize
-from hpo.continuation import check_continuation
-from hpo.observations import Report, Trial
+from hpo.diagnostics.resume_check import check_continuation
 from hpo.schedulers import Decision
+from hpo.study.checkpoints import save_state
+from hpo.study.context import Context
 from hpo.training.accounting import Quantity
-from hpo.training.checkpoints import save_state
-from hpo.training.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.optimizers import SGD, AdamW, Lion, Muon, Rule
 from hpo.training.parametrization import STANDARD, Layout, Parametrized
 from hpo.training.schedules import Constant, Cosine
 from hpo.training.trainer import Settings, TorchTrainer
+from hpo.trials import Report, Trial
 
 CPU = torch.device("cpu")
 ROWS = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,455 @@
+"""Ask and tell: the engine without a driver.
+
+An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
+random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
+same ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.acquisition.maximize import best_of
+from hpo.errors import SpaceError
+from hpo.models.curve_forecast import CurveForecast
+from hpo.models.log_scale_hedge import View, Views
+from hpo.models.surrogate_selector import COVERAGE, Choice
+from hpo.optimizer.initial_design import start_count, starts
+from hpo.optimizer.recommend import Recommendation, check_target
+from hpo.optimizer.result import Result
+from hpo.optimizer.suggest import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
+from hpo.optimizer.suggest_forest import suggest_by_quantiles
+from hpo.optimizer.suggest_partial import suggest_run
+from hpo.scaling.claims import Rule
+from hpo.scaling.drift_prior import check_priors, drift_prior
+from hpo.schedulers import Forecast
+from hpo.space import Parameter, SearchSpace
+from hpo.space.encoding import Direction, Encoder
+from hpo.trials import Belief, Cause, Observation, Report, Status, Trial, TrialLog
+from hpo.trials.budget import Budget, Ledger
+from surrogates.base import Posterior, Predictor, Rescaled
+from surrogates.data import Array
+from surrogates.gp import GPPredictor
+from surrogates.numerics import single_threaded
+from surrogates.scaling import ScalingModel
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+_TARGET_STARTS = 2  # start points where a target is named
+_STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A config to try, before it is a trial of any study."""
+
+    config: dict[str, Any]
+    ask_index: int
+    belief: Belief
+
+
+class Optimizer:
+    """Proposes configs and learns from their results.
+
+    Args:
+        space: parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
+        direction: of the loss.
+        cost: unit of the costs told, such as "seconds" or "flops". Naming one makes the search
+            cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
+        budget: caps what a proposal may cost; nothing here stops asking when it is spent.
+        target: scale values the user will finally train at, the default of :meth:`recommend`.
+        priors: transfer rules about how the best settings move with scale (:mod:`hpo.scaling.transfer_rules`);
+            None is the neutral prior, weak and zero-mean.
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalised quantile trees
+            ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
+            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model speaks alone.
+        seed: non-negative, of every random choice.
+        driver: index of this driver among those that share a study.
+
+    Raises:
+        SpaceError: for a space or target that cannot be searched, or a rule that does not fit it.
+        ValueError: for any other bad argument.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
+        *,
+        direction: Direction = "minimize",
+        cost: str | None = None,
+        budget: Budget | None = None,
+        target: Mapping[str, float] | None = None,
+        priors: Sequence[Rule] | None = None,
+        surrogate: str = "auto",
+        seed: int = 0,
+        driver: int = 0,
+    ) -> None:
+        if seed < 0 or driver < 0:
+            raise ValueError(f"`seed` and `driver` must be >= 0, got {seed=}, {driver=}")
+        self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.encoder = Encoder(self.space, direction)
+        self.cost_unit = cost
+        self.target = None if target is None else check_target(self.space, target)
+        self.log = TrialLog()
+        self.ledger = Ledger(budget or Budget())
+        self._seed, self._driver = seed, driver
+        self._cost_aware = cost is not None or bool(self.space.scales)
+        drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
+        choice = check_surrogate(surrogate, self.space)
+        self._views = Views(self.encoder, ScalingModel(drift), choice)
+        self._degraded = 0
+        rng = np.random.default_rng([seed, driver, _STARTS_KEY])
+        self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
+        if self.target is not None:  # the law knows enough to choose sizes, so start at the least
+            self._starts = self._starts[:_TARGET_STARTS]
+            self._starts[:, self.encoder.columns.scale] = 0.0
+
+    def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
+        """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
+        proposal = self.propose(among=among)
+        trial = Trial(self.log.next_number, proposal.config, proposal.ask_index, proposal.belief)
+        self.adopt(trial)
+        return trial
+
+    @single_threaded
+    def propose(
+        self,
+        *,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        index: int | None = None,
+    ) -> Proposal:
+        """The config the log calls for, without recording it.
+
+        Args:
+            among: the only configs that may be run now, such as the model shapes that exist or
+                those that what is left of a budget can pay; None for every config of the space. One
+                that was asked before is asked again only when all of them were.
+            index: of this ask, the key of its random choices. None takes the next one of the log;
+                those who ask at the same time from equal logs of one seed must name different ones.
+
+        Raises:
+            ValueError: for an empty ``among`` or a negative ``index``.
+            SpaceError: for a config in it that does not belong to the space.
+
+        Numerical faults do not surface here: a model that cannot be built falls back to its last
+        good fit, and an ask without any model explores; the belief says so and counts it.
+        """
+        if index is None:
+            index = self.log.next_ask_index
+        if index < 0:
+            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        rng = np.random.default_rng([self._seed, self._driver, index])
+        self._views.sync(self.log)
+        place = index + sum(o.ask_index is None for o in self.log.observations)
+        starting = place < len(self._starts)
+        view = self._views.declared if starting else self._views.at(index)
+        view.members.sync()
+        encoder, stages = view.encoder, view.models.stages
+        pending = encoder.encode([stages.now(trial) for trial in self.log.pending])
+        told = [o.config for o in (*self.log.observations, *self.log.paused)]
+        asked = [*told, *(trial.config for trial in self.log.pending)]
+        taken = encoder.encode([stages.top(config) for config in asked])
+        pool = None if among is None else self._pool(encoder, among)
+        degraded = self._degraded + self._views.fallbacks
+        try:
+            if starting:
+                suggestion = self._start(place, taken, pool)
+            else:
+                suggestion = self._suggest(view, index, pending, taken, pool, rng)
+        except ArithmeticError as fault:
+            self._degraded += 1
+            suggestion = explore(view.models, taken, rng=rng, pool=pool)
+            suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
+        config = encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._views.fallbacks
+        belief = self._belief(view, suggestion, fallbacks > degraded, fallbacks)
+        return Proposal(config, index, belief)
+
+    def adopt(self, trial: Trial) -> None:
+        """Record a trial as pending; adopting it again changes nothing."""
+        self.log.add(trial)
+        self.ledger.enter(trial, self.log.carried(trial.number))
+
+    def tell(
+        self,
+        trial: Trial | int | Mapping[str, Any],
+        loss: float | None = None,
+        cost: float | None = None,
+        *,
+        failed: Cause | str | None = None,
+        stopped: bool = False,
+        seconds: float | None = None,
+        reports: Sequence[Report] = (),
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Observation:
+        """Record a result. Telling the same result twice changes nothing.
+
+        Args:
+            trial: an asked trial, its number, or a config that was never asked for; such a config
+                may lie beyond the searched scales, as a run at the target does.
+            loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
+            cost: consumed, >= 0, also by a failed run; None if unknown.
+            failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
+            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final
+                one.
+            seconds: wall-clock of the run.
+            reports, metrics: kept with the result.
+
+        Raises:
+            TypeError: if a number is not one.
+            ValueError: for a negative or non-finite cost, or neither loss nor failure.
+            SpaceError: for a config that does not belong to the space.
+            KeyError: for a number that was never asked.
+            StudyError: if the trial already has a different result.
+        """
+        loss, cost = number("loss", loss), number("cost", cost)
+        seconds = number("seconds", seconds)
+        cause = None if failed is None else _cause(failed)
+        if cause is None and loss is not None and not math.isfinite(loss):
+            cause = Cause.DIVERGED
+        if cause is None and loss is None and not stopped:
+            raise ValueError("`tell` needs a loss, failed=... or stopped=True; got none of them")
+        if cost is not None and not (math.isfinite(cost) and cost >= 0):
+            raise ValueError(
+                f"`cost` must be finite and >= 0, got {cost}; pass None if it is unknown"
+            )
+        told, config, ask_index = self._identify(trial)
+        done = Status.STOPPED if stopped else Status.COMPLETED
+        observation = Observation(
+            number=told,
+            config=config,
+            loss=None if loss is None or not math.isfinite(loss) else loss,
+            cost=cost,
+            status=done if cause is None else Status.FAILED,
+            cause=cause,
+            order=self.log.next_order,
+            ask_index=ask_index,
+            seconds=seconds,
+            reports=tuple(reports),
+            metrics=dict(metrics or {}),
+        )
+        before = self._told_before(observation)
+        if before is not None:
+            return before
+        self.absorb(observation)
+        return observation
+
+    def absorb(self, observation: Observation) -> None:
+        """Record an observation made elsewhere, such as one read back from storage."""
+        self.log.tell(observation)
+        self.ledger.charge(observation)
+
+    def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
+        """The config to train with, at ``target`` if the space has scale axes.
+
+        See :meth:`Result.recommend`.
+        """
+        return self.result().recommend(target)
+
+    def result(self) -> Result:
+        """What the log says so far."""
+        self._views.sync(self.log)
+        return Result(self.log, self._views.likeliest().models, self.target, self.cost_unit)
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is expected of runs on their way, for a scheduler; None without a fidelity.
+
+        With scale axes each run's own curve speaks, otherwise the model of configs and levels.
+        """
+        if self.space.fidelity is None:
+            return None
+        return CurveForecast(self.encoder) if self.space.scales else self._views
+
+    def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
+        """``among`` as rows."""
+        if not len(among):
+            raise ValueError("`among` must hold at least one config, got none; None allows all")
+        return encoder.encode([self.space.canonical(config) for config in among])
+
+    def _start(self, place: int, taken: Array, pool: Array | None) -> Suggestion:
+        reason = f"start point {place + 1} of {len(self._starts)}"
+        start = self._starts[place]
+        if pool is not None:
+            start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
+        return Suggestion(start, reason)
+
+    def _suggest(
+        self,
+        view: View,
+        index: int,
+        pending: Array,
+        taken: Array,
+        pool: Array | None,
+        rng: np.random.Generator,
+    ) -> Suggestion:
+        models, members = view.models, view.members
+        cap = self.ledger.cost_cap
+        walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
+        limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
+        trees_answer = members.trees_answer(index)
+        if len(models.stages) and not trees_answer:
+            found = suggest_run(models, pending, taken, limits, index=index, rng=rng, pool=pool)
+        elif not len(models.runs) and not len(models.stages):
+            found = explore(models, taken, rng=rng, pool=pool)
+        elif trees_answer:
+            found = suggest_by_quantiles(
+                models,
+                members.forest(),
+                members.known(),
+                pending,
+                taken,
+                limits,
+                cost_aware=self._cost_aware and not len(models.stages),
+                who=members.reason(),
+                rng=rng,
+                pool=pool,
+            )
+        else:
+            found = suggest(
+                models,
+                pending,
+                taken,
+                limits,
+                cost_aware=self._cost_aware,
+                index=index,
+                rng=rng,
+                pool=pool,
+                target=self._target_row(),
+            )
+        return replace(found, reason=found.reason + view.axes)
+
+    def _target_row(self) -> Array | None:
+        """Encoded scale values of the target, ``(scales,)``."""
+        if self.target is None:
+            return None
+        columns = self.encoder.columns
+        natural = np.log([self.target[columns.names[j]] for j in columns.scale])
+        return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
+
+    def _belief(self, view: View, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
+        """What the models expect of a row, in the user's direction and units."""
+        models, row = view.models, suggestion.row[None, :]
+        loss = cost = loss_interval = cost_interval = None
+        try:
+            staged = bool(len(models.stages))
+            if staged or len(models.runs):
+                if suggestion.trees is not None:
+                    low, mean, high = view.members.interval(suggestion.trees, row)
+                else:
+                    model = models.end_of_runs() if staged else models.loss()
+                    posterior = model.posterior(row)
+                    half, mean = (
+                        self._half_width(view, model, posterior, row),
+                        float(posterior.mean[0]),
+                    )
+                    low, high = mean - half, mean + half
+                sign = self.encoder.loss_sign
+                ends = sorted([sign * low, sign * high])
+                loss, loss_interval = sign * mean, (ends[0], ends[1])
+            price = models.cost()
+            if price is not None:
+                posterior = price.posterior(row)
+                half = self._half_width(view, price, posterior, row)
+                log_cost = float(posterior.mean[0])
+                cost = _exp(log_cost)
+                cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
+        except ArithmeticError:
+            degraded, fallbacks = True, fallbacks + 1
+            self._degraded += 1
+        success = models.success()
+        likely = 0.95 if success is None else float(success.probability(row)[0])
+        return Belief(
+            loss, loss_interval, cost, cost_interval, likely, degraded, fallbacks, suggestion.reason
+        )
+
+    def _half_width(self, view: View, model: Predictor, posterior: Posterior, row: Array) -> float:
+        """Of a calibrated interval, in units of ``model``, at one row."""
+        process = model.predictor if isinstance(model, Rescaled) else model
+        assert isinstance(process, GPPredictor)
+        followed = isinstance(model, Rescaled) and not len(view.models.stages)
+        calibration = view.members.calibration(process, row, online=followed)
+        sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+        return calibration.shown(COVERAGE) * sd
+
+    def _identify(
+        self, trial: Trial | int | Mapping[str, Any]
+    ) -> tuple[int, dict[str, Any], int | None]:
+        """Number, config and ask index of the trial meant; a config of its own has no ask index."""
+        if isinstance(trial, Mapping):
+            return self.log.next_number, self.space.validate(trial, extrapolate=True), None
+        if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
+            raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
+        try:
+            known = trial if isinstance(trial, Trial) else self.log.trial(int(trial))
+        except KeyError:
+            raise KeyError(
+                f"no trial {trial} was asked; tell the config itself if it ran elsewhere"
+            ) from None
+        return known.number, known.config, known.ask_index
+
+    def _told_before(self, new: Observation) -> Observation | None:
+        """The observation of a never-asked config that says the same as ``new``, if any."""
+        if new.ask_index is not None:
+            return None
+        said = (new.config, new.loss, new.cost, new.cause)
+        for old in self.log.observations:
+            same = (old.config, old.loss, old.cost, old.cause) == said
+            if old.ask_index is None and same:
+                return old
+        return None
+
+
+def number(name: str, value: object) -> float | None:
+    """``value`` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+
+    Raises:
+        TypeError: for anything else, booleans and strings included.
+    """
+    item = getattr(value, "item", None)
+    if callable(item):
+        try:
+            value = item()
+        except (ValueError, RuntimeError):  # NumPy's and torch's answers to more than one element
+            pass
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+
+
+def check_surrogate(name: str, space: SearchSpace) -> Choice:
+    """Who may model the loss over ``space``.
+
+    Raises:
+        ValueError: for an unknown name.
+        SpaceError: for trees on a space with scale axes.
+    """
+    choice = Choice.of(name)
+    if not space.scales:
+        return choice
+    if choice is Choice.QUANTILE:
+        raise SpaceError(
+            f"`surrogate` must be 'auto' or 'gp' for a space with scale axes {list(space.scales)},"
+            " got 'quantile': trees do not extrapolate to sizes nobody ran"
+        )
+    return Choice.GP
+
+
+def _cause(failed: Cause | str) -> Cause:
+    try:
+        return Cause(failed)
+    except ValueError:
+        causes = [cause.value for cause in Cause]
+        raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None
+
+
+def _exp(log_value: float) -> float:
+    """Exponential held inside the range of floats."""
+    return math.exp(min(max(log_value, -700.0), 700.0))
