@@ -168,7 +168,7 @@ def _followed(
     """
     from hpo import Optimizer
     from hpo.models.fitted import Models
-    from hpo.models.surrogate_selector import Choice, Members
+    from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
     from surrogates.calibration import Calibration, OnlineLevel
     from surrogates.quantile import Ahead
     from surrogates.transforms import Transform, location_scale
@@ -176,7 +176,7 @@ def _followed(
     task, rng = tasks.load(name), np.random.default_rng([seed, 1])
     optimizer = Optimizer(task.space, seed=seed, surrogate=surrogate)
     models = Models(optimizer.encoder)
-    members = Members(models, Choice.AUTO)
+    members = SurrogateSelector(models, SurrogateChoice.AUTO)
     hits: dict[str, list[Array]] = {"trees": [], "process": []}
     for number in range(trials):
         trial = optimizer.ask()
@@ -204,7 +204,7 @@ def _followed(
                 found["process"].append(strange <= half)
             for member, covered in found.items():
                 hits[member].append(np.array(covered, dtype=float))
-            interval = trial.belief.loss_interval if trial.belief else None
+            interval = trial.prediction.loss_interval if trial.prediction else None
             if interval is not None:
                 shown.append(interval[0] <= loss <= interval[1])
         optimizer.tell(trial, loss, failed=None if loss is not None else "error")

@@ -1,4 +1,4 @@
-"""Pictures of comparisons: colours that the colour-blind can tell apart, names beside the lines.
+"""Pictures of comparisons: colors that the color-blind can tell apart, names beside the lines.
 
 Figures are built without pyplot, so no global state is touched and no window opens. Regret is drawn
 on a log scale from `FLOOR`, below which differences are those of the tables' last digits.
@@ -68,7 +68,7 @@ _NAMESPACES = (
 
 
 def colors(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Colour and dashes by method; random search is grey."""
+    """Color and dashes by method; random search is gray."""
     others = [m for m in methods if m not in (OURS, "random")]
     styles: dict[str, tuple[str, Any]] = {OURS: (_OURS, "-"), "random": (_RANDOM, "-")}
     for index, method in enumerate(others):
@@ -93,7 +93,7 @@ def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
                 low, high = _band(curves)
                 axes.fill_between(comparison.grid, low, high, color=color, alpha=0.10, lw=0)
             lines[method] = mean
-        axes.set(yscale="log", xlabel=comparison.label, ylabel="mean normalised regret")
+        axes.set(yscale="log", xlabel=comparison.label, ylabel="mean normalized regret")
         _frame(axes, comparison)
         _label_ends(axes, lines, methods)
     return figure
@@ -142,7 +142,7 @@ def task_grid(comparison: Comparison, methods: Sequence[str], titles: Mapping[st
         for axes in panels[count:]:
             axes.set_axis_off()
         figure.supxlabel(comparison.label, fontsize=8.5, color="#333333")
-        figure.supylabel("normalised regret", fontsize=8.5, color="#333333")
+        figure.supylabel("normalized regret", fontsize=8.5, color="#333333")
         figure.legend(
             [handles[m] for m in comparison.methods],
             comparison.methods,

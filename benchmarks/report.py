@@ -1,7 +1,7 @@
 """Markdown, pictures and one self-contained HTML page from the same blocks.
 
 A page is a list of blocks (heading, paragraph, bullets, table, picture), written out twice. Every
-sentence about who is ahead is generated from the numbers beside it, whoever it favours.
+sentence about who is ahead is generated from the numbers beside it, whoever it favors.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def page(results: Results) -> list[Block]:
     blocks: list[Block] = [
         Heading("scaletune and its rivals", 1),
         Paragraph(
-            "Normalised regret is (best loss so far - best known) / (worst known - best known), on"
+            "Normalized regret is (best loss so far - best known) / (worst known - best known), on"
             " full-fidelity losses. Seeds are averaged first; intervals are 95 % bootstrap"
             " intervals over tasks. Methods run with their own defaults. Tasks marked"
             f" {SEEN} were seen while the engine was designed: they show that it works, not how it"
@@ -244,7 +244,7 @@ def _suite(suite: Results, name: str) -> list[Block]:
         Picture(
             f"{name}-trials",
             figures.regret_lines(trials, methods),
-            f"Mean normalised regret over {len(trials.tasks)} tasks against full trainings;"
+            f"Mean normalized regret over {len(trials.tasks)} tasks against full trainings;"
             f" bands: 95 % bootstrap over tasks; drawn from {figures.FLOOR:g}.",
         ),
         Picture(
@@ -257,13 +257,13 @@ def _suite(suite: Results, name: str) -> list[Block]:
         Picture(
             f"{name}-cost",
             figures.regret_lines(cost, methods),
-            "Mean normalised regret against spent cost.",
+            "Mean normalized regret against spent cost.",
         ),
         Heading("Regret against the methods' own time", 3),
         Picture(
             f"{name}-seconds",
             figures.regret_lines(seconds, methods),
-            "Mean normalised regret against the seconds spent in ask and tell, evaluations free;"
+            "Mean normalized regret against the seconds spent in ask and tell, evaluations free;"
             " a method that has finished its trials keeps its last regret."
             + "".join(f" {s}" for s in seconds.coverage),
         ),
@@ -581,7 +581,7 @@ def _beside(suite: Results, trials: Comparison, method: str) -> list[Block]:
         Picture(
             f"{suite.suites[0]}-seconds-{method}",
             figures.regret_lines(seconds, suite.methods),
-            f"Mean normalised regret against seconds of ask and tell, where {method} ran.",
+            f"Mean normalized regret against seconds of ask and tell, where {method} ran.",
         ),
     ]
 

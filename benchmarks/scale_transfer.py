@@ -48,7 +48,7 @@ from hpo import (
     TimeTransfer,
 )
 from hpo.optimizer.recommend import NINETY
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 
 Array = NDArray[np.float64]
 Config = dict[str, Any]
@@ -319,7 +319,7 @@ class Scaletune:
     """The engine: buys what teaches most about the target, answers with `recommend`."""
 
     def __init__(
-        self, problem: Problem, budget: float, seed: int, priors: Sequence[Rule] = ()
+        self, problem: Problem, budget: float, seed: int, priors: Sequence[TransferRule] = ()
     ) -> None:
         self._optimizer = Optimizer(
             problem.space(),
@@ -516,12 +516,12 @@ def _nearest(
 Maker = Callable[[Problem, float, int], Method]
 
 
-def _with(*rules: Rule) -> Maker:
+def _with(*rules: TransferRule) -> Maker:
     return lambda problem, budget, seed: Scaletune(problem, budget, seed, rules)
 
 
 _UNMOVED = [Slope(name, axis, mean=0.0, sd=0.01) for name in ("lr", "batch") for axis in _AXES]
-#: Standard parametrisation asks hidden layers for lr ~ 1 / width (Everett et al. 2024) and width is
+#: Standard parametrization asks hidden layers for lr ~ 1 / width (Everett et al. 2024) and width is
 #: about N^(1/2) to N^(1/3); Bjorck et al. 2024 measured N^-0.23. Neither saw Step Law's runs.
 _PUBLISHED = (TimeTransfer(), Slope("lr", "params", mean=-0.4, sd=0.25))
 METHODS: dict[str, Maker] = {

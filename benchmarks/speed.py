@@ -11,7 +11,7 @@ then: all methods have equal time, in which W workers of random search do about 
 Notation
 --------
 clock    virtual time in mean full trainings of the task (recorded costs of 256 random configs)
-regret   normalised, of the best full-fidelity run that ended by then; 1 before the first
+regret   normalized, of the best full-fidelity run that ended by then; 1 before the first
 target   the median over seeds of the regret at the end of the method that sets it
 time     to a target: the median over seeds of the clock at which a study first is there, which is
          the clock at which the method's median curve comes down to the target. A study that never
@@ -415,7 +415,7 @@ the regret that random search (or the best of the multi-fidelity rivals on the t
 median at the end. A study that never gets there counts with the whole 40. Intervals are 90 %
 bootstrap intervals over tasks and seeds.
 
-![Mean normalised regret against time](figures/speed.svg)
+![Mean normalized regret against time](figures/speed.svg)
 """
 
 
@@ -533,7 +533,7 @@ def draw(found: Sequence[Table], ours: str, path: Path) -> None:
                     axes.set_axis_off()
                     axes.set_title("")
         figure.supxlabel("time, in mean full trainings per worker", fontsize=9)
-        figure.supylabel("mean normalised regret", fontsize=9)
+        figure.supylabel("mean normalized regret", fontsize=9)
         shown = [m for m in methods if m in handles]
         figure.legend(
             [handles[m] for m in shown],

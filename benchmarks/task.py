@@ -2,7 +2,7 @@
 
 Notation
 --------
-loss    what is minimised; 1 - accuracy where the metric is an accuracy
+loss    what is minimized; 1 - accuracy where the metric is an accuracy
 level   how far a run is trained, an integer: epochs, percent of the training set
 cost    in `Task.unit`, cumulative: what it takes from scratch up to that level
 best, worst    losses at full fidelity; regret = (loss - best) / (worst - best), clipped to [0, 1]
@@ -108,11 +108,11 @@ class Bounds:
         if not (math.isfinite(self.best) and math.isfinite(self.worst) and self.best <= self.worst):
             raise ValueError(
                 f"`best <= worst` must hold and both be finite, got best={self.best!r},"
-                f" worst={self.worst!r}; losses are minimised"
+                f" worst={self.worst!r}; losses are minimized"
             )
 
     def regret(self, loss: float) -> float:
-        """Normalised regret of `loss`, in [0, 1]; 0 where all losses are equal."""
+        """Normalized regret of `loss`, in [0, 1]; 0 where all losses are equal."""
         width = self.worst - self.best
         return min(max((loss - self.best) / width, 0.0), 1.0) if width > 0 else 0.0
 

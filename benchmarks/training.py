@@ -4,8 +4,8 @@
     python -m benchmarks.training drift --out runs/drift.jsonl     # five minutes
 
 `throughput` times updates of the built-in trainer beside a plain loop written by hand, in turns, on
-the same model, data and optimiser. `drift` trains perceptrons of several widths on scikit-learn's
-digits over a grid of learning rates, in muP and in standard parametrisation, and fits a parabola to
+the same model, data and optimizer. `drift` trains perceptrons of several widths on scikit-learn's
+digits over a grid of learning rates, in muP and in standard parametrization, and fits a parabola to
 the validation loss against log2 of the rate at each width. It appends every run to its file and
 goes on where it was killed. Results are in docs/training.md.
 """

@@ -114,7 +114,7 @@ class Runs:
             self._store.link(parent.number, number, self._key)
         config = {"lr": lr, "stage": stage}
         ctx = Context(
-            Trial(number=number, config=config, ask_index=number, belief=None),
+            Trial(number=number, config=config, ask_index=number, prediction=None),
             seed=self._seed,
             channel=Onward(),
             checkpoint_dir=self._store.folder(number),

@@ -3,7 +3,7 @@
     python examples/scale_up.py [--minutes 14] [--seed 0] [--out runs/scale_up]
 
 Byte-level transformers that differ in width alone learn the source code of Python's standard
-library, once in muP and once in standard parametrisation. For each, small proxies are searched, the
+library, once in muP and once in standard parametrization. For each, small proxies are searched, the
 drift of the best learning rate is measured, the settings of a larger target are recommended and
 its loss is predicted; then the target is trained. On a CPU the proxies have 30 thousand to
 1 million parameters and the target 2 million, on a CUDA device 1 to 60 and 240 million; a timed
@@ -214,7 +214,7 @@ def scale_up(
 
 
 def summary(family: Family, record: Mapping[str, Any]) -> Table:
-    """What was found, a column for each parametrisation."""
+    """What was found, a column for each parametrization."""
     table = Table(title=f"The target of {family.target:,.0f} parameters")
     for column in ("with 90 % intervals", "muP", "standard"):
         table.add_column(column, justify="left" if column[0] == "w" else "right", no_wrap=True)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import BudgetError, SpaceError, Stop, StudyError
 from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, SearchSpace
-from hpo.trials import Belief, Cause, Observation, Report, Status, Trial
+from hpo.trials import Cause, Observation, Prediction, Reason, ReasonKind, Report, Status, Trial
 
 if TYPE_CHECKING:
     from hpo.diagnostics.resume_check import Continuation, check_continuation
     from hpo.diagnostics.transfer_check import TransferCheck, check_transfer
     from hpo.models.lr_sensitivity import Instability
-    from hpo.models.prediction import Prediction
     from hpo.optimizer.ask_tell import Optimizer
     from hpo.optimizer.multi_fidelity import StagedOptimizer
     from hpo.optimizer.recommend import Recommendation
@@ -57,7 +56,7 @@ __all__ = [
     "PBT",
     "AdamWTimescale",
     "Axis",
-    "Belief",
+    "Prediction",
     "Budget",
     "BudgetError",
     "Callback",
@@ -86,6 +85,8 @@ __all__ = [
     "PowerScheduler",
     "Prediction",
     "ProcessRunner",
+    "Reason",
+    "ReasonKind",
     "Recommendation",
     "Report",
     "Result",
@@ -135,7 +136,6 @@ _LAZY = {
     "OneEpoch": "hpo.schedulers",
     "Optimizer": "hpo.optimizer.ask_tell",
     "PowerScheduler": "hpo.scaling.transfer_rules",
-    "Prediction": "hpo.models.prediction",
     "ProcessRunner": "hpo.study.process_runner",
     "Recommendation": "hpo.optimizer.recommend",
     "Result": "hpo.optimizer.result",

@@ -17,7 +17,7 @@ from hpo.errors import StudyError
 if TYPE_CHECKING:
     import typer
 
-    from hpo.scaling.claims import Rule
+    from hpo.scaling.claims import TransferRule
     from hpo.training.optimizers import Rule as UpdateRule
     from hpo.training.parametrization import Parametrization
 
@@ -78,7 +78,9 @@ def command_line() -> "typer.Typer":
         maximize: Annotated[bool, typer.Option(help="Larger is better.")] = False,
         prior: Annotated[
             list[str] | None,
-            typer.Option(help="Rule to show beside the verdicts, such as MuP or TokenHorizon."),
+            typer.Option(
+                help="TransferRule to show beside the verdicts, such as MuP or TokenHorizon."
+            ),
         ] = None,
         tolerance: Annotated[
             float, typer.Option(help="E-folds per e-fold that still count as invariant.")
@@ -156,7 +158,7 @@ def command_line() -> "typer.Typer":
     ) -> None:
         """Say whether every layer's output changes equally at all widths or depths.
 
-        A parametrisation that fails here will not carry its learning rate to larger models.
+        A parametrization that fails here will not carry its learning rate to larger models.
         """
 
         from hpo.training.coordinates import coordinate_check, load_probe, transformer_probe
@@ -201,7 +203,7 @@ def _parametrization(name: str) -> "Parametrization":
 
 
 def _rule_of_updates(name: str, lr: float | None) -> "UpdateRule":
-    """An optimiser by its name, by default with a rate that is large on purpose."""
+    """An optimizer by its name, by default with a rate that is large on purpose."""
     from hpo.training.optimizers import SGD, AdamW, Lion, Muon
 
     known: dict[str, Callable[[], UpdateRule]] = {
@@ -224,11 +226,11 @@ def _errors_in_one_line() -> Iterator[None]:
         sys.exit("error: " + " ".join(str(error).split()))
 
 
-def _rule(name: str) -> "Rule":
+def _rule(name: str) -> "TransferRule":
     """A published rule by its name, with its usual widths."""
     from hpo.scaling import transfer_rules as priors
 
-    rules: dict[str, Callable[[], Rule]] = {
+    rules: dict[str, Callable[[], TransferRule]] = {
         "AdamWTimescale": priors.AdamWTimescale,
         "CompleteP": priors.CompleteP,
         "DepthMuP": priors.DepthMuP,

@@ -46,7 +46,7 @@ SURROGATES = (
     ("kernels", "transforms"),
     ("gp",),
     ("kriging", "chinchilla"),
-    ("law_fit", "linearised"),
+    ("law_fit", "linearized"),
     ("scaling", "cost", "success", "curves", "calibration"),
     ("quantile",),
     ("fidelity",),
@@ -135,7 +135,9 @@ def test_the_house_has_few_rooms_and_no_folder_is_crowded() -> None:
     rooms = {room(module) for module in modules() if module.startswith("hpo.")}
     assert len(rooms) <= MOST_ROOMS, sorted(rooms)
     for package in ("hpo", "surrogates"):
-        for folder in {path_of(module).parent for module in modules() if module.startswith(package)}:
+        for folder in {
+            path_of(module).parent for module in modules() if module.startswith(package)
+        }:
             crowd = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
             assert len(crowd) <= LARGEST_FOLDER, f"{folder} has {len(crowd)} modules"
 

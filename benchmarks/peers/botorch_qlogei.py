@@ -2,7 +2,7 @@
 
 Sobol starts, 2 (d + 1) of them (BoTorch has no default of its own) or half the trials if that is
 fewer; `SingleTaskGP`, or `MixedSingleTaskGP` where there are categories, with their default priors
-on standardised losses; qLogExpectedImprovement with running configs as `X_pending`; on a
+on standardized losses; qLogExpectedImprovement with running configs as `X_pending`; on a
 continuous space `optimize_acqf`, else `optimize_acqf_mixed_alternating`, which searches integers
 and categories as such rather than rounding. Failed runs are left out of the model.
 """

@@ -1,9 +1,9 @@
 """The original CARBS, from a source checkout that `SCALETUNE_CARBS` names (it is on no registry).
 
 It searches a front of loss against cost, so costs are told in the task's unit. It knows numbers
-only. Every parameter needs a centre, here the middle of its range on its own scale, and a scale:
+only. Every parameter needs a center, here the middle of its range on its own scale, and a scale:
 left at 1 (decades) on log axes; elsewhere a quarter of the range, which is what 1 is to a log axis
-of four decades, and at least 10/3 for integers, below which its radius reaches no neighbour.
+of four decades, and at least 10/3 for integers, below which its radius reaches no neighbor.
 It seeds the process-wide generators, so it is entered under its own. Logging to a
 service and checkpoints are off; the rest are its defaults.
 """

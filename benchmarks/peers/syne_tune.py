@@ -101,7 +101,7 @@ class SyneTuneRungs(SyneTunePeer):
 
 
 def cqr(task: Task, *, seed: int, trials: int) -> SyneTunePeer:
-    """`CQR`: conformalised quantile regression with gradient-boosted trees."""
+    """`CQR`: conformalized quantile regression with gradient-boosted trees."""
     from syne_tune.optimizer.baselines import CQR
 
     return _full(CQR, task, seed)

@@ -27,7 +27,7 @@ class Reading:
 
     `loss`: validation cross-entropy in nats, NaN once the run diverged. `error`: share of
     validation images misread; NaN for the transformer. `train_loss`: mean over the level, as
-    minimised. `flops`: spent on training so far.
+    minimized. `flops`: spent on training so far.
     """
 
     loss: float

@@ -6,8 +6,8 @@
 Notation
 --------
 space, task   ids as strings, "5971" and "9970": 16 search spaces and 86 meta-test tasks in v3
-X, y          `n x d` in [0, 1], and `n` scores that are maximised
-y scaled      (y - min) / (max - min) over the task's table; loss = 1 - y scaled = normalised regret
+X, y          `n x d` in [0, 1], and `n` scores that are maximized
+y scaled      (y - min) / (max - min) over the task's table; loss = 1 - y scaled = normalized regret
 
 * `hpob/v3-test/SPACE/TASK`, discrete: only the n recorded configs may be run (`Task.pool`).
 * `hpob/continuous/SPACE/TASK`: any x in [0, 1]^d, answered by the benchmark's XGBoost surrogate,
@@ -230,7 +230,7 @@ class _Recorded:
 
     @property
     def bounds(self) -> Bounds:
-        """Losses are normalised regrets already."""
+        """Losses are normalized regrets already."""
         return Bounds(0.0, 1.0)
 
     def config(self, row: int) -> dict[str, float]:
@@ -392,7 +392,7 @@ def load(name: str) -> Discrete | Continuous:
 def official_curve(start_losses: Sequence[float], losses: Sequence[float]) -> list[float]:
     """101 incumbents of y scaled: the best of the start points, then after each of 100 trials.
 
-    `start_losses`, `losses`: normalised regrets in the order of evaluation. A run that ended early
+    `start_losses`, `losses`: normalized regrets in the order of evaluation. A run that ended early
     because it found the table's optimum is continued with 1.
 
     Raises `ValueError` for another number of start points, and for a run that is too short and did

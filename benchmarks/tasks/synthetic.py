@@ -1,7 +1,7 @@
 """Synthetic tasks: everything about them is known, so that a benchmark can be checked against it.
 
 * `Problem`: a function with a minimum of 0, moved by its seed (optimum shifted, ellipsoid rotated),
-  so that no method gains from a favourite place. Regrets are shares of `spread`, about the range of
+  so that no method gains from a favorite place. Regrets are shares of `spread`, about the range of
   the function over its box. As a task (`synthetic/branin-3` is `branin(3)`) it costs what
   `Problem.cost` says, known in closed form.
 * `Curves`: learning curves over 27 epochs that cross, for methods that stop runs early.
@@ -113,7 +113,7 @@ def ellipsoid6(seed: int) -> Problem:
 
 
 def mixed(seed: int) -> Problem:
-    """A training-like loss: best log lr depends on the optimiser; integers; two categories.
+    """A training-like loss: best log lr depends on the optimizer; integers; two categories.
 
     A run costs its depth, and up to twice that at small batches.
     """

@@ -12,7 +12,7 @@ the means over these repeats, so that the best and worst are exact and regret ha
 `+repeats` draws one repeat per evaluation, real noise, and keeps the mean as `true_loss`.
 
 Numeric grids become ordinals (`Categorical(ordered=True)`): their values are spaced evenly in logs,
-where neighbours behave alike, but lie on no lattice of integers.
+where neighbors behave alike, but lie on no lattice of integers.
 """
 
 from __future__ import annotations

@@ -595,9 +595,9 @@ def search_bounds(task: SurrogateTask, samples: int = 20_000, rounds: int = 30) 
     """Best and worst loss at full fidelity found by a fixed search, seeded by the task's name.
 
     `samples` uniform configs of the space (logs uniform in logs), then, for the best and again for
-    the worst, `rounds` of 400 neighbours: of the 20 leading configs each parameter is redrawn with
+    the worst, `rounds` of 400 neighbors: of the 20 leading configs each parameter is redrawn with
     probability 0.4, numeric ones normally around their value with a width that shrinks from 20 % to
-    0.2 % of their range. An optimiser may still find a little better; regret is then clipped to 0.
+    0.2 % of their range. An optimizer may still find a little better; regret is then clipped to 0.
     """
     rng = np.random.default_rng(zlib.crc32(task.name.encode()))
     configs = [_draw(task.space, None, 1.0, rng) for _ in range(samples)]
@@ -618,7 +618,7 @@ def search_bounds(task: SurrogateTask, samples: int = 20_000, rounds: int = 30) 
 def _draw(
     space: SearchSpace, around: Config | None, width: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """A uniform config, or a neighbour of `around`."""
+    """A uniform config, or a neighbor of `around`."""
     config: dict[str, Any] = {}
     for name in space.parents_first:
         parameter = space[name]

@@ -1,7 +1,7 @@
 """Terms that add up to one log acquisition: improvement, feasibility, locality, the target."""
 
 from hpo.acquisition.base import Sum, Term
-from hpo.acquisition.feasibility import CostBelow, Success
+from hpo.acquisition.feasibility import CostBelow, ProbabilityOfSuccess
 from hpo.acquisition.improvement import (
     Improvement,
     Staircase,
@@ -18,7 +18,7 @@ __all__ = [
     "Improvement",
     "SharedLevel",
     "Staircase",
-    "Success",
+    "ProbabilityOfSuccess",
     "Sum",
     "TargetGain",
     "Term",

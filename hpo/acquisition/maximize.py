@@ -1,7 +1,7 @@
 """The best point of an acquisition over a mixed space.
 
 Three stages, all on encoded rows: *candidates* (a global Sobol share, and clouds of several radii
-around the centres), *neighbour moves* from the best of them (steps of shrinking size in some
+around the centers), *neighbor moves* from the best of them (steps of shrinking size in some
 columns, other codes in categorical ones), and *gradient refinement* of the continuous columns by
 L-BFGS-B on all starts at once. Rows already asked are passed over while any other exists.
 """
@@ -19,7 +19,7 @@ from hpo.space.encoding import Encoder
 from surrogates.data import Array, IntArray
 
 _CLOUD_SCALES = (1.0, 0.25, 0.05)  # of the region's radii; the small ones polish
-_MOVED_COLUMNS = 8.0  # expected number of columns a cloud or neighbour move changes
+_MOVED_COLUMNS = 8.0  # expected number of columns a cloud or neighbor move changes
 _ROUNDS = 4
 _NEIGHBOURS = 24  # per kept row and round
 _KEPT = 8
@@ -31,7 +31,7 @@ class Region:
 
     Args:
         lower, upper: ``(d,)``, the box of numeric columns.
-        centres: k x d, members of the front (or the incumbent).
+        centers: k x d, members of the front (or the incumbent).
         radii: ``(d,)``, how far a local move goes in each numeric column.
         extra: r x d, rows proposed by other means, such as moves along the drift line.
         global_share: share of candidates drawn from the whole box.
@@ -39,14 +39,14 @@ class Region:
 
     lower: Array
     upper: Array
-    centres: Array
+    centers: Array
     radii: Array
     extra: Array
     global_share: float
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Maximum:
     """The row chosen, ``(d,)``, its log acquisition, and whether it repeats a row already asked."""
 
     row: Array
@@ -54,7 +54,7 @@ class Choice:
     repeated: bool
 
 
-def maximise(
+def maximize(
     acquisition: Term,
     encoder: Encoder,
     region: Region,
@@ -63,7 +63,7 @@ def maximise(
     candidates: int,
     rng: np.random.Generator,
     smooth: bool = True,
-) -> Choice:
+) -> Maximum:
     """Search for the row of highest ``acquisition`` that is not among ``taken``.
 
     Args:
@@ -87,15 +87,15 @@ def maximise(
 
 
 def _draw(encoder: Encoder, region: Region, count: int, rng: np.random.Generator) -> Array:
-    """Candidate rows before snapping: a Sobol share, then clouds around the centres."""
+    """Candidate rows before snapping: a Sobol share, then clouds around the centers."""
     d = len(region.lower)
-    spread = int(np.ceil(region.global_share * count)) if len(region.centres) else count
+    spread = int(np.ceil(region.global_share * count)) if len(region.centers) else count
     power = int(np.ceil(np.log2(max(spread, 2))))
     sobol = qmc.Sobol(d, scramble=True, rng=rng).random_base2(power)[:spread]
     far = encoder.from_unit(sobol, (region.lower, region.upper))
     if spread == count:
         return far
-    origin = region.centres[rng.integers(len(region.centres), size=count - spread)]
+    origin = region.centers[rng.integers(len(region.centers), size=count - spread)]
     scale = rng.choice(_CLOUD_SCALES, size=(count - spread, 1))
     return np.concatenate([far, _perturb(encoder, origin, scale * region.radii, rng)])
 
@@ -190,8 +190,8 @@ def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[A
     return X[best], values[best]
 
 
-def best_of(X: Array, values: Array, taken: Array) -> Choice:
+def best_of(X: Array, values: Array, taken: Array) -> Maximum:
     """The row of ``X`` of highest ``values`` ``(m,)``; one of ``taken`` only if all of them are."""
     rows, best = _distinct_best(X, values, taken, 1)
     repeated = bool(len(taken)) and _row_keys(rows)[0] in set(_row_keys(taken))
-    return Choice(rows[0], float(best[0]), repeated)
+    return Maximum(rows[0], float(best[0]), repeated)

@@ -10,7 +10,7 @@ to be. Its gain is therefore known beforehand::
 
 an L-optimal design (Atkinson, Donev & Tobias 2007, section 10.5) bought greedily by gain per cost.
 A bowl that were exact would be learned best from its steep sides. It is not: errors far from the
-optimum are shared by neighbours, so a design is made with a distrust of the bowl that rises faster
+optimum are shared by neighbors, so a design is made with a distrust of the bowl that rises faster
 with the distance than the fit's own.
 """
 
@@ -34,37 +34,37 @@ class TargetGain:
     """``ln gain(x) - ln cost(x)``; a :class:`~hpo.acquisition.Term`.
 
     Args:
-        belief: value model, pending runs among its rows.
+        model: value model, pending runs among its rows.
         scales: ``(axes,)``, natural coordinates of the target.
         cost: model of ln cost; None counts every run alike.
     """
 
-    belief: ScalingPredictor
+    model: ScalingPredictor
     scales: Array
     cost: CostPredictor | None
 
     @property
     def regret(self) -> float:
         """``tr(H S) / 2``: what answering now is expected to lose at the target."""
-        columns = self.belief.loss.layout.decisions
-        width = self.belief.columns.width[columns]
-        spread = self.belief.optimum(self.scales).covariance / np.outer(width, width)
+        columns = self.model.loss.layout.decisions
+        width = self.model.columns.width[columns]
+        spread = self.model.optimum(self.scales).covariance / np.outer(width, width)
         return 0.5 * float(np.sum(self._curvature * spread))
 
     @property
     def _curvature(self) -> Array:
-        return np.asarray(self.belief.loss.curvature_at(self.scales))
+        return np.asarray(self.model.loss.curvature_at(self.scales))
 
     def value(self, X: Array) -> Array:
-        c = self.belief.optimum_covariance(X, self.scales)
-        latent, error = self.belief.posterior(X), self.belief.error_variance(X, _INADEQUACY)
+        c = self.model.optimum_covariance(X, self.scales)
+        latent, error = self.model.posterior(X), self.model.error_variance(X, _INADEQUACY)
         gain = 0.5 * np.einsum("mj,jk,mk->m", c, self._curvature, c) / (latent.variance + error)
         price = 0.0 if self.cost is None else self.cost.posterior(X).mean
         return np.asarray(np.log(np.maximum(gain, _NOTHING)) - price)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
         """By central differences, all columns in two calls."""
-        numeric = self.belief.columns.numeric
+        numeric = self.model.columns.numeric
         m, d = X.shape
         shifts = np.zeros((len(numeric), 1, d))
         shifts[np.arange(len(numeric)), 0, numeric] = _STEP

@@ -20,19 +20,19 @@ class SharedLevel:
     which improve nothing are still told apart.
 
     Args:
-        belief: whose quantiles are drawn.
+        model: whose quantiles are drawn.
         level: u in (0, 1), drawn once a suggestion.
         threshold: F, in one world.
         scale: s > 0, in units of the loss.
     """
 
-    belief: SampledQuantiles
+    model: SampledQuantiles
     level: float
     threshold: Threshold
     scale: float
 
     def value(self, X: Array) -> Array:
-        draw = at_level(self.belief, X, self.level)
+        draw = at_level(self.model, X, self.level)
         gain = (self.threshold.levels(X)[:, 0] - draw) / self.scale
         # ln ln(1 + e^g) tends to g below -30, where ln(1 + e^g) would lose its digits
         soft = np.logaddexp(0.0, np.maximum(gain, -30.0))

@@ -20,7 +20,7 @@ from hpo.schedulers import Decision
 from hpo.space import Fidelity, Parameter, SearchSpace
 from hpo.study.context import Paid
 from hpo.study.runners import Job, Outcome, Task, TrainFunction, execute
-from hpo.trials import Place, Report, Status, Trial
+from hpo.trials import Report, RungAssignment, Status, Trial
 from hpo.trials.budget import Limits
 
 __all__ = ["Continuation", "check_continuation"]
@@ -129,7 +129,7 @@ def _train(
 ) -> tuple[dict[int, float], Outcome]:
     """Losses by step of one stage up to `level`, and its outcome; StudyError if it failed."""
     notes = _Notes({})
-    trial = Trial(0, config, 0, None, place=Place(level))
+    trial = Trial(0, config, 0, None, assignment=RungAssignment(level))
     outcome = execute(task, Job(trial, seed, folder, paid=paid), notes)
     if outcome.status is Status.FAILED or outcome.loss is None or not math.isfinite(outcome.loss):
         raise StudyError(f"the run to level {level} failed, so nothing is known:\n{outcome.text}")

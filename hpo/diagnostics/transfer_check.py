@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from hpo.errors import SpaceError
 from hpo.optimizer.recommend import NINETY
 from hpo.optimizer.result import Result
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 from hpo.scaling.coefficient_table import natural_name
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.space import Categorical, Float, Int, SearchSpace
@@ -223,7 +223,7 @@ class TransferCheck:
 
 @single_threaded
 def check_transfer(
-    result: Result, *, priors: Sequence[Rule] | None = None, tolerance: float = TOLERANCE
+    result: Result, *, priors: Sequence[TransferRule] | None = None, tolerance: float = TOLERANCE
 ) -> TransferCheck:
     """Whether the best setting of each tuned parameter is the same at every scale.
 

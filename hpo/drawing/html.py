@@ -66,7 +66,12 @@ def write_report(result: Result, path: str | Path) -> Path:
 
 def _recommendation(advice: Recommendation) -> str:
     rows = [
-        [name, value, *advice.intervals.get(name, ("", "")), _share(advice.told_by_data.get(name))]
+        [
+            name,
+            value,
+            *advice.intervals.get(name, ("", "")),
+            _share(advice.informed_by_data.get(name)),
+        ]
         for name, value in advice.config.items()
     ]
     low, high = (_show(end) for end in advice.loss_interval)

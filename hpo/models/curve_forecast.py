@@ -35,7 +35,7 @@ class CurveForecast:
         self._runs = Runs(self._ladder, encoder.loss_sign, encoder.space.fidelity)
 
     @single_threaded
-    def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
+    def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
         """Probability that each run ends below the front at its own cost, ``(m,)``.
 
         The front at a cost is the least loss of the runs that ended for no more or, where none has,

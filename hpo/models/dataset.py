@@ -6,7 +6,7 @@ loss that was reported at r or returned by a stage that ended there.
 Only studies in which a scheduler places runs are read. Each level of a run counts once, by what was
 said first; a lost attempt and the run that carries it on are one run, and a result from elsewhere
 is a run of its own. Reports are read at the ends of stages, at levels at least `SPACING` times the
-one before, and where a run was stopped: those in between say little that their neighbours do not,
+one before, and where a run was stopped: those in between say little that their neighbors do not,
 and a Gaussian process pays for each row.
 """
 
@@ -27,7 +27,7 @@ from surrogates.data import Array
 SPACING = 3
 
 
-class Stages:
+class PartialRuns:
     """What a log says of runs before their end, as arrays; grows with the log.
 
     Nothing is read where the space has no fidelity, or has scale axes: there the scaling model
@@ -71,9 +71,9 @@ class Stages:
 
     def now(self, trial: Trial) -> dict[str, Any]:
         """The config of a running `trial` at the level it trains up to."""
-        if self._fidelity is None or trial.place is None:
+        if self._fidelity is None or trial.assignment is None:
             return trial.config
-        return {**trial.config, self._fidelity: trial.place.level}
+        return {**trial.config, self._fidelity: trial.assignment.level}
 
     def sync(self, log: TrialLog) -> None:
         """Take in what is new in `log`."""
@@ -98,9 +98,9 @@ class Stages:
                 self._elsewhere.clear()
 
     def _placed(self, trial: Trial) -> None:
-        if trial.place is None:
+        if trial.assignment is None:
             return
-        self._levels[trial.number] = trial.place.level
+        self._levels[trial.number] = trial.assignment.level
         if trial.number in self._runs:
             return
         parent = None if trial.parent is None else self._runs.get(trial.parent)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from hpo.models.dataset import Stages
+from hpo.models.dataset import PartialRuns
 from hpo.models.refits import RefitChain
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status, TrialLog
@@ -45,7 +45,7 @@ _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would 
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class CompletedRuns:
     """Completed trials as arrays, in tell order.
 
     Attributes:
@@ -81,12 +81,12 @@ class Models:
         self.encoder = encoder
         columns = encoder.columns
         empty = np.zeros((0, len(columns.kinds)))
-        self.runs = Runs(empty, np.zeros(0), np.zeros(0), ())
+        self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._survived: tuple[Array, Array] = (empty, np.zeros(0))
         self.resting = empty
         self._absorbed = 0
-        self.stages = Stages(encoder)
+        self.stages = PartialRuns(encoder)
         self._values = {
             transform: RefitChain(GaussianProcess(), columns, transform) for transform in Transform
         }
@@ -118,7 +118,7 @@ class Models:
         cost = np.array([np.nan if not o.cost else np.log(o.cost) for o in news])
         completed = [o for o in news if o.status is Status.COMPLETED]
         loss = self.encoder.loss_sign * np.array([o.loss for o in completed], dtype=np.float64)
-        self.runs = Runs(
+        self.runs = CompletedRuns(
             np.concatenate([self.runs.X, X[done]]),
             np.concatenate([self.runs.loss, np.clip(loss, -_LARGEST_LOSS, _LARGEST_LOSS)]),
             np.concatenate([self.runs.log_cost, cost[done]]),
@@ -150,7 +150,7 @@ class Models:
         return self._values[transform].evidence(self.runs.X, self.runs.loss)
 
     @single_threaded
-    def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
+    def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
         """Probability that each run ends about as well as the best is believed to, ``(m,)``.
 
         About: within a tenth of the spread of the losses. Against the bare best, once that is well

@@ -31,7 +31,7 @@ from scipy.special import expit
 
 from hpo.models.fitted import Models
 from hpo.models.refits import JUDGED
-from hpo.models.surrogate_selector import Choice, Members
+from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
 from surrogates.data import Array
@@ -44,7 +44,7 @@ _TURN = math.sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class InputWarp:
     """One log on one set of axes.
 
     Attributes:
@@ -53,7 +53,7 @@ class View:
     """
 
     models: Models
-    members: Members
+    selector: SurrogateSelector
 
     @property
     def encoder(self) -> Encoder:
@@ -67,7 +67,7 @@ class View:
         return f" (in logarithms: {', '.join(names)})" if names else ""
 
 
-class Views:
+class LogScaleHedge:
     """The views of one log; a :class:`~hpo.schedulers.Forecast`, by the likelier.
 
     Args:
@@ -76,16 +76,16 @@ class Views:
         choice: who may model the loss.
     """
 
-    def __init__(self, encoder: Encoder, scaling: ScalingModel, choice: Choice) -> None:
+    def __init__(self, encoder: Encoder, scaling: ScalingModel, choice: SurrogateChoice) -> None:
         space = encoder.space
         encoders = [encoder]
         if not space.scales and (wide := wide_parameters(space)):
             encoders.append(Encoder(space, encoder.direction, log_axes=wide))
         models = [Models(e, scaling) for e in encoders]
-        self.all = tuple(View(m, Members(m, choice)) for m in models)
+        self.all = tuple(InputWarp(m, SurrogateSelector(m, choice)) for m in models)
 
     @property
-    def declared(self) -> View:
+    def declared(self) -> InputWarp:
         """The one on the axes declared."""
         return self.all[0]
 
@@ -99,21 +99,21 @@ class Views:
         """How often a model fell back to an earlier fit."""
         return sum(view.models.fallbacks for view in self.all)
 
-    def at(self, index: int) -> View:
+    def at(self, index: int) -> InputWarp:
         """Whose turn the ask of this ``index`` is; before any loss, that of the axes declared."""
         if len(self.all) == 1 or not 0 < self._told <= JUDGED:
-            return self.likeliest()
+            return self.most_likely()
         share = np.clip(self._probability(CYCLE[index % len(CYCLE)]), FLOOR, 1.0 - FLOOR)
         return self.all[-1] if (index + 0.5) * _TURN % 1.0 < share else self.declared
 
-    def likeliest(self) -> View:
+    def most_likely(self) -> InputWarp:
         """The one that explains the losses best."""
         return self.all[-1] if self._probability(Transform.RAW) > 0.5 else self.declared
 
-    def promise(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """See :meth:`hpo.models.Models.promise`."""
+    def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
+        """See :meth:`hpo.models.Models.probability_of_best`."""
         self.sync(log)
-        return self.likeliest().models.promise(log, numbers)
+        return self.most_likely().models.probability_of_best(log, numbers)
 
     @property
     def _told(self) -> int:

@@ -32,7 +32,7 @@ import numpy as np
 
 from hpo.errors import SpaceError
 from hpo.models.fitted import Models
-from hpo.models.success_extrapolation import Survival
+from hpo.models.success_extrapolation import SuccessExtrapolation
 from hpo.space import Float, Int, Role
 from hpo.space.encoding import Encoder
 from surrogates.data import Array
@@ -52,7 +52,7 @@ _STOPS = 4  # scales between the smallest and the largest run if there are more 
 Interval = tuple[float, float]
 
 
-class Cause(Enum):
+class EdgeSource(Enum):
     """What ends the stable range."""
 
     FAILURE = "runs fail"
@@ -87,7 +87,7 @@ class LRCurve:
     sensitivity_interval: Interval
     edge: float
     edge_interval: Interval
-    cause: Cause
+    cause: EdgeSource
     rise: float
 
 
@@ -138,7 +138,7 @@ class Instability:
         for curve in self.curves:
             at = ", ".join(f"{name} {value:.3g}" for name, value in curve.scale.items())
             low, high = curve.sensitivity_interval
-            if curve.cause is Cause.NONE:
+            if curve.cause is EdgeSource.NONE:
                 edge = curve.cause.value
             else:
                 least, most = (_or_beyond(end) for end in curve.edge_interval)
@@ -237,7 +237,7 @@ def instability(
         warnings.append("no initial_loss was given, so that of the worst completed run stands in")
     if models.success() is None:
         warnings.append("no run failed, so the edges are those of the loss alone")
-    if curves[-1].cause is Cause.NONE:
+    if curves[-1].cause is EdgeSource.NONE:
         warnings.append(f"the runs show no edge at the target below the largest {parameter}")
     elif math.isinf(curves[-1].edge_interval[1]):
         warnings.append(f"the edge at the target may lie above the largest {parameter}")
@@ -263,7 +263,7 @@ def _curve(
 
     posterior = model.joint_posterior(X)
     losses = posterior.sample(_DRAWS, rng)
-    success = Survival.of(models)
+    success = SuccessExtrapolation.of(models)
     alive = np.ones_like(losses) if success is None else success.sample(X, _DRAWS, rng)
     expected = alive * np.minimum(losses, l0) + (1.0 - alive) * l0
     least = np.minimum(losses.min(axis=1), l0)
@@ -273,9 +273,9 @@ def _curve(
     edge, fails = _edges(expected, losses, alive, least + allowed)
     place = np.append(lr, math.inf)[edge]
     found = edge < _GRID
-    cause = Cause.NONE
+    cause = EdgeSource.NONE
     if found.mean() >= 0.05:
-        cause = Cause.FAILURE if fails[found].mean() > 0.5 else Cause.LOSS
+        cause = EdgeSource.FAILURE if fails[found].mean() > 0.5 else EdgeSource.LOSS
     sign = encoder.loss_sign
     bounds = np.sort(sign * np.quantile(losses, [0.05, 0.95], axis=0), axis=0)
     return LRCurve(

@@ -8,64 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from hpo.models.fitted import Models
-from hpo.models.success_extrapolation import Survival
-from hpo.scaling.cost_law import SECONDS, CostLaw
+from hpo.models.success_extrapolation import SuccessExtrapolation
+from hpo.scaling.cost_law import CostLaw
+from hpo.trials import Prediction
+from hpo.trials.records import Interval
 from surrogates.base import Rescaled
 from surrogates.calibration import Calibration
 from surrogates.gp import GPPredictor
 
 _CALIBRATED = 200  # runs whose residuals widen or narrow an interval
 _NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One run, foreseen; every interval is the central 90 % of a single run.
-
-    Attributes:
-        config: every active parameter, scale values included.
-        loss: in the user's direction.
-        cost: in the study's unit; None where no cost was told. cost_unit: its name.
-        seconds: of wall-clock, on the machine the runs were timed on; None where none was.
-        success: probability that the run does not fail; None while none has failed.
-        extrapolation: compute over that of the dearest run, taken as the product of the scale axes.
-        warnings: plain words on why to doubt it.
-    """
-
-    config: dict[str, Any]
-    loss: float
-    loss_interval: Interval
-    cost: float | None
-    cost_interval: Interval | None
-    cost_unit: str | None
-    seconds: float | None
-    seconds_interval: Interval | None
-    success: float | None
-    extrapolation: float
-    warnings: tuple[str, ...]
-
-    def __str__(self) -> str:
-        settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
-        lines = [f"One run at {settings}, with 90 % intervals"]
-        amounts: list[tuple[str, float | None, Interval | None]] = [
-            ("loss", self.loss, self.loss_interval)
-        ]
-        if self.cost_unit != SECONDS:
-            amounts.append((self.cost_unit or "cost", self.cost, self.cost_interval))
-        amounts.append((SECONDS, self.seconds, self.seconds_interval))
-        for name, value, interval in amounts:
-            if value is not None and interval is not None:
-                low, high = interval
-                lines.append(f"  {name} {value:.5g} ({low:.5g} to {high:.5g})")
-        if self.success is not None:
-            lines.append(f"  success {self.success:.0%}")
-        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
 
 def predict(
@@ -97,7 +52,7 @@ def predict(
     loss = encoder.loss_sign * float(belief.mean[0])
     cost, cost_interval = _priced(cost_law, config)
     seconds, seconds_interval = _priced(wall_clock_law, config)
-    success = Survival.of(models)
+    success = SuccessExtrapolation.of(models)
     return Prediction(
         config=config,
         loss=loss,
@@ -115,7 +70,3 @@ def predict(
 
 def _priced(law: CostLaw | None, config: Mapping[str, Any]) -> tuple[float | None, Interval | None]:
     return (None, None) if law is None else law.predict(config)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -22,19 +22,19 @@ from surrogates.linearised import align
 from surrogates.scaling import ScalingPredictor
 from surrogates.success import SuccessModel, SuccessPredictor
 
-_MIDDLE = 0.5  # where an optimum stands in aligned rows: the success model is centred there
+_MIDDLE = 0.5  # where an optimum stands in aligned rows: the success model is centerd there
 _STRAIGHT = SuccessModel(scale_square_sd=1e-6)  # weights are in these units, so not quite zero
 
 
 @dataclass(frozen=True, slots=True)
-class Survival:
+class SuccessExtrapolation:
     """P(success), also far beyond the runs."""
 
     predictor: SuccessPredictor
     law: ScalingPredictor | None
 
     @classmethod
-    def of(cls, models: Models) -> Survival | None:
+    def of(cls, models: Models) -> SuccessExtrapolation | None:
         """None while nothing has failed."""
         X, survived = models.survived
         if np.all(survived == 1.0):

@@ -1,6 +1,6 @@
 """Which surrogate of the loss speaks, and how wide its intervals must be, learned on the study.
 
-Two members: the Gaussian process of :mod:`hpo.models`, and a conformalised quantile forest
+Two members: the Gaussian process of :mod:`hpo.models`, and a conformalized quantile forest
 (:mod:`surrogates.quantile`) that assumes nothing about the noise and splits categories freely. Both
 are scored by what they said of runs before these were told (prequentially). The runs told between
 two of the counts at which hyperparameters are learned form a *block*; both members know the runs
@@ -77,7 +77,7 @@ _CROSS_FITTED = range(10, 129)  # runs; with fewer no fold, with more the fits w
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
-class Choice(Enum):
+class SurrogateChoice(Enum):
     """Who models the loss: both by turns as they deserve, or one of them."""
 
     AUTO = "auto"
@@ -85,7 +85,7 @@ class Choice(Enum):
     QUANTILE = "quantile"
 
     @classmethod
-    def of(cls, name: str) -> Choice:
+    def of(cls, name: str) -> SurrogateChoice:
         """Raises ValueError for an unknown name."""
         try:
             return cls(name)
@@ -124,15 +124,15 @@ class Block:
     foreseen: Foreseen | None
 
 
-class Members:
+class SurrogateSelector:
     """The two surrogates of one log and what their past says about them.
 
     Args:
-        models: of the same log, synchronised before every use.
+        models: of the same log, synchronized before every use.
         choice: who may speak.
     """
 
-    def __init__(self, models: Models, choice: Choice) -> None:
+    def __init__(self, models: Models, choice: SurrogateChoice) -> None:
         self._models, self._choice = models, choice
         self._margin = margin(models.encoder)
         self._blocks: dict[int, Block] = {}  # by their end
@@ -178,20 +178,20 @@ class Members:
     @property
     def share(self) -> float:
         """Share of the asks that the trees answer, in [0, 1]."""
-        if self._choice is not Choice.AUTO:
-            return float(self._choice is Choice.QUANTILE)
+        if self._choice is not SurrogateChoice.AUTO:
+            return float(self._choice is SurrogateChoice.QUANTILE)
         better = 1.0 - self._scores[1] / self._scores[0] if self._scores[0] > 0.0 else 0.0
         return float(np.clip((better - self._margin) / FULL, 0.0, 1.0))
 
-    def trees_answer(self, index: int) -> bool:
+    def uses_forest(self, index: int) -> bool:
         """Whether the ask of this ``index`` is theirs; on stages only if they were named."""
-        if len(self._models.stages) and self._choice is not Choice.QUANTILE:
+        if len(self._models.stages) and self._choice is not SurrogateChoice.QUANTILE:
             return False
         return bool((index + 0.5) * _GOLDEN % 1.0 < self.share)
 
     def reason(self) -> str:
         """Who spoke, where it is the trees, and why."""
-        if self._choice is Choice.QUANTILE:
+        if self._choice is SurrogateChoice.QUANTILE:
             return "quantile trees, as told"
         return f"quantile trees, who answer {self.share:.0%} of the asks by how forecasts compare"
 
@@ -250,11 +250,11 @@ class Members:
         known = slice(max(0, start - _ROWS), start)
         X, y = runs.X[start:end], Transform.WINSOR(runs.loss[:end])
         forest = foreseen = None
-        if self._choice is not Choice.GP:
+        if self._choice is not SurrogateChoice.GP:
             data = TrainingData(runs.X[known], y[known], columns)
             forest = QuantileForest().fit(data, seed=start)
             foreseen = self._foreseen(forest, start, end)
-        if self._choice is Choice.QUANTILE:
+        if self._choice is SurrogateChoice.QUANTILE:
             return Block(None, (), foreseen)
         try:
             raw = self._process(Transform.RAW, start, end, known)

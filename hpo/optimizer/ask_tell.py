@@ -18,20 +18,30 @@ import numpy as np
 from hpo.acquisition.maximize import best_of
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
-from hpo.models.log_scale_hedge import View, Views
-from hpo.models.surrogate_selector import COVERAGE, Choice
+from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
+from hpo.models.surrogate_selector import COVERAGE, SurrogateChoice
 from hpo.optimizer.initial_design import start_count, starts
 from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.optimizer.result import Result
 from hpo.optimizer.suggest import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
 from hpo.optimizer.suggest_forest import suggest_by_quantiles
 from hpo.optimizer.suggest_partial import suggest_run
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import Forecast
 from hpo.space import Parameter, SearchSpace
 from hpo.space.encoding import Direction, Encoder
-from hpo.trials import Belief, Cause, Observation, Report, Status, Trial, TrialLog
+from hpo.trials import (
+    Cause,
+    Observation,
+    Prediction,
+    Reason,
+    ReasonKind,
+    Report,
+    Status,
+    Trial,
+    TrialLog,
+)
 from hpo.trials.budget import Budget, Ledger
 from surrogates.base import Posterior, Predictor, Rescaled
 from surrogates.data import Array
@@ -52,7 +62,7 @@ class Proposal:
 
     config: dict[str, Any]
     ask_index: int
-    belief: Belief
+    prediction: Prediction
 
 
 class Optimizer:
@@ -67,7 +77,7 @@ class Optimizer:
         target: scale values the user will finally train at, the default of :meth:`recommend`.
         priors: transfer rules about how the best settings move with scale (:mod:`hpo.scaling.transfer_rules`);
             None is the neutral prior, weak and zero-mean.
-        surrogate: who models the loss: a Gaussian process ("gp"), conformalised quantile trees
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalized quantile trees
             ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
             :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model speaks alone.
         seed: non-negative, of every random choice.
@@ -86,7 +96,7 @@ class Optimizer:
         cost: str | None = None,
         budget: Budget | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[Rule] | None = None,
+        priors: Sequence[TransferRule] | None = None,
         surrogate: str = "auto",
         seed: int = 0,
         driver: int = 0,
@@ -103,7 +113,7 @@ class Optimizer:
         self._cost_aware = cost is not None or bool(self.space.scales)
         drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
         choice = check_surrogate(surrogate, self.space)
-        self._views = Views(self.encoder, ScalingModel(drift), choice)
+        self._views = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -114,8 +124,10 @@ class Optimizer:
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
         """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
         proposal = self.propose(among=among)
-        trial = Trial(self.log.next_number, proposal.config, proposal.ask_index, proposal.belief)
-        self.adopt(trial)
+        trial = Trial(
+            self.log.next_number, proposal.config, proposal.ask_index, proposal.prediction
+        )
+        self.add_pending(trial)
         return trial
 
     @single_threaded
@@ -150,7 +162,7 @@ class Optimizer:
         place = index + sum(o.ask_index is None for o in self.log.observations)
         starting = place < len(self._starts)
         view = self._views.declared if starting else self._views.at(index)
-        view.members.sync()
+        view.selector.sync()
         encoder, stages = view.encoder, view.models.stages
         pending = encoder.encode([stages.now(trial) for trial in self.log.pending])
         told = [o.config for o in (*self.log.observations, *self.log.paused)]
@@ -172,10 +184,28 @@ class Optimizer:
         belief = self._belief(view, suggestion, fallbacks > degraded, fallbacks)
         return Proposal(config, index, belief)
 
-    def adopt(self, trial: Trial) -> None:
+    def propose_at(
+        self,
+        target: Mapping[str, float],
+        *,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        index: int | None = None,
+    ) -> Proposal:
+        """Propose the config that teaches most about the best one at `target` per unit of cost.
+
+        Unlike :meth:`propose`, no ask walks the front of loss against cost in between.
+
+        Args:
+            target: One positive value for each scale axis.
+            among: See :meth:`propose`.
+            index: See :meth:`propose`.
+        """
+        raise NotImplementedError
+
+    def add_pending(self, trial: Trial) -> None:
         """Record a trial as pending; adopting it again changes nothing."""
         self.log.add(trial)
-        self.ledger.enter(trial, self.log.carried(trial.number))
+        self.ledger.register(trial, self.log.carried(trial.number))
 
     def tell(
         self,
@@ -238,10 +268,10 @@ class Optimizer:
         before = self._told_before(observation)
         if before is not None:
             return before
-        self.absorb(observation)
+        self.record(observation)
         return observation
 
-    def absorb(self, observation: Observation) -> None:
+    def record(self, observation: Observation) -> None:
         """Record an observation made elsewhere, such as one read back from storage."""
         self.log.tell(observation)
         self.ledger.charge(observation)
@@ -256,7 +286,7 @@ class Optimizer:
     def result(self) -> Result:
         """What the log says so far."""
         self._views.sync(self.log)
-        return Result(self.log, self._views.likeliest().models, self.target, self.cost_unit)
+        return Result(self.log, self._views.most_likely().models, self.target, self.cost_unit)
 
     @property
     def forecast(self) -> Forecast | None:
@@ -283,23 +313,23 @@ class Optimizer:
 
     def _suggest(
         self,
-        view: View,
+        view: InputWarp,
         index: int,
         pending: Array,
         taken: Array,
         pool: Array | None,
         rng: np.random.Generator,
     ) -> Suggestion:
-        models, members = view.models, view.members
+        models, members = view.models, view.selector
         cap = self.ledger.cost_cap
         walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
         limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
-        trees_answer = members.trees_answer(index)
-        if len(models.stages) and not trees_answer:
+        uses_forest = members.uses_forest(index)
+        if len(models.stages) and not uses_forest:
             found = suggest_run(models, pending, taken, limits, index=index, rng=rng, pool=pool)
         elif not len(models.runs) and not len(models.stages):
             found = explore(models, taken, rng=rng, pool=pool)
-        elif trees_answer:
+        elif uses_forest:
             found = suggest_by_quantiles(
                 models,
                 members.forest(),
@@ -334,7 +364,9 @@ class Optimizer:
         natural = np.log([self.target[columns.names[j]] for j in columns.scale])
         return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
 
-    def _belief(self, view: View, suggestion: Suggestion, degraded: bool, fallbacks: int) -> Belief:
+    def _belief(
+        self, view: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
+    ) -> Prediction:
         """What the models expect of a row, in the user's direction and units."""
         models, row = view.models, suggestion.row[None, :]
         loss = cost = loss_interval = cost_interval = None
@@ -342,7 +374,7 @@ class Optimizer:
             staged = bool(len(models.stages))
             if staged or len(models.runs):
                 if suggestion.trees is not None:
-                    low, mean, high = view.members.interval(suggestion.trees, row)
+                    low, mean, high = view.selector.interval(suggestion.trees, row)
                 else:
                     model = models.end_of_runs() if staged else models.loss()
                     posterior = model.posterior(row)
@@ -366,16 +398,25 @@ class Optimizer:
             self._degraded += 1
         success = models.success()
         likely = 0.95 if success is None else float(success.probability(row)[0])
-        return Belief(
-            loss, loss_interval, cost, cost_interval, likely, degraded, fallbacks, suggestion.reason
+        return Prediction(
+            loss,
+            loss_interval,
+            cost,
+            cost_interval,
+            likely,
+            degraded,
+            fallbacks,
+            Reason(ReasonKind.OTHER, text=suggestion.reason),
         )
 
-    def _half_width(self, view: View, model: Predictor, posterior: Posterior, row: Array) -> float:
+    def _half_width(
+        self, view: InputWarp, model: Predictor, posterior: Posterior, row: Array
+    ) -> float:
         """Of a calibrated interval, in units of ``model``, at one row."""
         process = model.predictor if isinstance(model, Rescaled) else model
         assert isinstance(process, GPPredictor)
         followed = isinstance(model, Rescaled) and not len(view.models.stages)
-        calibration = view.members.calibration(process, row, online=followed)
+        calibration = view.selector.calibration(process, row, online=followed)
         sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
         return calibration.shown(COVERAGE) * sd
 
@@ -424,22 +465,22 @@ def number(name: str, value: object) -> float | None:
     raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
 
 
-def check_surrogate(name: str, space: SearchSpace) -> Choice:
+def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
     """Who may model the loss over ``space``.
 
     Raises:
         ValueError: for an unknown name.
         SpaceError: for trees on a space with scale axes.
     """
-    choice = Choice.of(name)
+    choice = SurrogateChoice.of(name)
     if not space.scales:
         return choice
-    if choice is Choice.QUANTILE:
+    if choice is SurrogateChoice.QUANTILE:
         raise SpaceError(
             f"`surrogate` must be 'auto' or 'gp' for a space with scale axes {list(space.scales)},"
             " got 'quantile': trees do not extrapolate to sizes nobody ran"
         )
-    return Choice.GP
+    return SurrogateChoice.GP
 
 
 def _cause(failed: Cause | str) -> Cause:

@@ -5,7 +5,7 @@ a queue, another tool.
 
     engine = StagedOptimizer(Optimizer(space, cost="seconds"), ASHA())
     while (trial := engine.ask()) is not None:
-        loss, cost = train(trial.config, start=..., end=trial.place.level)
+        loss, cost = train(trial.config, start=..., end=trial.assignment.level)
         engine.tell(trial, loss, cost)
 
 A trial is asked again, under the same number and with a higher level in its place, when it is
@@ -72,7 +72,7 @@ class StagedOptimizer:
     def ask(
         self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
     ) -> Trial | None:
-        """The next stage to run: train `trial.config` up to `trial.place.level`.
+        """The next stage to run: train `trial.config` up to `trial.assignment.level`.
 
         None when every worker should wait for those that run, or at the end if none does.
 
@@ -81,15 +81,15 @@ class StagedOptimizer:
             among: the only configs that may be started now; see `Optimizer.propose`.
         """
         match self._schedule.next(self.log, may_start=may_start):
-            case Start(place):
+            case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
                 return self._added(
                     Trial(
                         self.log.next_number,
                         proposal.config,
                         proposal.ask_index,
-                        proposal.belief,
-                        place=place,
+                        proposal.prediction,
+                        assignment=assignment,
                     )
                 )
             case Promote(number, level):
@@ -118,7 +118,7 @@ class StagedOptimizer:
     ) -> Observation:
         """Record how a stage ended; arguments as for `Optimizer.tell`.
 
-        `loss` is the one at `trial.place.level`. `cost`, `seconds`: of the whole run up to there.
+        `loss` is the one at `trial.assignment.level`. `cost`, `seconds`: of the whole run up to there.
         Below the config's own fidelity the trial rests afterwards, unless it failed or stopped.
         """
         for report in reports:
@@ -129,8 +129,8 @@ class StagedOptimizer:
             and loss is not None
             and bool(np.isfinite(loss))
             and self._fidelity is not None
-            and trial.place is not None
-            and trial.place.level < trial.config[self._fidelity]
+            and trial.assignment is not None
+            and trial.assignment.level < trial.config[self._fidelity]
         )
         if not rests:
             return self.optimizer.tell(
@@ -156,16 +156,16 @@ class StagedOptimizer:
             reports=self.log.reports(trial.number),
             metrics=dict(metrics or {}),
         )
-        self.optimizer.absorb(paused)
+        self.optimizer.record(paused)
         return paused
 
     def _added(self, trial: Trial) -> Trial:
-        self.optimizer.adopt(trial)
+        self.optimizer.add_pending(trial)
         return trial
 
     def _promoted(self, number: int, level: int) -> Trial:
         before, trial = self.log.observation(number), self.log.trial(number)
-        assert before is not None and trial.place is not None and self._fidelity is not None
+        assert before is not None and trial.assignment is not None and self._fidelity is not None
         if before.status is Status.PAUSED and level <= trial.config[self._fidelity]:
             return self.log.resume(number, level)
         grown = self.optimizer.space[self._fidelity]
@@ -176,7 +176,7 @@ class StagedOptimizer:
                 number=self.log.next_number,
                 config={**trial.config, self._fidelity: grown.high},
                 parent=number,
-                place=replace(trial.place, level=level),
+                assignment=replace(trial.assignment, level=level),
             )
         )
 
@@ -184,11 +184,11 @@ class StagedOptimizer:
         replaced = self.log.observation(clone.replaces)
         if replaced is not None and replaced.status is Status.PAUSED:
             stopped = replace(replaced, status=Status.STOPPED, order=self.log.next_order)
-            self.optimizer.absorb(stopped)
+            self.optimizer.record(stopped)
         index = self.log.next_ask_index
         rng = np.random.default_rng([self._seed, index])
         parent = self.log.trial(clone.parent)
         config = mutated(self.optimizer.space, parent.config, clone.mutate, rng=rng)
         return self._added(
-            Trial(self.log.next_number, config, index, None, clone.parent, clone.place)
+            Trial(self.log.next_number, config, index, None, clone.parent, clone.assignment)
         )

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from hpo.acquisition import Term
-from hpo.acquisition.maximize import Region, maximise
+from hpo.acquisition.maximize import Region, maximize
 from hpo.errors import SpaceError
 from hpo.space import Scale, SearchSpace
 from hpo.space.encoding import Encoder
@@ -40,7 +40,7 @@ class Recommendation:
         config: every parameter, scale values included.
         intervals: central 90 % interval of where the optimum lies, per numeric parameter; a wide
             one says that the parameter hardly matters or that the data cannot tell.
-        told_by_data: share of the doubt about where the optimum at the target lies (its variance)
+        informed_by_data: share of the doubt about where the optimum at the target lies (its variance)
             that runs removed, per numeric parameter: near 0 the answer is the prior's, near 1 the
             runs'. Empty without scale axes.
         loss: predicted, of one run. loss_interval: central 90 %.
@@ -52,7 +52,7 @@ class Recommendation:
 
     config: dict[str, Any]
     intervals: dict[str, tuple[float, float]]
-    told_by_data: dict[str, float]
+    informed_by_data: dict[str, float]
     loss: float
     loss_interval: tuple[float, float]
     target: dict[str, float]
@@ -124,12 +124,12 @@ def _at_scale(X: Array, scale: IntArray, fixed: Array) -> Array:
     return moved
 
 
-def _minimise(encoder: Encoder, score: Term, centres: Array, rng: np.random.Generator) -> Array:
+def _minimize(encoder: Encoder, score: Term, centers: Array, rng: np.random.Generator) -> Array:
     """The best row of ``score``, ``(d,)``."""
-    lower, upper = encoder.box(centres)
+    lower, upper = encoder.box(centers)
     radii = np.full(len(lower), 0.25)
-    region = Region(lower, upper, centres, radii, encoder.snap(centres), global_share=0.5)
-    return maximise(score, encoder, region, centres[:0], candidates=1024, rng=rng).row
+    region = Region(lower, upper, centers, radii, encoder.snap(centers), global_share=0.5)
+    return maximize(score, encoder, region, centers[:0], candidates=1024, rng=rng).row
 
 
 def _law_bounds(
@@ -155,7 +155,7 @@ def _law_bounds(
 
 
 def _law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array) -> Optimum:
-    """Belief about the law's optimum at encoded scales ``fixed``."""
+    """Prediction about the law's optimum at encoded scales ``fixed``."""
     at = row.copy()
     at[:, encoder.columns.scale] = fixed
     return model.optimum(model.loss.layout.scales(at)[0])

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.acquisition import Success, Sum, Term
+from hpo.acquisition import ProbabilityOfSuccess, Sum, Term
 from hpo.errors import StudyError
 from hpo.models.fitted import Models
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
-from hpo.models.prediction import Prediction, predict
+from hpo.models.prediction import predict
 from hpo.optimizer.recommend import (
     _FAR,
     _KEY,
@@ -26,14 +26,15 @@ from hpo.optimizer.recommend import (
     _drawn_bounds,
     _law_bounds,
     _law_optimum,
-    _minimise,
+    _minimize,
     check_target,
 )
-from hpo.scaling.cost_law import SECONDS, CostLaw
+from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import Float, Int, SearchSpace
-from hpo.trials import TrialLog
+from hpo.trials import Prediction, TrialLog
 from hpo.trials.pareto import front
+from hpo.trials.records import SECONDS
 from surrogates.base import Predictor
 from surrogates.data import Array
 from surrogates.numerics import single_threaded
@@ -199,7 +200,7 @@ class Result:
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """The config expected to do best, with how far to trust it.
 
-        The posterior mean plus one standard deviation is minimised over the searched box, so that
+        The posterior mean plus one standard deviation is minimized over the searched box, so that
         the answer stays where the model knows something. Intervals say where the optimum lies: by
         the law's posterior for its drifting optimum where there are scale axes, widened by how far
         the recommended value is from it, else by joint posterior draws, each of which has an
@@ -224,7 +225,7 @@ class Result:
         score = _Cautious(model, scale, fixed, unit)
         visited = encoder.snap(_at_scale(runs.X, scale, fixed), keep_scale=True)
         order = np.argsort(-score.value(visited), kind="stable")[:5]
-        row = _minimise(encoder, self._terms(score), visited[order], rng)
+        row = _minimize(encoder, self._terms(score), visited[order], rng)
         row = _at_scale(row[None, :], scale, fixed)
         posterior = model.posterior(row)
         half = NINETY * math.sqrt(float(posterior.variance[0]) + model.noise_variance)
@@ -233,7 +234,7 @@ class Result:
         return Recommendation(
             config=config,
             intervals=self._intervals(model, row, fixed, rng),
-            told_by_data=self._told_by_data(model, row, fixed),
+            informed_by_data=self._informed_by_data(model, row, fixed),
             loss=mean,
             loss_interval=(mean - half, mean + half),
             target=at,
@@ -275,7 +276,7 @@ class Result:
         rows = []
         for o in self.log.observations:
             trial = None if o.ask_index is None else self.log.trial(o.number)
-            belief = None if trial is None else trial.belief
+            belief = None if trial is None else trial.prediction
             rows.append(
                 {
                     "number": o.number,
@@ -287,7 +288,7 @@ class Result:
                     "cause": None if o.cause is None else o.cause.value,
                     "believed_loss": None if belief is None else belief.loss,
                     "believed_cost": None if belief is None else belief.cost,
-                    "reason": None if belief is None else belief.reason,
+                    "reason": None if belief is None else str(belief.reason),
                 }
             )
         return pd.DataFrame(rows)
@@ -330,7 +331,7 @@ class Result:
         """Paused trials at the highest level, with their losses there as they are."""
         levels = {}
         for o in self.log.paused:
-            place = self.log.trial(o.number).place
+            place = self.log.trial(o.number).assignment
             if place is not None and o.loss is not None:
                 levels[o.number] = place.level
         top = max(levels.values(), default=0)
@@ -342,7 +343,7 @@ class Result:
 
     def _terms(self, score: Term) -> Term:
         success = self.models.success()
-        return score if success is None else Sum((score, Success(success)))
+        return score if success is None else Sum((score, ProbabilityOfSuccess(success)))
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
         if target is not None:
@@ -387,7 +388,7 @@ class Result:
             bounds[name] = (float(first[name]), float(last[name]))
         return bounds
 
-    def _told_by_data(self, model: Predictor, row: Array, fixed: Array) -> dict[str, float]:
+    def _informed_by_data(self, model: Predictor, row: Array, fixed: Array) -> dict[str, float]:
         if not isinstance(model, ScalingPredictor):
             return {}
         optimum = _law_optimum(self.models.encoder, model, row, fixed)

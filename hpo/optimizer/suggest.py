@@ -3,7 +3,7 @@
 The search is cost-aware where cost means something to the user, and walks the front of loss against
 cost: each ask draws a cost level from a stratified sequence, asks for an improvement over the front
 at that level, and stays near front members unless the model sees a reason to leave. Without a cost
-model it is plain Bayesian optimisation with the same parts. CARBS (arXiv 2306.08055) is the
+model it is plain Bayesian optimization with the same parts. CARBS (arXiv 2306.08055) is the
 ancestor; front values are posterior means, radii are learned, and nothing falls back to chance in
 silence.
 
@@ -21,15 +21,15 @@ from scipy.stats import qmc
 from hpo.acquisition import (
     CostBelow,
     Improvement,
+    ProbabilityOfSuccess,
     Staircase,
-    Success,
     Sum,
     TargetGain,
     Term,
     TrustRegion,
     knowledge_gradient,
 )
-from hpo.acquisition.maximize import Region, best_of, maximise
+from hpo.acquisition.maximize import Region, best_of, maximize
 from hpo.models.fitted import Models
 from hpo.space.encoding import Box, Encoder
 from hpo.trials.pareto import front
@@ -157,7 +157,7 @@ def suggest(
     terms: list[Term] = []
     success = models.success()
     if success is not None:
-        terms.append(Success(success))
+        terms.append(ProbabilityOfSuccess(success))
     if cost is not None and limits.log_cap is not None:
         terms.append(_below_cap(cost, limits.log_cap))
     if cost_aware and cost is not None:
@@ -183,7 +183,7 @@ def suggest(
     acquisition = Sum((Improvement(belief, threshold, worlds), *terms, region))
     where = Region(
         *box,
-        centres=X[members],
+        centers=X[members],
         radii=radii,
         extra=_scale_moves(encoder, predictor, X[members], rng) if cost_aware else X[:0],
         global_share=_GLOBAL_SHARE_FRONT if cost_aware else _GLOBAL_SHARE,
@@ -192,7 +192,7 @@ def suggest(
         choice = best_of(pool, acquisition.value(pool), taken)
     else:
         count = int(np.clip(_WORK / len(rows) ** 2, _CANDIDATES // 4, _CANDIDATES))
-        choice = maximise(acquisition, encoder, where, taken, candidates=count, rng=rng)
+        choice = maximize(acquisition, encoder, where, taken, candidates=count, rng=rng)
     if not len(pending) and pool is None:
         again = _replicate(predictor, belief, X, eligible, choice.row)
         if again is not None:
@@ -223,7 +223,7 @@ def _for_target(
     gain = TargetGain(belief, belief.loss.layout.scales(at)[0], cost)
     terms: list[Term] = [gain]
     if success is not None:
-        terms.append(Success(success))
+        terms.append(ProbabilityOfSuccess(success))
     if cost is not None and limits.log_cap is not None:
         terms.append(_below_cap(cost, limits.log_cap))
     acquisition = Sum(tuple(terms))
@@ -231,12 +231,12 @@ def _for_target(
         choice = best_of(pool, acquisition.value(pool), taken)
     else:
         members = np.argsort(predictor.training_mean(), kind="stable")[:_CENTRES]
-        centres = models.runs.X[members]
+        centers = models.runs.X[members]
         radii = np.full(len(encoder.lower), _WITHOUT_LENGTHS)
-        extra = _scale_moves(encoder, predictor, centres, rng)
-        box = encoder.box(centres)
-        where = Region(*box, centres, radii, extra, global_share=_GLOBAL_SHARE)
-        choice = maximise(acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng)
+        extra = _scale_moves(encoder, predictor, centers, rng)
+        box = encoder.box(centers)
+        where = Region(*box, centers, radii, extra, global_share=_GLOBAL_SHARE)
+        choice = maximize(acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng)
     return Suggestion(
         choice.row,
         f"teaches most about the target per cost: expected regret there is {gain.regret:.3g}",

@@ -6,13 +6,13 @@ import numpy as np
 
 from hpo.acquisition import (
     CostBelow,
+    ProbabilityOfSuccess,
     SharedLevel,
     Staircase,
-    Success,
     Sum,
     Term,
 )
-from hpo.acquisition.maximize import Region, best_of, maximise
+from hpo.acquisition.maximize import Region, best_of, maximize
 from hpo.models.fitted import Models
 from hpo.optimizer.suggest import (
     _CANDIDATES,
@@ -65,7 +65,7 @@ def suggest_by_quantiles(
     terms: list[Term] = []
     success = models.success()
     if success is not None:
-        terms.append(Success(success))
+        terms.append(ProbabilityOfSuccess(success))
     if cost is not None and limits.log_cap is not None:
         terms.append(_below_cap(cost, limits.log_cap))
     eligible = np.ones(len(X), dtype=bool)
@@ -78,15 +78,15 @@ def suggest_by_quantiles(
         terms.append(CostBelow(cost, ceiling))
         eligible = log_costs <= ceiling
     order = np.argsort(moments(forest, X).mean, kind="stable")
-    centres = X[order[eligible[order]][:_CENTRES]]
+    centers = X[order[eligible[order]][:_CENTRES]]
     acquisition = Sum((SharedLevel(forest, level, threshold, _spread(draws, loss)), *terms))
     if pool is not None:
         choice = best_of(pool, acquisition.value(pool), taken)
     else:
         radii = np.full(len(encoder.lower), _WITHOUT_LENGTHS)
         radii = np.clip(radii * region_scale(loss, int(encoder.free.sum())), _NARROWEST, _WIDEST)
-        where = Region(*encoder.box(centres), centres, radii, X[:0], _GLOBAL_SHARE)
-        choice = maximise(
+        where = Region(*encoder.box(centers), centers, radii, X[:0], _GLOBAL_SHARE)
+        choice = maximize(
             acquisition, encoder, where, taken, candidates=_CANDIDATES, rng=rng, smooth=False
         )
     what = f"best draw at quantile level {level:.2f}"

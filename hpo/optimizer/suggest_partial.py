@@ -6,13 +6,13 @@ import numpy as np
 
 from hpo.acquisition import (
     Improvement,
+    ProbabilityOfSuccess,
     Staircase,
-    Success,
     Sum,
     Term,
     TrustRegion,
 )
-from hpo.acquisition.maximize import Region, best_of, maximise
+from hpo.acquisition.maximize import Region, best_of, maximize
 from hpo.models.fitted import Models
 from hpo.optimizer.suggest import (
     _CANDIDATES,
@@ -81,18 +81,18 @@ def suggest_run(
     terms: list[Term] = []
     success, cost = models.success(), models.cost()
     if success is not None:
-        terms.append(Success(success))
+        terms.append(ProbabilityOfSuccess(success))
     if cost is not None and limits.log_cap is not None:
         terms.append(_below_cap(cost, limits.log_cap))
-    centres = stages.tops[np.argsort(ends, kind="stable")[:_CENTRES]]
+    centers = stages.tops[np.argsort(ends, kind="stable")[:_CENTRES]]
     radii = _radii(predictor, encoder, 1.0)
-    region = TrustRegion(centres, np.maximum(_REGION * radii, _SMALLEST_REGION), encoder.unbounded)
+    region = TrustRegion(centers, np.maximum(_REGION * radii, _SMALLEST_REGION), encoder.unbounded)
     acquisition = Sum((Improvement(belief, threshold, worlds), *terms, region))
     if pool is not None:
         choice = best_of(pool, acquisition.value(pool), taken)
     else:
-        where = Region(*encoder.box(centres), centres, radii, centres[:0], _GLOBAL_SHARE)
-        choice = maximise(acquisition, encoder, where, taken, candidates=_CANDIDATES // 2, rng=rng)
+        where = Region(*encoder.box(centers), centers, radii, centers[:0], _GLOBAL_SHARE)
+        choice = maximize(acquisition, encoder, where, taken, candidates=_CANDIDATES // 2, rng=rng)
     reason = "promises most at its end" if not choice.repeated else "every other config was tried"
     return Suggestion(
         choice.row, f"{reason}: log-EI {choice.value:.2f} under the {transform.value} model"
@@ -103,7 +103,7 @@ def _hopefuls(predictor: GPPredictor, pending: Array, resting: Array) -> Array:
     """Of the `resting` rows, m x d at full fidelity, those whose ends may be lowest.
 
     Of twins, and beside a twin that is `pending`, one is enough: a row is left out where the rows
-    before it leave next to nothing of its variance, by a Cholesky factorisation in that order.
+    before it leave next to nothing of its variance, by a Cholesky factorization in that order.
     """
     end = predictor.posterior(resting)
     order = np.argsort(end.mean - np.sqrt(end.variance), kind="stable")

@@ -85,7 +85,7 @@ class Level:
 
 
 @runtime_checkable
-class Rule(Protocol):
+class TransferRule(Protocol):
     """Anything with this method is a prior; see :class:`TokenHorizon` for a short one."""
 
     def claims(self, space: SearchSpace) -> Sequence[Slope | Level]:

@@ -21,7 +21,7 @@ class Coefficient:
     estimate: Estimate
 
     @property
-    def told_by_data(self) -> float:
+    def informed_by_data(self) -> float:
         """Share of the prior variance that the runs removed, 0 to 1."""
         share = 1.0 - (self.estimate.sd / self.estimate.prior_sd) ** 2
         return min(max(share, 0.0), 1.0)
@@ -42,7 +42,7 @@ def as_text(rows: Sequence[Coefficient]) -> str:
     heading = f"{'':{width}}  {'prior':>19}  {'posterior':>19}  told by data"
     lines = [
         f"{row.name:{width}}  {_show(e.prior_mean, e.prior_sd)}  {_show(e.mean, e.sd)}"
-        f"  {row.told_by_data:12.0%}"
+        f"  {row.informed_by_data:12.0%}"
         for row in rows
         for e in [row.estimate]
     ]
@@ -50,7 +50,7 @@ def as_text(rows: Sequence[Coefficient]) -> str:
 
 
 def as_frame(rows: Sequence[Coefficient]) -> pd.DataFrame:
-    """One row a coefficient: prior, prior_sd, posterior, posterior_sd, told_by_data."""
+    """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -60,7 +60,7 @@ def as_frame(rows: Sequence[Coefficient]) -> pd.DataFrame:
             "prior_sd": row.estimate.prior_sd,
             "posterior": row.estimate.mean,
             "posterior_sd": row.estimate.sd,
-            "told_by_data": row.told_by_data,
+            "informed_by_data": row.informed_by_data,
         }
         for row in rows
     )

@@ -24,6 +24,7 @@ import numpy as np
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natural_name
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
+from hpo.trials.records import SECONDS
 from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
@@ -34,7 +35,6 @@ from surrogates.scaling import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-SECONDS = "seconds"
 
 _NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
 _MAX_ROWS = 2000  # of a factor
@@ -96,7 +96,7 @@ class CostLaw:
         )
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, told_by_data."""
+        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
         return as_frame(self.rows)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.scaling.claims import Level, Normal, Rule, Slope
+from hpo.scaling.claims import Level, Normal, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, Scale, SearchSpace
 from surrogates.data import Columns
 from surrogates.law_fit import Anchor, DriftPrior, LawPrior
@@ -16,7 +16,7 @@ from surrogates.law_fit import Anchor, DriftPrior, LawPrior
 _FAR = 3.0  # standard deviations that a level may lie outside the searched range
 
 
-def check_priors(priors: object) -> tuple[Rule, ...]:
+def check_priors(priors: object) -> tuple[TransferRule, ...]:
     """`priors` as a tuple of rules; None is none.
 
     Raises SpaceError for anything that is not a sequence of rules.
@@ -31,14 +31,16 @@ def check_priors(priors: object) -> tuple[Rule, ...]:
             raise SpaceError(
                 f"priors must hold rules, got the class {rule.__name__}; write {rule.__name__}()"
             )
-        if not isinstance(rule, Rule):
+        if not isinstance(rule, TransferRule):
             raise SpaceError(
                 f"priors must hold rules with a method claims(space), got {rule!r}; {hint}"
             )
     return tuple(priors)
 
 
-def drift_prior(rules: Sequence[Rule], space: SearchSpace, columns: Columns) -> DriftPrior | None:
+def drift_prior(
+    rules: Sequence[TransferRule], space: SearchSpace, columns: Columns
+) -> DriftPrior | None:
     """What `rules` together believe about the drift of every optimum; None without rules.
 
     Args:
@@ -95,7 +97,7 @@ class _Beliefs:
         neutral = LawPrior().drift_sd
         self._neutral_sd = {columns.names[j]: neutral * columns.width[j] for j in columns.decision}
 
-    def add(self, rule: Rule, claim: Slope | Level) -> None:
+    def add(self, rule: TransferRule, claim: Slope | Level) -> None:
         """Keep a claim of `rule` about names that exist."""
         scales = [claim.scale] if isinstance(claim, Slope) else list(claim.at)
         for name in scales:

@@ -52,7 +52,7 @@ class FittedLaw:
     """Prior and posterior of every coefficient; print it, or take :meth:`to_pandas`.
 
     Attributes:
-        coefficients: as arrays know them; losses in the direction that is minimised inside.
+        coefficients: as arrays know them; losses in the direction that is minimized inside.
         gamma: how the axes combine, 1 for a sum of powers.
     """
 
@@ -114,7 +114,7 @@ class FittedLaw:
         return (*rows, Coefficient("gamma", self.gamma), Coefficient("irreducible loss", floor))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, told_by_data."""
+        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
         return as_frame(self.rows)
 
     def __str__(self) -> str:

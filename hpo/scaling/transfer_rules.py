@@ -39,7 +39,7 @@ from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 
 from hpo.errors import SpaceError
-from hpo.scaling.claims import Level, Normal, Rule, Slope
+from hpo.scaling.claims import Level, Normal, Slope, TransferRule
 from hpo.scaling.drift_prior import middle_of_scales
 from hpo.space import Axis, Float, Int, Parameter, Role, Scale, SearchSpace
 
@@ -64,7 +64,7 @@ class MuP:
     Yang et al. 2022, "Tensor Programs V" (arXiv:2203.03466), tables 1 and 8: with Adam, hidden
     matrices get lr / width, the read-out a multiplier 1 / width, attention 1 / d_head. That is done
     in the *training code*; the tuned base lr then has slope 0 in ln width. Without it, in standard
-    parametrisation, hidden layers need lr ~ 1 / width: say `ScalingExponents()` instead.
+    parametrization, hidden layers need lr ~ 1 / width: say `ScalingExponents()` instead.
 
     It says nothing of depth, batch, horizon or weight decay (their table 2). `sd`: the optimum
     stayed within about a factor of two over 16 times the width (Lingle 2024, arXiv:2404.05728). On
@@ -129,7 +129,7 @@ class CompleteP:
         )
 
 
-class Parametrisation(Enum):
+class ParametrizationScheme(Enum):
     """How multipliers and initial scales depend on width n: Everett et al. 2024, table 1."""
 
     STANDARD = "standard"
@@ -139,7 +139,7 @@ class Parametrisation(Enum):
 
 
 class Update(Enum):
-    """What kind of step the optimiser takes from a gradient."""
+    """What kind of step the optimizer takes from a gradient."""
 
     SGD = "sgd"  # proportional to it
     ADAM = "adam"  # entries of order lr: Adam, AdamW, Lion
@@ -164,10 +164,10 @@ class Alignment(Enum):
 _E, _H, _R = Layer.EMBEDDING, Layer.HIDDEN, Layer.READOUT
 #: exponents of n in (multiplier, standard deviation of the initial entries)
 _WIDTH_EXPONENTS = {
-    Parametrisation.STANDARD: {_E: (0.0, 0.0), _H: (0.0, -0.5), _R: (0.0, -0.5)},
-    Parametrisation.NTK: {_E: (0.0, 0.0), _H: (-0.5, 0.0), _R: (-0.5, 0.0)},
-    Parametrisation.MUP: {_E: (0.5, -0.5), _H: (0.0, -0.5), _R: (-0.5, -0.5)},
-    Parametrisation.MEAN_FIELD: {_E: (0.0, 0.0), _H: (-0.5, 0.0), _R: (-1.0, 0.0)},
+    ParametrizationScheme.STANDARD: {_E: (0.0, 0.0), _H: (0.0, -0.5), _R: (0.0, -0.5)},
+    ParametrizationScheme.NTK: {_E: (0.0, 0.0), _H: (-0.5, 0.0), _R: (-0.5, 0.0)},
+    ParametrizationScheme.MUP: {_E: (0.5, -0.5), _H: (0.0, -0.5), _R: (-0.5, -0.5)},
+    ParametrizationScheme.MEAN_FIELD: {_E: (0.0, 0.0), _H: (-0.5, 0.0), _R: (-1.0, 0.0)},
 }
 
 
@@ -178,20 +178,20 @@ class ScalingExponents:
     Everett et al. 2024, "Scaling Exponents Across Parameterizations and Optimizers"
     (arXiv:2407.05872), tables 1 and 2. With multiplier ~ n^a, initial entries ~ n^-b, gradient
     entries ~ n^-g and updates of order lr (Adam), an update must change its layer's output by O(1):
-    lr ~ n^(-a - alignment) (:meth:`lr_exponent` has the others). So under standard parametrisation
+    lr ~ n^(-a - alignment) (:meth:`lr_exponent` has the others). So under standard parametrization
     AdamW's hidden layers need lr ~ 1 / n with full alignment and 1 / sqrt(n) with none.
 
     It is for code that uses *one and the same* lr rule at all widths. Code that already multiplies
     the lr by this power has a flat base lr: say `MuP()`.
 
     Args:
-        parametrisation, update, layer, alignment: row and column of the tables; `layer` is the kind
+        parametrization, update, layer, alignment: row and column of the tables; `layer` is the kind
             that the tuned lr matters most to.
         sd: of the exponent. Wide, because the best single lr was seen to fall slower than theory
             says (Haas et al. 2025, arXiv:2505.22491).
     """
 
-    parametrisation: Parametrisation = Parametrisation.STANDARD
+    parametrization: ParametrizationScheme = ParametrizationScheme.STANDARD
     update: Update = Update.ADAM
     _: KW_ONLY
     layer: Layer = Layer.HIDDEN
@@ -200,8 +200,8 @@ class ScalingExponents:
 
     @property
     def gradient_exponent(self) -> float:
-        """Of n in the entries of the layer's gradient at initialisation; Adam's epsilon follows."""
-        layers = _WIDTH_EXPONENTS[self.parametrisation]
+        """Of n in the entries of the layer's gradient at initialization; Adam's epsilon follows."""
+        layers = _WIDTH_EXPONENTS[self.parametrization]
         multiplier, _ = layers[self.layer]
         if self.layer is Layer.READOUT:
             return multiplier  # logits' gradients and activations are O(1)
@@ -210,7 +210,7 @@ class ScalingExponents:
     @property
     def lr_exponent(self) -> float:
         """d ln lr / d ln n."""
-        multiplier, initial = _WIDTH_EXPONENTS[self.parametrisation][self.layer]
+        multiplier, initial = _WIDTH_EXPONENTS[self.parametrization][self.layer]
         step = {
             Update.SGD: self.gradient_exponent,
             Update.ADAM: 0.0,
@@ -324,7 +324,7 @@ class AdamWTimescale:
         ratio_exponent: m, of D / N in the best share of the run. Needs an axis for N unless 0.
         hidden_lr_exponent: d ln (hidden lr) / d ln width at a fixed base lr: -1 under muP with Adam
             if the training code leaves the decay alone (then wd ~ width); 0 in standard
-            parametrisation, and where the code scales the decay itself, as CompleteP does.
+            parametrization, and where the code scales the decay itself, as CompleteP does.
         sd: of each slope.
     """
 
@@ -356,8 +356,8 @@ class StepLaw:
 
         lr = 1.79 N^-0.713 D^0.307        batch = 0.58 D^0.571 tokens
 
-    for AdamW in standard parametrisation, N without the vocabulary's parameters, 60 million to a
-    billion of them, cosine decay to a fixed small lr. In other setups (other optimisers, muP, tiny
+    for AdamW in standard parametrization, N without the vocabulary's parameters, 60 million to a
+    billion of them, cosine decay to a fixed small lr. In other setups (other optimizers, muP, tiny
     models) its levels mean little: widen them or use `levels=False`.
 
     Args:
@@ -422,7 +422,7 @@ class StepLaw:
 # --- reading a space -----------------------------------------------------------------------------
 
 
-def _required(rule: Rule, space: SearchSpace, role: Role) -> tuple[str, ...]:
+def _required(rule: TransferRule, space: SearchSpace, role: Role) -> tuple[str, ...]:
     """Names with this role; SpaceError if there is none, or one that is not on a log scale."""
     names = _followed(rule, space, role)
     if not names:
@@ -433,7 +433,7 @@ def _required(rule: Rule, space: SearchSpace, role: Role) -> tuple[str, ...]:
     return names
 
 
-def _followed(rule: Rule, space: SearchSpace, role: Role) -> tuple[str, ...]:
+def _followed(rule: TransferRule, space: SearchSpace, role: Role) -> tuple[str, ...]:
     """Names with this role, perhaps none; SpaceError for one that is not on a log scale."""
     names = _with_role(space, role)
     for name in names:
@@ -472,7 +472,7 @@ def _along(space: SearchSpace, axis: Axis) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _only(rule: Rule, space: SearchSpace, axis: Axis) -> str:
+def _only(rule: TransferRule, space: SearchSpace, axis: Axis) -> str:
     """The one scale axis that measures `axis`."""
     names = _along(space, axis)
     if len(names) != 1:
@@ -483,7 +483,7 @@ def _only(rule: Rule, space: SearchSpace, axis: Axis) -> str:
     return names[0]
 
 
-def _stand_ins(rule: Rule, space: SearchSpace, axis: Axis) -> dict[str, Normal]:
+def _stand_ins(rule: TransferRule, space: SearchSpace, axis: Axis) -> dict[str, Normal]:
     """Scale axes by name, with d ln (quantity of `axis`) / d ln (axis) as mean and sd."""
     if own := _along(space, axis):
         return dict.fromkeys(own, _EXACT)
@@ -506,7 +506,7 @@ def _stand_ins(rule: Rule, space: SearchSpace, axis: Axis) -> dict[str, Normal]:
 
 
 def _slopes(
-    rule: Rule,
+    rule: TransferRule,
     space: SearchSpace,
     names: Sequence[str],
     slopes: Mapping[Axis, Normal],

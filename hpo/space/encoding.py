@@ -136,7 +136,7 @@ class Encoder:
 
     @property
     def loss_sign(self) -> float:
-        """+1 or -1: times a loss in the user's direction, one that is minimised."""
+        """+1 or -1: times a loss in the user's direction, one that is minimized."""
         return 1.0 if self.direction == "minimize" else -1.0
 
     @property

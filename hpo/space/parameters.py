@@ -255,7 +255,7 @@ class Int:
 class Categorical:
     """One of several choices: str, int, float, bool or None.
 
-    `ordered`: the choices are listed in order and neighbours behave alike (an ordinal).
+    `ordered`: the choices are listed in order and neighbors behave alike (an ordinal).
     `center`: first choice to try. Raises `SpaceError` for empty, equal or unstorable choices.
     """
 

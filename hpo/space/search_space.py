@@ -184,7 +184,7 @@ class SearchSpace(Mapping[str, Parameter]):
         return tuple((name, config[name]) for name in self._parameters if name in config)
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
-        """JSON-able description of the space, to recognise it when a study is resumed."""
+        """JSON-able description of the space, to recognize it when a study is resumed."""
         return {name: _describe(parameter) for name, parameter in self._parameters.items()}
 
     @classmethod

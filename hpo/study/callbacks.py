@@ -21,7 +21,7 @@ from hpo.trials.budget import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class StudyState:
     """A study while it is driven. `log` and `ledger` are live: read, do not write.
 
     `cost`: the declared unit; None for seconds that are recorded only. `target`: scale values the
@@ -40,24 +40,24 @@ class Run:
 class Callback:
     """Does nothing at each moment of a study."""
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, run: StudyState) -> None:
         """The study was opened and, if it existed, read back; nothing runs yet."""
 
-    def on_trial_start(self, run: Run, trial: Trial) -> None:
+    def on_trial_start(self, run: StudyState, trial: Trial) -> None:
         """`trial` is about to run.
 
         One that is promoted comes again, with a higher level in its place; a lost one that is
         retried comes again under a new number.
         """
 
-    def on_report(self, run: Run, trial: Trial, report: Report) -> None:
+    def on_report(self, run: StudyState, trial: Trial, report: Report) -> None:
         """`trial` reported, and has not had its answer yet."""
 
-    def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+    def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
         """`trial` was told, or paused at its level, and the result is written."""
 
-    def on_error(self, run: Run, error: BaseException) -> None:
+    def on_error(self, run: StudyState, error: BaseException) -> None:
         """The study ends with `error`, which `optimize` raises next; there is no result."""
 
-    def on_finish(self, run: Run, result: Result) -> None:
+    def on_finish(self, run: StudyState, result: Result) -> None:
         """Nothing runs any more: the budget is used, or the study was interrupted."""

@@ -31,15 +31,14 @@ from hpo.optimizer.result import Result
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Start
 from hpo.schedulers.mutation import mutated
 from hpo.space import Fidelity
-from hpo.study.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointKey, CheckpointStore, fingerprint
 from hpo.study.context import Paid
 from hpo.study.interrupts import Interrupts
 from hpo.study.runners import InlineRunner, Job, Outcome, Runner
 from hpo.study.storage import Asked, Entry, Journal, Resumed
-from hpo.trials import Cause, Observation, Place, Report, Status, Trial, TrialLog
-
-SECONDS = "seconds"  # the cost unit that is measured rather than reported
+from hpo.trials import Cause, Observation, Report, RungAssignment, Status, Trial
+from hpo.trials.records import SECONDS
 
 _RETRIES = 2  # attempts after a lost one, before the loss counts as the config's error
 _HOPELESS = 10  # first trials that all raised
@@ -67,7 +66,7 @@ class Driver:
         optimizer: Optimizer,
         journal: Journal,
         runner: Runner,
-        run: Run,
+        run: StudyState,
         watchers: Sequence[Callback],
         schedule: Schedule | None,
         checkpoints: CheckpointStore,
@@ -180,9 +179,14 @@ class Driver:
         else:
             action = self._schedule.next(self._run.log, may_start=may_start, held=self._held())
         match action:
-            case Start(place):
+            case Start(assignment):
                 proposal = self._optimizer.propose()
-                self._ask(proposal.config, proposal.ask_index, belief=proposal.belief, place=place)
+                self._ask(
+                    proposal.config,
+                    proposal.ask_index,
+                    prediction=proposal.prediction,
+                    assignment=assignment,
+                )
             case Promote(number, level):
                 self._promote(number, level)
             case Clone():
@@ -223,10 +227,10 @@ class Driver:
         config: dict[str, Any],
         ask_index: int,
         *,
-        belief: Any = None,
+        prediction: Any = None,
         confirming: bool = False,
         parent: int | None = None,
-        place: Place | None = None,
+        assignment: RungAssignment | None = None,
     ) -> None:
         """Write a new trial and start it, unless another driver is at the same config."""
         asked = Asked(
@@ -236,8 +240,8 @@ class Driver:
             after=self._run.log.next_order,
             parent=parent,
             confirming=confirming,
-            belief=belief,
-            place=place,
+            prediction=prediction,
+            assignment=assignment,
         )
         self._write_and_start(asked, config)
 
@@ -249,7 +253,7 @@ class Driver:
             after=self._run.log.next_order,
             attempt=entry.asked.attempt + (0 if entry.released else 1),
             parent=entry.number,
-            place=entry.place,
+            assignment=entry.assignment,
         )
         self._write_and_start(asked, entry.trial.config)
 
@@ -260,7 +264,7 @@ class Driver:
         """
         log, fidelity = self._run.log, self._optimizer.space.fidelity
         before, trial = log.observation(number), log.trial(number)
-        assert before is not None and fidelity is not None and trial.place is not None
+        assert before is not None and fidelity is not None and trial.assignment is not None
         asked = self._asked[number]
         if asked.owner == self._owner and before.status is Status.PAUSED:
             stage = log.resumed(number)
@@ -281,7 +285,7 @@ class Driver:
             after=log.next_order,
             attempt=0,
             parent=number,
-            place=replace(trial.place, level=level),
+            assignment=replace(trial.assignment, level=level),
         )
         self._write_and_start(onward, config)
 
@@ -294,21 +298,20 @@ class Driver:
             if not self._journal.tell(stopped, driven=self._driven(), text="replaced by a clone"):
                 self._catch_up()
                 return
-            self._optimizer.absorb(stopped)
+            self._optimizer.record(stopped)
             self._retire()
         index = log.next_ask_index
         rng = np.random.default_rng([self._seed, self._index, index])
         space, parent = self._optimizer.space, log.trial(clone.parent)
         config = mutated(space, parent.config, clone.mutate, rng=rng)
-        self._ask(config, index, parent=clone.parent, place=clone.place)
+        self._ask(config, index, parent=clone.parent, assignment=clone.assignment)
 
     def _give_up(self, number: int) -> bool:
         """Tell a paused trial of a driver that is gone lost, to go on from it; False if taken."""
         order = self._run.log.next_order
         taken = self._journal.lose(number, order=order)
         if taken:
-            config = self._run.log.trial(number).config
-            self._optimizer.absorb(_lost(number, config, order, self._run.log))
+            self._optimizer.record(Observation.lost(self._run.log.trial(number), order))
         else:
             self._catch_up()
         return taken
@@ -327,11 +330,11 @@ class Driver:
         distributions = self._optimizer.space.distributions(config, box)
         trial = self._journal.ask(asked, config, distributions)
         if asked.confirming:
-            self._exempt(trial.number)
+            self._excluded(trial.number)
         if any(self._others().values()) and self._superseded(trial):
             return
         self._asked[trial.number] = asked
-        self._optimizer.adopt(trial)
+        self._optimizer.add_pending(trial)
         self._checkpoints.hold(trial.number)
         if asked.parent is not None:
             self._inherit(trial)
@@ -430,7 +433,7 @@ class Driver:
             return
         if self._warm_start and not running.asked.confirming and self._is_best(observation):
             self._checkpoints.keep_best(outcome.number)
-        self._optimizer.absorb(observation)
+        self._optimizer.record(observation)
         self._resting.add(outcome.number)
         self._retire()
         if observation.cause is not None:
@@ -516,7 +519,7 @@ class Driver:
         return time.monotonic() - self._began
 
     def _spent_out(self) -> str | None:
-        self._run.ledger.drove(self._driven_before + self._driven())
+        self._run.ledger.set_elapsed(self._driven_before + self._driven())
         return self._run.ledger.spent_out()
 
     def _trials_left(self) -> bool:
@@ -531,7 +534,7 @@ class Driver:
     def _spends_too_much(self, running: _Running, report: Report) -> bool:
         """Whether a trial has reached its own cost limit, or the study one of its totals."""
         ledger = self._run.ledger
-        ledger.drove(self._driven_before + self._driven())
+        ledger.set_elapsed(self._driven_before + self._driven())
         if ledger.remaining_seconds == 0.0:
             return True
         cost, paid = report.cost, self._paid(running.trial).cost
@@ -542,9 +545,9 @@ class Driver:
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost
         return (limit is not None and cost >= limit) or (left is not None and cost - paid >= left)
 
-    def _exempt(self, number: int) -> None:
+    def _excluded(self, number: int) -> None:
         self._confirming.add(number)
-        self._run.ledger.exempt(number)
+        self._run.ledger.exclude(number)
 
     # --- the journal -----------------------------------------------------------------------------
 
@@ -631,7 +634,7 @@ class Driver:
             driven[owner] = max(entry.driven, driven.get(owner, 0.0))
             self._asked[entry.number] = entry.asked
             if entry.asked.confirming:
-                self._exempt(entry.number)
+                self._excluded(entry.number)
         replay(self._optimizer, entries)
         driven.pop(self._owner, None)
         self._driven_before = sum(driven.values())
@@ -672,7 +675,7 @@ def replay(optimizer: Optimizer, entries: Iterable[Entry]) -> None:
             continue
         # A trial asked after k tells comes before tell k, which has order k.
         # One that another driver did, too, is in nobody's way.
-        trial = replace(entry.trial, place=None) if entry.superseded else entry.trial
+        trial = replace(entry.trial, assignment=None) if entry.superseded else entry.trial
         events.append(((entry.asked.after, 0, number), trial))
         resumed = log.resumed(number)
         paused = resumed + (known is not None)
@@ -683,25 +686,11 @@ def replay(optimizer: Optimizer, entries: Iterable[Entry]) -> None:
     for (_, _, number), event in sorted(events, key=lambda event: event[0]):
         match event:
             case Trial():
-                optimizer.adopt(event)
+                optimizer.add_pending(event)
             case Resumed(level, _):
                 log.resume(number, level)
             case Observation():
-                optimizer.absorb(event)
-
-
-def _lost(number: int, config: dict[str, Any], order: int, log: TrialLog) -> Observation:
-    """An attempt that came to nothing."""
-    return Observation(
-        number=number,
-        config=config,
-        loss=None,
-        cost=None,
-        status=Status.FAILED,
-        cause=Cause.LOST,
-        order=order,
-        ask_index=log.trial(number).ask_index,
-    )
+                optimizer.record(event)
 
 
 def _refused(outcome: Outcome, refusal: Exception, cost: float | None) -> Outcome:

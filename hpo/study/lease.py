@@ -71,7 +71,7 @@ class Lease:
         return time.time() < self.expires
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews a lease from a thread, so that a long silent training step does not let it expire."""
 
     def __init__(self, renew: Callable[[], None]) -> None:
@@ -79,7 +79,7 @@ class Keeper:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scaletune-lease", daemon=True)
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> LeaseRenewer:
         self._thread.start()
         return self
 
@@ -112,13 +112,13 @@ def _born(pid: int) -> int | None:
         # The command name, in parentheses, may hold spaces; what follows it may not.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None if Path("/proc/self/stat").exists() else _signalled(pid)
+        return None if Path("/proc/self/stat").exists() else _signaled(pid)
     state, start = fields[0], fields[19]
     return None if state in "ZX" else int(start)
 
 
-def _signalled(pid: int) -> int | None:
-    """Without /proc: 0 if `pid` can be signalled or belongs to another user, None if not."""
+def _signaled(pid: int) -> int | None:
+    """Without /proc: 0 if `pid` can be signaled or belongs to another user, None if not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

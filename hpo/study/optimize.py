@@ -21,15 +21,15 @@ from hpo.errors import BudgetError, SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
 from hpo.optimizer.recommend import check_target
 from hpo.optimizer.result import Result
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import IterativeDeepening, Scheduler
 from hpo.space import Fidelity, Parameter, SearchSpace
 from hpo.space.encoding import Direction, Encoder
-from hpo.study.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointStore, study_folder
 from hpo.study.driver import Driver, replay
-from hpo.study.lease import Keeper, Lease
+from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
@@ -52,7 +52,7 @@ def optimize(
     confirm: int = 0,
     scheduler: Scheduler | None = None,
     surrogate: str = "auto",
-    priors: Sequence[Rule] | None = None,
+    priors: Sequence[TransferRule] | None = None,
     workers: int = 1,
     runner: Runner | None = None,
     warm_start: bool = False,
@@ -80,7 +80,7 @@ def optimize(
             budget and free of its limits on time and cost; each is learned from before the next.
         scheduler: who starts, pauses, is promoted, stops or is cloned (:mod:`hpo.schedulers`). None
             trains every config to the end.
-        surrogate: who models the loss: a Gaussian process ("gp"), conformalised quantile trees
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalized quantile trees
             ("quantile", without scale axes), or both by turns as their forecasts of this study
             deserve ("auto"; see :mod:`hpo.models.surrogate_selector`).
         priors: transfer rules about how the best settings move with scale, such as
@@ -155,7 +155,7 @@ class _Call:
     target: Mapping[str, float] | None
     confirm: int
     scheduler: Scheduler | None
-    priors: Sequence[Rule] | None
+    priors: Sequence[TransferRule] | None
     surrogate: str
     workers: int
     runner: Runner | None
@@ -214,7 +214,7 @@ class _Call:
                     optimizer=optimizer,
                     journal=journal,
                     runner=runner,
-                    run=Run(
+                    run=StudyState(
                         self.name,
                         self.direction,
                         self.cost,
@@ -278,7 +278,7 @@ def load_result(
     *,
     storage: str | BaseStorage | None = None,
     target: Mapping[str, float] | None = None,
-    priors: Sequence[Rule] | None = None,
+    priors: Sequence[TransferRule] | None = None,
 ) -> Result:
     """What a durable run has found so far, without going on with it; nothing is written.
 
@@ -314,7 +314,7 @@ def _leased(journal: Journal) -> Iterator[tuple[int, str]]:
     """Hold a driver's lease on the study; gives the driver's index and the lease's owner."""
     lease = Lease.take()
     index = journal.claim(lease)
-    keeper = Keeper(lambda: journal.keep(index, lease.renewed()))
+    keeper = LeaseRenewer(lambda: journal.keep(index, lease.renewed()))
     try:
         with keeper if journal.durable else nullcontext():
             yield index, lease.owner

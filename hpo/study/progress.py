@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpo.optimizer.result import Result
-from hpo.study.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, StudyState
 from hpo.trials import Observation, Status, Trial
 from hpo.trials.pareto import front
 
@@ -37,7 +37,7 @@ class Progress(Callback):
         self._started = 0.0
         self._spent_before = 0.0
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, run: StudyState) -> None:
         if not self._enabled:
             return
         from rich.console import Console
@@ -53,14 +53,14 @@ class Progress(Callback):
         )
         self._live.start()
 
-    def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+    def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
         if self._live is not None:
             self._live.refresh()
 
-    def on_error(self, run: Run, error: BaseException) -> None:
+    def on_error(self, run: StudyState, error: BaseException) -> None:
         self._stop()
 
-    def on_finish(self, run: Run, result: Result) -> None:
+    def on_finish(self, run: StudyState, result: Result) -> None:
         self._stop()
 
     def _stop(self) -> None:
@@ -68,7 +68,7 @@ class Progress(Callback):
             self._live.stop()
             self._live = None
 
-    def table(self, run: Run) -> Table:
+    def table(self, run: StudyState) -> Table:
         """What is shown now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -100,7 +100,7 @@ class Progress(Callback):
         return table
 
 
-def front_size(run: Run) -> int:
+def front_size(run: StudyState) -> int:
     """Number of completed trials that no other beats in both loss and cost, as observed."""
     sign = 1.0 if run.direction == "minimize" else -1.0
     completed = [o for o in _completed(run) if o.cost is not None and o.loss is not None]
@@ -109,7 +109,7 @@ def front_size(run: Run) -> int:
     return len(front(losses, costs)) if completed else 0
 
 
-def _best(run: Run) -> tuple[str, str]:
+def _best(run: StudyState) -> tuple[str, str]:
     """Best observed loss and which trial it is from."""
     found = [(o.loss, o.number) for o in _completed(run) if o.loss is not None]
     if not found:
@@ -118,11 +118,11 @@ def _best(run: Run) -> tuple[str, str]:
     return f"{loss:.6g}", f"trial {number}"
 
 
-def _completed(run: Run) -> list[Observation]:
+def _completed(run: StudyState) -> list[Observation]:
     return [o for o in run.log.observations if o.status is Status.COMPLETED]
 
 
-def _mishaps(run: Run) -> str:
+def _mishaps(run: StudyState) -> str:
     """How many trials failed and how many were stopped."""
     failed = sum(o.status is Status.FAILED for o in run.log.observations)
     stopped = sum(o.status is Status.STOPPED for o in run.log.observations)

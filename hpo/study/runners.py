@@ -50,8 +50,8 @@ class Task:
     def context(self, job: Job, channel: Channel) -> Context:
         """The context of `job`, reporting over `channel`; it sees the level to train up to now."""
         trial = job.trial
-        if self.fidelity is not None and trial.place is not None:
-            trial = replace(trial, config={**trial.config, self.fidelity: trial.place.level})
+        if self.fidelity is not None and trial.assignment is not None:
+            trial = replace(trial, config={**trial.config, self.fidelity: trial.assignment.level})
         return Context(
             trial,
             seed=job.seed,
@@ -65,10 +65,10 @@ class Task:
 
     def pauses(self, trial: Trial) -> bool:
         """Whether a run of `trial` that returns is not at its end: its config allows more."""
-        if self.fidelity is None or trial.place is None:
+        if self.fidelity is None or trial.assignment is None:
             return False
         highest: int = trial.config[self.fidelity]
-        return trial.place.level < highest
+        return trial.assignment.level < highest
 
 
 @dataclass(frozen=True, slots=True)

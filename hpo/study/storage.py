@@ -45,7 +45,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
 from hpo.study.lease import Lease
-from hpo.trials import Belief, Cause, Observation, Place, Report, Status, Trial
+from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
@@ -85,7 +85,7 @@ class Asked:
 
     `driver`, `owner`: index and lease of who asked. `after`: number of tells known by then.
     `attempt`: how many attempts at this trial were lost before. `confirming`: a run of the
-    recommendation, outside the budget. `place`: where a scheduler put it.
+    recommendation, outside the budget. `assignment`: where a scheduler put it.
     """
 
     ask_index: int
@@ -95,8 +95,8 @@ class Asked:
     attempt: int = 0
     parent: int | None = None
     confirming: bool = False
-    belief: Belief | None = None
-    place: Place | None = None
+    prediction: Prediction | None = None
+    assignment: RungAssignment | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -107,18 +107,19 @@ class Asked:
             "attempt": self.attempt,
             "parent": self.parent,
             "confirming": self.confirming,
-            "belief": None if self.belief is None else self.belief.to_json(),
-            "place": None if self.place is None else self.place.to_json(),
+            "belief": None if self.prediction is None else self.prediction.to_json(),
+            "place": None if self.assignment is None else self.assignment.to_json(),
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Asked:
+        rest = {key: value for key, value in stored.items() if key not in ("belief", "place")}
         belief, place = stored["belief"], stored.get("place")
-        read = {
-            "belief": None if belief is None else Belief.from_json(belief),
-            "place": None if place is None else Place.from_json(place),
-        }
-        return cls(**stored | read)
+        return cls(
+            **rest,
+            prediction=None if belief is None else Prediction.from_json(belief),
+            assignment=None if place is None else RungAssignment.from_json(place),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,9 @@ class Entry:
         return self.observation is None and len(self.pauses) > len(self.resumptions)
 
     @property
-    def place(self) -> Place | None:
+    def assignment(self) -> RungAssignment | None:
         """Where it was put last."""
-        place = self.trial.place
+        place = self.trial.assignment
         if place is None or not self.resumptions:
             return place
         return replace(place, level=self.resumptions[-1].level)
@@ -315,7 +316,9 @@ class Journal:
             identity = _repeated(create)
             number = _repeated(lambda: self.storage.get_trial_number_from_id(identity))
         self._ids[number] = identity
-        return Trial(number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
+        return Trial(
+            number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
+        )
 
     def _stored(self, asked: Asked) -> int | None:
         """Storage id of the trial of ours that was created as `asked` says, if it was."""
@@ -373,13 +376,7 @@ class Journal:
         """A result as JSON, without the reports that earlier stages have written."""
         reports = observation.reports[self._written.get(observation.number, 0) :]
         return {
-            "status": observation.status.value,
-            "cause": None if observation.cause is None else observation.cause.value,
-            "loss": observation.loss,
-            "cost": observation.cost,
-            "seconds": observation.seconds,
-            "order": observation.order,
-            "metrics": observation.metrics,
+            **observation.to_json(),
             "reports": [report.to_json() for report in reports],
             "driven": driven,
             "text": text,
@@ -651,7 +648,9 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         return None
     asked = Asked.from_json(asked_json)
     config = {name: stored.params[name] for name in space if name in stored.params}
-    trial = Trial(stored.number, config, asked.ask_index, asked.belief, asked.parent, asked.place)
+    trial = Trial(
+        stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
+    )
     pauses, resumptions = _stages(attributes, trial)
     told, lost = _read(attributes, _TOLD), _read(attributes, _LOST) or {}
     released = attributes.get(_RELEASED)
@@ -659,16 +658,7 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
     if told is not None:
         observation = _observation(told, trial, pauses)
     elif stored.state.is_finished():
-        observation = Observation(
-            number=stored.number,
-            config=config,
-            loss=None,
-            cost=None,
-            status=Status.FAILED,
-            cause=Cause.LOST,
-            order=lost.get("order", asked.after),
-            ask_index=asked.ask_index,
-        )
+        observation = Observation.lost(trial, lost.get("order", asked.after))
     return Entry(
         trial=trial,
         asked=asked,
@@ -704,18 +694,12 @@ def _observation(
 ) -> Observation:
     """A written result; the reports of earlier stages come from their `pauses`."""
     before = pauses[-1].reports if pauses else ()
-    return Observation(
+    return Observation.from_json(
+        told,
         number=trial.number,
         config=trial.config,
-        loss=told["loss"],
-        cost=told["cost"],
-        status=Status(told["status"]),
-        cause=None if told["cause"] is None else Cause(told["cause"]),
-        order=told["order"],
         ask_index=trial.ask_index,
-        seconds=told["seconds"],
         reports=(*before, *(Report.from_json(report) for report in told["reports"])),
-        metrics=told["metrics"],
     )
 
 

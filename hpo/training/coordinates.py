@@ -1,6 +1,6 @@
 """Coordinate check: do activations move by as much in a wide model as in a narrow one?
 
-The test of a parametrisation by Yang et al., 2022 (appendix D.1): train a few updates at several
+The test of a parametrization by Yang et al., 2022 (appendix D.1): train a few updates at several
 sizes and follow the typical entry of every layer's output. In a right one, both the entries and
 their changes since the start stay of one order, so their slopes in log-log against size are zero.
 What grows will blow up in a model large enough, what vanishes will not learn there.
@@ -289,10 +289,10 @@ def _fit(sizes: Sequence[int], values: NDArray[np.float64]) -> tuple[float, tupl
     logs = np.log(np.clip(np.nan_to_num(values, nan=np.inf), _TINY, 1e30))
     x = np.repeat(np.log(sizes), values.shape[1])
     y = logs.ravel()
-    centred = x - x.mean()
-    spread = float(centred @ centred)
-    slope = float(centred @ y) / spread
-    residual = y - y.mean() - slope * centred
+    centerd = x - x.mean()
+    spread = float(centerd @ centerd)
+    slope = float(centerd @ y) / spread
+    residual = y - y.mean() - slope * centerd
     error = math.sqrt(float(residual @ residual) / (len(y) - 2) / spread)
     half = float(stdtrit(len(y) - 2, 0.95)) * error
     return slope, (slope - half, slope + half)

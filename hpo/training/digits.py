@@ -197,7 +197,7 @@ def mlp_shape_for(n_params: float) -> MlpShape:
     Within 5 % from 1000 parameters on. Raises `ValueError` below `FEWEST_PARAMS`.
     """
     _check_size(n_params)
-    # N = w^2 + (64 + 10 + 2) w + 10 solved for w; the nearest N is at a neighbouring integer.
+    # N = w^2 + (64 + 10 + 2) w + 10 solved for w; the nearest N is at a neighboring integer.
     width = math.sqrt(38.0**2 + n_params - CLASSES) - 38.0
     candidates = (MlpShape(max(1, math.floor(width))), MlpShape(math.ceil(width)))
     return min(candidates, key=lambda shape: abs(shape.parameters - n_params))
@@ -226,7 +226,7 @@ def _plain_resnet(channels: int) -> ResNetShape:
 
 
 class Mlp(nn.Module):
-    """Class scores of images. He initialisation; the read-out starts at zero."""
+    """Class scores of images. He initialization; the read-out starts at zero."""
 
     def __init__(self, shape: MlpShape, recipe: Recipe, *, rng: torch.Generator) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class Mlp(nn.Module):
         self.head = nn.Linear(shape.width, CLASSES)
         self.activation = _ACTIVATIONS[recipe.activation]
         self.dropout = Dropout(recipe.dropout, rng=rng)
-        _initialise(self, rng)
+        _initialize(self, rng)
 
     def forward(self, images: Tensor) -> Tensor:
         """`images`: `B x 1 x 8 x 8`. Returns `B x 10` logits."""
@@ -261,7 +261,7 @@ class ResNet(nn.Module):
         self.norm = nn.BatchNorm2d(2 * c)
         self.head = nn.Linear(2 * c, CLASSES)
         self.activation = _ACTIVATIONS[recipe.activation]
-        _initialise(self, rng)
+        _initialize(self, rng)
 
     def forward(self, images: Tensor) -> Tensor:
         """`images`: `B x 1 x 8 x 8`. Returns `B x 10` logits."""
@@ -318,7 +318,7 @@ class Epoch:
     """Where a run stands after `number` epochs, counted from one.
 
     `loss`: validation cross-entropy in nats, NaN where the run diverged. `error`: share of
-    validation images misread. `train_loss`: mean over the epoch, as minimised. `flops`: spent on
+    validation images misread. `train_loss`: mean over the epoch, as minimized. `flops`: spent on
     training so far.
     """
 
@@ -419,7 +419,7 @@ def _train(shape: Shape, config: Mapping[str, Any], ctx: Context) -> dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images `n x 8 x 8`, standardised by the training half, and labels `n` in 0..9."""
+    """Images `n x 8 x 8`, standardized by the training half, and labels `n` in 0..9."""
 
     train_images: Tensor
     train_labels: Tensor
@@ -472,7 +472,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def _initialise(model: nn.Module, rng: torch.Generator) -> None:
+def _initialize(model: nn.Module, rng: torch.Generator) -> None:
     """Weights with variance 2 / fan-in (He et al., 2015), biases and the read-out at zero."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

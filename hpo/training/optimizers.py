@@ -1,4 +1,4 @@
-"""Which optimiser to use, as plain values that turn parameter groups into torch optimisers.
+"""Which optimizer to use, as plain values that turn parameter groups into torch optimizers.
 
     AdamW(lr=3e-3, weight_decay=0.1).build(groups)
 
@@ -57,14 +57,14 @@ class Group:
 
 
 class Rule(Protocol):
-    """An optimiser and its base settings."""
+    """An optimizer and its base settings."""
 
     def step_of(self, role: Role) -> Step:
         """How parameters of that role are updated."""
         ...
 
     def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
-        """Fresh optimisers, each parameter in exactly one of them."""
+        """Fresh optimizers, each parameter in exactly one of them."""
         ...
 
 

@@ -6,7 +6,7 @@
     trainer = TorchTrainer(..., groups=Parametrized(MUP, layout))
 
 A rule is a table of factors relative to a base model, at which all factors are one. It acts through
-the initial weights and through optimiser groups only: no tensor gets an attribute and the forward
+the initial weights and through optimizer groups only: no tensor gets an attribute and the forward
 pass knows nothing of it, so compiled and sharded models work. What a forward multiplier would do
 (1 / width on the read-out in Yang et al., 2022, table 8) is moved into weights and learning rates
 by their lemma J.1; that is table 3 of the same paper. Two things remain in the model: attention
@@ -140,7 +140,7 @@ class MaximalUpdate:
 class PerLayer:
     """Standard initial weights, with a learning rate for each kind of layer.
 
-    Everett et al., 2024 (arXiv:2407.05872), table 1, standard parametrisation; see
+    Everett et al., 2024 (arXiv:2407.05872), table 1, standard parametrization; see
     `hpo.scaling.transfer_rules.ScalingExponents`, which has the exponents. With `Alignment.NONE` learning rates
     fall slower in width, which did better there than full alignment.
     """
@@ -310,7 +310,7 @@ def parameter_groups(
 
 @torch.no_grad()
 def rescale_(model: nn.Module, layout: Layout, parametrization: Parametrization) -> None:
-    """Brings fresh weights from standard initialisation to that of the rule, in place.
+    """Brings fresh weights from standard initialization to that of the rule, in place.
 
     Standard: variance 1 / fan-in of matrices, up to a constant, as torch's own layers have it, and
     biases of that order too; embeddings, gains and zeros of any kind are left alone. To be called
@@ -318,7 +318,7 @@ def rescale_(model: nn.Module, layout: Layout, parametrization: Parametrization)
     """
     growth = layout.growth(model)
     for name, weight in model.named_parameters():
-        # The same for every optimiser.
+        # The same for every optimizer.
         factor = parametrization.factors(growth[name], Step.ENTRYWISE).initial
         if factor != 1.0:
             weight.mul_(factor)

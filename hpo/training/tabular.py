@@ -3,7 +3,7 @@
     from hpo.training.tabular import Table, tabular_trainer
     optimize(tabular_trainer(Table.BREAST_CANCER), space, cost="flops", ...)
 
-A quarter of the rows, drawn once and for all, is validated on. Columns are standardised by the
+A quarter of the rows, drawn once and for all, is validated on. Columns are standardized by the
 others. The loss is the cross-entropy in nats, or for `DIABETES` the mean squared error in units of
 the variance of the training targets. An epoch is as many whole updates as come nearest to one pass,
 and the learning rate never looks at how long the run will be, so epochs are a legal fidelity.
@@ -48,7 +48,7 @@ class Table(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table in two parts: inputs `n x i`, standardised; targets `n`, classes or real numbers."""
+    """A table in two parts: inputs `n x i`, standardized; targets `n`, classes or real numbers."""
 
     train_inputs: Tensor
     train_targets: Tensor
@@ -150,7 +150,7 @@ def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> S
         raise ValueError(
             f"`n_params` must be finite and at least the {fewest} of width 1, got {n_params}"
         )
-    # N = w^2 + (i + o + 2) w + o solved for w; the nearest N is at a neighbouring integer.
+    # N = w^2 + (i + o + 2) w + o solved for w; the nearest N is at a neighboring integer.
     half = 0.5 * (inputs + outputs + 2)
     width = math.sqrt(half**2 + n_params - outputs) - half
     candidates = [
@@ -160,7 +160,7 @@ def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> S
 
 
 class Perceptron(nn.Module):
-    """Scores of rows. He initialisation from torch's global stream; the read-out starts at zero."""
+    """Scores of rows. He initialization from torch's global stream; the read-out starts at zero."""
 
     def __init__(self, shape: Shape, *, dropout: float = 0.0) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ loop of their own needs none of it: `ctx` does.
 Words
 -----
 example     what the loss is a mean over: an image, a sequence
-update      one step of the optimiser, on `batch_size` examples
+update      one step of the optimizer, on `batch_size` examples
 evaluation  a look at the validation data after each of `evaluations` equal parts of the run; it is
             reported under its number, counted from one, which with a fidelity in the space is the
             level that `ctx.fidelity` speaks of
@@ -77,7 +77,7 @@ _SMOOTHING = 0.9  # of the losses of a range test
 
 
 class Precision(Enum):
-    """What matrix products are computed in; weights and optimiser states are float32 always."""
+    """What matrix products are computed in; weights and optimizer states are float32 always."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -192,7 +192,7 @@ class TorchTrainer:
             from nothing, the rest being fresh ones; with `optimize(warm_start=True)` the parent is
             the best earlier run. 1 takes its weights over; in between they are shrunk and perturbed
             (Ash & Adams, 2020, arXiv:1910.08475). Weights and buffers whose name and shape are in
-            both models are concerned, states of optimisers are not. What share of all weights that
+            both models are concerned, states of optimizers are not. What share of all weights that
             was is returned as `warm_started`.
 
     Raises `ValueError` for a `warm_start` that is no share.
@@ -277,7 +277,7 @@ class TorchTrainer:
 
 
 class Run:
-    """A model with its optimisers, data and place in the run: what one trial is made of.
+    """A model with its optimizers, data and place in the run: what one trial is made of.
 
     Made and used inside `devices.seeded`, with the global random streams to itself.
     """
@@ -349,7 +349,7 @@ class Run:
         }
 
     def update(self, share: float | None = None) -> Tensor:
-        """One step of the optimisers; returns the mean loss before it, not yet waited for.
+        """One step of the optimizers; returns the mean loss before it, not yet waited for.
 
         `share`: of the peak learning rates; None follows the schedule.
         """

@@ -1,7 +1,7 @@
 """A decoder-only transformer over bytes, and the shape that a parameter count stands for.
 
 Pre-norm blocks (RMSNorm), rotary positions, causal attention, GELU feed-forward, untied head, no
-biases; grouped queries, normalised queries and keys, and experts if asked for. Notation, used in
+biases; grouped queries, normalized queries and keys, and experts if asked for. Notation, used in
 `accounting` too:
 
     B  sequences in a batch          d  width (residual stream)        h  heads, each d / h wide
@@ -81,7 +81,7 @@ class Shape:
     def non_embedding(self) -> int:
         """N = L (2 d^2 + 2 d^2 g / h + 2 E d f + 2 d) + d; d E more a block for a router, if E > 1.
 
-        Attention, feed-forward, two norms; the last norm. Normalised queries and keys add no
+        Attention, feed-forward, two norms; the last norm. Normalized queries and keys add no
         parameters.
         """
         d = self.width
@@ -181,10 +181,10 @@ class Transformer(nn.Module):
         self.head = nn.Linear(shape.width, VOCABULARY, bias=False)
         rotation = _rotation(context, shape.head_width)
         self.register_buffer("rotation", rotation, persistent=False)
-        self._initialise(rng, branches=2 * shape.depth if branch_factor is None else 1)
+        self._initialize(rng, branches=2 * shape.depth if branch_factor is None else 1)
 
     @torch.no_grad()
-    def _initialise(self, rng: torch.Generator, *, branches: int) -> None:
+    def _initialize(self, rng: torch.Generator, *, branches: int) -> None:
         for name, weight in self.blocks.named_parameters():
             if weight.ndim >= 2:
                 into_stream = name.endswith(("attention_out.weight", "down.weight", "down"))
@@ -318,7 +318,7 @@ def next_byte_loss(
     """Mean cross-entropy of each byte given those before it, in nats; what `TorchTrainer` calls.
 
     `text`: `B x (T + 1)` byte values. In training only, `z_loss` times the mean square of the log
-    normaliser is added (Chowdhery et al., 2022, section 5), which keeps logits from drifting, and
+    normalizer is added (Chowdhery et al., 2022, section 5), which keeps logits from drifting, and
     `balance` times the imbalance of experts.
     """
     logits = model(text[:, :-1]).flatten(0, 1).float()

@@ -1,16 +1,19 @@
 """Trials and their results: records, the append-only log, the budget and the Pareto front."""
 
 from hpo.trials.log import Event, Reported, TrialLog
-from hpo.trials.records import Belief, Cause, Observation, Place, Report, Status, Trial
+from hpo.trials.reason import Reason, ReasonKind
+from hpo.trials.records import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 
 __all__ = [
-    "Belief",
+    "Prediction",
     "Cause",
     "Event",
     "Observation",
-    "Place",
+    "Reason",
+    "ReasonKind",
     "Report",
     "Reported",
+    "RungAssignment",
     "Status",
     "Trial",
     "TrialLog",

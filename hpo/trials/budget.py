@@ -96,14 +96,14 @@ class Ledger:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._exempt: set[int] = set()
+        self._excluded: set[int] = set()
         self._counted: set[int] = set()
         self._charged: dict[int, float] = {}  # by trial, cost of its run that is charged already
         self._trials = 0
         self._cost = 0.0
         self._seconds = 0.0
 
-    def enter(self, trial: Trial, carried: Observation | None) -> None:
+    def register(self, trial: Trial, carried: Observation | None) -> None:
         """Note what a new trial builds on, which is charged already; entering it again is harmless.
 
         `carried`: the result of its parent, as `TrialLog.carried` has it.
@@ -120,7 +120,7 @@ class Ledger:
         Failed trials are charged like any other; `lost` ones are not.
         """
         number = observation.number
-        if observation.cause is Cause.LOST or number in self._exempt:
+        if observation.cause is Cause.LOST or number in self._excluded:
             return
         if number not in self._counted:
             self._counted.add(number)
@@ -134,11 +134,11 @@ class Ledger:
         """Whether trial `number` is one of those counted so far, so that it may go on."""
         return number in self._counted
 
-    def exempt(self, number: int) -> None:
+    def exclude(self, number: int) -> None:
         """Never charge trial `number`: it runs on top of the budget."""
-        self._exempt.add(number)
+        self._excluded.add(number)
 
-    def drove(self, seconds: float) -> None:
+    def set_elapsed(self, seconds: float) -> None:
         """Set the total driving time so far, in seconds; it never runs backwards."""
         self._seconds = max(self._seconds, seconds)
 

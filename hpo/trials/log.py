@@ -129,7 +129,7 @@ class TrialLog:
         Raises `StudyError` when another trial or result has this number.
         """
         known = self._trials.get(trial.number)
-        if known is not None and known == replace(trial, place=known.place):
+        if known is not None and known == replace(trial, assignment=known.assignment):
             return
         if known is not None or trial.number in self._finished:
             raise StudyError(
@@ -209,8 +209,8 @@ class TrialLog:
                 f"only a paused trial can be resumed, got trial {number}; tell it PAUSED first"
             )
         trial = self._trials[number]
-        if level is not None and trial.place is not None:
-            trial = replace(trial, place=replace(trial.place, level=level))
+        if level is not None and trial.assignment is not None:
+            trial = replace(trial, assignment=replace(trial.assignment, level=level))
         del self._paused[number]
         self._trials[number] = self._pending[number] = trial
         self._resumed[number] = self.resumed(number) + 1

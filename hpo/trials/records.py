@@ -1,7 +1,7 @@
-"""Records: what was asked, what came back, and the append-only log: all of the engine's state.
+"""Records of a study: what was asked, what was predicted of it, and what came back.
 
 Losses are in the user's direction and unit, costs in the study's declared unit. Nothing here is
-fitted or transformed: everything else in the engine is a function of a `TrialLog`.
+fitted or transformed: everything else in the engine is a function of a log of these records.
 
 A run that pauses goes through several stages under one number, each up to a higher level of the
 fidelity: asked, told PAUSED, resumed, told PAUSED, .., told COMPLETED.
@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
+from hpo.trials.reason import Reason, ReasonKind
+
 Interval = tuple[float, float]
+
+SECONDS = "seconds"  # the cost unit that is measured rather than reported
 
 
 class Status(Enum):
@@ -49,44 +53,82 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
-    """What the model believed of a trial when it was asked, in the user's units.
+class Prediction:
+    """What the models expect of one run before it is made, in the user's direction and units.
 
-    `loss`, `cost`: predicted; None where there is no model of it yet, as before the first result.
-    `loss_interval`, `cost_interval`: central 90 % intervals for one run.
-    `success`: probability in [0, 1] that the run does not fail.
-    `degraded`: whether a model fell back to an earlier fit; `fallbacks`: how often so far.
-    `reason`: one line on why this config.
+    Every interval is the central 90 % interval of a single run.
 
-    Raises `ValueError` for numbers that are not finite or intervals out of order.
+    Attributes:
+        loss: Predicted loss; None where there is no model of it yet, as before the first result.
+        loss_interval: Its interval.
+        cost: Predicted cost in the study's unit; None where no cost was told.
+        cost_interval: Its interval.
+        success: Probability in [0, 1] that the run does not fail; None where none has failed yet
+            and none is assumed.
+        degraded: Whether a model could not be built and an earlier fit of it was used.
+        fallbacks: How often that has happened so far.
+        reason: Why the config was proposed; None for a run that nobody proposed.
+        config: Every active parameter, scale values included; empty for a trial, which has it.
+        cost_unit: Name of the unit of the cost.
+        seconds: Predicted wall-clock time, on the machine that the runs were timed on.
+        seconds_interval: Its interval.
+        extrapolation: Compute over that of the largest run, taken as the product of the scale axes.
+        warnings: Sentences on why to doubt the prediction.
+
+    Raises:
+        ValueError: If a number is not finite, or an interval is out of order.
     """
 
     loss: float | None
     loss_interval: Interval | None
     cost: float | None
     cost_interval: Interval | None
-    success: float
-    degraded: bool
-    fallbacks: int
-    reason: str
+    success: float | None
+    degraded: bool = False
+    fallbacks: int = 0
+    reason: Reason | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    cost_unit: str | None = None
+    seconds: float | None = None
+    seconds_interval: Interval | None = None
+    extrapolation: float = 1.0
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("loss", "cost", "success"):
-            _check_finite(f"`{name}` of a belief", getattr(self, name))
-        for name in ("loss_interval", "cost_interval"):
+        for name in ("loss", "cost", "success", "seconds"):
+            _check_finite(f"`{name}` of a prediction", getattr(self, name))
+        for name in ("loss_interval", "cost_interval", "seconds_interval"):
             interval = getattr(self, name)
             if interval is None:
                 continue
             low, high = interval
-            _check_finite(f"`{name}` of a belief", low)
-            _check_finite(f"`{name}` of a belief", high)
+            _check_finite(f"`{name}` of a prediction", low)
+            _check_finite(f"`{name}` of a prediction", high)
             if low > high:
-                raise ValueError(f"`{name}` of a belief must be (low, high), got {interval!r}")
-        if not 0 <= self.success <= 1:
-            raise ValueError(f"`success` of a belief must lie in [0, 1], got {self.success!r}")
+                raise ValueError(f"`{name}` of a prediction must be (low, high), got {interval!r}")
+        if self.success is not None and not 0 <= self.success <= 1:
+            raise ValueError(f"`success` of a prediction must lie in [0, 1], got {self.success!r}")
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
+        lines = [f"One run{f' at {settings}' if settings else ''}, with 90 % intervals"]
+        amounts = [("loss", self.loss, self.loss_interval)]
+        if self.cost_unit != SECONDS:
+            amounts.append((self.cost_unit or "cost", self.cost, self.cost_interval))
+        amounts.append((SECONDS, self.seconds, self.seconds_interval))
+        for name, value, interval in amounts:
+            if value is not None and interval is not None:
+                low, high = interval
+                lines.append(f"  {name} {value:.5g} ({low:.5g} to {high:.5g})")
+        if self.success is not None:
+            lines.append(f"  success {self.success:.0%}")
+        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON-able values; `from_json` gives back an equal belief."""
+        """Return what is stored with a trial, of which `from_json` makes an equal prediction.
+
+        The config, which the trial has, and what only `Result.predict` fills in are left out.
+        """
         return {
             "loss": self.loss,
             "loss_interval": _as_list(self.loss_interval),
@@ -95,12 +137,18 @@ class Belief:
             "success": self.success,
             "degraded": self.degraded,
             "fallbacks": self.fallbacks,
-            "reason": self.reason,
+            "reason": "" if self.reason is None else str(self.reason),
+            "reason_fields": None if self.reason is None else self.reason.to_json(),
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """The belief that `to_json` stored."""
+        """Return the prediction that `to_json` stored, here or in a version without reasons."""
+        reason = None
+        if known := stored.get("reason_fields"):
+            reason = Reason.from_json(known)
+        elif stored["reason"]:
+            reason = Reason(ReasonKind.OTHER, text=stored["reason"])
         return cls(
             loss=stored["loss"],
             loss_interval=_as_interval(stored["loss_interval"]),
@@ -109,12 +157,12 @@ class Belief:
             success=stored["success"],
             degraded=stored["degraded"],
             fallbacks=stored["fallbacks"],
-            reason=stored["reason"],
+            reason=reason,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RungAssignment:
     """Where a scheduler put a trial: stored with the trial, never derived again.
 
     `level`: of the fidelity, up to which it trains now. `bracket`: index of the rung at which its
@@ -150,9 +198,9 @@ class Trial:
     number: int
     config: dict[str, Any]
     ask_index: int
-    belief: Belief | None
+    prediction: Prediction | None
     parent: int | None = None
-    place: Place | None = None
+    assignment: RungAssignment | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", dict(self.config))
@@ -249,6 +297,57 @@ class Observation:
         _check_amount("`cost` of an observation", self.cost)
         _check_amount("`seconds` of an observation", self.seconds)
 
+    @classmethod
+    def lost(cls, trial: Trial, order: int) -> Self:
+        """Return the observation of an attempt that its machine or driver has lost."""
+        return cls(
+            number=trial.number,
+            config=trial.config,
+            loss=None,
+            cost=None,
+            status=Status.FAILED,
+            cause=Cause.LOST,
+            order=order,
+            ask_index=trial.ask_index,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-able values, without its trial and the reports."""
+        return {
+            "status": self.status.value,
+            "cause": None if self.cause is None else self.cause.value,
+            "loss": self.loss,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "order": self.order,
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_json(
+        cls,
+        stored: Mapping[str, Any],
+        *,
+        number: int,
+        config: Mapping[str, Any],
+        ask_index: int | None,
+        reports: tuple[Report, ...],
+    ) -> Self:
+        """Return the result that `to_json` stored, of the trial with these values."""
+        return cls(
+            number=number,
+            config=dict(config),
+            loss=stored["loss"],
+            cost=stored["cost"],
+            status=Status(stored["status"]),
+            cause=None if stored["cause"] is None else Cause(stored["cause"]),
+            order=stored["order"],
+            ask_index=ask_index,
+            seconds=stored["seconds"],
+            reports=reports,
+            metrics=stored["metrics"],
+        )
+
     def same_result(self, other: Observation) -> bool:
         """Whether `other` says the same of the same trial, whenever and however long it took."""
         return (
@@ -287,3 +386,7 @@ def _to_json_number(value: float | None) -> float | str | None:
 
 def _from_json_number(stored: float | str | None) -> float | None:
     return float(stored) if isinstance(stored, str) else stored
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -11,8 +11,8 @@ from scipy.stats import norm
 from hpo.acquisition import (
     CostBelow,
     Improvement,
+    ProbabilityOfSuccess,
     Staircase,
-    Success,
     Sum,
     TargetGain,
     TrustRegion,
@@ -237,7 +237,7 @@ def test_a_batch_of_candidates_gives_what_each_candidate_alone_gives():
     term = Sum(
         (
             Improvement(worlds.predictor, Beat((-0.5,) * 4), worlds),
-            Success(success_model()),
+            ProbabilityOfSuccess(success_model()),
             CostBelow(cost_model(), 13.0),
             TrustRegion(rows(2, 6), np.full(4, 0.3), MIXED.decision),
         )
@@ -344,7 +344,7 @@ def test_knowledge_gradient_falls_with_the_noise_and_with_the_gap(rival, varianc
 
 
 def test_gradient_of_success_matches_finite_differences():
-    assert_gradient_matches_finite_differences(Success(success_model()), rows(8, 1))
+    assert_gradient_matches_finite_differences(ProbabilityOfSuccess(success_model()), rows(8, 1))
 
 
 @pytest.mark.parametrize("log_cap", [9.0, 13.0, 20.0])
@@ -355,7 +355,9 @@ def test_gradient_of_the_cost_term_matches_finite_differences(log_cap):
 
 def test_feasibility_terms_are_the_logs_of_the_models_probabilities():
     success, cost, X = success_model(), cost_model(), rows(8, 1)
-    np.testing.assert_allclose(np.exp(Success(success).value(X)), success.probability(X))
+    np.testing.assert_allclose(
+        np.exp(ProbabilityOfSuccess(success).value(X)), success.probability(X)
+    )
     np.testing.assert_allclose(
         np.exp(CostBelow(cost, 13.0).value(X)), cost.probability_below(X, 13.0), rtol=1e-9
     )
@@ -365,25 +367,25 @@ def test_feasibility_terms_are_the_logs_of_the_models_probabilities():
 
 
 def test_the_region_is_zero_at_its_centres_and_falls_away_from_them():
-    centres, radii = rows(3, 6), np.array([0.2, 1.0, 0.5, 1.0])
-    region = TrustRegion(centres, radii, MIXED.numeric)
-    np.testing.assert_array_equal(region.value(centres), 0.0)
+    centers, radii = rows(3, 6), np.array([0.2, 1.0, 0.5, 1.0])
+    region = TrustRegion(centers, radii, MIXED.numeric)
+    np.testing.assert_array_equal(region.value(centers), 0.0)
     assert np.all(region.value(rows(20, 7)) < 0.0)
 
 
 def test_one_radius_away_costs_ln_two_a_column():
-    centre, radii = rows(1, 6), np.array([0.2, 1.0, 0.5, 1.0])
-    moved = centre.copy()
+    center, radii = rows(1, 6), np.array([0.2, 1.0, 0.5, 1.0])
+    moved = center.copy()
     moved[:, MIXED.numeric] += radii[MIXED.numeric]
-    region = TrustRegion(centre, radii, MIXED.numeric)
+    region = TrustRegion(center, radii, MIXED.numeric)
     np.testing.assert_allclose(region.value(moved), -len(MIXED.numeric) * np.log(2.0), rtol=1e-14)
 
 
 def test_the_nearest_centre_counts():
-    centres, X = rows(3, 6), rows(10, 7)
+    centers, X = rows(3, 6), rows(10, 7)
     radii = np.full(4, 0.3)
-    each = [TrustRegion(c[None], radii, MIXED.numeric).value(X) for c in centres]
-    found = TrustRegion(centres, radii, MIXED.numeric).value(X)
+    each = [TrustRegion(c[None], radii, MIXED.numeric).value(X) for c in centers]
+    found = TrustRegion(centers, radii, MIXED.numeric).value(X)
     np.testing.assert_array_equal(found, np.max(each, axis=0))
 
 
@@ -398,7 +400,7 @@ def test_gradient_of_the_region_matches_finite_differences():
         TrustRegion(rows(3, 6), np.ones(4), np.zeros(0, dtype=np.intp)),
         TrustRegion(rows(0, 6), np.ones(4), MIXED.numeric),
     ],
-    ids=["no column", "no centre"],
+    ids=["no column", "no center"],
 )
 def test_a_region_that_restrains_nothing_is_zero_with_zero_gradient(region):
     value, gradient = region.gradient(rows(5, 7))

@@ -21,9 +21,9 @@ from hpo import (
     Status,
     Trial,
 )
-from hpo.models.dataset import Stages
+from hpo.models.dataset import PartialRuns
 from hpo.space.encoding import Encoder
-from hpo.trials import Event, Place, Reported, TrialLog
+from hpo.trials import Event, Reported, RungAssignment, TrialLog
 
 SPACE = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
 
@@ -35,7 +35,7 @@ def asked(log: TrialLog, x: float, level: int, parent: int | None = None) -> Tri
         log.next_ask_index,
         None,
         parent,
-        None if level == 0 else Place(level),
+        None if level == 0 else RungAssignment(level),
     )
     log.add(trial)
     return trial
@@ -58,7 +58,7 @@ def told(
 
 def read(log: TrialLog, space: SearchSpace = SPACE) -> list[tuple[float, float, float]]:
     """(x, level, loss) of each row."""
-    stages = Stages(Encoder(space))
+    stages = PartialRuns(Encoder(space))
     stages.sync(log)
     levels = np.exp(stages.X[:, 1] * math.log(27))
     return [
@@ -130,7 +130,7 @@ def test_results_from_elsewhere_count_once_a_scheduler_has_placed_a_run() -> Non
 def test_a_space_with_scale_axes_is_not_read() -> None:
     space = SearchSpace({**SPACE, "params": Scale(1e5, 1e7)})
     log = TrialLog()
-    log.add(Trial(0, {"x": 0.5, "epochs": 27, "params": 1e6}, 0, None, None, Place(3)))
+    log.add(Trial(0, {"x": 0.5, "epochs": 27, "params": 1e6}, 0, None, None, RungAssignment(3)))
     assert read(log, space) == []
 
 
@@ -143,14 +143,14 @@ def replayed(events: Sequence[Event], optimizer: Optimizer) -> None:
     for event in events:
         match event:
             case Trial() if event.number < log.next_number:
-                assert event.place is not None
-                log.resume(event.number, event.place.level)
+                assert event.assignment is not None
+                log.resume(event.number, event.assignment.level)
             case Trial():
-                optimizer.adopt(event)
+                optimizer.add_pending(event)
             case Reported(number, report):
                 log.report(number, report)
             case Observation():
-                optimizer.absorb(event)
+                optimizer.record(event)
 
 
 def loss_at(config: dict[str, Any], level: int) -> float:
@@ -162,9 +162,11 @@ def drive(engine: StagedOptimizer, stages: int) -> list[tuple[int, float, int]]:
     path = []
     for _ in range(stages):
         trial = engine.ask()
-        assert trial is not None and trial.place is not None
-        path.append((trial.number, trial.config["x"], trial.place.level))
-        engine.tell(trial, loss_at(trial.config, trial.place.level), float(trial.place.level))
+        assert trial is not None and trial.assignment is not None
+        path.append((trial.number, trial.config["x"], trial.assignment.level))
+        engine.tell(
+            trial, loss_at(trial.config, trial.assignment.level), float(trial.assignment.level)
+        )
     return path
 
 
@@ -191,8 +193,10 @@ def test_the_best_end_is_found_although_early_losses_mislead() -> None:
 def test_the_belief_of_a_new_run_is_about_its_end() -> None:
     engine = StagedOptimizer(Optimizer(SPACE, seed=3), FreezeThaw(), seed=3)
     drive(engine, 100)
-    asked = [t for t in engine.log.trials if t.belief is not None and t.belief.loss is not None]
-    beliefs = [(t.belief, loss_at(t.config, 27)) for t in asked if t.belief is not None]
+    asked = [
+        t for t in engine.log.trials if t.prediction is not None and t.prediction.loss is not None
+    ]
+    beliefs = [(t.prediction, loss_at(t.config, 27)) for t in asked if t.prediction is not None]
     errors = [abs(belief.loss - end) for belief, end in beliefs[-8:] if belief.loss is not None]
     assert np.median(errors) < 0.05
     costs = [belief.cost for belief, _ in beliefs[-8:] if belief.cost is not None]
@@ -203,13 +207,13 @@ def test_what_rests_has_survived() -> None:
     engine = StagedOptimizer(Optimizer(SPACE, seed=4), FreezeThaw(), seed=4)
     for _ in range(40):
         trial = engine.ask()
-        assert trial is not None and trial.place is not None
+        assert trial is not None and trial.assignment is not None
         if trial.config["x"] > 0.8:
             engine.tell(trial, failed="oom")
         else:
-            engine.tell(trial, loss_at(trial.config, trial.place.level), 1.0)
-    last = [t for t in engine.log.trials if t.belief is not None][-1]
-    assert last.belief is not None and last.belief.success > 0.7
+            engine.tell(trial, loss_at(trial.config, trial.assignment.level), 1.0)
+    last = [t for t in engine.log.trials if t.prediction is not None][-1]
+    assert last.prediction is not None and last.prediction.success > 0.7
 
 
 def test_promises_are_ranked_like_the_ends() -> None:
@@ -218,7 +222,7 @@ def test_promises_are_ranked_like_the_ends() -> None:
     forecast = engine.optimizer.forecast
     assert forecast is not None
     resting = [o.number for o in engine.log.paused]
-    promise = forecast.promise(engine.log, resting)
+    promise = forecast.probability_of_best(engine.log, resting)
     assert np.all((promise >= 0.0) & (promise <= 1.0))
     ends = [loss_at(engine.log.trial(n).config, 27) for n in resting]
     good = np.argsort(ends)[: len(ends) // 4]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo import Categorical, Fidelity, Float, Int, Optimizer, Scale, SearchSpace
-from hpo.models.log_scale_hedge import FLOOR, Views
-from hpo.models.surrogate_selector import Choice
+from hpo.models.log_scale_hedge import FLOOR, LogScaleHedge
+from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.space import Parameter
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
@@ -69,7 +69,7 @@ def test_the_middle_of_a_logarithmic_axis_is_the_geometric_mean() -> None:
     assert config["x"] == 0.0
 
 
-def views_of(loss: Any, count: int, *, seed: int = 0) -> Views:
+def views_of(loss: Any, count: int, *, seed: int = 0) -> LogScaleHedge:
     """After `count` runs spread over both axes."""
     optimizer = Optimizer(DECAY, seed=seed)
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def views_of(loss: Any, count: int, *, seed: int = 0) -> Views:
     for i in range(count):
         [config] = encoders[i % 2].decode(rng.random((1, 2)))
         optimizer.tell(config, loss(config))
-    views = Views(Encoder(DECAY), ScalingModel(), Choice.GP)
+    views = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.GP)
     views.sync(optimizer.log)
     return views
 
@@ -95,7 +95,7 @@ def test_asks_go_where_the_losses_are_simple_and_some_elsewhere() -> None:
         views = views_of(loss, 30)
         turns = [views.at(index) is views.all[1] for index in range(300)]
         assert np.mean(turns) == pytest.approx(log_share, abs=0.01)
-        assert views.likeliest() is views.all[int(log_share > 0.5)]
+        assert views.most_likely() is views.all[int(log_share > 0.5)]
 
 
 def test_once_enough_is_told_the_likelier_view_has_all_asks_whatever_comes_later(
@@ -113,16 +113,16 @@ def test_once_enough_is_told_the_likelier_view_has_all_asks_whatever_comes_later
 
     views = views_of(changing, 60)
     assert all(views.at(index) is views.all[1] for index in range(30))
-    assert views.likeliest() is views.all[1]
+    assert views.most_likely() is views.all[1]
 
 
 def test_before_any_loss_the_axes_are_those_declared() -> None:
-    views = Views(Encoder(DECAY), ScalingModel(), Choice.AUTO)
+    views = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.AUTO)
     views.sync(TrialLog())
     assert all(views.at(index) is views.declared for index in range(20))
-    assert views.likeliest() is views.declared
+    assert views.most_likely() is views.declared
     optimizer = Optimizer(DECAY, seed=0)
-    reasons = [optimizer.ask().belief for _ in range(8)]
+    reasons = [optimizer.ask().prediction for _ in range(8)]
     assert not any("logarithms" in belief.reason for belief in reasons if belief is not None)
 
 
@@ -136,7 +136,9 @@ def test_before_any_loss_the_axes_are_those_declared() -> None:
 def test_where_nothing_is_wide_or_a_law_is_fitted_there_is_one_view(
     space: dict[str, Parameter],
 ) -> None:
-    assert len(Views(Encoder(SearchSpace(space)), ScalingModel(), Choice.GP).all) == 1
+    assert (
+        len(LogScaleHedge(Encoder(SearchSpace(space)), ScalingModel(), SurrogateChoice.GP).all) == 1
+    )
 
 
 @pytest.mark.parametrize("staged", [False, True])
@@ -150,8 +152,8 @@ def test_a_decay_that_was_declared_linear_is_found(staged: bool) -> None:
         for _ in range(40):
             trial = optimizer.ask()
             optimizer.tell(trial, in_logarithms(trial.config))
-            assert trial.belief is not None
-            reasons.append(trial.belief.reason)
+            assert trial.prediction is not None
+            reasons.append(trial.prediction.reason)
         result = optimizer.result()
         assert result.best.config["decay"] == pytest.approx(10**-3.5, rel=0.2)
         assert any("(in logarithms: decay)" in reason for reason in reasons)

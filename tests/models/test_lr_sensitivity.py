@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpo import Axis, Float, Optimizer, Role, Scale, SpaceError
-from hpo.models.lr_sensitivity import Cause
+from hpo.models.lr_sensitivity import EdgeSource
 from hpo.optimizer.result import Result
 from surrogates.data import Columns, Kind, TrainingData
 from surrogates.success import SuccessModel
@@ -64,7 +64,7 @@ def test_the_edge_of_a_loss_that_rises_is_where_it_has_risen() -> None:
     report = result(diverging=False).instability(initial_loss=10.0, rise=rise)
     for curve in report.curves:
         exact = 3e-3 * (curve.scale["params"] / 1e6) ** -0.4 * math.exp(math.sqrt(rise / BOWL))
-        assert curve.cause is Cause.LOSS and curve.rise == rise
+        assert curve.cause is EdgeSource.LOSS and curve.rise == rise
         low, high = curve.edge_interval
         assert low / 1.06 < exact < high * 1.06  # a step of the grid
         assert curve.edge == pytest.approx(exact, rel=0.25)
@@ -76,7 +76,7 @@ def test_the_edge_of_failing_runs_is_where_half_of_them_fail_also_at_the_target(
     for curve in report.curves:
         exact = 20 * 3e-3 * (curve.scale["params"] / 1e6) ** -0.4
         low, high = curve.edge_interval
-        assert curve.cause is Cause.FAILURE
+        assert curve.cause is EdgeSource.FAILURE
         assert low / 1.3 < exact < high * 1.3  # runs lie a factor of two apart
     assert report.target.scale == TARGET
     edges = [curve.edge for curve in report.curves]
@@ -101,7 +101,7 @@ def test_losses_are_in_the_direction_of_the_user() -> None:
 
 def test_an_edge_nobody_saw_is_called_so() -> None:
     report = result(diverging=False).instability(initial_loss=10.0, rise=100.0)
-    assert report.target.cause is Cause.NONE and math.isinf(report.target.edge)
+    assert report.target.cause is EdgeSource.NONE and math.isinf(report.target.edge)
     assert any("no edge at the target" in text for text in report.warnings)
     assert "no edge in the searched range" in str(report)
     assert report.to_pandas()["edge"].map(math.isinf).all()

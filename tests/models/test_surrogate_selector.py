@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from hpo import Budget, Categorical, Float, Int, Optimizer, Scale, SpaceError, optimize
-from hpo.models.surrogate_selector import FULL, MARGIN, Choice, Members, margin, normal_crps
+from hpo.models.surrogate_selector import (
+    FULL,
+    MARGIN,
+    SurrogateChoice,
+    SurrogateSelector,
+    margin,
+    normal_crps,
+)
 from hpo.space import Parameter, SearchSpace
 from hpo.space.encoding import Encoder
 from hpo.trials import Trial
@@ -58,7 +65,7 @@ def test_a_smooth_space_is_asked_as_by_the_process_alone():
     _, by_turns = run(SMOOTH, bowl, 34)
     _, alone = run(SMOOTH, bowl, 34, surrogate="gp")
     assert [t.config for t in by_turns] == [t.config for t in alone]
-    assert not any("trees" in t.belief.reason for t in by_turns)
+    assert not any("trees" in t.prediction.reason for t in by_turns)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +86,9 @@ def test_the_process_has_an_advantage_as_far_as_columns_are_smooth(space, expect
 
 def test_codes_are_shared_evenly_until_one_forecasts_better_and_trees_take_over_if_it_is_they():
     optimizer = Optimizer(CODES, seed=0)
-    members = optimizer._views.declared.members
+    members = optimizer._views.declared.selector
     assert members.share == 0.5
-    assert sum(members.trees_answer(index) for index in range(100)) == 50
+    assert sum(members.uses_forest(index) for index in range(100)) == 50
     members._scores = np.array([1.0, 0.75])
     assert members.share == 1.0
     members._scores = np.array([0.75, 1.0])
@@ -100,9 +107,9 @@ def test_trees_speak_and_say_so_where_they_foresee_better():
     reasons = []
     for _ in range(4):
         trial = optimizer.ask()
-        reasons.append(trial.belief.reason)
+        reasons.append(trial.prediction.reason)
         optimizer.tell(trial, wild(trial.config))
-    share = optimizer._views.declared.members.share
+    share = optimizer._views.declared.selector.share
     assert share > 0.5
     assert any(reason.startswith(f"quantile trees, who answer {share:.0%}") for reason in reasons)
 
@@ -116,9 +123,9 @@ def test_an_optimizer_rebuilt_from_the_log_gives_the_word_to_the_same_member():
         optimizer.tell(trial, wild(trial.config))
     again = Optimizer(CODES, seed=0)
     for trial in optimizer.log.trials:
-        again.adopt(trial)
+        again.add_pending(trial)
     for observation in optimizer.log.observations:
-        again.absorb(observation)
+        again.record(observation)
     assert again.propose() == optimizer.propose()
 
 
@@ -135,11 +142,11 @@ def test_a_study_of_trees_replays_to_the_last_bit(workers):
             optimizer.tell(trial, loss(trial.config))
     again = Optimizer(MIXED, seed=3, surrogate="quantile")
     for trial in optimizer.log.trials:
-        again.adopt(trial)
+        again.add_pending(trial)
     for observation in optimizer.log.observations:
-        again.absorb(observation)
+        again.record(observation)
     assert again.propose() == optimizer.propose()
-    last = optimizer.log.trials[-1].belief
+    last = optimizer.log.trials[-1].prediction
     assert "quantile trees, as told" in last.reason
     low, high = last.loss_interval
     assert low <= last.loss <= high
@@ -183,7 +190,7 @@ def test_odd_histories_are_answered(surrogate, losses):
         optimizer.tell(trial, loss, failed="oom" if loss is None else None)
     for _ in range(12):
         trial = optimizer.ask()
-        assert trial.belief.fallbacks == 0
+        assert trial.prediction.fallbacks == 0
         optimizer.tell(trial, losses[-1], failed="oom" if losses[-1] is None else None)
 
 
@@ -194,7 +201,7 @@ def test_repeated_configs_and_categories_never_seen_are_no_obstacle(surrogate):
     for i in range(16):  # kinds a and b are never seen
         optimizer.tell(config, 1.0 + 0.01 * i)
     trial = optimizer.ask()
-    assert np.isfinite(trial.belief.loss)
+    assert np.isfinite(trial.prediction.loss)
     assert trial.config != config
 
 
@@ -206,7 +213,7 @@ def test_unknown_surrogates_and_trees_on_scales_are_refused():
         Optimizer(sized, surrogate="quantile")
     with pytest.raises(ValueError, match="`surrogate` must be one of"):
         optimize(lambda c, ctx: 0.0, SMOOTH, budget=Budget(trials=1), surrogate="forest")
-    assert Choice.of("gp") is Choice.GP
+    assert SurrogateChoice.of("gp") is SurrogateChoice.GP
 
 
 def test_optimize_hands_the_choice_on():
@@ -235,8 +242,8 @@ def test_intervals_follow_the_residuals_of_the_study():
     for _ in range(60):
         trial = optimizer.ask()
         loss = bowl(trial.config) + 0.2 * float(rng.standard_t(2))
-        if trial.belief.loss_interval is not None and len(optimizer.log.observations) > 15:
-            low, high = trial.belief.loss_interval
+        if trial.prediction.loss_interval is not None and len(optimizer.log.observations) > 15:
+            low, high = trial.prediction.loss_interval
             hits.append(low <= loss <= high)
         optimizer.tell(trial, loss)
     assert np.mean(hits) == pytest.approx(0.9, abs=0.09)
@@ -244,23 +251,23 @@ def test_intervals_follow_the_residuals_of_the_study():
 
 def test_members_keep_no_state_beyond_the_log():
     optimizer, _ = run(SMOOTH, bowl, 30)
-    fresh = Members(optimizer._views.declared.models, Choice.AUTO)
+    fresh = SurrogateSelector(optimizer._views.declared.models, SurrogateChoice.AUTO)
     fresh.sync()
-    optimizer._views.declared.members.sync()
-    assert fresh.share == optimizer._views.declared.members.share
-    assert fresh._level.level == optimizer._views.declared.members._level.level
+    optimizer._views.declared.selector.sync()
+    assert fresh.share == optimizer._views.declared.selector.share
+    assert fresh._level.level == optimizer._views.declared.selector._level.level
 
 
 def test_blocks_are_forgotten_alike_by_members_who_saw_them_and_by_those_who_did_not(monkeypatch):
     monkeypatch.setattr("hpo.models.surrogate_selector.WINDOW", 2)
     optimizer = Optimizer(CODES, seed=0)
-    lived = optimizer._views.declared.members
+    lived = optimizer._views.declared.selector
     configs = random_configs(CODES, 80)
     for config in configs:
         optimizer.tell(config, wild(config))
         optimizer._views.declared.models.sync(optimizer.log)
         lived.sync()
-    fresh = Members(optimizer._views.declared.models, Choice.AUTO)
+    fresh = SurrogateSelector(optimizer._views.declared.models, SurrogateChoice.AUTO)
     fresh.sync()
     assert list(fresh._blocks) == list(lived._blocks) == [57, 77]
     assert fresh.share == lived.share
@@ -280,14 +287,14 @@ def test_trees_learn_from_the_last_report_of_every_run_under_a_scheduler():
     asked = []
     for _ in range(28):
         trial = engine.ask()
-        assert trial is not None and trial.place is not None
-        level = trial.place.level
+        assert trial is not None and trial.assignment is not None
+        level = trial.assignment.level
         loss = (trial.config["x"] - 0.3) ** 2 + (trial.config["kind"] == "a") + 1.0 / level
         engine.tell(trial, loss, cost=float(level))
         asked.append(trial)
     engine.optimizer.propose()  # takes in the last result
-    X, _ = engine.optimizer._views.declared.members.known()
+    X, _ = engine.optimizer._views.declared.selector.known()
     assert len(X) == len({tuple(trial.config.values()) for trial in asked})
     assert np.all(X[:, engine.optimizer.encoder.columns.fidelity[0]] == 1.0)
-    new = [trial.config for trial in asked if "trees" in trial.belief.reason]
+    new = [trial.config for trial in asked if "trees" in trial.prediction.reason]
     assert np.mean([config["kind"] == "b" for config in new]) > 0.6

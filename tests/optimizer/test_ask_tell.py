@@ -229,18 +229,18 @@ def test_maximising_asks_exactly_what_minimising_the_negative_does(space):
         run(down, bowl, 20), run(up, lambda config: -bowl(config), 20), strict=True
     ):
         assert above.config == below.config
-        assert above.belief is not None and below.belief is not None
-        assert above.belief.reason == below.belief.reason
-        if below.belief.loss is not None and below.belief.loss_interval is not None:
-            low, high = below.belief.loss_interval
-            assert above.belief.loss == -below.belief.loss
-            assert above.belief.loss_interval == (-high, -low)
+        assert above.prediction is not None and below.prediction is not None
+        assert above.prediction.reason == below.prediction.reason
+        if below.prediction.loss is not None and below.prediction.loss_interval is not None:
+            low, high = below.prediction.loss_interval
+            assert above.prediction.loss == -below.prediction.loss
+            assert above.prediction.loss_interval == (-high, -low)
     assert up.result().best.config == down.result().best.config
     assert up.recommend().config == down.recommend().config
     assert up.recommend().loss == -down.recommend().loss
 
 
-# Belief
+# Prediction
 
 
 @pytest.mark.parametrize("space", [PLAIN, MIXED], ids=["plain", "mixed"])
@@ -252,13 +252,15 @@ def test_every_asked_trial_carries_a_sound_belief(space):
         optimizer.tell(trial, 100.0 + bowl(trial.config), cost=10.0 * trial.config["lr"])
         trials.append(trial)
     for trial in trials:
-        belief = trial.belief
+        belief = trial.prediction
         assert belief is not None
         assert belief.fallbacks == 0 and not belief.degraded
         assert belief.reason and "\n" not in belief.reason
-    assert trials[0].belief.loss is None and trials[0].belief.cost is None  # nothing known yet
+    assert (
+        trials[0].prediction.loss is None and trials[0].prediction.cost is None
+    )  # nothing known yet
     # In the user's units: losses are near 100, costs are 10 lr.
-    last = trials[-1].belief
+    last = trials[-1].prediction
     assert last.loss_interval[0] <= last.loss <= last.loss_interval[1]
     assert 95.0 < last.loss < 110.0
     assert last.cost == pytest.approx(10.0 * trials[-1].config["lr"], rel=0.3)
@@ -274,7 +276,7 @@ def test_beliefs_cover_what_then_happens():
         loss = bowl(trial.config) + 0.2 * rng.standard_normal()
         optimizer.tell(trial, loss)
         if trial.ask_index >= 10:
-            low, high = trial.belief.loss_interval
+            low, high = trial.prediction.loss_interval
             inside.append(low <= loss <= high)
     # 30 draws at 90 %: fewer than 21 has probability 2e-4 were they independent.
     assert sum(inside) >= 21
@@ -287,7 +289,7 @@ def test_start_points_come_first_and_the_centers_before_all():
     space = {"lr": Float(1e-4, 1e-1, log=True, center=3e-3), "x": Float(-1, 1, center=0.25)}
     trials = run(Optimizer(space), bowl, 6)
     assert trials[0].config == {"lr": 3e-3, "x": 0.25}
-    reasons = [trial.belief.reason for trial in trials]
+    reasons = [trial.prediction.reason for trial in trials]
     assert reasons[:4] == [f"start point {i} of 4" for i in (1, 2, 3, 4)]
     assert not any("start" in reason for reason in reasons[4:])
 
@@ -321,7 +323,7 @@ def test_a_small_discrete_space_is_exhausted_before_anything_repeats():
     trials = run(optimizer, lambda c: c["b"] + 0.5 * (c["a"] == "q") - 0.2 * c["c"], 18)
     assert len({optimizer.space.key(trial.config) for trial in trials}) == 18
     repeat = optimizer.ask()
-    assert "every other config" in repeat.belief.reason or "repeats" in repeat.belief.reason
+    assert "every other config" in repeat.prediction.reason or "repeats" in repeat.prediction.reason
 
 
 def test_pending_trials_of_a_small_discrete_space_are_not_asked_again():
@@ -343,7 +345,9 @@ def test_a_pool_is_exhausted_before_any_of_it_repeats_and_nothing_else_is_asked(
     assert sorted(asked, key=str) == sorted(POOL, key=str)
     again = optimizer.ask(among=POOL)
     assert again.config in POOL
-    assert again.belief is not None and "every other config of the pool" in again.belief.reason
+    assert (
+        again.prediction is not None and "every other config of the pool" in again.prediction.reason
+    )
 
 
 def test_the_best_of_a_pool_is_found_before_the_pool_is_used_up():
@@ -422,7 +426,7 @@ def test_failures_teach_where_they_happen_and_are_not_recommended():
             loss = (trial.config["x"] - 0.5) ** 2 + (trial.config["y"] - 0.5) ** 2
             optimizer.tell(trial, loss)
         if trial.ask_index >= 10:
-            believed[trial.config["x"] > 0.6].append(trial.belief.success)
+            believed[trial.config["x"] > 0.6].append(trial.prediction.success)
     assert np.mean(believed[True]) < 0.5
     assert np.mean(believed[False]) > 0.8
     assert optimizer.result().best.loss < 1e-3
@@ -447,7 +451,7 @@ def test_nothing_is_asked_twice_of_a_space_with_one_value_unless_it_must():
     optimizer = Optimizer({"x": Float(0.5, 0.5), "k": Int(3, 3), "c": Categorical(["only"])})
     trials = run(optimizer, lambda config: 1.0, 6)
     assert all(trial.config == {"x": 0.5, "k": 3, "c": "only"} for trial in trials)
-    assert all(trial.belief.fallbacks == 0 for trial in trials)
+    assert all(trial.prediction.fallbacks == 0 for trial in trials)
 
 
 def test_the_fidelity_is_asked_in_full():
@@ -527,7 +531,7 @@ def test_with_a_target_runs_are_bought_where_they_teach_about_it():
         low, high = optimizer.recommend(target).intervals["lr"]
         assert low < best < high
     assert cost[False] < cost[True] / 3
-    reasons = [optimizer.log.trial(n).belief.reason for n in range(16)]
+    reasons = [optimizer.log.trial(n).prediction.reason for n in range(16)]
     assert sum("teaches most about the target" in reason for reason in reasons) >= 6
     assert "front" in " ".join(reasons)
 
@@ -545,7 +549,7 @@ def test_an_answer_says_how_much_of_it_the_runs_told():
                 "tokens": 10 ** rng.uniform(6, 9),
             }
             optimizer.tell(config, *loss_and_flops(config))
-        told.append(optimizer.recommend().told_by_data["lr"])
+        told.append(optimizer.recommend().informed_by_data["lr"])
     assert 0.0 <= told[0] < 0.6 < told[1] <= 1.0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpo.acquisition import Staircase, expected_improvement_log
-from hpo.acquisition.maximize import Region, maximise
+from hpo.acquisition.maximize import Region, maximize
 from hpo.errors import StudyError
 from hpo.models.fitted import Models
 from hpo.optimizer.ask_tell import Optimizer
@@ -85,8 +85,8 @@ def test_an_improvement_on_the_best_can_be_predicted():
     best, surpassed = math.inf, False
     for _ in range(15):
         trial = optimizer.ask()
-        if trial.belief.loss is not None:
-            surpassed |= trial.belief.loss < best - 1.0
+        if trial.prediction.loss is not None:
+            surpassed |= trial.prediction.loss < best - 1.0
         loss = 100.0 - 20.0 * trial.config["x"] - 5.0 * trial.config["y"]
         optimizer.tell(trial, loss)
         best = min(best, loss)
@@ -119,8 +119,8 @@ def test_log_improvement_still_orders_candidates_where_improvement_is_zero():
 def test_a_converged_search_still_knows_why_it_asks():
     optimizer = Optimizer({"x": Float(0, 1)})
     trials = run(optimizer, lambda config: (config["x"] - 0.3) ** 2, 30)
-    assert all("improves" in trial.belief.reason for trial in trials[4:])
-    assert all(trial.belief.fallbacks == 0 for trial in trials)
+    assert all("improves" in trial.prediction.reason for trial in trials[4:])
+    assert all(trial.prediction.fallbacks == 0 for trial in trials)
     assert len({trial.config["x"] for trial in trials}) == 30
 
 
@@ -151,7 +151,7 @@ def test_a_cost_no_model_can_use_is_refused_before_it_is_stored(cost):
         optimizer.tell(trial, 1.0, cost)
     assert len(optimizer.log) == 6
     optimizer.tell(trial, 1.0, 2.0)
-    assert "improves" in optimizer.ask().belief.reason
+    assert "improves" in optimizer.ask().prediction.reason
 
 
 @pytest.mark.parametrize("cost", [0.0, None])
@@ -160,7 +160,7 @@ def test_free_and_unpriced_runs_leave_the_search_on_its_model(cost):
     for index in range(12):
         trial = optimizer.ask()
         optimizer.tell(trial, bowl(trial.config), cost if index % 2 else 1.0)
-    belief = optimizer.ask().belief
+    belief = optimizer.ask().prediction
     assert "improves" in belief.reason
     assert belief.cost is not None
     assert belief.fallbacks == 0
@@ -169,7 +169,7 @@ def test_free_and_unpriced_runs_leave_the_search_on_its_model(cost):
 def test_an_untouched_corner_is_not_a_coin_toss():
     """One failure leaves the far corner near the prior probability 0.95."""
     optimizer = Optimizer(SQUARE)
-    assert optimizer.ask().belief.success == 0.95
+    assert optimizer.ask().prediction.success == 0.95
     rng = np.random.default_rng(0)
     for x, y in 0.6 * rng.random((20, 2)):
         optimizer.tell({"x": x, "y": y}, bowl({"x": x, "y": y}))
@@ -318,10 +318,10 @@ def test_integers_are_scored_where_they_would_be_run():
             {"x": Float(0, 1), "k": Int(1, 6), "c": Categorical(["a", "b"]), "m": Int(1, 10**6)}
         )
     )
-    centre = encoder.center[None]
-    region = Region(encoder.lower, encoder.upper, centre, np.full(4, 0.3), centre[:0], 0.5)
+    center = encoder.center[None]
+    region = Region(encoder.lower, encoder.upper, center, np.full(4, 0.3), center[:0], 0.5)
     rng = np.random.default_rng(0)
-    choice = maximise(Legal(encoder), encoder, region, centre, candidates=256, rng=rng)
+    choice = maximize(Legal(encoder), encoder, region, center, candidates=256, rng=rng)
     assert encoder.decode(choice.row[None])[0]["k"] == 3
     assert choice.row[0] == pytest.approx(1.0)
 
@@ -352,8 +352,8 @@ def test_pending_work_keeps_the_search_on_its_model_and_off_its_places():
     optimizer = Optimizer(SQUARE, cost="seconds")
     run(optimizer, bowl, 8, lambda config: 1.0 + config["x"])
     pending = [optimizer.ask() for _ in range(12)]
-    assert all("improves" in trial.belief.reason for trial in pending)
-    assert all(trial.belief.fallbacks == 0 for trial in pending)
+    assert all("improves" in trial.prediction.reason for trial in pending)
+    assert all(trial.prediction.fallbacks == 0 for trial in pending)
     rows = optimizer.encoder.encode([trial.config for trial in pending])
     distances = np.linalg.norm(rows[:, None] - rows[None], axis=2) + 9.0 * np.eye(12)
     assert distances.min() > 1e-3
@@ -371,11 +371,11 @@ def test_a_restored_search_does_not_replay_its_draws():
     run(optimizer, bowl, 12)
     restored = Optimizer(SQUARE, seed=3)
     for trial, observation in zip(optimizer.log.trials, optimizer.log.observations, strict=True):
-        restored.adopt(trial)
-        restored.absorb(observation)
+        restored.add_pending(trial)
+        restored.record(observation)
     fresh = run(restored, bowl, 8)
     assert not [t for t in fresh if t.config in [old.config for old in optimizer.log.trials]]
-    assert "start" not in fresh[0].belief.reason
+    assert "start" not in fresh[0].prediction.reason
 
 
 def test_results_told_from_elsewhere_bring_no_burst_of_repeats():
@@ -385,7 +385,7 @@ def test_results_told_from_elsewhere_bring_no_burst_of_repeats():
     told = [o.config for o in optimizer.log.observations]
     fresh = run(optimizer, bowl, 12)
     assert not any(trial.config in told for trial in fresh)
-    assert all("improves" in trial.belief.reason for trial in fresh)
+    assert all("improves" in trial.prediction.reason for trial in fresh)
     assert optimizer.result().best.loss < 1e-4
 
 

@@ -111,7 +111,7 @@ def told(
         config = configs[int(rng.integers(order + 1))] if rng.random() < 0.2 else configs[order]
         # Adopting past the start points makes every later ask one of the model's.
         trial = Trial(optimizer.log.next_number, config, order + 20, None)
-        optimizer.adopt(trial)
+        optimizer.add_pending(trial)
         optimizer.tell(trial, loss, cost, failed=cause)
     return optimizer
 
@@ -121,7 +121,7 @@ def ask_and_check(optimizer: Optimizer, asks: int = 2) -> list[Trial]:
     trials = [optimizer.ask() for _ in range(asks)]
     for trial in trials:
         assert optimizer.space.canonical(trial.config) == trial.config
-        belief = trial.belief  # a belief refuses numbers that are not finite
+        belief = trial.prediction  # a belief refuses numbers that are not finite
         assert belief is not None
         assert belief.reason and "\n" not in belief.reason
         if belief.loss is not None and belief.loss_interval is not None:
@@ -145,8 +145,8 @@ def recommend_and_check(optimizer: Optimizer) -> None:
 
 def assert_undegraded(trials: list[Trial]) -> None:
     for trial in trials:
-        assert trial.belief is not None
-        assert trial.belief.fallbacks == 0 and not trial.belief.degraded
+        assert trial.prediction is not None
+        assert trial.prediction.fallbacks == 0 and not trial.prediction.degraded
 
 
 @settings(max_examples=170, **FAST)
@@ -233,7 +233,7 @@ def test_forty_identical_observations_are_well_posed(space, loss, seed, priced):
     config = optimizer.propose().config
     for index in range(40):
         trial = Trial(index, config, index, None)
-        optimizer.adopt(trial)
+        optimizer.add_pending(trial)
         optimizer.tell(trial, loss, cost=1.0 if priced else None)
     assert_undegraded(ask_and_check(optimizer))
 
@@ -259,7 +259,7 @@ def test_nothing_but_failures_leaves_ask_exploring(space, causes, seed):
     history = [(None, 1.0, cause) for cause in causes]
     trials = ask_and_check(told(space, history, seed))
     assert_undegraded(trials)
-    assert all(trial.belief.loss is None for trial in trials)
+    assert all(trial.prediction.loss is None for trial in trials)
 
 
 @settings(max_examples=20, **FAST)

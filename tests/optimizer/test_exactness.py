@@ -19,7 +19,7 @@ import torch
 
 from hpo.optimizer.ask_tell import Optimizer, Proposal
 from hpo.space import Axis, Categorical, Float, Int, Parameter, Scale
-from hpo.trials import Belief, Observation, Report, Trial
+from hpo.trials import Observation, Prediction, Report, Trial
 from hpo.trials.budget import Budget
 
 
@@ -106,9 +106,9 @@ def rebuilt(case: Case, log: Optimizer, step: Step, seed: int = 0) -> Optimizer:
     """An optimizer that knows nothing but the first trials and observations of `log`."""
     optimizer = case.optimizer(seed)
     for trial in log.log.trials[: step.added]:
-        optimizer.adopt(trial)
+        optimizer.add_pending(trial)
     for observation in log.log.observations[: step.told]:
-        optimizer.absorb(observation)
+        optimizer.record(observation)
     return optimizer
 
 
@@ -153,7 +153,10 @@ def test_a_rebuilt_optimizer_carries_on_as_the_first_would_have(runs, name):
     second = rebuilt(CASES[name], optimizer, step)
     for later in steps[23:40]:
         trial = second.ask()
-        assert (trial.config, trial.belief) == (later.proposal.config, later.proposal.belief)
+        assert (trial.config, trial.prediction) == (
+            later.proposal.config,
+            later.proposal.prediction,
+        )
         second.tell(trial, **outcome(trial.config))
 
 
@@ -196,15 +199,15 @@ def test_the_order_of_tells_is_part_of_the_log(runs):
     def told_in(order: list[Observation]) -> Proposal:
         other = case.optimizer()
         for trial in optimizer.log.trials[:25]:
-            other.adopt(trial)
+            other.add_pending(trial)
         for observation in order:
-            other.absorb(observation)
+            other.record(observation)
         return other.propose()
 
     forward, backward = told_in(list(observations)), told_in(list(observations[::-1]))
     assert forward == told_in(list(observations))
     assert backward == told_in(list(observations[::-1]))
-    assert forward.belief != backward.belief
+    assert forward.prediction != backward.prediction
 
 
 def test_what_is_stored_as_json_is_enough_for_the_same_asks(runs):
@@ -212,8 +215,8 @@ def test_what_is_stored_as_json_is_enough_for_the_same_asks(runs):
     step, second = steps[30], CASES["cost-aware"].optimizer()
     for trial in optimizer.log.trials[:30]:
         config = json.loads(json.dumps(trial.config))
-        belief = Belief.from_json(json.loads(json.dumps(trial.belief.to_json())))
-        second.adopt(Trial(trial.number, config, trial.ask_index, belief))
+        belief = Prediction.from_json(json.loads(json.dumps(trial.prediction.to_json())))
+        second.add_pending(Trial(trial.number, config, trial.ask_index, belief))
     for observation in optimizer.log.observations[:30]:
         loss, cost = json.loads(json.dumps([observation.loss, observation.cost]))
         second.tell(observation.number, loss, cost, failed=observation.cause)

@@ -1,4 +1,4 @@
-"""Start points: distinct, covering, centred where asked, cheap along the scale axes."""
+"""Start points: distinct, covering, centerd where asked, cheap along the scale axes."""
 
 import collections
 import math

@@ -33,8 +33,8 @@ def finish(engine: StagedOptimizer, *, starts: int) -> list[tuple[int, int]]:
         trial = engine.ask(may_start=len(engine.log.trials) < starts)
         if trial is None:
             return stages
-        assert trial.place is not None
-        level = trial.place.level
+        assert trial.assignment is not None
+        level = trial.assignment.level
         stages.append((trial.number, level))
         engine.tell(trial, trial.config["x"] + 1.0 / level, float(level))
 

@@ -81,7 +81,7 @@ def test_asks_keep_walking_the_whole_front():
 
 def test_the_reason_names_the_cost_level_and_the_ask_is_about_as_dear():
     for trial in priced_run(30)[6:]:
-        reason = trial.belief.reason
+        reason = trial.prediction.reason
         if reason.startswith("improves"):
             level = float(reason.split("near ")[1].split(" cost")[0])
             assert price(trial.config) <= 2.0 * level
@@ -165,7 +165,7 @@ def test_a_noisy_function_makes_good_configs_be_repeated(cost):
     counts = 0
     for seed in range(3):
         optimizer = noisy_run(24, 0.3, seed, cost=cost)
-        repeated = [t for t in optimizer.log.trials if "repeats" in t.belief.reason]
+        repeated = [t for t in optimizer.log.trials if "repeats" in t.prediction.reason]
         counts += len(repeated)
         for trial in repeated:
             earlier = optimizer.log.trials[: trial.number]
@@ -177,7 +177,7 @@ def test_repeats_go_to_the_better_half():
     good = bad = 0
     for seed in range(3):
         for trial in noisy_run(24, 0.3, seed).log.trials:
-            if "repeats" in trial.belief.reason:
+            if "repeats" in trial.prediction.reason:
                 loss = 0.3 * trial.config["a"] + 0.2 * "pqr".index(trial.config["c"])
                 good, bad = (good + 1, bad) if loss <= 0.8 else (good, bad + 1)
     assert good > 3 * bad
@@ -210,7 +210,7 @@ def test_one_repeat_unmasks_a_rough_function_that_looks_noisy():
 def test_nothing_is_repeated_while_a_trial_is_pending():
     optimizer = noisy_run(20, 0.3)
     optimizer.ask()
-    assert not any("repeats" in optimizer.ask().belief.reason for _ in range(3))
+    assert not any("repeats" in optimizer.ask().prediction.reason for _ in range(3))
 
 
 # Suggestions

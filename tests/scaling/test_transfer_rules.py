@@ -31,9 +31,9 @@ from hpo import (
     TokenHorizon,
     optimize,
 )
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import drift_prior, pooled
-from hpo.scaling.transfer_rules import Alignment, Layer, Parametrisation, Update
+from hpo.scaling.transfer_rules import Alignment, Layer, ParametrizationScheme, Update
 from hpo.space.encoding import Encoder
 from surrogates.law_fit import DriftPrior, LawPrior
 
@@ -46,14 +46,14 @@ WIDTH = Scale(64, 1024, axis=Axis.WIDTH)
 DEPTH = Scale(2, 32, axis=Axis.DEPTH)
 
 
-def prior(rules: Sequence[Rule], space: Mapping[str, Any]) -> DriftPrior:
+def prior(rules: Sequence[TransferRule], space: Mapping[str, Any]) -> DriftPrior:
     space = SearchSpace(space)
     found = drift_prior(rules, space, Encoder(space).columns)
     assert found is not None
     return found
 
 
-def claimed(rules: Sequence[Rule], space: Mapping[str, Any], parameter: str, scale: str):
+def claimed(rules: Sequence[TransferRule], space: Mapping[str, Any], parameter: str, scale: str):
     """Mean and sd of one slope."""
     belief, space = prior(rules, space), SearchSpace(space)
     i, j = space.decisions.index(parameter), space.scales.index(scale)
@@ -78,28 +78,28 @@ def test_only_depth_rules_speak_of_depth():
 
 
 @pytest.mark.parametrize(
-    ("parametrisation", "update", "embedding", "hidden", "readout"),
+    ("parametrization", "update", "embedding", "hidden", "readout"),
     [  # Everett et al. 2024, full alignment: powers of width in the per-layer lr
-        (Parametrisation.STANDARD, Update.SGD, 0.5, -0.5, -1.0),
-        (Parametrisation.STANDARD, Update.ADAM, 0.0, -1.0, -1.0),
-        (Parametrisation.STANDARD, Update.ADAFACTOR, 0.0, -0.5, -0.5),
-        (Parametrisation.NTK, Update.SGD, 0.5, 0.5, 0.0),
-        (Parametrisation.NTK, Update.ADAM, 0.0, -0.5, -0.5),
-        (Parametrisation.NTK, Update.ADAFACTOR, 0.0, -0.5, -0.5),
-        (Parametrisation.MUP, Update.SGD, 0.0, 0.0, 0.0),
-        (Parametrisation.MUP, Update.ADAM, -0.5, -1.0, -0.5),
-        (Parametrisation.MUP, Update.ADAFACTOR, 0.0, -0.5, 0.0),
-        (Parametrisation.MEAN_FIELD, Update.SGD, 1.0, 1.0, 1.0),
-        (Parametrisation.MEAN_FIELD, Update.ADAM, 0.0, -0.5, 0.0),
-        (Parametrisation.MEAN_FIELD, Update.ADAFACTOR, 0.0, -0.5, 0.0),
+        (ParametrizationScheme.STANDARD, Update.SGD, 0.5, -0.5, -1.0),
+        (ParametrizationScheme.STANDARD, Update.ADAM, 0.0, -1.0, -1.0),
+        (ParametrizationScheme.STANDARD, Update.ADAFACTOR, 0.0, -0.5, -0.5),
+        (ParametrizationScheme.NTK, Update.SGD, 0.5, 0.5, 0.0),
+        (ParametrizationScheme.NTK, Update.ADAM, 0.0, -0.5, -0.5),
+        (ParametrizationScheme.NTK, Update.ADAFACTOR, 0.0, -0.5, -0.5),
+        (ParametrizationScheme.MUP, Update.SGD, 0.0, 0.0, 0.0),
+        (ParametrizationScheme.MUP, Update.ADAM, -0.5, -1.0, -0.5),
+        (ParametrizationScheme.MUP, Update.ADAFACTOR, 0.0, -0.5, 0.0),
+        (ParametrizationScheme.MEAN_FIELD, Update.SGD, 1.0, 1.0, 1.0),
+        (ParametrizationScheme.MEAN_FIELD, Update.ADAM, 0.0, -0.5, 0.0),
+        (ParametrizationScheme.MEAN_FIELD, Update.ADAFACTOR, 0.0, -0.5, 0.0),
     ],
 )
 def test_scaling_exponents_are_those_of_the_table(
-    parametrisation, update, embedding, hidden, readout
+    parametrization, update, embedding, hidden, readout
 ):
     layers = zip(Layer, (embedding, hidden, readout), strict=True)
     for layer, expected in layers:
-        rule = ScalingExponents(parametrisation, update, layer=layer)
+        rule = ScalingExponents(parametrization, update, layer=layer)
         assert rule.lr_exponent == expected, layer
 
 
@@ -112,7 +112,7 @@ def test_without_alignment_hidden_adam_layers_need_half_the_slope():
 def test_adams_epsilon_follows_the_gradient():
     space = {"lr": LR, "eps": Float(1e-12, 1e-4, log=True, role=Role.EPSILON), "width": WIDTH}
     assert claimed([ScalingExponents()], space, "eps", "width")[0] == -0.5
-    mup = ScalingExponents(Parametrisation.MUP)
+    mup = ScalingExponents(ParametrizationScheme.MUP)
     assert claimed([mup], space, "eps", "width")[0] == -1.0  # CompleteP's table: width^-1
 
 
@@ -442,11 +442,11 @@ def test_the_law_shows_prior_and_posterior_side_by_side(fitted):
         "prior_sd",
         "posterior",
         "posterior_sd",
-        "told_by_data",
+        "informed_by_data",
     ]
     assert len(table) == len(text.splitlines()) - 2  # heading and note
     assert {"exponent of params", "exponent of tokens", "gamma"} <= set(table["coefficient"])
-    assert table["told_by_data"].between(0.0, 1.0).all() and (table["posterior_sd"] > 0).all()
+    assert table["informed_by_data"].between(0.0, 1.0).all() and (table["posterior_sd"] > 0).all()
     with pytest.raises(KeyError, match="no 'width'"):
         law.slope("lr", "width")
 

@@ -44,7 +44,7 @@ from hpo import (
     optimize,
 )
 from hpo.schedulers import StoppingRule
-from hpo.study.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, StudyState
 from hpo.study.lease import Lease
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
@@ -67,22 +67,22 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
 
-    def on_start(self, run: Run) -> None:
+    def on_start(self, run: StudyState) -> None:
         self.events.append(("start", run.ledger.spent.trials))
 
-    def on_trial_start(self, run: Run, trial: Trial) -> None:
+    def on_trial_start(self, run: StudyState, trial: Trial) -> None:
         self.events.append(("trial", trial.number))
 
-    def on_report(self, run: Run, trial: Trial, report: Report) -> None:
+    def on_report(self, run: StudyState, trial: Trial, report: Report) -> None:
         self.events.append(("report", report.step))
 
-    def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+    def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
         self.events.append(("end", observation))
 
-    def on_error(self, run: Run, error: BaseException) -> None:
+    def on_error(self, run: StudyState, error: BaseException) -> None:
         self.events.append(("error", type(error)))
 
-    def on_finish(self, run: Run, result: Result) -> None:
+    def on_finish(self, run: StudyState, result: Result) -> None:
         self.events.append(("finish", run.ledger.spent.trials))
 
     @property
@@ -858,7 +858,7 @@ def test_an_error_in_a_callback_ends_the_study_with_everything_told_in_place(
     folder: Path,
 ) -> None:
     class Faulty(Callback):
-        def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+        def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
             if trial.number == 1:
                 raise ZeroDivisionError
 

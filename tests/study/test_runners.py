@@ -29,7 +29,7 @@ RUNNERS: list[Callable[[], Runner]] = [InlineRunner, ProcessRunner]
 
 
 def job(number: int, folder: Path, **config: Any) -> Job:
-    trial = Trial(number, config, ask_index=number, belief=None)
+    trial = Trial(number, config, ask_index=number, prediction=None)
     return Job(trial, seed=100 + number, checkpoint_dir=folder / str(number))
 
 
@@ -62,7 +62,7 @@ class Bench:
         task = Task(train, fidelity=None, scales=(), limits=limits)
         self.runner.open(task, on_report, workers=len(configs))
         for number, config in enumerate(configs):
-            trial = Trial(number, config, ask_index=number, belief=None)
+            trial = Trial(number, config, ask_index=number, prediction=None)
             folder = self.folder / str(number)
             self.runner.submit(Job(trial, 100 + number, folder, confirming))
         outcomes: list[Outcome] = []

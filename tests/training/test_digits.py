@@ -44,7 +44,7 @@ class Recorder:
 
 def context(config: dict[str, Any]) -> tuple[Context, list[Report]]:
     channel = Recorder()
-    trial = Trial(number=0, config=config, ask_index=0, belief=None)
+    trial = Trial(number=0, config=config, ask_index=0, prediction=None)
     return Context(trial, seed=0, channel=channel), channel.reports
 
 
@@ -161,7 +161,7 @@ def test_shifted_images_are_moved_by_whole_pixels() -> None:
     assert torch.equal(shifted(images, 0)[:, 0, 0], images)
 
 
-def test_the_halves_hold_all_digits_and_training_is_standardised() -> None:
+def test_the_halves_hold_all_digits_and_training_is_standardized() -> None:
     data = digits()
     assert len(data.train_labels) + len(data.validation_labels) == 1797
     assert float(data.train_images.mean()) == pytest.approx(0, abs=1e-5)

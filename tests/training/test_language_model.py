@@ -33,7 +33,7 @@ class Recorder:
 
 def train(config: dict[str, Any], seed: int = 0) -> tuple[dict[str, float], list[Report]]:
     channel = Recorder()
-    trial = Trial(number=0, config=config, ask_index=0, belief=None)
+    trial = Trial(number=0, config=config, ask_index=0, prediction=None)
     result = train_language_model(config, Context(trial, seed=seed, channel=channel))
     return result, channel.reports
 

@@ -102,7 +102,7 @@ class Recorder:
 
 def context(folder: Path | None, seed: int = 0, **fidelity: int) -> tuple[Context, list[Report]]:
     channel = Recorder()
-    trial = Trial(number=0, config={}, ask_index=0, belief=None)
+    trial = Trial(number=0, config={}, ask_index=0, prediction=None)
     made = Context(trial, seed=seed, channel=channel, checkpoint_dir=folder, **fidelity)  # type: ignore[arg-type]
     return made, channel.reports
 

@@ -74,7 +74,7 @@ def test_charging_a_trial_again_changes_nothing(charges: list[tuple[int, int]]) 
 
 def test_an_exempt_trial_is_never_charged() -> None:
     ledger = Ledger(Budget(trials=1, cost=1.0))
-    ledger.exempt(0)
+    ledger.exclude(0)
     ledger.charge(told(0, 100.0))
     assert ledger.spent == Spent()
 
@@ -85,7 +85,7 @@ def test_each_total_says_why_it_is_exhausted() -> None:
     )
     by_trials.charge(told(0, None))
     by_cost.charge(told(0, 4.5))
-    by_time.drove(10.0)
+    by_time.set_elapsed(10.0)
     assert by_trials.exhausted() == "all 1 trials are done"
     assert by_cost.exhausted() == "4.5 of 4 cost units are used"
     assert by_time.exhausted() == "10 of 10 seconds are used"
@@ -103,7 +103,7 @@ def test_the_cost_cap_is_the_smaller_of_the_own_limit_and_what_is_left() -> None
 
 def test_driving_time_never_runs_backwards() -> None:
     ledger = Ledger(Budget(seconds=10))
-    ledger.drove(6.0)
-    ledger.drove(4.0)
+    ledger.set_elapsed(6.0)
+    ledger.set_elapsed(4.0)
     assert ledger.spent.seconds == 6.0
     assert ledger.remaining_seconds == 4.0

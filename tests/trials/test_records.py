@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo import Belief, Cause, Observation, Report, Status, StudyError, Trial
+from hpo import Cause, Observation, Prediction, Report, Status, StudyError, Trial
 from hpo.trials import TrialLog
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e30)
 intervals = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
 beliefs = st.builds(
-    Belief,
+    Prediction,
     loss=st.none() | numbers,
     loss_interval=st.none() | intervals,
     cost=st.none() | amounts,
@@ -36,7 +36,7 @@ reports = st.builds(
 
 
 def trial(number: int, **changes: Any) -> Trial:
-    return replace(Trial(number, {"x": 0.5 + number}, ask_index=number, belief=None), **changes)
+    return replace(Trial(number, {"x": 0.5 + number}, ask_index=number, prediction=None), **changes)
 
 
 def result(number: int, **changes: Any) -> Observation:
@@ -58,8 +58,9 @@ def failed(number: int, cause: Cause, **changes: Any) -> Observation:
 
 
 @given(beliefs)
-def test_a_belief_survives_json(belief: Belief) -> None:
-    assert Belief.from_json(json.loads(json.dumps(belief.to_json(), allow_nan=False))) == belief
+def test_a_belief_survives_json(prediction: Prediction) -> None:
+    stored = json.dumps(prediction.to_json(), allow_nan=False)
+    assert Prediction.from_json(json.loads(stored)) == prediction
 
 
 @given(reports)
@@ -69,7 +70,7 @@ def test_a_report_survives_strict_json_even_when_diverging(report: Report) -> No
 
 
 def test_a_belief_of_numbers_that_are_not_finite_is_refused() -> None:
-    belief = Belief(1.0, (0.5, 1.5), None, None, 0.9, False, 0, "start")
+    belief = Prediction(1.0, (0.5, 1.5), None, None, 0.9, False, 0, "start")
     for changes, message in (
         ({"loss": math.nan}, "`loss` of a belief must be finite, got nan"),
         ({"loss_interval": (0.0, math.inf)}, "`loss_interval` of a belief must be finite"),

@@ -2,8 +2,8 @@
 
 Optuna never sees a whole search space: an objective asks for one value after another, under
 conditions that only its code knows and in ranges that may change. From finished trials
-:class:`Witness` learns which parameters there are, in which range each was suggested last, and
-which of them depend on another one; :class:`Suggested` carries values between Optuna and the
+:class:`ObservedSpace` learns which parameters there are, in which range each was suggested last, and
+which of them depend on another one; :class:`ParameterAdapter` carries values between Optuna and the
 engine.
 
 Notation
@@ -34,7 +34,7 @@ from hpo.errors import SpaceError
 from hpo.space import Categorical, Fidelity, Float, Int, Parameter, Scale
 from hpo.space.parameters import LARGEST_INT, condition
 
-__all__ = ["Condition", "Suggested", "Witness"]
+__all__ = ["Condition", "ParameterAdapter", "ObservedSpace"]
 
 #: A parent and the values of it, as Optuna gives them, under which a parameter is suggested.
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
@@ -42,7 +42,7 @@ Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 _LARGEST_SWITCH = 64  # values of an integer that may switch parameters on, such as a layer count
 
 
-class Witness:
+class ObservedSpace:
     """What finished trials say about the objective's parameters; grows trial by trial."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Suggested:
+class ParameterAdapter:
     """One parameter, as Optuna suggests it and as the engine searches it.
 
     Choices become their indices, so that they may be any objects; so do the values of a grid that
@@ -116,20 +116,20 @@ class Suggested:
     parameter: Parameter
 
     @classmethod
-    def of(cls, distribution: BaseDistribution, declared: Parameter | None) -> Suggested:
+    def of(cls, distribution: BaseDistribution, declared: Parameter | None) -> ParameterAdapter:
         """What Optuna suggests, with role, center and scale axis of what was declared.
 
         Raises SpaceError for a range that cannot be searched.
         """
         return cls(distribution, _without_condition(_parameter(distribution, declared)))
 
-    def under(self, parent: str, values: Sequence[Any]) -> Suggested:
+    def under(self, parent: str, values: Sequence[Any]) -> ParameterAdapter:
         """The same, active when `parent` has one of `values`, as the engine has them."""
         if isinstance(self.parameter, Scale | Fidelity):
             return self
         return replace(self, parameter=replace(self.parameter, when=(parent, tuple(values))))
 
-    def inward(self, value: Any) -> Any:
+    def to_engine(self, value: Any) -> Any:
         """A value of Optuna's as the engine has it; it may lie outside of the present range."""
         if self.distribution is None:
             return value
@@ -185,8 +185,8 @@ def _parameter(distribution: BaseDistribution, declared: Parameter | None) -> Pa
     if isinstance(declared, Int | Float):
         number = replace(number, role=declared.role)
         if declared.center is not None and low <= declared.center <= high:
-            column = Suggested(distribution, number)
-            number = replace(number, center=number.canonical(column.inward(declared.center)))
+            column = ParameterAdapter(distribution, number)
+            number = replace(number, center=number.canonical(column.to_engine(declared.center)))
     return number
 
 
@@ -260,21 +260,21 @@ def columns(
     search_space: Mapping[str, BaseDistribution],
     conditions: Mapping[str, Condition | None],
     declared: Mapping[str, Parameter],
-) -> dict[str, Suggested]:
+) -> dict[str, ParameterAdapter]:
     """The parameters of `search_space` and those declared beside it, parents known to children.
 
     A condition on a parameter that is not there is dropped, and so is a range that cannot be
     searched.
     """
-    found: dict[str, Suggested] = {}
+    found: dict[str, ParameterAdapter] = {}
     for name, distribution in search_space.items():
         try:
-            found[name] = Suggested.of(distribution, declared.get(name))
+            found[name] = ParameterAdapter.of(distribution, declared.get(name))
         except SpaceError:
             continue
     for name, parameter in declared.items():
         if name not in search_space:
-            found[name] = Suggested(None, _without_condition(parameter))
+            found[name] = ParameterAdapter(None, _without_condition(parameter))
     for name in list(found):
         rule = declared_condition(declared.get(name)) or conditions.get(name)
         if rule is None or rule[0] not in found:
@@ -283,7 +283,9 @@ def columns(
         switch = found[parent]
         if not isinstance(switch.parameter, Categorical | Int):
             continue
-        legal = [code for code in map(switch.inward, values) if _is_legal(switch.parameter, code)]
+        legal = [
+            code for code in map(switch.to_engine, values) if _is_legal(switch.parameter, code)
+        ]
         if legal:
             found[name] = found[name].under(parent, legal)
         else:  # the parent's range has moved to where this one is never suggested

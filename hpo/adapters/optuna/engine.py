@@ -17,18 +17,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.adapters.optuna.define_by_run import Suggested, Witness
+from hpo.adapters.optuna.define_by_run import ObservedSpace, ParameterAdapter
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.suggest import FRONT_EVERY
 from hpo.schedulers.levels import Ladder
 from hpo.space import Fidelity, Scale, SearchSpace
-from hpo.trials import Belief, Cause, Trial
+from hpo.trials import Cause, Prediction, Trial
+from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-SECONDS = "seconds"
 _ASKED = "scaletune:asked"
 _PLACE = "scaletune:place"
 _FAILED = "failed"  # the user attribute that may hold a cause
@@ -39,7 +39,7 @@ _POOL = 1024  # configs looked at where some values are given
 _RUNG = 4  # factor between the fidelities at which a complete trial is looked at
 _REASKS = 3  # proposals after one that another worker has just made, too
 _APART = 1 << 16  # trials between the random keys of such proposals, and past every start point
-_AUGMENTED = 0.05  # share of the plain sum in the Tchebycheff scalarisation (Knowles 2006)
+_AUGMENTED = 0.05  # share of the plain sum in the Tchebycheff scalarization (Knowles 2006)
 _log = logging.getLogger(__name__)
 Cached = TypeVar("Cached")
 
@@ -65,17 +65,17 @@ class _PerStudy(Generic[Cached]):
         self._studies = weakref.WeakKeyDictionary()
 
 
-def belief_of(trial: FrozenTrial) -> Belief | None:
+def prediction_of(trial: FrozenTrial) -> Prediction | None:
     """What the sampler believed of a trial when it proposed it; None if it did not."""
     asked = _read(trial.system_attrs, _ASKED)
-    return None if asked is None else Belief.from_json(asked["belief"])
+    return None if asked is None else Prediction.from_json(asked["belief"])
 
 
 class _Known:
     """What one study has said so far: its finished trials in the order in which they ended."""
 
     def __init__(self) -> None:
-        self.witness = Witness()
+        self.witness = ObservedSpace()
         self.finished: list[FrozenTrial] = []
         self.running: list[FrozenTrial] = []
         self.retried: set[int] = set()  # numbers of trials that Optuna's heartbeat has repeated
@@ -142,7 +142,7 @@ class _Preference:
     seen: tuple[tuple[float, ...], ...]
 
     def loss(self, values: Sequence[float], signs: Sequence[float]) -> float:
-        """Augmented Tchebycheff scalarisation of `values`, to be minimised."""
+        """Augmented Tchebycheff scalarization of `values`, to be minimized."""
         turned = np.asarray(signs) * np.asarray(values)
         seen = np.asarray(signs) * np.array(self.seen).reshape(-1, len(signs))
         if len(seen):
@@ -260,7 +260,7 @@ def _told_cause(trial: FrozenTrial) -> Cause:
 class _View:
     """The part of a study's trials that one engine sees: the parameters it searches together."""
 
-    def __init__(self, columns: dict[str, Suggested], fidelity: Fidelity | None) -> None:
+    def __init__(self, columns: dict[str, ParameterAdapter], fidelity: Fidelity | None) -> None:
         self.columns = columns
         self._fidelity = fidelity
         self._top: int | None = None
@@ -279,9 +279,9 @@ class _View:
         """Equal for views of equal spaces."""
         return tuple((n, repr(c.distribution), repr(c.parameter)) for n, c in self.columns.items())
 
-    def inward(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def to_engine(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values as the engine has them, of the parameters that are in view."""
-        return {n: c.inward(values[n]) for n, c in self.columns.items() if n in values}
+        return {n: c.to_engine(values[n]) for n, c in self.columns.items() if n in values}
 
     def outward(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """An engine's config as Optuna's values."""
@@ -323,7 +323,7 @@ class _View:
                 size = _amount(trial.user_attrs.get(name))
                 if size:
                     merged[name] = size
-        config = self.inward(merged)
+        config = self.to_engine(merged)
         if self._top is not None:
             config[_FIDELITY] = self._top
         try:
@@ -400,7 +400,7 @@ class _Mirror:
 
     def propose(
         self, number: int, given: Mapping[str, Any], attempt: int, *, seed: int
-    ) -> tuple[dict[str, Any], Belief]:
+    ) -> tuple[dict[str, Any], Prediction]:
         """A config for trial `number` that holds what is `given`, and the engine's belief.
 
         Random choices are keyed by the number, which Optuna gives once, and by the `attempt`:
@@ -414,8 +414,8 @@ class _Mirror:
             among = self._around(given, rng)
         index = max(self._stride * (number - 1) + 1, 0) + attempt * self._stride * _APART
         proposal = self._engine.propose(among=among, index=index)
-        self.exhausted = "was tried" in proposal.belief.reason
-        return proposal.config, proposal.belief
+        self.exhausted = "was tried" in str(proposal.prediction.reason)
+        return proposal.config, proposal.prediction
 
     def _around(self, given: Mapping[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
         """Configs that hold what is `given`, the rest spread over the space."""
@@ -467,7 +467,7 @@ class _Mirror:
     def _adopt(self, number: int, config: dict[str, Any]) -> Trial:
         """A trial of the engine's for one of the study's."""
         trial = Trial(self._engine.log.next_number, config, self._stride * number, None)
-        self._engine.adopt(trial)
+        self._engine.add_pending(trial)
         return trial
 
     def _drop(self, number: int) -> None:

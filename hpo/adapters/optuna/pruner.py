@@ -16,7 +16,7 @@ from hpo.schedulers import ASHA, Decision, Kind, Schedule, Scheduler, Start, Sto
 from hpo.schedulers.median import MedianStopping
 from hpo.space import Categorical, Fidelity, SearchSpace
 from hpo.space.encoding import Direction
-from hpo.trials import Cause, Observation, Place, Report, Status, Trial, TrialLog
+from hpo.trials import Cause, Observation, Report, RungAssignment, Status, Trial, TrialLog
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -102,20 +102,20 @@ class _Race:
             if trial.state.is_finished():
                 self._log.tell(self._ended(trial))
 
-    def enter(self, trial: FrozenTrial) -> Place | None:
+    def enter(self, trial: FrozenTrial) -> RungAssignment | None:
         """Give a trial its place, unless it has one; returns a place that is new."""
         if trial.number in self._entered:
             return None
         self._entered.add(trial.number)
         stored = _read(trial.system_attrs, _PLACE)
         if stored is not None:
-            place: Place | None = Place.from_json(stored["place"])
+            assignment: RungAssignment | None = RungAssignment.from_json(stored["place"])
             new = None
         else:
             start = self._schedule.next(self._log)
             assert isinstance(start, Start)  # a rule that only stops never does anything else
-            place = new = start.place
-        self._log.add(Trial(trial.number, self._config, trial.number, None, place=place))
+            assignment = new = start.assignment
+        self._log.add(Trial(trial.number, self._config, trial.number, None, assignment=assignment))
         return new
 
     def ends(self, trial: FrozenTrial) -> bool:

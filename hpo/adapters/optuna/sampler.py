@@ -53,7 +53,7 @@ from hpo.adapters.optuna.engine import (
 )
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
-from hpo.scaling.claims import Rule
+from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
 from hpo.space.encoding import Encoder
@@ -66,11 +66,11 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
     """Samples all parameters of a trial together, from a model of loss, cost and failure.
 
     The search space is learned from what the objective suggests, conditions included: a parameter
-    that is suggested only under some choices of another, or from some count on, is modelled so.
+    that is suggested only under some choices of another, or from some count on, is modeled so.
     What cannot be foreseen, such as everything in a first trial, is drawn at random, and said in
     the log once.
 
-    Several objectives are searched for one scalarisation at a time: each trial is to do well by an
+    Several objectives are searched for one scalarization at a time: each trial is to do well by an
     augmented Tchebycheff norm whose weights follow a low-discrepancy sequence (ParEGO, Knowles,
     IEEE TEC 2006). Of constraints the sign is used, not how far above 0 they are.
 
@@ -98,7 +98,7 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
         *,
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[Rule] | None = None,
+        priors: Sequence[TransferRule] | None = None,
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
@@ -153,7 +153,7 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
             if not search_space and not beside:
                 return {}
             view = _View(columns(search_space, witness.space(), declared), self._fidelity)
-            given = view.inward(self._settled(trial))
+            given = view.to_engine(self._settled(trial))
             sizes = self._sizes(trial, view, known)
             given |= sizes
             for attempt in range(1 + _REASKS):
