@@ -39,7 +39,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.errors import SpaceError
-from hpo.optimizer.recommend import NINETY
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.coefficient_table import natural_name
@@ -72,6 +71,8 @@ _TOGETHER = 0.98  # correlation from which two axes are one
 _MOST_SIZES = 30  # beyond it runs are grouped along the axis drawn
 _BINS = 8
 _CROWD = 3  # runs of a size of which one is marked as the best
+
+NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
 
 
 class Verdict(Enum):

@@ -15,17 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.acquisition.maximize import best_of
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
+from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
-from hpo.models.surrogate_selector import COVERAGE, SurrogateChoice
+from hpo.models.surrogate_selector import SurrogateChoice
+from hpo.optimizer.ask import (
+    FRONT_EVERY,
+    Ask,
+    CostLimits,
+    Start,
+    Suggestion,
+    carry_out,
+    stratified,
+    whose_turn,
+)
 from hpo.optimizer.initial_design import start_count, starts
 from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.optimizer.result import Result
-from hpo.optimizer.suggest import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
-from hpo.optimizer.suggest_forest import suggest_by_quantiles
-from hpo.optimizer.suggest_partial import suggest_run
+from hpo.optimizer.strategies import STRATEGIES
+from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import Forecast
@@ -35,7 +44,6 @@ from hpo.trials import (
     Cause,
     Observation,
     Prediction,
-    Reason,
     ReasonKind,
     Report,
     Status,
@@ -43,15 +51,14 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Budget, Ledger
-from surrogates.base import Posterior, Predictor, Rescaled
 from surrogates.data import Array
-from surrogates.gp import GPPredictor
 from surrogates.numerics import single_threaded
 from surrogates.scaling import ScalingModel
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+_ASSUMED = 0.95  # probability of success while nothing has failed
 _TARGET_STARTS = 2  # start points where a target is named
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
@@ -113,7 +120,7 @@ class Optimizer:
         self._cost_aware = cost is not None or bool(self.space.scales)
         drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
         choice = check_surrogate(surrogate, self.space)
-        self._views = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
+        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -137,53 +144,35 @@ class Optimizer:
         among: Sequence[Mapping[str, Any]] | None = None,
         index: int | None = None,
     ) -> Proposal:
-        """The config the log calls for, without recording it.
-
-        Args:
-            among: the only configs that may be run now, such as the model shapes that exist or
-                those that what is left of a budget can pay; None for every config of the space. One
-                that was asked before is asked again only when all of them were.
-            index: of this ask, the key of its random choices. None takes the next one of the log;
-                those who ask at the same time from equal logs of one seed must name different ones.
-
-        Raises:
-            ValueError: for an empty ``among`` or a negative ``index``.
-            SpaceError: for a config in it that does not belong to the space.
+        """Return the config the log calls for, without recording it.
 
         Numerical faults do not surface here: a model that cannot be built falls back to its last
-        good fit, and an ask without any model explores; the belief says so and counts it.
-        """
-        if index is None:
-            index = self.log.next_ask_index
-        if index < 0:
-            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
-        rng = np.random.default_rng([self._seed, self._driver, index])
-        self._views.sync(self.log)
-        place = index + sum(o.ask_index is None for o in self.log.observations)
-        starting = place < len(self._starts)
-        view = self._views.declared if starting else self._views.at(index)
-        view.selector.sync()
-        encoder, stages = view.encoder, view.models.stages
-        pending = encoder.encode([stages.now(trial) for trial in self.log.pending])
-        told = [o.config for o in (*self.log.observations, *self.log.paused)]
-        asked = [*told, *(trial.config for trial in self.log.pending)]
-        taken = encoder.encode([stages.top(config) for config in asked])
-        pool = None if among is None else self._pool(encoder, among)
-        degraded = self._degraded + self._views.fallbacks
-        try:
-            if starting:
-                suggestion = self._start(place, taken, pool)
-            else:
-                suggestion = self._suggest(view, index, pending, taken, pool, rng)
-        except ArithmeticError as fault:
-            self._degraded += 1
-            suggestion = explore(view.models, taken, rng=rng, pool=pool)
-            suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
-        config = encoder.decode(suggestion.row[None, :])[0]
-        fallbacks = self._degraded + self._views.fallbacks
-        belief = self._belief(view, suggestion, fallbacks > degraded, fallbacks)
-        return Proposal(config, index, belief)
+        good fit, and an ask without any model explores; the prediction says so and counts it.
 
+        Args:
+            among: The only configs that may be run now, such as the model shapes that exist or
+                those that what is left of a budget can pay; None for every config of the space. One
+                that was asked before is asked again only when all of them were.
+            index: Index of this ask, the key of its random choices. None takes the next one of the
+                log; those who ask at the same time from equal logs of one seed must name different
+                ones.
+
+        Returns:
+            The config with its index and the models' prediction.
+
+        Raises:
+            ValueError: If `among` is empty or `index` negative.
+            SpaceError: If a config in `among` does not belong to the space.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=1)
+            >>> optimizer.propose(among=[{"x": 0.25}]).config
+            {'x': 0.25}
+        """
+        return self._propose(self.target, among=among, index=index, only_target=False)
+
+    @single_threaded
     def propose_at(
         self,
         target: Mapping[str, float],
@@ -191,16 +180,88 @@ class Optimizer:
         among: Sequence[Mapping[str, Any]] | None = None,
         index: int | None = None,
     ) -> Proposal:
-        """Propose the config that teaches most about the best one at `target` per unit of cost.
+        """Return the config that teaches most about the best one at `target` per unit of cost.
 
-        Unlike :meth:`propose`, no ask walks the front of loss against cost in between.
+        Unlike under :meth:`propose` no ask in between walks the front of loss against cost.
 
         Args:
             target: One positive value for each scale axis.
             among: See :meth:`propose`.
             index: See :meth:`propose`.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
         """
-        raise NotImplementedError
+        checked = check_target(self.space, target)
+        return self._propose(checked, among=among, index=index, only_target=True)
+
+    def _propose(
+        self,
+        target: Mapping[str, float] | None,
+        *,
+        among: Sequence[Mapping[str, Any]] | None,
+        index: int | None,
+        only_target: bool,
+    ) -> Proposal:
+        """See :meth:`propose`."""
+        if index is None:
+            index = self.log.next_ask_index
+        if index < 0:
+            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        self._hedge.sync(self.log)
+        degraded = self._degraded + self._hedge.fallbacks
+        ask = self._ask(target, index, among, only_target)
+        try:
+            suggestion = carry_out(STRATEGIES[ask.turn](ask), ask)
+        except ArithmeticError as fault:
+            self._degraded += 1
+            suggestion = carry_out(explore(ask), ask)
+            failed = replace(suggestion.reason, kind=ReasonKind.MODEL_FAILED, text=str(fault))
+            suggestion = replace(suggestion, reason=failed)
+        config = ask.encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._hedge.fallbacks
+        prediction = self._predict(ask.warp, suggestion, fallbacks > degraded, fallbacks)
+        return Proposal(config, index, prediction)
+
+    def _ask(
+        self,
+        target: Mapping[str, float] | None,
+        index: int,
+        among: Sequence[Mapping[str, Any]] | None,
+        only_target: bool,
+    ) -> Ask:
+        """Gather what is known for one ask."""
+        # configs told without having been asked take the place of start points
+        place = index + sum(o.ask_index is None for o in self.log.observations)
+        starting = place < len(self._starts)
+        warp = self._hedge.declared if starting else self._hedge.for_ask(index)
+        warp.selector.sync()
+        encoder, partial = warp.encoder, warp.models.partial_runs
+        pending = encoder.encode([partial.at_current_level(trial) for trial in self.log.pending])
+        told = [o.config for o in (*self.log.observations, *self.log.paused)]
+        asked = [*told, *(trial.config for trial in self.log.pending)]
+        cap = self.ledger.cost_cap
+        # levels are drawn evenly over the asks that walk the front
+        walk = index if target is None else index // FRONT_EVERY
+        return Ask(
+            warp=warp,
+            turn=whose_turn(
+                warp,
+                index=index,
+                starting=starting,
+                has_target=target is not None,
+                only_target=only_target,
+            ),
+            index=index,
+            pending=pending,
+            taken=encoder.encode([partial.at_full_fidelity(config) for config in asked]),
+            pool=None if among is None else self._pool(encoder, among),
+            limits=CostLimits(math.log(cap) if cap else None, stratified(walk)),
+            cost_aware=self._cost_aware,
+            target=None if target is None else self._target_row(target),
+            start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
+            rng=np.random.default_rng([self._seed, self._driver, index]),
+        )
 
     def add_pending(self, trial: Trial) -> None:
         """Record a trial as pending; adopting it again changes nothing."""
@@ -283,142 +344,65 @@ class Optimizer:
         """
         return self.result().recommend(target)
 
+    @single_threaded
     def result(self) -> Result:
-        """What the log says so far."""
-        self._views.sync(self.log)
-        return Result(self.log, self._views.most_likely().models, self.target, self.cost_unit)
+        """Return what the log says so far, as a snapshot that later tells do not change."""
+        self._hedge.sync(self.log)
+        warp = self._hedge.most_likely()
+        warp.selector.sync()
+        return Result(self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit)
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is expected of runs on their way, for a scheduler; None without a fidelity.
+        """What is expected of paused and running trials, for a scheduler; None without a fidelity.
 
-        With scale axes each run's own curve speaks, otherwise the model of configs and levels.
+        With scale axes each run's own curve is extrapolated, otherwise the model of configs and
+        levels is asked.
         """
         if self.space.fidelity is None:
             return None
-        return CurveForecast(self.encoder) if self.space.scales else self._views
+        return CurveForecast(self.encoder) if self.space.scales else self._hedge
 
     def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
-        """``among`` as rows."""
+        """Return `among` as rows."""
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
         return encoder.encode([self.space.canonical(config) for config in among])
 
-    def _start(self, place: int, taken: Array, pool: Array | None) -> Suggestion:
-        reason = f"start point {place + 1} of {len(self._starts)}"
-        start = self._starts[place]
-        if pool is not None:
-            start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
-        return Suggestion(start, reason)
-
-    def _suggest(
-        self,
-        view: InputWarp,
-        index: int,
-        pending: Array,
-        taken: Array,
-        pool: Array | None,
-        rng: np.random.Generator,
-    ) -> Suggestion:
-        models, members = view.models, view.selector
-        cap = self.ledger.cost_cap
-        walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
-        limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
-        uses_forest = members.uses_forest(index)
-        if len(models.stages) and not uses_forest:
-            found = suggest_run(models, pending, taken, limits, index=index, rng=rng, pool=pool)
-        elif not len(models.runs) and not len(models.stages):
-            found = explore(models, taken, rng=rng, pool=pool)
-        elif uses_forest:
-            found = suggest_by_quantiles(
-                models,
-                members.forest(),
-                members.known(),
-                pending,
-                taken,
-                limits,
-                cost_aware=self._cost_aware and not len(models.stages),
-                who=members.reason(),
-                rng=rng,
-                pool=pool,
-            )
-        else:
-            found = suggest(
-                models,
-                pending,
-                taken,
-                limits,
-                cost_aware=self._cost_aware,
-                index=index,
-                rng=rng,
-                pool=pool,
-                target=self._target_row(),
-            )
-        return replace(found, reason=found.reason + view.axes)
-
-    def _target_row(self) -> Array | None:
-        """Encoded scale values of the target, ``(scales,)``."""
-        if self.target is None:
-            return None
+    def _target_row(self, target: Mapping[str, float]) -> Array:
+        """Return encoded scale values of the target, `(scales,)`."""
         columns = self.encoder.columns
-        natural = np.log([self.target[columns.names[j]] for j in columns.scale])
+        natural = np.log([target[columns.names[j]] for j in columns.scale])
         return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
 
-    def _belief(
-        self, view: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
+    def _predict(
+        self, warp: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
     ) -> Prediction:
-        """What the models expect of a row, in the user's direction and units."""
-        models, row = view.models, suggestion.row[None, :]
-        loss = cost = loss_interval = cost_interval = None
+        """Return what the models expect of a row."""
+        models, row = warp.models, suggestion.row[None, :]
+        loss: Expected | None = None
+        cost: Expected | None = None
         try:
-            staged = bool(len(models.stages))
-            if staged or len(models.runs):
-                if suggestion.trees is not None:
-                    low, mean, high = view.selector.interval(suggestion.trees, row)
-                else:
-                    model = models.end_of_runs() if staged else models.loss()
-                    posterior = model.posterior(row)
-                    half, mean = (
-                        self._half_width(view, model, posterior, row),
-                        float(posterior.mean[0]),
-                    )
-                    low, high = mean - half, mean + half
-                sign = self.encoder.loss_sign
-                ends = sorted([sign * low, sign * high])
-                loss, loss_interval = sign * mean, (ends[0], ends[1])
+            if len(models.data):
+                model = models.loss_at_full_fidelity()
+                loss = loss_forecast(warp, row, model=model, forest=suggestion.forest)
             price = models.cost()
             if price is not None:
-                posterior = price.posterior(row)
-                half = self._half_width(view, price, posterior, row)
-                log_cost = float(posterior.mean[0])
-                cost = _exp(log_cost)
-                cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
+                cost = cost_forecast(warp, row, model=price)
         except ArithmeticError:
             degraded, fallbacks = True, fallbacks + 1
             self._degraded += 1
         success = models.success()
-        likely = 0.95 if success is None else float(success.probability(row)[0])
         return Prediction(
-            loss,
-            loss_interval,
-            cost,
-            cost_interval,
-            likely,
-            degraded,
-            fallbacks,
-            Reason(ReasonKind.OTHER, text=suggestion.reason),
+            loss=None if loss is None else loss.mean,
+            loss_interval=None if loss is None else loss.interval,
+            cost=None if cost is None else cost.mean,
+            cost_interval=None if cost is None else cost.interval,
+            success=_ASSUMED if success is None else float(success.probability(row)[0]),
+            degraded=degraded,
+            fallbacks=fallbacks,
+            reason=suggestion.reason,
         )
-
-    def _half_width(
-        self, view: InputWarp, model: Predictor, posterior: Posterior, row: Array
-    ) -> float:
-        """Of a calibrated interval, in units of ``model``, at one row."""
-        process = model.predictor if isinstance(model, Rescaled) else model
-        assert isinstance(process, GPPredictor)
-        followed = isinstance(model, Rescaled) and not len(view.models.stages)
-        calibration = view.selector.calibration(process, row, online=followed)
-        sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-        return calibration.shown(COVERAGE) * sd
 
     def _identify(
         self, trial: Trial | int | Mapping[str, Any]
@@ -489,8 +473,3 @@ def _cause(failed: Cause | str) -> Cause:
     except ValueError:
         causes = [cause.value for cause in Cause]
         raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None
-
-
-def _exp(log_value: float) -> float:
-    """Exponential held inside the range of floats."""
-    return math.exp(min(max(log_value, -700.0), 700.0))
