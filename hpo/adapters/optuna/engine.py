@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.adapters.optuna.define_by_run import ObservedSpace, ParameterAdapter
 from hpo.errors import SpaceError
-from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.ask import FRONT_EVERY
+from hpo.optimizer.ask_tell import Optimizer
 from hpo.schedulers.levels import Ladder
 from hpo.space import Fidelity, Scale, SearchSpace
 from hpo.trials import Cause, Prediction, Trial
