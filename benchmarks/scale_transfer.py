@@ -47,9 +47,9 @@ from hpo import (
     StepLaw,
     TimeTransfer,
 )
-from hpo.optimizer.recommend import NINETY
 from hpo.scaling.claims import TransferRule
 
+NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
 Array = NDArray[np.float64]
 Config = dict[str, Any]
 

@@ -36,7 +36,7 @@ from hpo.study.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.digits import digits
 from hpo.training.optimizers import AdamW
-from hpo.training.schedules import Constant, Cosine, Schedule
+from hpo.training.schedules import Constant, Cosine, LearningRateSchedule
 from hpo.training.trainer import Settings, TorchTrainer
 
 SPACE = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)}
@@ -62,7 +62,7 @@ class Trained:
     unseen: float
 
 
-def trainer(schedule: Schedule, stages: int) -> TorchTrainer:
+def trainer(schedule: LearningRateSchedule, stages: int) -> TorchTrainer:
     """Trains configs of `lr` up to the end of `stage`; the whole run has `stages`."""
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:

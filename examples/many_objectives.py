@@ -101,8 +101,10 @@ def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Arra
         )
         best = X[front(Y)]
         radii = np.full(X.shape[1], 0.2)
-        where = Region(encoder.lower, encoder.upper, best, radii, X[:0], 0.5)
-        row = maximize(term, encoder, where, X, candidates=128, rng=rng, smooth=False).row
+        where = Region(
+            encoder.lower, encoder.upper, best, radii, X[:0], 0.5, candidates=128, smooth=False
+        )
+        row = maximize(term, encoder, where, X, rng=rng).row
         X = np.vstack([X, row])
         Y = np.vstack([Y, train(encoder.decode(row[None, :])[0])])
     return encoder.decode(X), Y

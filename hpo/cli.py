@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import typer
 
     from hpo.scaling.claims import TransferRule
-    from hpo.training.optimizers import Rule as UpdateRule
+    from hpo.training.optimizers import UpdateRule
     from hpo.training.parametrization import Parametrization
 
 
@@ -134,7 +134,7 @@ def command_line() -> "typer.Typer":
             str | None,
             typer.Argument(
                 help="Your model as package.module:function, of size and seed, which returns a"
-                " hpo.training.coordinates.Probe. Left out: the built-in transformer.",
+                " hpo.training.coordinate_check.Probe. Left out: the built-in transformer.",
                 show_default=False,
             ),
         ] = None,
@@ -161,7 +161,7 @@ def command_line() -> "typer.Typer":
         A parametrization that fails here will not carry its learning rate to larger models.
         """
 
-        from hpo.training.coordinates import coordinate_check, load_probe, transformer_probe
+        from hpo.training.coordinate_check import coordinate_check, load_probe, transformer_probe
 
         with _errors_in_one_line():
             defaults = {"width": "64,128,256,512", "depth": "2,4,8,16"}

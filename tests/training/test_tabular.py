@@ -7,7 +7,7 @@ import torch
 
 from hpo import ASHA, Budget, Fidelity, Float, Role, Scale, optimize
 from hpo.diagnostics.resume_check import check_continuation
-from hpo.training.accounting import counted_work
+from hpo.training.accounting import count_work
 from hpo.training.tabular import (
     Perceptron,
     Recipe,
@@ -25,7 +25,7 @@ def test_parameters_and_flops_are_those_of_the_network(shape: Shape) -> None:
     model = Perceptron(shape)
     assert shape.parameters == sum(weight.numel() for weight in model.parameters())
     batch = (torch.zeros(4, shape.inputs), torch.zeros(4, dtype=torch.int64))
-    counted = counted_work(model, batch, tabular_loss)
+    counted = count_work(model, batch, tabular_loss)
     assert counted.flops == shape.training_flops
 
 

@@ -1,4 +1,4 @@
-"""The coordinate check tells right from wrong, on models small enough for seconds."""
+"""The coordinate check accepts muP and rejects other parametrizations, on small models."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.cli import main
-from hpo.training.coordinates import (
+from hpo.training.coordinate_check import (
     CoordinateCheck,
+    CoordinateVerdict,
     Probe,
-    Verdict,
     coordinate_check,
     load_probe,
     transformer_probe,
 )
-from hpo.training.optimizers import SGD, AdamW, Rule
+from hpo.training.optimizers import SGD, AdamW, UpdateRule
 from hpo.training.parametrization import (
     COMPLETE_P,
     MUP,
     STANDARD,
-    Layout,
+    ParameterLayout,
     Parametrization,
     parameter_groups,
     rescale_,
 )
 
 WIDTHS = (32, 128, 512)
-RULES: list[Rule] = [AdamW(1e-2), SGD(0.1, momentum=0.0)]
+RULES: list[UpdateRule] = [AdamW(1e-2), SGD(0.1, momentum=0.0)]
 INPUTS = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 4
 
@@ -45,8 +45,8 @@ def perceptron(width: int) -> nn.Sequential:
     )
 
 
-def probe(scheme: Parametrization, rule: Rule) -> Callable[[int, int], Probe]:
-    layout = Layout.of(perceptron(32), perceptron(64))
+def probe(scheme: Parametrization, rule: UpdateRule) -> Callable[[int, int], Probe]:
+    layout = ParameterLayout.of(perceptron(32), perceptron(64))
 
     def make(width: int, seed: int) -> Probe:
         model = perceptron(width)
@@ -57,28 +57,28 @@ def probe(scheme: Parametrization, rule: Rule) -> Callable[[int, int], Probe]:
     return make
 
 
-def verdicts(check: CoordinateCheck) -> dict[str, Verdict]:
+def verdicts(check: CoordinateCheck) -> dict[str, CoordinateVerdict]:
     return {trace.layer: trace.verdict for trace in check.traces}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["adamw", "sgd"])
-def test_mup_passes_and_standard_parametrisation_fails(rule: Rule) -> None:
+def test_mup_passes_and_the_standard_parametrization_fails(rule: UpdateRule) -> None:
     assert coordinate_check(probe(MUP, rule), WIDTHS).passed
     standard = coordinate_check(probe(STANDARD, rule), WIDTHS)
     assert not standard.passed
-    assert verdicts(standard)["4"] is Verdict.GROWS  # the read-out
-    assert verdicts(standard)["0"] is Verdict.FLAT or isinstance(rule, SGD)
+    assert verdicts(standard)["4"] is CoordinateVerdict.GROWS  # the output layer
+    assert verdicts(standard)["0"] is CoordinateVerdict.FLAT or isinstance(rule, SGD)
 
 
-def test_a_read_out_that_was_forgotten_is_caught() -> None:
-    """muP everywhere but in the read-out, which keeps its standard rate and initial weights."""
-    right = probe(MUP, AdamW(1e-2))
+def test_an_output_layer_without_mup_is_caught() -> None:
+    """muP everywhere but in the output layer, which keeps its standard rate and weights."""
+    mup = probe(MUP, AdamW(1e-2))
 
     def broken(width: int, seed: int) -> Probe:
-        made = right(width, seed)
+        made = mup(width, seed)
         model = made.model
         assert isinstance(model, nn.Sequential)
-        layout = Layout.of(perceptron(32), perceptron(64))
+        layout = ParameterLayout.of(perceptron(32), perceptron(64))
         with torch.no_grad():
             model[4].weight.mul_((width / 32) ** 0.5)  # type: ignore[operator]
         groups = [
@@ -89,12 +89,12 @@ def test_a_read_out_that_was_forgotten_is_caught() -> None:
 
     check = coordinate_check(broken, WIDTHS)
     assert not check.passed
-    assert verdicts(check)["4"] is Verdict.GROWS
+    assert verdicts(check)["4"] is CoordinateVerdict.GROWS
 
 
 def test_the_built_in_transformer_passes_in_mup_and_fails_without() -> None:
     found = {
-        # Narrow models still tend to their limit, hence the tolerance.
+        # Narrow models have not reached their limit yet, hence the tolerance.
         name: coordinate_check(
             transformer_probe(scheme, AdamW(1e-2), base=32), (32, 64, 128), tolerance=0.35
         )
@@ -106,16 +106,16 @@ def test_the_built_in_transformer_passes_in_mup_and_fails_without() -> None:
 
 def test_complete_p_passes_in_depth_and_plain_mup_fails() -> None:
     sizes = (2, 4, 8)
-    right, wrong = (
+    complete_p, mup = (
         coordinate_check(transformer_probe(scheme, AdamW(1e-2), along="depth", base=2), sizes)
         for scheme in (COMPLETE_P, MUP)
     )
-    assert right.passed, str(right)
-    assert not wrong.passed, str(wrong)
+    assert complete_p.passed, str(complete_p)
+    assert not mup.passed, str(mup)
 
 
-def test_slopes_and_intervals_match_a_law_by_hand() -> None:
-    """One layer whose change is width^0.5 by construction: a bias moved by SGD, times a factor."""
+def test_slopes_and_intervals_match_a_known_law() -> None:
+    """One layer whose change is width^0.5 by construction: SGD steps times a known factor."""
 
     class Known(nn.Module):
         def __init__(self, width: int) -> None:
@@ -136,11 +136,11 @@ def test_slopes_and_intervals_match_a_law_by_hand() -> None:
     (trace,) = check.traces
     assert trace.slope == pytest.approx(0.5, abs=1e-3)
     assert trace.interval[0] <= trace.slope <= trace.interval[1]
-    assert trace.verdict is Verdict.GROWS
+    assert trace.verdict is CoordinateVerdict.GROWS
     assert not check.passed and "failed: 1 of 1" in str(check)
 
 
-def test_the_picture_is_drawn(tmp_path: Path) -> None:
+def test_the_figure_is_drawn(tmp_path: Path) -> None:
     check = coordinate_check(probe(STANDARD, AdamW(1e-2)), (32, 64, 128), seeds=2)
     check.plot(tmp_path / "check.png")
     assert (tmp_path / "check.png").stat().st_size > 10_000
@@ -155,7 +155,7 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
         (WIDTHS, {"updates": 0}, "`updates`"),
     ],
 )
-def test_too_little_to_judge_by_is_refused(
+def test_too_few_sizes_seeds_or_updates_are_refused(
     sizes: tuple[int, ...], settings: dict[str, int], name: str
 ) -> None:
     with pytest.raises(ValueError, match=name):
@@ -185,7 +185,7 @@ def test_the_command_prints_a_verdict_and_draws(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--parametrization", "ntk"), "--parametrization must be one of"),
         (("--optimizer", "adam"), "--optimizer must be one of"),
@@ -194,16 +194,16 @@ def test_the_command_prints_a_verdict_and_draws(
         (("nowhere:make",), "package.module:function"),
     ],
 )
-def test_input_that_cannot_be_used_is_one_line(
-    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_arguments_give_an_error_in_one_line(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert said in str(run(monkeypatch, "coord-check", *arguments))
+    assert message in str(run(monkeypatch, "coord-check", *arguments))
 
 
-def test_a_probe_is_found_by_its_place() -> None:
-    assert load_probe("hpo.training.coordinates:transformer_probe") is transformer_probe
+def test_a_probe_is_found_by_its_path() -> None:
+    assert load_probe("hpo.training.coordinate_check:transformer_probe") is transformer_probe
     with pytest.raises(ValueError, match="function of size and seed"):
-        load_probe("hpo.training.coordinates:_TINY")
+        load_probe("hpo.training.coordinate_check:_TINY")
 
 
 def test_changes_are_kept_for_every_size_and_seed() -> None:
