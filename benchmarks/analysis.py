@@ -520,7 +520,7 @@ def hypervolumes(results: Results, comparison: Comparison) -> Array:
     Costs are shares of the most expensive run of any method on the task; the reference point is
     regret 1 at that cost, so 1 would be the best loss at no cost. Only compared studies count.
     """
-    from hpo.pareto import hypervolume
+    from hpo.trials.pareto import hypervolume
 
     full = {
         study: [o for o in record.outcomes if o.status == "ok" and o.level in (None, top)]

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from benchmarks.workloads.digits import digits
 from hpo import Float, Optimizer, Report, Role, Trial
 from hpo.schedulers import Decision
-from hpo.training.checkpoints import CheckpointStore
-from hpo.training.context import Context
+from hpo.study.checkpoints import CheckpointKey, CheckpointStore
+from hpo.study.context import Context
 from hpo.training.data import Shuffled, Split
 from hpo.training.optimizers import AdamW
-from hpo.training.schedules import Constant, Cosine, Schedule
+from hpo.training.schedules import Constant, Cosine, LearningRateSchedule
 from hpo.training.trainer import Settings, TorchTrainer
 
 SPACE = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)}
@@ -62,7 +62,7 @@ class Trained:
     unseen: float
 
 
-def trainer(schedule: Schedule, stages: int) -> TorchTrainer:
+def trainer(schedule: LearningRateSchedule, stages: int) -> TorchTrainer:
     """Trains configs of `lr` up to the end of `stage`; the whole run has `stages`."""
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:
@@ -103,20 +103,22 @@ class Runs:
 
     def __init__(self, trainer: TorchTrainer, folder: Path, seed: int) -> None:
         self._trainer, self._seed = trainer, seed
-        self._store = CheckpointStore(folder)
+        self._key = CheckpointKey(study="auto-lrs", config="any")  # runs may go on from any other
+        self._store = CheckpointStore(folder, self._key.study)
         self._count = 0
 
     def train(self, lr: float, stage: int, parent: Trained | None = None) -> Trained:
         """A new run to the end of `stage` with `lr`, from where `parent` rests or from nothing."""
         number, self._count = self._count, self._count + 1
         if parent is not None:
-            self._store.link(parent.number, number)
+            self._store.link(parent.number, number, self._key)
         config = {"lr": lr, "stage": stage}
         ctx = Context(
-            Trial(number=number, config=config, ask_index=number, belief=None),
+            Trial(number=number, config=config, ask_index=number, prediction=None),
             seed=self._seed,
             channel=Onward(),
             checkpoint_dir=self._store.folder(number),
+            checkpoint_key=self._key,
             fidelity=stage,
         )
         outcome = self._trainer(config, ctx)

@@ -28,11 +28,12 @@ from benchmarks.workloads.tabular import (
     rows,
     tabular_loss,
 )
-from hpo import Belief, Fidelity, Float, Hyperband, Int, Optimizer, Role, StagedOptimizer
-from hpo.optimizer import Proposal
+from hpo import Fidelity, Float, Hyperband, Int, Optimizer, Prediction, Role, StagedOptimizer
+from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
 from hpo.schedulers.runs import Runs
 from hpo.space import Parameter
+from hpo.trials import Reason, ReasonKind
 
 EPOCHS = Fidelity(1, 27)
 SPACE: dict[str, Parameter] = {
@@ -71,7 +72,11 @@ class KernelDensities(Optimizer):
         if told is not None and rng.random() >= self.random:
             row, reason = self._drawn(*told, rng), f"densities of {len(told[0])} runs"
         [config] = self.encoder.decode(row[None])
-        return Proposal(config, index, Belief(None, None, None, None, 1.0, False, 0, reason))
+        return Proposal(
+            config,
+            index,
+            Prediction(None, None, None, None, 1.0, reason=Reason(ReasonKind.OTHER, text=reason)),
+        )
 
     def _largest_rung(self) -> tuple[Array, Array] | None:
         """Rows and losses of the highest rung that has enough of them to tell good from bad."""
@@ -91,9 +96,9 @@ class KernelDensities(Optimizer):
         order = np.argsort(losses)
         count = max(len(self.space), round(self.good * len(X)))
         good, bad = X[order[:count]], X[order[count:]]
-        centres = good[rng.integers(len(good), size=self.drawn)]
-        steps = self.wider * _bandwidth(good) * rng.standard_normal(centres.shape)
-        candidates = np.clip(centres + steps, self.encoder.lower, self.encoder.upper)
+        centers = good[rng.integers(len(good), size=self.drawn)]
+        steps = self.wider * _bandwidth(good) * rng.standard_normal(centers.shape)
+        candidates = np.clip(centers + steps, self.encoder.lower, self.encoder.upper)
         ratio = _log_density(candidates, good) - _log_density(candidates, bad)
         return np.asarray(candidates[np.argmax(ratio)])
 
@@ -148,10 +153,10 @@ def search(optimizer: Optimizer, epochs: int, seed: int) -> float:
     spent, best = 0, float("inf")
     while spent < epochs:
         trial = engine.ask()
-        assert trial is not None and trial.place is not None  # one worker never waits
+        assert trial is not None and trial.assignment is not None  # one worker never waits
         if trial.number not in going:
             going[trial.number] = Training(trial.config, seed + trial.number)
-        before, level = going[trial.number].epoch, trial.place.level
+        before, level = going[trial.number].epoch, trial.assignment.level
         loss = going[trial.number].up_to(level)
         spent += level - before
         engine.tell(trial, loss, cost=float(level))

@@ -30,7 +30,7 @@ from benchmarks.workloads.language_model import (
     train_transformer,
 )
 from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
-from hpo.plots import Measured, plot_front
+from hpo.drawing.plots import Measured, plot_front
 from hpo.training.devices import best_device
 
 SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up

@@ -29,9 +29,9 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from hpo import Categorical, Float, Int, SearchSpace
-from hpo.encoding import Encoder
-from hpo.initial import starts
-from hpo.maximize import Region, maximise
+from hpo.acquisition.maximize import Region, maximize
+from hpo.optimizer.initial_design import starts
+from hpo.space.encoding import Encoder
 from surrogates.data import TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.transforms import location_scale
@@ -101,15 +101,17 @@ def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Arra
         )
         best = X[front(Y)]
         radii = np.full(X.shape[1], 0.2)
-        where = Region(encoder.lower, encoder.upper, best, radii, X[:0], 0.5)
-        row = maximise(term, encoder, where, X, candidates=128, rng=rng, smooth=False).row
+        where = Region(
+            encoder.lower, encoder.upper, best, radii, X[:0], 0.5, candidates=128, smooth=False
+        )
+        row = maximize(term, encoder, where, X, rng=rng).row
         X = np.vstack([X, row])
         Y = np.vstack([Y, train(encoder.decode(row[None, :])[0])])
     return encoder.decode(X), Y
 
 
 def _fitted(encoder: Encoder, X: Array, Y: Array) -> tuple[list[GPPredictor], Array]:
-    """One process an objective, and the standardised columns of Y it was fitted to."""
+    """One process an objective, and the standardized columns of Y it was fitted to."""
     model, scaled = GaussianProcess(), np.empty_like(Y)
     processes = []
     for k, y in enumerate(Y.T):

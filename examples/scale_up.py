@@ -3,7 +3,7 @@
     python -m examples.scale_up [--minutes 14] [--seed 0] [--out runs/scale_up]
 
 Byte-level transformers that differ in width alone learn the source code of Python's standard
-library, once in muP and once in standard parametrisation. For each, small proxies are searched, the
+library, once in muP and once in standard parametrization. For each, small proxies are searched, the
 drift of the best learning rate is measured, the settings of a larger target are recommended and
 its loss is predicted; then the target is trained. On a CPU the proxies have 30 thousand to
 1 million parameters and the target 2 million, on a CUDA device 1 to 60 and 240 million; a timed
@@ -35,14 +35,14 @@ from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,
     STANDARD,
-    Layout,
+    ParameterLayout,
     Parametrization,
     Parametrized,
     rescale_,
 )
 from hpo.training.schedules import Cosine
-from hpo.training.trainer import Run, Settings, TorchTrainer
-from hpo.training.transformer import Shape, Transformer, next_byte_loss
+from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
+from hpo.training.transformer import Transformer, TransformerShape, next_byte_loss
 
 SEARCH_SHARE = 0.55  # of the minutes, for both searches; the rest is for the targets and margins
 TARGET_SHARE = 0.25  # for both target runs
@@ -61,11 +61,11 @@ class Family:
     context: int
     batch_size: int
 
-    def shape(self, params: float) -> Shape:
+    def shape(self, params: float) -> TransformerShape:
         """The width at which 12 L d^2 is nearest to `params`."""
         heads = max(1, round((params / (12 * self.depth)) ** 0.5 / self.head_width))
         width = heads * self.head_width
-        return Shape(width, self.depth, heads, 4 * width)
+        return TransformerShape(width, self.depth, heads, 4 * width)
 
     def build(self, params: float) -> Transformer:
         return Transformer(self.shape(params), context=self.context, rng=torch.default_generator)
@@ -88,7 +88,7 @@ class Plan:
 
 def trainer(family: Family, rule: Parametrization, sequences: int) -> TorchTrainer:
     """Trains configs of `params`, `lr` and `weight_decay`."""
-    layout = Layout.of(family.build(family.smallest), family.build(4 * family.smallest))
+    layout = ParameterLayout.of(family.build(family.smallest), family.build(4 * family.smallest))
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Transformer:
         model = family.build(config["params"])
@@ -126,7 +126,7 @@ def plan(family: Family, minutes: float) -> Plan:
     middle = (family.smallest * family.largest) ** 0.5
     config = {"params": middle, "lr": 1e-3, "weight_decay": 0.01}
     with seeded(0, device):
-        run = Run(trainer(family, STANDARD, 10**9), config, {}, 0, device)
+        run = TrainingRun(trainer(family, STANDARD, 10**9), config, {}, 0, device)
 
         def step() -> float:
             float(run.update(share=1.0))  # waits for the device
@@ -214,7 +214,7 @@ def scale_up(
 
 
 def summary(family: Family, record: Mapping[str, Any]) -> Table:
-    """What was found, a column for each parametrisation."""
+    """What was found, a column for each parametrization."""
     table = Table(title=f"The target of {family.target:,.0f} parameters")
     for column in ("with 90 % intervals", "muP", "standard"):
         table.add_column(column, justify="left" if column[0] == "w" else "right", no_wrap=True)

@@ -8,32 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import BudgetError, SpaceError, Stop, StudyError
-from hpo.observations import Belief, Cause, Observation, Report, Status, Trial
 from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, SearchSpace
+from hpo.trials import Cause, Observation, Prediction, Reason, ReasonKind, Report, Status, Trial
 
 if TYPE_CHECKING:
-    from hpo.budget import Budget, Limits
-    from hpo.callbacks import Callback
-    from hpo.continuation import Continuation, check_continuation
-    from hpo.cost_law import CostLaw
-    from hpo.instability import Instability
-    from hpo.optimizer import Optimizer
-    from hpo.prediction import Prediction
-    from hpo.priors import (
+    from hpo.diagnostics.resume_check import Continuation, check_continuation
+    from hpo.diagnostics.transfer_check import TransferCheck, check_transfer
+    from hpo.models.lr_sensitivity import Instability
+    from hpo.optimizer.ask_tell import Optimizer
+    from hpo.optimizer.multi_fidelity import StagedOptimizer
+    from hpo.optimizer.recommend import Recommendation
+    from hpo.optimizer.result import Result
+    from hpo.scaling.claims import Level, Slope
+    from hpo.scaling.cost_law import CostLaw
+    from hpo.scaling.transfer_rules import (
         AdamWTimescale,
         CompleteP,
         DepthMuP,
-        Level,
         MuP,
         PowerScheduler,
         ScalingExponents,
-        Slope,
         StepLaw,
         TimeTransfer,
         TokenHorizon,
     )
-    from hpo.result import Recommendation, Result
-    from hpo.runners import InlineRunner, ProcessRunner
     from hpo.schedulers import (
         ASHA,
         PASHA,
@@ -45,10 +43,12 @@ if TYPE_CHECKING:
         OneEpoch,
         SuccessiveHalving,
     )
-    from hpo.staged import StagedOptimizer
-    from hpo.study import load_result, optimize
-    from hpo.training.context import Context
-    from hpo.transfer_check import TransferCheck, check_transfer
+    from hpo.study.callbacks import Callback
+    from hpo.study.context import Context
+    from hpo.study.optimize import load_result, optimize
+    from hpo.study.process_runner import ProcessRunner
+    from hpo.study.runners import InlineRunner
+    from hpo.trials.budget import Budget, Limits
 
 __all__ = [
     "ASHA",
@@ -56,7 +56,7 @@ __all__ = [
     "PBT",
     "AdamWTimescale",
     "Axis",
-    "Belief",
+    "Prediction",
     "Budget",
     "BudgetError",
     "Callback",
@@ -85,6 +85,8 @@ __all__ = [
     "PowerScheduler",
     "Prediction",
     "ProcessRunner",
+    "Reason",
+    "ReasonKind",
     "Recommendation",
     "Report",
     "Result",
@@ -114,42 +116,41 @@ _LAZY = {
     "ASHA": "hpo.schedulers",
     "PASHA": "hpo.schedulers",
     "PBT": "hpo.schedulers",
-    "AdamWTimescale": "hpo.priors",
-    "Budget": "hpo.budget",
-    "Callback": "hpo.callbacks",
-    "CompleteP": "hpo.priors",
-    "Context": "hpo.training.context",
-    "Continuation": "hpo.continuation",
-    "CostLaw": "hpo.cost_law",
-    "DepthMuP": "hpo.priors",
+    "AdamWTimescale": "hpo.scaling.transfer_rules",
+    "Budget": "hpo.trials.budget",
+    "Callback": "hpo.study.callbacks",
+    "CompleteP": "hpo.scaling.transfer_rules",
+    "Context": "hpo.study.context",
+    "Continuation": "hpo.diagnostics.resume_check",
+    "CostLaw": "hpo.scaling.cost_law",
+    "DepthMuP": "hpo.scaling.transfer_rules",
     "FreezeThaw": "hpo.schedulers",
     "Hyperband": "hpo.schedulers",
-    "InlineRunner": "hpo.runners",
-    "Instability": "hpo.instability",
+    "InlineRunner": "hpo.study.runners",
+    "Instability": "hpo.models.lr_sensitivity",
     "IterativeDeepening": "hpo.schedulers",
-    "Level": "hpo.priors",
-    "Limits": "hpo.budget",
+    "Level": "hpo.scaling.claims",
+    "Limits": "hpo.trials.budget",
     "MedianStopping": "hpo.schedulers",
-    "MuP": "hpo.priors",
+    "MuP": "hpo.scaling.transfer_rules",
     "OneEpoch": "hpo.schedulers",
-    "Optimizer": "hpo.optimizer",
-    "PowerScheduler": "hpo.priors",
-    "Prediction": "hpo.prediction",
-    "ProcessRunner": "hpo.runners",
-    "Recommendation": "hpo.result",
-    "Result": "hpo.result",
-    "ScalingExponents": "hpo.priors",
-    "Slope": "hpo.priors",
-    "StagedOptimizer": "hpo.staged",
-    "StepLaw": "hpo.priors",
+    "Optimizer": "hpo.optimizer.ask_tell",
+    "PowerScheduler": "hpo.scaling.transfer_rules",
+    "ProcessRunner": "hpo.study.process_runner",
+    "Recommendation": "hpo.optimizer.recommend",
+    "Result": "hpo.optimizer.result",
+    "ScalingExponents": "hpo.scaling.transfer_rules",
+    "Slope": "hpo.scaling.claims",
+    "StagedOptimizer": "hpo.optimizer.multi_fidelity",
+    "StepLaw": "hpo.scaling.transfer_rules",
     "SuccessiveHalving": "hpo.schedulers",
-    "TimeTransfer": "hpo.priors",
-    "TokenHorizon": "hpo.priors",
-    "TransferCheck": "hpo.transfer_check",
-    "check_continuation": "hpo.continuation",
-    "check_transfer": "hpo.transfer_check",
-    "load_result": "hpo.study",
-    "optimize": "hpo.study",
+    "TimeTransfer": "hpo.scaling.transfer_rules",
+    "TokenHorizon": "hpo.scaling.transfer_rules",
+    "TransferCheck": "hpo.diagnostics.transfer_check",
+    "check_continuation": "hpo.diagnostics.resume_check",
+    "check_transfer": "hpo.diagnostics.transfer_check",
+    "load_result": "hpo.study.optimize",
+    "optimize": "hpo.study.optimize",
 }
 
 

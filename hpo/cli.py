@@ -17,8 +17,8 @@ from hpo.errors import StudyError
 if TYPE_CHECKING:
     import typer
 
-    from hpo.priors import Rule
-    from hpo.training.optimizers import Rule as UpdateRule
+    from hpo.scaling.claims import TransferRule
+    from hpo.training.optimizers import UpdateRule
     from hpo.training.parametrization import Parametrization
 
 
@@ -78,7 +78,9 @@ def command_line() -> "typer.Typer":
         maximize: Annotated[bool, typer.Option(help="Larger is better.")] = False,
         prior: Annotated[
             list[str] | None,
-            typer.Option(help="Rule to show beside the verdicts, such as MuP or TokenHorizon."),
+            typer.Option(
+                help="TransferRule to show beside the verdicts, such as MuP or TokenHorizon."
+            ),
         ] = None,
         tolerance: Annotated[
             float, typer.Option(help="E-folds per e-fold that still count as invariant.")
@@ -92,9 +94,9 @@ def command_line() -> "typer.Typer":
         Reads a CSV file of a small sweep, or a durable run by --name.
         """
 
-        from hpo.study import load_result
-        from hpo.sweep import read_sweep
-        from hpo.transfer_check import check_transfer
+        from hpo.diagnostics.csv_runs import read_sweep
+        from hpo.diagnostics.transfer_check import check_transfer
+        from hpo.study.optimize import load_result
 
         with _errors_in_one_line():
             if (csv is None) == (name is None):
@@ -132,7 +134,7 @@ def command_line() -> "typer.Typer":
             str | None,
             typer.Argument(
                 help="Your model as package.module:function, of size and seed, which returns a"
-                " hpo.training.coordinates.Probe. Left out: the built-in transformer.",
+                " hpo.training.coordinate_check.Probe. Left out: the built-in transformer.",
                 show_default=False,
             ),
         ] = None,
@@ -156,10 +158,10 @@ def command_line() -> "typer.Typer":
     ) -> None:
         """Say whether every layer's output changes equally at all widths or depths.
 
-        A parametrisation that fails here will not carry its learning rate to larger models.
+        A parametrization that fails here will not carry its learning rate to larger models.
         """
 
-        from hpo.training.coordinates import coordinate_check, load_probe, transformer_probe
+        from hpo.training.coordinate_check import coordinate_check, load_probe, transformer_probe
 
         with _errors_in_one_line():
             defaults = {"width": "64,128,256,512", "depth": "2,4,8,16"}
@@ -201,7 +203,7 @@ def _parametrization(name: str) -> "Parametrization":
 
 
 def _rule_of_updates(name: str, lr: float | None) -> "UpdateRule":
-    """An optimiser by its name, by default with a rate that is large on purpose."""
+    """An optimizer by its name, by default with a rate that is large on purpose."""
     from hpo.training.optimizers import SGD, AdamW, Lion, Muon
 
     known: dict[str, Callable[[], UpdateRule]] = {
@@ -224,11 +226,11 @@ def _errors_in_one_line() -> Iterator[None]:
         sys.exit("error: " + " ".join(str(error).split()))
 
 
-def _rule(name: str) -> "Rule":
+def _rule(name: str) -> "TransferRule":
     """A published rule by its name, with its usual widths."""
-    from hpo import priors
+    from hpo.scaling import transfer_rules as priors
 
-    rules: dict[str, Callable[[], Rule]] = {
+    rules: dict[str, Callable[[], TransferRule]] = {
         "AdamWTimescale": priors.AdamWTimescale,
         "CompleteP": priors.CompleteP,
         "DepthMuP": priors.DepthMuP,

@@ -35,14 +35,14 @@ def test_densities_propose_where_runs_of_the_highest_rung_were_good(bohb: Module
     engine = bohb.StagedOptimizer(optimizer, bohb.Hyperband(eta=3), seed=0)
     for _ in range(150):
         trial = engine.ask()
-        assert trial is not None and trial.place is not None
+        assert trial is not None and trial.assignment is not None
         # at the first level high momentum looks good, at all others low momentum is
         momentum = trial.config["momentum"]
-        engine.tell(trial, -momentum if trial.place.level == 1 else momentum)
+        engine.tell(trial, -momentum if trial.assignment.level == 1 else momentum)
     drawn = [
         trial.config["momentum"]
         for trial in map(engine.log.trial, range(engine.log.next_number))
-        if trial.belief is not None and trial.belief.reason.startswith("densities")
+        if trial.prediction is not None and trial.prediction.reason.startswith("densities")
     ]
     assert len(drawn) > 30
     assert np.median(drawn[-20:]) < 0.3

@@ -35,8 +35,8 @@ from benchmarks.jsonlines import append_row, read_rows
 from benchmarks.markdown import table_head, table_row
 
 if TYPE_CHECKING:
-    from hpo.members import Members
-    from hpo.models import Models
+    from hpo.models.fitted import Models
+    from hpo.models.surrogate_selector import SurrogateSelector
     from surrogates.data import Columns
 
 Array = NDArray[np.float64]
@@ -153,7 +153,7 @@ def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
     predictor = model.predictor(data, theta)
     belief = predictor.posterior(new)
     sd = np.sqrt(belief.variance + predictor.noise_variance)
-    if len(y) <= 128:  # as in hpo/members.py
+    if len(y) <= 128:  # as in hpo/models/surrogate_selector.py
         calibration = Calibration.cross_fitted(
             model, data, fold_hyperparameters(model, data, theta)
         )
@@ -198,13 +198,13 @@ def _followed(
     `shown` is extended by whether the interval that the trial itself carried covered the loss.
     """
     from hpo import Optimizer
-    from hpo.members import Choice, Members
-    from hpo.models import Models
+    from hpo.models.fitted import Models
+    from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 
     task, rng = tasks.load(name), np.random.default_rng([seed, 1])
     optimizer = Optimizer(task.space, seed=seed, surrogate=surrogate)
     models = Models(optimizer.encoder)
-    members = Members(models, Choice.AUTO)
+    members = SurrogateSelector(models, SurrogateChoice.AUTO)
     hits: dict[str, list[Array]] = {"trees": [], "process": []}
     for number in range(trials):
         trial = optimizer.ask()
@@ -215,14 +215,16 @@ def _followed(
             row = optimizer.encoder.encode([trial.config])
             for member, covered in _covered(models, members, row, loss).items():
                 hits[member].append(np.array(covered, dtype=float))
-            interval = trial.belief.loss_interval if trial.belief else None
+            interval = trial.prediction.loss_interval if trial.prediction else None
             if interval is not None:
                 shown.append(interval[0] <= loss <= interval[1])
         optimizer.tell(trial, loss, failed=None if loss is not None else "error")
     return hits
 
 
-def _covered(models: Models, members: Members, row: Array, loss: float) -> dict[str, list[bool]]:
+def _covered(
+    models: Models, members: SurrogateSelector, row: Array, loss: float
+) -> dict[str, list[bool]]:
     """Whether each member's interval at each of `COVERAGES` holds the loss of the run at `row`.
 
     Both members get the engine's own corrections, at each coverage as at the 90 % that it shows,

@@ -50,9 +50,9 @@ from hpo import (
     StepLaw,
     TimeTransfer,
 )
-from hpo.priors import Rule
-from hpo.result import NINETY
+from hpo.scaling.claims import TransferRule
 
+NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
 Array = NDArray[np.float64]
 Config = dict[str, Any]
 _ERROR = "error %"  # of the predicted loss, told apart from the intervals of a calibration
@@ -335,7 +335,7 @@ class Scaletune:
     """Engine that buys the runs most informative about the target and answers by `recommend`."""
 
     def __init__(
-        self, problem: Problem, budget: float, seed: int, priors: Sequence[Rule] = ()
+        self, problem: Problem, budget: float, seed: int, priors: Sequence[TransferRule] = ()
     ) -> None:
         self._optimizer = Optimizer(
             problem.space(),
@@ -533,7 +533,7 @@ def _nearest(
 Maker = Callable[[Problem, float, int], Method]
 
 
-def _with(*rules: Rule) -> Maker:
+def _with(*rules: TransferRule) -> Maker:
     return lambda problem, budget, seed: Scaletune(problem, budget, seed, rules)
 
 

@@ -38,13 +38,13 @@ from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,
     STANDARD,
-    Layout,
+    ParameterLayout,
     Parametrization,
     Parametrized,
     rescale_,
 )
 from hpo.training.schedules import Cosine, Linear
-from hpo.training.trainer import Run, Settings, TorchTrainer
+from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
 from hpo.training.transformer import Transformer, next_byte_loss, params_to_shape
 
 BASE_WIDTH = 64
@@ -169,7 +169,7 @@ def _trainer_loop(case: Case, device: torch.device) -> Callable[[], None]:
         work=transformer_work,
         count=transformer_parameters,
     )
-    run = Run(trainer, {}, {}, 0, device)
+    run = TrainingRun(trainer, {}, {}, 0, device)
 
     def update() -> None:
         run.update()
@@ -295,7 +295,7 @@ def drift_lines(name: str, widths: Sequence[int], fits: Sequence[Fit]) -> list[s
 
 def train(name: str, width: int, lr: float, *, updates: int, seed: int) -> float:
     """Return the validation cross-entropy of one run in nats; NaN if it diverged."""
-    layout = Layout.of(_perceptron(BASE_WIDTH), _perceptron(2 * BASE_WIDTH))
+    layout = ParameterLayout.of(_perceptron(BASE_WIDTH), _perceptron(2 * BASE_WIDTH))
     rule = PARAMETRIZATIONS[name]
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:

@@ -6,8 +6,8 @@ from benchmarks.peers.base import Unsupported
 from benchmarks.peers.staged import LEVEL, Staged
 from benchmarks.task import Task
 from hpo import ASHA, Fidelity, FreezeThaw, Optimizer, SearchSpace
+from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.schedulers import Scheduler
-from hpo.staged import StagedOptimizer
 
 
 def freeze_thaw(task: Task, *, seed: int, trials: int) -> Staged:

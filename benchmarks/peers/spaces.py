@@ -29,7 +29,8 @@ import numpy as np
 
 from benchmarks.peers.base import Unsupported
 from hpo import Categorical, Float, Int, SearchSpace
-from hpo.space import Parameter, condition
+from hpo.space import Parameter
+from hpo.space.parameters import condition
 
 __all__ = ["Axis", "Code", "Kind", "Translation"]
 

@@ -1,4 +1,4 @@
-"""scaletune's schedulers through `hpo.staged.StagedOptimizer`, with random configs.
+"""scaletune's schedulers through `StagedOptimizer`, with random configs.
 
 Only the rank rule decides here. ASHA is of the promotion kind, as Li et al. (MLSys 2020)
 published it: whenever a worker is free, the best run in the top third of its rung continues.
@@ -15,14 +15,14 @@ import numpy as np
 from benchmarks.peers.base import Job, Unsupported
 from benchmarks.peers.spaces import Translation
 from benchmarks.task import Evaluation, Task
-from hpo import ASHA, Belief, Fidelity, Hyperband, Optimizer, SearchSpace
-from hpo.observations import Trial
-from hpo.optimizer import Proposal
+from hpo import ASHA, Fidelity, Hyperband, Optimizer, Prediction, SearchSpace
+from hpo.optimizer.ask_tell import Proposal
+from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.schedulers import Scheduler
-from hpo.staged import StagedOptimizer
+from hpo.trials import Reason, ReasonKind, Trial
 
 LEVEL = "level"
-_NO_BELIEF = Belief(None, None, None, None, 1.0, False, 0, "random")
+_NO_BELIEF = Prediction(None, None, None, None, 1.0, reason=Reason(ReasonKind.RANDOM))
 
 
 class RandomConfigs(Optimizer):
@@ -72,11 +72,11 @@ class Staged:
             return None
         if self._free:
             self._free.pop(self._engine.optimizer.space.key(trial.config), None)
-        assert trial.place is not None  # a scheduler over levels
+        assert trial.assignment is not None  # a scheduler over levels
         self._running[trial.number] = trial
         config = {name: value for name, value in trial.config.items() if name != LEVEL}
         resumes = self._engine.log.resumed(trial.number) > 0
-        return Job(trial.number, config, trial.place.level, resumes)
+        return Job(trial.number, config, trial.assignment.level, resumes)
 
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         trial = self._running.pop(job.number, None)

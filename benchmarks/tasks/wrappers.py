@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.task import Bounds, Evaluation, Levels, Point, Task
 from hpo import SearchSpace
-from hpo.encoding import Encoder
+from hpo.space.encoding import Encoder
 
 __all__ = ["Failing", "Heteroscedastic", "Noisy", "Outliers", "wrap"]
 

@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 from benchmarks.task import Bounds, DataMissing, Evaluation, Levels, Point
 from benchmarks.tasks import SUITES, data
 from hpo import Categorical, Float, Int, SearchSpace
-from hpo.space import Parameter, Role, When
+from hpo.space import Parameter, Role
+from hpo.space.parameters import When
 
 __all__ = ["FormatError", "Surrogate", "SurrogateTask", "load", "names", "search_bounds"]
 

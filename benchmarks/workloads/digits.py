@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from hpo.training.context import Context
+    from hpo.study.context import Context
 
 SIDE = 8
 CLASSES = 10

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.workloads.corpus import spread_sequences, standard_library
 from hpo.training.accounting import (
-    Parameters,
+    ParameterCount,
     Work,
     achieved_flops_per_second,
     training_flops_per_token,
@@ -31,11 +31,11 @@ from hpo.training.data import Split, Windows
 from hpo.training.devices import best_device, seeded
 from hpo.training.optimizers import AdamW
 from hpo.training.schedules import Cosine
-from hpo.training.trainer import Run, Settings, TorchTrainer
+from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
 from hpo.training.transformer import Transformer, next_byte_loss, params_to_shape
 
 if TYPE_CHECKING:
-    from hpo.training.context import Context
+    from hpo.study.context import Context
 
 VALIDATION_SEQUENCES = 256
 EVALUATIONS = 4
@@ -139,7 +139,7 @@ def measured_flops_per_second(
     device = best_device()
     endless = {"params": params, "tokens": 1e15, **dataclasses.asdict(recipe)}
     with seeded(0, device):
-        run = Run(TRAINER, endless, {}, 0, device)
+        run = TrainingRun(TRAINER, endless, {}, 0, device)
 
         def step() -> float:
             float(run.update(share=1.0))  # waits for the device
@@ -179,10 +179,10 @@ def transformer_work(model: nn.Module, text: Tensor) -> Work:
     return Work(tokens * training_flops_per_token(model.shape, tokens), tokens)
 
 
-def transformer_parameters(model: nn.Module) -> Parameters:
+def transformer_parameters(model: nn.Module) -> ParameterCount:
     """The read-out counts as embedding, as in scaling laws."""
     assert isinstance(model, Transformer)
-    return Parameters(model.shape.non_embedding, model.shape.embedding)
+    return ParameterCount(model.shape.non_embedding, model.shape.embedding)
 
 
 def _split(config: Mapping[str, Any]) -> tuple[float, float, LanguageModelRecipe]:

@@ -1,7 +1,7 @@
 """Terms that add up to one log acquisition: improvement, feasibility, locality, the target."""
 
 from hpo.acquisition.base import Sum, Term
-from hpo.acquisition.feasibility import CostBelow, Success
+from hpo.acquisition.feasibility import CostBelow, ProbabilityOfSuccess
 from hpo.acquisition.improvement import (
     Improvement,
     Staircase,
@@ -9,16 +9,21 @@ from hpo.acquisition.improvement import (
     expected_improvement_log,
     knowledge_gradient,
 )
-from hpo.acquisition.quantile import SharedLevel
-from hpo.acquisition.region import TrustRegion
-from hpo.acquisition.target import TargetGain
+from hpo.acquisition.maximize import Maximum, Region, Rows, maximize
+from hpo.acquisition.target_information import TargetGain
+from hpo.acquisition.thompson import SharedLevel
+from hpo.acquisition.trust_region import TrustRegion
 
 __all__ = [
     "CostBelow",
     "Improvement",
+    "Maximum",
+    "Region",
+    "Rows",
+    "maximize",
     "SharedLevel",
     "Staircase",
-    "Success",
+    "ProbabilityOfSuccess",
     "Sum",
     "TargetGain",
     "Term",

@@ -27,16 +27,16 @@ class CostBelief(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Success:
+class ProbabilityOfSuccess:
     """``ln P(the run does not fail)``."""
 
-    belief: SuccessBelief
+    model: SuccessBelief
 
     def value(self, X: Array) -> Array:
-        return self.belief.log_probability(X)
+        return self.model.log_probability(X)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
-        return self.belief.log_probability_gradient(X)
+        return self.model.log_probability_gradient(X)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class CostBelow:
         widening: factor on that uncertainty, as the model's past errors ask for.
     """
 
-    belief: CostBelief
+    model: CostBelief
     log_cap: float
     widening: float = 1.0
 
     def value(self, X: Array) -> Array:
-        return self.belief.log_probability_below(X, self.log_cap, self.widening)
+        return self.model.log_probability_below(X, self.log_cap, self.widening)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
-        return self.belief.log_probability_below_gradient(X, self.log_cap, self.widening)
+        return self.model.log_probability_below_gradient(X, self.log_cap, self.widening)

@@ -14,10 +14,10 @@ from typing import Any
 
 from distributed import Client, Event, Future, Queue, TimeoutError, wait
 
-from hpo.adapters.remote import Letter, RemoteRunner, Request, host
-from hpo.observations import Report
-from hpo.runners import Outcome
+from hpo.adapters.remote import RemoteRunner, ReportMessage, Request, host
 from hpo.schedulers import Decision
+from hpo.study.runners import Outcome
+from hpo.trials import Report
 
 __all__ = ["DaskRunner"]
 
@@ -67,13 +67,13 @@ class DaskRunner(RemoteRunner):
             resources=self._resources,
         )
 
-    def _letters(self) -> list[Letter]:
+    def _letters(self) -> list[ReportMessage]:
         if not self._inbox.qsize():
             return []
         stored = self._inbox.get(batch=True)
-        return [Letter(number, Report.from_json(report)) for number, report in stored]
+        return [ReportMessage(number, Report.from_json(report)) for number, report in stored]
 
-    def _answer(self, letter: Letter, decision: Decision) -> None:
+    def _answer(self, letter: ReportMessage, decision: Decision) -> None:
         Queue(f"{self._run}-{letter.number}", client=self._client).put(decision.value)
 
     def _ended(self, timeout: float) -> dict[int, Outcome | Exception]:
@@ -115,7 +115,7 @@ class _DaskMailbox:
         self._answers = Queue(f"{run}-{number}")
         self._kill = Event(f"{run}-{number}")
 
-    def send(self, letter: Letter) -> None:
+    def send(self, letter: ReportMessage) -> None:
         self._outbox.put((letter.number, letter.report.to_json()))
 
     def fetch(self, number: int) -> Decision | None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hpo.observations import (
-    Belief,
-    Cause,
+from hpo.optimizer.ask_tell import Optimizer
+from hpo.trials import (
     Observation,
-    Place,
+    Prediction,
     Report,
     Reported,
-    Status,
+    RungAssignment,
     Trial,
     TrialLog,
 )
-from hpo.optimizer import Optimizer
 
 __all__ = ["events_to_json", "replay"]
 
@@ -36,11 +34,11 @@ def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
                 log.resume(event["number"], event["place"][0] if event["place"] else None)
             case "asked":
                 known.add(event["number"])
-                optimizer.adopt(_trial(event))
+                optimizer.add_pending(_trial(event))
             case "reported":
                 log.report(event["number"], Report.from_json(event["report"]))
             case _:
-                optimizer.absorb(_observation(event, log))
+                optimizer.record(_observation(event, log))
 
 
 def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:
@@ -51,9 +49,9 @@ def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:
                 "number": event.number,
                 "config": event.config,
                 "ask_index": event.ask_index,
-                "belief": None if event.belief is None else event.belief.to_json(),
+                "belief": None if event.prediction is None else event.prediction.to_json(),
                 "parent": event.parent,
-                "place": None if event.place is None else event.place.to_json(),
+                "place": None if event.assignment is None else event.assignment.to_json(),
             }
         case Reported(number, report):
             return {"event": "reported", "number": number, "report": report.to_json()}
@@ -62,14 +60,8 @@ def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:
                 "event": "told",
                 "number": event.number,
                 "config": event.config,
-                "loss": event.loss,
-                "cost": event.cost,
-                "status": event.status.value,
-                "cause": None if event.cause is None else event.cause.value,
-                "order": event.order,
                 "ask_index": event.ask_index,
-                "seconds": event.seconds,
-                "metrics": event.metrics,
+                **event.to_json(),
             }
 
 
@@ -79,23 +71,17 @@ def _trial(stored: dict[str, Any]) -> Trial:
         stored["number"],
         stored["config"],
         stored["ask_index"],
-        None if belief is None else Belief.from_json(belief),
+        None if belief is None else Prediction.from_json(belief),
         stored["parent"],
-        None if place is None else Place.from_json(place),
+        None if place is None else RungAssignment.from_json(place),
     )
 
 
 def _observation(stored: dict[str, Any], log: TrialLog) -> Observation:
-    return Observation(
+    return Observation.from_json(
+        stored,
         number=stored["number"],
         config=stored["config"],
-        loss=stored["loss"],
-        cost=stored["cost"],
-        status=Status(stored["status"]),
-        cause=None if stored["cause"] is None else Cause(stored["cause"]),
-        order=stored["order"],
         ask_index=stored["ask_index"],
-        seconds=stored["seconds"],
         reports=log.reports(stored["number"]),
-        metrics=stored["metrics"],
     )

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from hpo.curve_forecast import CurveForecast
-from hpo.encoding import Encoder
 from hpo.errors import SpaceError
+from hpo.models.curve_forecast import CurveForecast
 from hpo.schedulers.base import Forecast, Setup
 from hpo.schedulers.runs import Run
+from hpo.space.encoding import Encoder
 from surrogates.curves import Curve
 from surrogates.data import Array
 from surrogates.ftpfn import COLUMNS, BarBelief, FTPFNetwork

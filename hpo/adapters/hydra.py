@@ -29,9 +29,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from hpo.errors import SpaceError, StudyError
-from hpo.observations import Cause, Trial
-from hpo.optimizer import Optimizer
+from hpo.optimizer.ask_tell import Optimizer
 from hpo.space import Categorical, Float, Int, Parameter, Role, Scale
+from hpo.trials import Cause, Trial
 
 __all__ = ["parameter_of", "sweep"]
 

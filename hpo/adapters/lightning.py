@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from hpo.training.context import Context
+from hpo.study.context import Context
 
 __all__ = ["TrialCallback", "last_checkpoint"]
 

@@ -34,19 +34,18 @@ from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
 from hpo.adapters.events import events_to_json, replay
-from hpo.adapters.remote import Letter, Outcome, RemoteRunner, Request, host
-from hpo.encoding import Direction
+from hpo.adapters.remote import Outcome, RemoteRunner, ReportMessage, Request, host
 from hpo.errors import StudyError
-from hpo.observations import Cause, Report, Trial, TrialLog
-from hpo.optimizer import Optimizer
-from hpo.priors import Rule
+from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.multi_fidelity import StagedOptimizer
+from hpo.scaling.claims import TransferRule
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Parameter, SearchSpace
-from hpo.staged import StagedOptimizer
+from hpo.space.encoding import Direction
+from hpo.trials import Cause, Report, Trial, TrialLog
+from hpo.trials.records import SECONDS
 
 __all__ = ["RayRunner", "ScaleTuneScheduler", "ScaleTuneSearcher"]
-
-SECONDS = "seconds"
 
 
 class ScaleTuneSearcher(Searcher):
@@ -76,7 +75,7 @@ class ScaleTuneSearcher(Searcher):
         step: str = "training_iteration",
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[Rule] | None = None,
+        priors: Sequence[TransferRule] | None = None,
         surrogate: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -233,7 +232,7 @@ class ScaleTuneSearcher(Searcher):
             self._tell(number, failed=Cause.DIVERGED, result=result)
             return Decision.STOP
         decision = self._staged.report(trial, report)
-        level = None if trial.place is None else trial.place.level
+        level = None if trial.assignment is None else trial.assignment.level
         if decision is Decision.CONTINUE and (level is None or report.step < level):
             return Decision.CONTINUE
         if decision is Decision.STOP:
@@ -524,11 +523,11 @@ class RayRunner(RemoteRunner):
         run = ray.remote(**options)(_run_under_ray)
         self._references[number] = run.remote(request, self._mail)
 
-    def _letters(self) -> list[Letter]:
-        letters: list[Letter] = ray.get(self._mail.collect.remote())
+    def _letters(self) -> list[ReportMessage]:
+        letters: list[ReportMessage] = ray.get(self._mail.collect.remote())
         return letters
 
-    def _answer(self, letter: Letter, decision: Decision) -> None:
+    def _answer(self, letter: ReportMessage, decision: Decision) -> None:
         self._mail.answer.remote(letter.number, decision)
 
     def _ended(self, timeout: float) -> dict[int, Outcome | Exception]:
@@ -565,13 +564,13 @@ class _MailActor:
     """Letters from trials to their driver, and its answers."""
 
     def __init__(self) -> None:
-        self._letters: list[Letter] = []
+        self._letters: list[ReportMessage] = []
         self._answers: dict[int, Decision] = {}
 
-    def send(self, letter: Letter) -> None:
+    def send(self, letter: ReportMessage) -> None:
         self._letters.append(letter)
 
-    def collect(self) -> list[Letter]:
+    def collect(self) -> list[ReportMessage]:
         letters, self._letters = self._letters, []
         return letters
 
@@ -588,7 +587,7 @@ class _RayMailbox:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def send(self, letter: Letter) -> None:
+    def send(self, letter: ReportMessage) -> None:
         ray.get(self._actor.send.remote(letter))
 
     def fetch(self, number: int) -> Decision | None:

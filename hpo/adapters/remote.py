@@ -16,18 +16,19 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpo.observations import Cause, Report, Status, Trial
-from hpo.runners import Job, OnReport, Outcome, ProcessRunner, Task
 from hpo.schedulers import Decision
+from hpo.study.process_runner import ProcessRunner
+from hpo.study.runners import Job, OnReport, Outcome, Task
+from hpo.trials import Cause, Report, Status, Trial
 
-__all__ = ["Letter", "Mailbox", "Outcome", "RemoteRunner", "Request", "host"]
+__all__ = ["ReportMessage", "RemoteChannel", "Outcome", "RemoteRunner", "Request", "host"]
 
 _POLL = 0.05  # seconds between looks for letters and answers
 _LOOK = 0.25  # seconds between a host's looks at whether its trial was killed
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class ReportMessage:
     """A report that waits for its answer."""
 
     number: int
@@ -42,10 +43,10 @@ class Request:
     job: Job
 
 
-class Mailbox(Protocol):
+class RemoteChannel(Protocol):
     """The way between a trial that runs elsewhere and its driver."""
 
-    def send(self, letter: Letter) -> None:
+    def send(self, letter: ReportMessage) -> None:
         """Hand over a letter."""
         ...
 
@@ -58,11 +59,11 @@ class Mailbox(Protocol):
         ...
 
 
-def host(request: Request, mailbox: Mailbox) -> Outcome:
+def host(request: Request, mailbox: RemoteChannel) -> Outcome:
     """Run one trial in a process of its own on this machine, and say how it ended."""
 
     def ask(trial: Trial, report: Report) -> Decision:
-        mailbox.send(Letter(trial.number, report))
+        mailbox.send(ReportMessage(trial.number, report))
         while (decision := mailbox.fetch(trial.number)) is None:
             if mailbox.killed():
                 return Decision.STOP
@@ -166,11 +167,11 @@ class RemoteRunner(ABC):
         """Have `host(request, mailbox)` run somewhere."""
 
     @abstractmethod
-    def _letters(self) -> list[Letter]:
+    def _letters(self) -> list[ReportMessage]:
         """Letters that have come since the last look."""
 
     @abstractmethod
-    def _answer(self, letter: Letter, decision: Decision) -> None:
+    def _answer(self, letter: ReportMessage, decision: Decision) -> None:
         """Answer one of them."""
 
     @abstractmethod

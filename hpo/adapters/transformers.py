@@ -21,7 +21,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from hpo.training.context import Context
+from hpo.study.context import Context
 
 __all__ = ["TrialCallback", "last_checkpoint"]
 

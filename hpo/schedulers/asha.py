@@ -17,7 +17,6 @@ from enum import Enum
 from fractions import Fraction
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import (
     Action,
     Decision,
@@ -29,6 +28,7 @@ from hpo.schedulers.base import (
 )
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.
@@ -122,7 +122,7 @@ class AsyncHalving:
             return None
         bracket = self._bracket()
         level = self._ladder.levels[self._ladder.top if self._stopping else bracket]
-        return Start(Place(level, bracket))
+        return Start(RungAssignment(level, bracket))
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
         self._sync(log)
@@ -146,9 +146,9 @@ class AsyncHalving:
     def _sync(self, log: TrialLog) -> None:
         for news in self._runs.sync(log):
             if isinstance(news, Run):
-                self._started[news.place.bracket] += 1
+                self._started[news.assignment.bracket] += 1
             elif isinstance(news, Arrival):
-                self._rungs[news.run.place.bracket][news.rung].add(news.loss, news.run.root)
+                self._rungs[news.run.assignment.bracket][news.rung].add(news.loss, news.run.root)
                 self._arrived(news)
 
     def _arrived(self, arrival: Arrival) -> None:
@@ -161,7 +161,7 @@ class AsyncHalving:
 
     def _rests(self, root: int, rung: int) -> bool:
         run = self._runs[root]
-        return run.resting and run.place.level == self._ladder.levels[rung]
+        return run.resting and run.assignment.level == self._ladder.levels[rung]
 
     def _promotion(self, held: frozenset[int]) -> Promote | None:
         """The best run in the top set of the highest rung that has one resting there."""
@@ -182,7 +182,7 @@ class AsyncHalving:
         while place < len(rung.here):
             loss, root = rung.here[place]
             run = self._runs[root]
-            if run.place.level > level or not run.alive:
+            if run.assignment.level > level or not run.alive:
                 del rung.here[place]
             elif rung.rank(loss, root) >= count:
                 return None
@@ -198,7 +198,7 @@ class AsyncHalving:
         if not ranked or not ranked[0][1] >= self._confidence:
             return None
         run = ranked[0][0]
-        rung = self._ladder.rung(run.place.level)
+        rung = self._ladder.rung(run.assignment.level)
         return Promote(run.number, self._ladder.levels[rung + 1])
 
     def _ranked(self, log: TrialLog, held: frozenset[int]) -> list[tuple[Run, float]]:
@@ -207,11 +207,11 @@ class AsyncHalving:
         resting = [
             run
             for run in self._runs
-            if run.resting and run.place.level < below and run.number not in held
+            if run.resting and run.assignment.level < below and run.number not in held
         ]
         if self._forecast is None or not resting:
             return []
-        promise = self._forecast.promise(log, [run.number for run in resting]).tolist()
+        promise = self._forecast.probability_of_best(log, [run.number for run in resting]).tolist()
         worth = self._worth(promise, resting, log)
         order = sorted(range(len(resting)), key=lambda i: -worth[i])  # the older of equals first
         return [(resting[i], promise[i]) for i in order]
@@ -231,7 +231,7 @@ class AsyncHalving:
         before = [earlier.step for earlier in log.reports(run.number) if earlier.step < report.step]
         if level not in run.losses or (before and before[-1] >= level):
             return True
-        rung = self._rungs[run.place.bracket][index]
+        rung = self._rungs[run.assignment.bracket][index]
         passing = -(-len(rung) * level // self._ladder.levels[index + 1])
         return rung.rank(run.losses[level], run.root) < passing
 
@@ -246,7 +246,7 @@ class PASHA(Scheduler):
     % quantile of the differences between runs whose curves cross at least twice, since an order
     that turns back and forth is noise.
 
-    Only neighbours in a rung's ranking are looked at for crossings, two pairs an arrival, so that n
+    Only neighbors in a rung's ranking are looked at for crossings, two pairs an arrival, so that n
     arrivals cost O(n log n) and not every pair of curves. A ceiling never comes down.
 
     Args:
@@ -291,9 +291,9 @@ class ProgressiveHalving(AsyncHalving):
             return
         rung = self._rungs[0][arrival.rung]
         rank = rung.rank(arrival.loss, arrival.run.root)
-        for _, neighbour in rung.best(rank + 2)[max(rank - 1, 0) :]:
-            if neighbour != arrival.run.root:
-                self._compare(arrival.run, self._runs[neighbour])
+        for _, neighbor in rung.best(rank + 2)[max(rank - 1, 0) :]:
+            if neighbor != arrival.run.root:
+                self._compare(arrival.run, self._runs[neighbor])
         if arrival.rung > self._ceiling:  # promoted there under an earlier ceiling
             self._raise_to(arrival.rung)
         elif arrival.rung == self._ceiling and 0 < self._ceiling < self._ladder.top:
@@ -301,7 +301,7 @@ class ProgressiveHalving(AsyncHalving):
                 self._raise_to(self._ceiling + 1)
 
     def _compare(self, a: Run, b: Run) -> None:
-        """Learn the noise from two neighbours, if their curves cross at least twice."""
+        """Learn the noise from two neighbors, if their curves cross at least twice."""
         differences = [a.curve[step] - b.curve[step] for step in a.curve if step in b.curve]
         signs = [d > 0 for d in differences if d != 0]
         crossings = sum(x != y for x, y in zip(signs, signs[1:], strict=False))

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.space import Fidelity, SearchSpace
+from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class Decision(Enum):
 class Start:
     """Start a new config in `place`; None trains it to the end, for rules without levels."""
 
-    place: Place | None
+    assignment: RungAssignment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Clone:
     """
 
     parent: int
-    place: Place
+    assignment: RungAssignment
     replaces: int
     mutate: tuple[str, ...]
 
@@ -83,7 +83,7 @@ Action: TypeAlias = Start | Promote | Clone
 class Forecast(Protocol):
     """What a model expects of runs that are not at their end."""
 
-    def promise(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
+    def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Probability in [0, 1] that the final value of each trial enters the front, `(n,)`.
 
         `numbers`: of paused or running trials in `log`.
@@ -115,7 +115,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a schedule is made for; see `Scheduler.begin`. `sign`: makes a loss one to minimise."""
+    """What a schedule is made for; see `Scheduler.begin`. `sign`: makes a loss one to minimize."""
 
     space: SearchSpace
     sign: float
@@ -167,7 +167,7 @@ class StoppingRule(Scheduler):
 
     @abstractmethod
     def stops(self, trial: Trial, report: Report, log: TrialLog, sign: float) -> bool:
-        """Whether `trial` should stop after `report`; `sign` times a loss is to be minimised."""
+        """Whether `trial` should stop after `report`; `sign` times a loss is to be minimized."""
 
     def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
@@ -190,7 +190,7 @@ class _Stopping:
     ) -> Action | None:
         if not may_start:
             return None
-        return Start(None if self.top is None else Place(self.top))
+        return Start(None if self.top is None else RungAssignment(self.top))
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
         stops = self.rule.stops(trial, report, log, self.sign)
@@ -201,5 +201,5 @@ class _Stopping:
 
 
 def loss_sign(direction: Direction) -> float:
-    """1 to minimise, -1 to maximise."""
+    """1 to minimize, -1 to maximize."""
     return 1.0 if direction == "minimize" else -1.0

@@ -28,11 +28,11 @@ from statistics import fmean
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
 from hpo.schedulers.base import Action, Forecast, Forecaster, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, State
+from hpo.trials import RungAssignment, TrialLog
 
 _WORTH_OF_NEW = 10.0  # times what new runs had is spent in all where no more may start
 
@@ -49,7 +49,7 @@ class FreezeThaw(Scheduler):
     Without a forecast the rank rule of ASHA decides alone.
 
     Args:
-        eta: ratio of neighbouring levels.
+        eta: ratio of neighboring levels.
         breadth: of what T whole runs cost, that of `breadth` sqrt(T) is for new runs up to the
             first level: all of it at first, a tenth when T is 100.
         floor: every so many promotions one follows ASHA's rank rule, whatever the model says: the
@@ -97,12 +97,12 @@ class FreezingThawing(AsyncHalving):
         self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
     ) -> Action | None:
         self._sync(log)
-        rungs = [self._ladder.rung(run.place.level) for run in self._runs]
+        rungs = [self._ladder.rung(run.assignment.level) for run in self._runs]
         unfinished = self._ladder.top not in rungs
         meanwhile = any(run.state is State.RUNNING for run in self._runs)
         prices = self._prices()
         if may_start and self._skips_levels(prices, unfinished and bool(rungs)):
-            return Start(Place(self._ladder.levels[-1]))
+            return Start(RungAssignment(self._ladder.levels[-1]))
         action: Promote | None = None
         owed = self._is_turn_of_old(prices, rungs, may_start) or (unfinished and not may_start)
         if owed:
@@ -116,7 +116,7 @@ class FreezingThawing(AsyncHalving):
         if action is not None and straight:
             action = Promote(action.number, self._ladder.levels[-1])
         if action is None and may_start:
-            return Start(Place(self._ladder.low))
+            return Start(RungAssignment(self._ladder.low))
         return action
 
     def _is_turn_of_old(self, prices: list[float], rungs: list[int], may_start: bool) -> bool:
@@ -175,6 +175,7 @@ class FreezingThawing(AsyncHalving):
             return promise
         high = self._ladder.levels[-1]
         return [
-            p / (cost * (high - run.place.level) / run.place.level) ** self._settings.price
+            p
+            / (cost * (high - run.assignment.level) / run.assignment.level) ** self._settings.price
             for p, cost, run in zip(promise, spent, runs, strict=True)
         ]

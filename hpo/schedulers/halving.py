@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count, check_eta
 from hpo.schedulers.runs import Run, Runs, at_level
+from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 MARGIN = 2  # checkpoints kept in each rung beyond the share that goes on
 _AUTO = "auto"
@@ -191,10 +191,10 @@ class Bracket:
             self._enter(self.rung + 1)
 
     def owed(self) -> Iterator[Run]:
-        """Members that rest below the current rung, best of the rung below first."""
+        """SurrogateSelector that rest below the current rung, best of the rung below first."""
         level = self._ladder.levels[self.rung]
         for run in self.members:
-            if run.root in self.waiting and run.resting and run.place.level < level:
+            if run.root in self.waiting and run.resting and run.assignment.level < level:
                 yield run
 
     def _enter(self, rung: int) -> None:
@@ -203,7 +203,7 @@ class Bracket:
         self.waiting = {run.root for run in self.members if level not in run.losses and run.alive}
 
     def _order(self) -> list[Run]:
-        """Members of the full rung by loss, without those that did not come to it.
+        """SurrogateSelector of the full rung by loss, without those that did not come to it.
 
         What became of them later does not matter, so that the order stays what it was.
         """
@@ -212,16 +212,16 @@ class Bracket:
         return sorted(there, key=lambda run: (run.losses[level], run.root))
 
     def _chosen(self, ranked: list[Run]) -> list[Run]:
-        """Members of the next rung, best first."""
+        """SurrogateSelector of the next rung, best first."""
         level = self._ladder.levels[self.rung]
         slots = self._slots[len(self.ranked)]
         if self._variant is Variant.DISCARDING:
             return ranked[:slots]
-        ahead = [run for run in ranked if run.place.level > level]
+        ahead = [run for run in ranked if run.assignment.level > level]
         if self._variant is Variant.PRESERVING:
             best = {run.root for run in ahead} | {run.root for run in ranked[:slots]}
         else:
-            others = [run for run in ranked if run.place.level <= level]
+            others = [run for run in ranked if run.assignment.level <= level]
             free = max(0, slots - len(ahead))
             best = {run.root for run in [*ahead, *others[:free]]}
         return [run for run in ranked if run.root in best]
@@ -298,7 +298,7 @@ class SyncHalving:
                 there = [run for run in starters if level in run.losses]
                 there.sort(key=lambda run: (run.losses[level], run.root))
                 best = there[: -(-size // ladder.eta) + MARGIN]
-                numbers |= {r.number for r in best if r.resting and r.place.level == level}
+                numbers |= {r.number for r in best if r.resting and r.assignment.level == level}
         return frozenset(numbers)
 
     @property
@@ -316,7 +316,7 @@ class SyncHalving:
         for news in self._runs.sync(log):
             any_news = True
             run = news if isinstance(news, Run) else news.run
-            key = run.place.cohort, run.place.bracket
+            key = run.assignment.cohort, run.assignment.bracket
             if isinstance(news, Run):
                 self._starters.setdefault(key, []).append(run)
                 self._brackets.pop(key, None)
@@ -335,7 +335,7 @@ class SyncHalving:
         return any(
             bracket >= len(sizes)
             or len(starters) > sizes[bracket]
-            or any(run.place.level > self._ladder.high for run in starters)
+            or any(run.assignment.level > self._ladder.high for run in starters)
             for (_, bracket), starters in self._starters.items()
         )
 
@@ -345,7 +345,7 @@ class SyncHalving:
             key = cohort, index
             starters = self._starters.get(key, [])
             if len(starters) < size and self._may_start:
-                return Start(Place(ladder.levels[index], index, cohort))
+                return Start(RungAssignment(ladder.levels[index], index, cohort))
             if not starters:
                 continue
             bracket = self._bracket(key, starters, ladder)

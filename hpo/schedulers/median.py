@@ -7,9 +7,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from statistics import median
 
-from hpo.observations import Observation, Report, Reported, Status, Trial, TrialLog
 from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
 from hpo.schedulers.levels import check_count
+from hpo.trials import Observation, Report, Reported, Status, Trial, TrialLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
 
@@ -64,7 +64,7 @@ class Screening:
                 run = self._runs[root]
                 if self._rests(run) and run.number not in held:
                     return Promote(run.number, ladder.high)
-        return Start(Place(ladder.low)) if may_start else None
+        return Start(RungAssignment(ladder.low)) if may_start else None
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
         self._sync(log)
@@ -79,11 +79,11 @@ class Screening:
         return frozenset(resting[: self._keep + MARGIN])
 
     def _rests(self, run: Run) -> bool:
-        return run.resting and run.place.level < self._runs.ladder.high
+        return run.resting and run.assignment.level < self._runs.ladder.high
 
     def _taken(self) -> int:
         """Runs sent to the top so far, whatever came of them."""
-        return sum(run.place.level > self._runs.ladder.low for run in self._runs)
+        return sum(run.assignment.level > self._runs.ladder.low for run in self._runs)
 
     def _sync(self, log: TrialLog) -> None:
         for news in self._runs.sync(log):

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.observations import Observation, Place, Report, Status, Trial, TrialLog
 from hpo.schedulers.base import (
     Action,
     Clone,
@@ -31,7 +30,9 @@ from hpo.schedulers.base import (
 )
 from hpo.schedulers.levels import Ladder, check_count
 from hpo.schedulers.runs import Arrival, Run, Runs, at_level
-from hpo.space import Float, condition
+from hpo.space import Float
+from hpo.space.parameters import condition
+from hpo.trials import Observation, Report, RungAssignment, Status, Trial, TrialLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class PopulationTraining:
         self._sync(log)
         levels = self._runs.ladder.levels
         if may_start and len(self._newest) < self._population:
-            return Start(Place(levels[0], 0, len(self._newest)))
+            return Start(RungAssignment(levels[0], 0, len(self._newest)))
         generation = self._complete()
         if generation is None or generation == len(levels) - 1:
             return None
@@ -119,14 +120,14 @@ class PopulationTraining:
         waiting = {
             member: run
             for member, run in sorted(self._newest.items())
-            if run.place.level < above and run.number not in held
+            if run.assignment.level < above and run.number not in held
         }
         # Clones come first: a parent that trains on would replace the checkpoint they start from.
         parents = self._parents(generation)
         for member, run in waiting.items():
             if member in parents:
                 parent = parents[member].number
-                return Clone(parent, Place(above, 0, member), run.number, self._mutate)
+                return Clone(parent, RungAssignment(above, 0, member), run.number, self._mutate)
         for run in waiting.values():
             if run.resting:
                 return Promote(run.number, above)
@@ -145,12 +146,12 @@ class PopulationTraining:
     def _sync(self, log: TrialLog) -> None:
         for news in self._runs.sync(log):
             if isinstance(news, Run):
-                self._newest[news.place.cohort] = news
+                self._newest[news.assignment.cohort] = news
             elif isinstance(news, Arrival):
-                self._came[news.rung][news.run.place.cohort] = news.run
+                self._came[news.rung][news.run.assignment.cohort] = news.run
             else:  # stopped before its level, by a budget perhaps: as good as failed
-                rung = self._runs.ladder.rung(news.run.place.level)
-                self._came[rung].setdefault(news.run.place.cohort, news.run)
+                rung = self._runs.ladder.rung(news.run.assignment.level)
+                self._came[rung].setdefault(news.run.assignment.cohort, news.run)
 
     def _complete(self) -> int | None:
         """The last generation to which all members came."""
@@ -158,7 +159,7 @@ class PopulationTraining:
         return max(complete, default=None)
 
     def _parents(self, generation: int) -> dict[int, Run]:
-        """Members to be replaced after `generation`, and by a clone of whom; pure in the log."""
+        """SurrogateSelector to be replaced after `generation`, and by a clone of whom; pure in the log."""
         level = self._runs.ladder.levels[generation]
         came = self._came[generation]
 
@@ -202,8 +203,8 @@ def ancestry(log: TrialLog, number: int) -> tuple[Stretch, ...]:
             if event.number not in began:
                 start = 0 if event.parent is None else reached.get(event.parent, 0)
                 began[event.number] = reached[event.number] = start
-            if event.place is not None:
-                heading[event.number] = event.place.level
+            if event.assignment is not None:
+                heading[event.number] = event.assignment.level
         elif isinstance(event, Observation) and event.number in heading:
             if event.status in (Status.PAUSED, Status.COMPLETED):
                 reached[event.number] = heading[event.number]

@@ -18,18 +18,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from hpo.observations import (
-    Cause,
-    Observation,
-    Place,
-    Report,
-    Reported,
-    Status,
-    Trial,
-    TrialLog,
-)
 from hpo.schedulers.base import Decision, Setup
 from hpo.schedulers.levels import Ladder
+from hpo.trials import Cause, Observation, Report, Reported, RungAssignment, Status, Trial, TrialLog
 
 
 class State(Enum):
@@ -54,7 +45,7 @@ class Run:
     root: int
     number: int
     config: Mapping[str, Any]
-    place: Place
+    assignment: RungAssignment
     floor: int
     state: State = State.RUNNING
     losses: dict[int, float] = field(default_factory=dict)
@@ -91,7 +82,7 @@ class Ended(NamedTuple):
 class Runs:
     """The runs of a log by trial number, on the levels of a ladder.
 
-    `sign`: times a loss is to be minimised. `fidelity`: its name in a config.
+    `sign`: times a loss is to be minimized. `fidelity`: its name in a config.
     """
 
     def __init__(self, ladder: Ladder, sign: float, fidelity: str | None) -> None:
@@ -135,7 +126,7 @@ class Runs:
                     yield from self._told(event)
 
     def _placed(self, trial: Trial) -> Iterator[Run]:
-        if trial.place is None:
+        if trial.assignment is None:
             return
         run = self._by_number.get(trial.number)
         parent = None if trial.parent is None else self._by_number.get(trial.parent)
@@ -143,13 +134,13 @@ class Runs:
             run = self._by_number[trial.number] = parent
             run.number = trial.number
         if run is not None:
-            run.place, run.state = trial.place, State.RUNNING
+            run.assignment, run.state = trial.assignment, State.RUNNING
             return
         levels = self.ladder.levels
-        floor = levels[min(trial.place.bracket, self.ladder.top)]
+        floor = levels[min(trial.assignment.bracket, self.ladder.top)]
         if parent is not None:  # a clone: what its parent has done is not its own
-            floor = levels[max(self.ladder.rung(trial.place.level) - 1, 0)] + 1
-        run = Run(trial.number, trial.number, trial.config, trial.place, floor)
+            floor = levels[max(self.ladder.rung(trial.assignment.level) - 1, 0)] + 1
+        run = Run(trial.number, trial.number, trial.config, trial.assignment, floor)
         self._by_number[trial.number] = run
         self._all.append(run)
         yield run
@@ -171,7 +162,7 @@ class Runs:
         run.reached = report.step
         if report.loss is not None:
             run.curve[report.step] = self._sign * report.loss
-            yield from self._arrives(run, min(report.step, run.place.level), report.loss)
+            yield from self._arrives(run, min(report.step, run.assignment.level), report.loss)
 
     def _told(self, observation: Observation) -> Iterator[Arrival | Ended]:
         run = self._by_number.get(observation.number)
@@ -181,11 +172,11 @@ class Runs:
             case Status.PAUSED | Status.COMPLETED:
                 paused = observation.status is Status.PAUSED
                 run.state = State.PAUSED if paused else State.COMPLETED
-                run.reached = max(run.reached, run.place.level)
+                run.reached = max(run.reached, run.assignment.level)
                 if observation.cost:
-                    run.costs[run.place.level] = observation.cost
+                    run.costs[run.assignment.level] = observation.cost
                 if observation.loss is not None and not run.failed:
-                    yield from self._arrives(run, run.place.level, observation.loss)
+                    yield from self._arrives(run, run.assignment.level, observation.loss)
             case Status.FAILED if observation.cause is Cause.LOST:
                 run.state = State.LOST
             case Status.FAILED:
@@ -260,4 +251,4 @@ def at_level(run: Run, report: Report) -> Decision:
     At its level it returns by itself, perhaps after a last evaluation; one that goes beyond does
     not look at its level and is ended by force.
     """
-    return Decision.CONTINUE if report.step <= run.place.level else Decision.PAUSE
+    return Decision.CONTINUE if report.step <= run.assignment.level else Decision.PAUSE

@@ -30,9 +30,9 @@ from hpo import (  # noqa: E402
     optimize,
 )
 from hpo.adapters.ftpfn import FTPFN  # noqa: E402
-from hpo.observations import Observation, Place, Status, Trial, TrialLog  # noqa: E402
 from hpo.schedulers import Forecast  # noqa: E402
 from hpo.schedulers.base import Setup  # noqa: E402
+from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
 from surrogates.curves import Curve  # noqa: E402
 from surrogates.ftpfn import FTPFNetwork  # noqa: E402
 
@@ -118,7 +118,7 @@ def test_constant_and_extreme_losses_are_read(weights: Path, values: list[float]
 
 def placed(log: TrialLog, config: dict[str, object], level: int, loss: float) -> int:
     config = {**config, "epochs": HIGH}
-    trial = Trial(log.next_number, config, log.next_ask_index, None, None, Place(level))
+    trial = Trial(log.next_number, config, log.next_ask_index, None, None, RungAssignment(level))
     log.add(trial)
     status = Status.COMPLETED if level == HIGH else Status.PAUSED
     log.tell(
@@ -140,7 +140,9 @@ def test_the_run_that_will_beat_the_best_is_promising_in_either_direction(
         placed(log, {"x": x, "kind": "c"}, HIGH, sign * loss)
     better = placed(log, {"x": 0.4, "kind": "a"}, 9, sign * 0.8)
     worse = placed(log, {"x": 0.5, "kind": "b"}, 9, sign * 1.1)
-    assert begun(weights, sign).promise(log, [better, worse]) == pytest.approx([1.0, 0.0], abs=0.01)
+    assert begun(weights, sign).probability_of_best(log, [better, worse]) == pytest.approx(
+        [1.0, 0.0], abs=0.01
+    )
 
 
 def train(config: dict[str, Any], ctx: Context) -> dict[str, float]:

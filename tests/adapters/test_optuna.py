@@ -12,9 +12,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, SpaceError
-from hpo.adapters import optuna as adapter
-from hpo.adapters.define_by_run import Witness, columns
-from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, belief_of
+from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
+from hpo.adapters.optuna import sampler as adapter
+from hpo.adapters.optuna.define_by_run import ObservedSpace, columns
 from hpo.schedulers import Hyperband, Kind
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,7 +68,7 @@ def test_a_pickled_sampler_goes_on_as_if_it_had_not_been() -> None:
 def test_the_belief_is_stored_with_the_trial_and_holds_its_loss_mostly() -> None:
     study = study_of(ScaleTuneSampler(seed=0))
     study.optimize(bowl, n_trials=25)
-    beliefs = [(belief_of(t), t.value) for t in study.trials[10:]]
+    beliefs = [(prediction_of(t), t.value) for t in study.trials[10:]]
     inside = [b.loss_interval[0] <= v <= b.loss_interval[1] for b, v in beliefs]  # type: ignore[union-attr, index, operator]
     assert all(b is not None and not b.degraded for b, _ in beliefs)
     assert np.mean(inside) > 0.6
@@ -120,7 +120,7 @@ def test_a_trial_that_the_heartbeat_repeated_teaches_nothing() -> None:
     trial.suggest_float("x", 0, 1)
     study.tell(trial, 0.3)
     study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=1)
-    asked = belief_of(study.trials[-1])
+    asked = prediction_of(study.trials[-1])
     assert asked is not None and asked.success == 0.95  # the prior: nothing has failed
 
 
@@ -149,7 +149,7 @@ def test_pruned_trials_teach_at_the_step_they_reached() -> None:
         )
     asked = [study.ask({"x": distribution}) for _ in range(4)]
     assert min(abs(trial.params["x"] - 0.3) for trial in asked) < 0.08
-    belief = belief_of(study.trials[-1])
+    belief = prediction_of(study.trials[-1])
     assert belief is not None and belief.loss is not None
     assert belief.loss < 0.3  # a whole run ends near 1 / 16, one of 4 steps near 1 / 4
 
@@ -169,7 +169,7 @@ def test_a_pruned_trial_whose_last_value_is_nan_counts_as_diverged() -> None:
             )
         )
     study.ask({"x": distribution})
-    belief = belief_of(study.trials[-1])
+    belief = prediction_of(study.trials[-1])
     assert belief is not None and belief.success < 0.95
 
 
@@ -183,7 +183,7 @@ def test_costs_come_from_an_attribute_or_from_durations(named: bool) -> None:
 
     study = study_of(ScaleTuneSampler(cost="flops" if named else "seconds", seed=0))
     study.optimize(objective, n_trials=16)
-    belief = belief_of(study.trials[-1])
+    belief = prediction_of(study.trials[-1])
     assert belief is not None and belief.cost is not None
     if named:
         assert belief.cost == pytest.approx(7 * study.trials[-1].params["size"], rel=0.3)
@@ -290,7 +290,7 @@ def layered(trial: optuna.Trial) -> float:
 def test_conditions_are_learned_from_what_was_suggested() -> None:
     study = study_of(optuna.samplers.RandomSampler(seed=0))
     study.optimize(layered, n_trials=20)
-    witness = Witness()
+    witness = ObservedSpace()
     for trial in study.trials:
         witness.add(trial)
     assert witness.space() == {
@@ -305,7 +305,7 @@ def test_conditions_are_learned_from_what_was_suggested() -> None:
 
 
 def test_a_parameter_whose_presence_follows_no_rule_is_left_to_chance() -> None:
-    witness = Witness()
+    witness = ObservedSpace()
     x, y = FloatDistribution(0, 1), FloatDistribution(0, 1)
     switch = CategoricalDistribution(["on", "off"])
     for number, (value, there) in enumerate([("on", True), ("off", True), ("on", False)]):
@@ -321,7 +321,7 @@ def test_a_conditional_objective_is_searched_together() -> None:
     study = study_of(ScaleTuneSampler(seed=0))
     study.optimize(layered, n_trials=40)
     assert study.best_value < 0.05
-    together = [belief_of(t) for t in study.trials[5:]]
+    together = [prediction_of(t) for t in study.trials[5:]]
     assert all(belief is not None for belief in together)
 
 
@@ -356,7 +356,7 @@ def test_values_go_in_and_come_out_the_same(
     study = study_of(optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
         value = study.ask({"x": distribution}).params["x"]
-        back = column.outward(column.inward(value))
+        back = column.outward(column.to_engine(value))
         if isinstance(value, float):
             assert back == pytest.approx(value, rel=1e-12, abs=1e-12)
         else:
@@ -438,7 +438,7 @@ def test_a_trial_that_comes_and_goes_while_another_is_being_asked_is_not_repeate
     chosen = [
         tuple(trial.params.values())
         for trial in slow.trials
-        if (belief := belief_of(trial)) is None or not belief.reason.startswith("repeats")
+        if (belief := prediction_of(trial)) is None or not belief.reason.startswith("repeats")
     ]
     assert len(chosen) >= 15
     assert len(set(chosen)) == len(chosen)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hpo import ASHA, Budget, Context, Fidelity, Float, Limits, Report, Status, Trial, optimize
-from hpo.runners import Job, Outcome, Runner, Task
 from hpo.schedulers import Decision
+from hpo.study.runners import Job, Outcome, Runner, Task
 
 pytestmark = [pytest.mark.guests, pytest.mark.filterwarnings("ignore")]  # the guests' own warnings
 

@@ -13,7 +13,7 @@ from benchmarks.task import Bounds, Evaluation, Levels
 from benchmarks.tasks.synthetic import PROBLEMS, Curves, Drift, crossing, curves, drift
 from benchmarks.tasks.wrappers import Failing, Noisy
 from hpo import Optimizer, SpaceError
-from hpo.encoding import Encoder
+from hpo.space.encoding import Encoder
 
 
 def draw(space, rng):

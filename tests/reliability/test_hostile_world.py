@@ -271,11 +271,11 @@ def test_none_of_sixty_four_workers_is_ever_left_idle(scheduler: Scheduler) -> N
     for _ in range(240):
         now, number = heapq.heappop(busy)
         trial = running[number]
-        assert trial.place is not None
+        assert trial.assignment is not None
         epoch = epochs[number] = epochs[number] + 1
         loss = (trial.config["x"] - 0.3) ** 2 + trial.config["y"] + 1.0 / epoch
         decision = engine.report(trial, Report(epoch, loss))
-        if decision is Decision.CONTINUE and epoch < trial.place.level:
+        if decision is Decision.CONTINUE and epoch < trial.assignment.level:
             heapq.heappush(busy, (now + rng.lognormal(), number))
             continue
         del running[number]
@@ -307,7 +307,7 @@ def test_ten_thousand_trials_are_asked_within_a_second_and_a_gibibyte() -> None:
     for number, x in enumerate(rng.random((10_000, 8))):
         config = {f"x{i}": float(v) for i, v in enumerate(x)}
         trial = Trial(number, config, number, None)
-        engine.adopt(trial)
+        engine.add_pending(trial)
         engine.tell(trial, float(np.sum((x - 0.4) ** 2)))
     rebuilt = time.process_time()
     for _ in range(2):
@@ -371,7 +371,7 @@ def test_a_study_of_ten_thousand_trials_is_resumed_within_twenty_seconds(url: st
 import resource, sys, time
 began = time.process_time()
 from hpo import Budget, Float, optimize
-from hpo.callbacks import Callback
+from hpo.study.callbacks import Callback
 
 class Clock(Callback):
     def on_start(self, run):
@@ -433,7 +433,7 @@ def test_nothing_is_unpickled_but_the_function_that_a_driver_sends_its_worker() 
         for name in ("pickle.loads", "pickle.load", "cloudpickle.loads", "cloudpickle.load")
         for path, _ in calls(name)
     }
-    assert places == {"hpo/runners.py", "hpo/adapters/remote.py"}
+    assert places == {"hpo/study/runners.py", "hpo/adapters/remote.py"}
 
 
 def test_no_server_listens_beyond_loopback() -> None:

@@ -19,22 +19,22 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from hpo import (
-    Belief,
     Budget,
     Cause,
     Context,
     Float,
     Observation,
+    Prediction,
     Report,
     StudyError,
     load_result,
     optimize,
 )
-from hpo.adapters.optuna import belief_of
-from hpo.journal import Asked, Journal
-from hpo.leases import Lease
-from hpo.observations import Status
+from hpo.adapters.optuna import prediction_of
 from hpo.space import SearchSpace
+from hpo.study.lease import Lease
+from hpo.study.storage import Asked, Journal
+from hpo.trials import Status
 from tests.reliability.test_kill_and_resume import (
     check_killed_workers,
     check_the_same_however_often_killed,
@@ -72,7 +72,7 @@ def folder_on(path: Path, url: str) -> Path:
     return path
 
 
-def assert_none_twice(asked: list[tuple[Belief | None, tuple[Any, ...]]]) -> None:
+def assert_none_twice(asked: list[tuple[Prediction | None, tuple[Any, ...]]]) -> None:
     """No config twice, but those which the engine repeats on purpose, to learn of the noise."""
     chosen = [c for b, c in asked if b is None or not b.reason.startswith("repeats")]
     assert len(set(chosen)) == len(chosen), sorted(chosen)
@@ -116,7 +116,7 @@ def test_eight_drivers_share_a_study_without_a_duplicate(
     assert len({driver for driver, _ in after.finished}) >= 6  # each had something to do
     log = load_result("victim", storage=(folder / "storage.txt").read_text()).log
     done = [log.trial(o.number) for o in log.observations if o.cause is not Cause.LOST]
-    assert_none_twice([(t.belief, tuple(sorted(t.config.items()))) for t in done])
+    assert_none_twice([(t.prediction, tuple(sorted(t.config.items()))) for t in done])
 
 
 def test_a_killed_driver_is_taken_over_by_another_that_runs(
@@ -280,4 +280,4 @@ def test_optuna_workers_on_other_processes_share_the_sampler(database: Callable[
     assert [worker.wait(300) for worker in workers] == [0] * 4
     trials = optuna.load_study(study_name="s", storage=url).trials
     assert len(trials) == 24
-    assert_none_twice([(belief_of(t), tuple(t.params.values())) for t in trials])
+    assert_none_twice([(prediction_of(t), tuple(t.params.values())) for t in trials])

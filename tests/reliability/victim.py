@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from hpo import Budget, Categorical, Context, Float, Int, Observation, Scale, Trial, optimize
-from hpo.callbacks import Callback, Run
+from hpo.study.callbacks import Callback, StudyState
 
 SPACE = {
     "lr": Float(1e-4, 1e-1, log=True),
@@ -31,12 +31,12 @@ def train(config: dict[str, object], ctx: Context) -> dict[str, float]:
 
 
 class Announce(Callback):
-    def on_start(self, run: Run) -> None:
+    def on_start(self, run: StudyState) -> None:
         print("driving", flush=True)
         while Path("hold").exists():
             time.sleep(0.01)
 
-    def on_trial_end(self, run: Run, trial: Trial, observation: Observation) -> None:
+    def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
         print(f"told {trial.ask_index} {observation.loss!r}", flush=True)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hpo import Fidelity, Float, FreezeThaw, Observation, SearchSpace, SpaceError, Status, Trial
-from hpo.observations import Cause, Place, TrialLog
 from hpo.schedulers import Promote, Schedule, Start
+from hpo.trials import Cause, RungAssignment, TrialLog
 
 LEVELS = (1, 3, 9, 27)
 SPACE = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
@@ -19,13 +19,13 @@ SPACE = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
 class Oracle:
     """Foresees x."""
 
-    def promise(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
+    def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
         return np.array([log.trial(n).config["x"] for n in numbers])
 
 
 def tell(log: TrialLog, trial: Trial, loss: float | None) -> None:
-    assert trial.place is not None
-    status = Status.COMPLETED if trial.place.level == 27 else Status.PAUSED
+    assert trial.assignment is not None
+    status = Status.COMPLETED if trial.assignment.level == 27 else Status.PAUSED
     cause = None if loss is not None else Cause.DIVERGED
     log.tell(
         Observation(
@@ -50,9 +50,9 @@ def play(
     actions: list[Promote | None] = []
     for _ in range(steps):
         match schedule.next(log, may_start=len(log.trials) < starts):
-            case Start(place):
+            case Start(assignment):
                 config = {"x": float(rng.random()), "epochs": 27}
-                trial = Trial(log.next_number, config, log.next_ask_index, None, None, place)
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, assignment)
                 log.add(trial)
                 actions.append(None)
             case Promote(number, level) as action:
@@ -78,7 +78,7 @@ def test_of_the_cost_of_t_runs_that_of_root_t_is_for_new_ones(
 ) -> None:
     schedule = FreezeThaw(breadth=breadth).begin(SPACE, forecast=Oracle())
     log, _ = play(schedule, losses(seed, failing), 300)
-    reached = [t.place.level for t in log.trials if t.place is not None]
+    reached = [t.assignment.level for t in log.trials if t.assignment is not None]
     new, spent = len(reached) / 27, sum(reached) / 27
     # either way a decision overshoots by no more than one stage
     assert new >= breadth * np.sqrt(spent - 26 / 27)
@@ -97,19 +97,21 @@ def test_without_a_model_every_promotion_is_one_of_ashas(seed: int) -> None:
     for step in range(150):
         action = schedule.next(log)
         if isinstance(action, Promote):
-            rests = log.trial(action.number).place
+            rests = log.trial(action.number).assignment
             assert rests is not None
             below = rests.level
             ranked = sorted(came[below], key=lambda n: came[below][n])
             assert action.number in ranked[: len(ranked) // 3]
             trial = log.resume(action.number, action.level)
         else:
-            assert action == Start(Place(1))
-            trial = Trial(log.next_number, {"x": 0.5, "epochs": 27}, step, None, None, Place(1))
+            assert action == Start(RungAssignment(1))
+            trial = Trial(
+                log.next_number, {"x": 0.5, "epochs": 27}, step, None, None, RungAssignment(1)
+            )
             log.add(trial)
         loss = next(drawn)
-        assert trial.place is not None and loss is not None
-        came[trial.place.level][trial.number] = loss
+        assert trial.assignment is not None and loss is not None
+        came[trial.assignment.level][trial.number] = loss
         tell(log, trial, loss)
     assert came[27]
 
@@ -121,7 +123,9 @@ def test_the_run_of_highest_promise_goes_on_but_for_every_fourth() -> None:
     rule = {"model": 0, "rank": 0}
     for _ in range(200):
         resting = {o.number: o.config["x"] for o in log.paused}
-        climbed = sum(LEVELS.index(t.place.level) for t in log.trials if t.place is not None)
+        climbed = sum(
+            LEVELS.index(t.assignment.level) for t in log.trials if t.assignment is not None
+        )
         match schedule.next(log):
             case Promote(number, level):
                 if climbed % 4:
@@ -130,7 +134,9 @@ def test_the_run_of_highest_promise_goes_on_but_for_every_fourth() -> None:
                 trial = log.resume(number, level)
             case _:
                 config = {"x": float(rng.random()), "epochs": 27}
-                trial = Trial(log.next_number, config, log.next_ask_index, None, None, Place(1))
+                trial = Trial(
+                    log.next_number, config, log.next_ask_index, None, None, RungAssignment(1)
+                )
                 log.add(trial)
         tell(log, trial, float(rng.random()))  # so the rank rule disagrees with the model
     rank, model = rule["rank"] - 1, rule["model"]  # the very first looks what going on costs
@@ -143,7 +149,12 @@ def test_of_two_promises_the_one_that_costs_less_goes_on(price: float, first: in
     log = TrialLog()
     for x, cost in ((0.5, 1.0), (0.6, 10.0), (0.0, 1.0)):
         trial = Trial(
-            log.next_number, {"x": x, "epochs": 27}, log.next_ask_index, None, None, Place(1)
+            log.next_number,
+            {"x": x, "epochs": 27},
+            log.next_ask_index,
+            None,
+            None,
+            RungAssignment(1),
         )
         log.add(trial)
         log.tell(
@@ -183,7 +194,7 @@ def test_a_last_run_is_finished_where_no_more_may_start() -> None:
     )
     assert len(log.trials) == 12
     assert any(o.status is Status.COMPLETED for o in log.observations)
-    spent = sum(t.place.level for t in log.trials if t.place is not None)
+    spent = sum(t.assignment.level for t in log.trials if t.assignment is not None)
     assert 12 * 10 <= spent <= 12 * 10 + 27  # ten times what the new ones had, and one stage
 
 
@@ -210,14 +221,14 @@ def test_an_early_run_goes_on_to_the_end_where_others_search(workers: int, level
     log = TrialLog()
     for number in range(2 + workers):
         config = {"x": 0.5, "epochs": 27}
-        log.add(Trial(number, config, number, None, None, Place(1)))
+        log.add(Trial(number, config, number, None, None, RungAssignment(1)))
     for number, loss in ((0, 2.0), (1, 1.0)):
         tell(log, log.trial(number), loss)
-        assert schedule.next(log) == Start(Place(1))
+        assert schedule.next(log) == Start(RungAssignment(1))
     tell(log, log.trial(2), 3.0)
     assert schedule.next(log) == Promote(1, level)
     log.resume(1, level)
-    assert schedule.next(log) == Start(Place(1))
+    assert schedule.next(log) == Start(RungAssignment(1))
 
 
 def test_a_run_that_starts_over_goes_to_the_end_at_once() -> None:
@@ -239,9 +250,9 @@ def test_the_model_is_heard_too_where_one_promotion_passes_as_many_rungs_as_the_
                 asked += 1
                 followed += number == max(resting, key=lambda n: resting[n])
                 trial = log.resume(number, level)
-            case Start(place):
+            case Start(assignment):
                 config = {"x": float(rng.random()), "epochs": 27}
-                trial = Trial(log.next_number, config, log.next_ask_index, None, None, place)
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, assignment)
                 log.add(trial)
         tell(log, trial, float(rng.random()))
     assert asked >= 50 and 0.6 * asked < followed < asked
@@ -259,20 +270,20 @@ def test_where_the_first_level_costs_nearly_a_whole_run_none_starts_there(
         match schedule.next(log):
             case Promote(number, level):
                 trial = log.resume(number, level)
-            case Start(place):
-                assert place is not None
-                places.append(place.level)
+            case Start(assignment):
+                assert assignment is not None
+                places.append(assignment.level)
                 config = {"x": float(rng.random()), "epochs": 27}
-                trial = Trial(log.next_number, config, log.next_ask_index, None, None, place)
+                trial = Trial(log.next_number, config, log.next_ask_index, None, None, assignment)
                 log.add(trial)
-        assert trial.place is not None
+        assert trial.assignment is not None
         log.tell(
             Observation(
                 trial.number,
                 trial.config,
                 float(rng.random()),
-                first if trial.place.level == 1 else 1.0,
-                Status.COMPLETED if trial.place.level == 27 else Status.PAUSED,
+                first if trial.assignment.level == 1 else 1.0,
+                Status.COMPLETED if trial.assignment.level == 27 else Status.PAUSED,
                 None,
                 log.next_order,
                 trial.ask_index,
@@ -287,7 +298,7 @@ def test_what_going_on_costs_is_read_from_runs_that_went_on() -> None:
     schedule = FreezeThaw().begin(SPACE, forecast=Oracle())
     log = TrialLog()
     for number in range(40):
-        log.add(Trial(number, {"x": 0.5, "epochs": 27}, number, None, None, Place(1)))
+        log.add(Trial(number, {"x": 0.5, "epochs": 27}, number, None, None, RungAssignment(1)))
     for number in range(3):
         one = 0.1 if number == 0 else 1.0
         for level, cost in ((1, one), (27, 10.0 * one))[: 2 if number == 0 else 1]:
@@ -301,4 +312,6 @@ def test_what_going_on_costs_is_read_from_runs_that_went_on() -> None:
             )
     # c_0 = 0.7 and c_K = 7: new runs have had 40 / 10 of a whole run, sqrt(4 + 0.9) is theirs
     assert isinstance(schedule.next(log), Promote)
-    assert FreezeThaw(breadth=1.9).begin(SPACE, forecast=Oracle()).next(log) == Start(Place(1))
+    assert FreezeThaw(breadth=1.9).begin(SPACE, forecast=Oracle()).next(log) == Start(
+        RungAssignment(1)
+    )

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hpo import Cause, Fidelity, Float, Observation, Report, SearchSpace, SpaceError, Status, Trial
-from hpo.observations import Place, TrialLog
 from hpo.schedulers import (
     ASHA,
     PASHA,
@@ -37,6 +36,7 @@ from hpo.schedulers import (
     ancestry,
 )
 from hpo.schedulers.runs import Arrival, Runs
+from hpo.trials import RungAssignment, TrialLog
 
 # --- a driver without processes and storage, under a virtual clock ------------------------------
 
@@ -88,8 +88,8 @@ class Arena:
 
     def _launch(self, action: Start | Promote | Clone) -> None:
         match action:
-            case Start(place):
-                trial = self._add(next(self.xs), place, None)
+            case Start(assignment):
+                trial = self._add(next(self.xs), assignment, None)
             case Promote(number, level):
                 before = self.log.observation(number)
                 assert before is not None
@@ -97,18 +97,20 @@ class Arena:
                     trial = self.log.resume(number, level)
                 else:  # completed at a fidelity that has grown
                     old = self.log.trial(number)
-                    assert old.place is not None
-                    place = Place(level, old.place.bracket, old.place.cohort)
-                    trial = self._add(old.config["x"], place, number)
+                    assert old.assignment is not None
+                    assignment = RungAssignment(
+                        level, old.assignment.bracket, old.assignment.cohort
+                    )
+                    trial = self._add(old.config["x"], assignment, number)
                     self.reached[trial.number] = self.reached[number]
-            case Clone(parent, place, replaces, _):
+            case Clone(parent, assignment, replaces, _):
                 replaced = self.log.observation(replaces)
                 if replaced is not None and replaced.status is Status.PAUSED:
                     self._tell(self.log.trial(replaces), Status.STOPPED, replaced.loss)
                 x = self.log.trial(parent).config["x"] * 0.9
-                trial = self._add(x, place, parent)
+                trial = self._add(x, assignment, parent)
                 self.reached[trial.number] = self.reached[parent]
-        assert trial.place is not None
+        assert trial.assignment is not None
         start = self.reached.get(trial.number, 0)
         end = self._train(trial, start)
         price = (end - start) * self.speed(trial.config["x"])
@@ -116,20 +118,20 @@ class Arena:
         self.stages.append((trial.number, start, end))
         heapq.heappush(self._queue, (self.time + price, len(self.stages), trial, end))
 
-    def _add(self, x: float, place: Place | None, parent: int | None) -> Trial:
+    def _add(self, x: float, assignment: RungAssignment | None, parent: int | None) -> Trial:
         number = self.log.next_number
         config = {"x": x, "epochs": self.high}
-        trial = Trial(number, config, number, None, parent, place)
+        trial = Trial(number, config, number, None, parent, assignment)
         self.log.add(trial)
         return trial
 
     def _train(self, trial: Trial, start: int) -> int:
         """Where the stage ends, before it is known how: at its level or where it diverges."""
-        assert trial.place is not None
-        for level in range(start + 1, trial.place.level + 1):
+        assert trial.assignment is not None
+        for level in range(start + 1, trial.assignment.level + 1):
             if not math.isfinite(self.curve(trial.config["x"], level)):
                 return level
-        return trial.place.level
+        return trial.assignment.level
 
     def _finish(self) -> None:
         self.time, _, trial, end = heapq.heappop(self._queue)
@@ -178,8 +180,8 @@ class Arena:
             root = trial
             while root.parent is not None:
                 root = self.log.trial(root.parent)
-            assert trial.place is not None
-            key = trial.place.cohort, trial.place.bracket
+            assert trial.assignment is not None
+            key = trial.assignment.cohort, trial.assignment.bracket
             found.setdefault(key, set()).add((root.number, end))
         return found
 
@@ -191,8 +193,8 @@ def replayed(log: TrialLog) -> TrialLog:
     for event in log.events():
         match event:
             case Trial() if event.number in known:
-                assert event.place is not None
-                copy.resume(event.number, event.place.level)
+                assert event.assignment is not None
+                copy.resume(event.number, event.assignment.level)
             case Trial():
                 known.add(event.number)
                 copy.add(event)
@@ -308,7 +310,7 @@ def test_settings_that_do_not_fit_are_refused(
 
 def test_each_level_counts_once_whatever_is_reported() -> None:
     runs, log = Runs(Ladder(1, 27, 3), 1.0, "epochs"), TrialLog()
-    log.add(Trial(0, {"x": 0.5, "epochs": 27}, 0, None, None, Place(27)))
+    log.add(Trial(0, {"x": 0.5, "epochs": 27}, 0, None, None, RungAssignment(27)))
 
     def arrivals(step: int, loss: float | None) -> list[tuple[int, float | None]]:
         log.report(0, Report(step, loss))
@@ -328,10 +330,10 @@ def test_each_level_counts_once_whatever_is_reported() -> None:
 def test_a_lost_attempt_and_its_retry_are_one_run() -> None:
     runs, log = Runs(Ladder(1, 9, 3), 1.0, "epochs"), TrialLog()
     config = {"x": 0.5, "epochs": 9}
-    log.add(Trial(0, config, 0, None, None, Place(3)))
+    log.add(Trial(0, config, 0, None, None, RungAssignment(3)))
     log.report(0, Report(1, 0.9))
     log.tell(Observation(0, config, None, None, Status.FAILED, Cause.LOST, order=0, ask_index=0))
-    log.add(Trial(1, config, 0, None, 0, Place(3)))
+    log.add(Trial(1, config, 0, None, 0, RungAssignment(3)))
     log.report(1, Report(1, 0.7))  # trained again
     log.report(1, Report(3, 0.6))
     news = list(runs.sync(log))
@@ -341,9 +343,9 @@ def test_a_lost_attempt_and_its_retry_are_one_run() -> None:
 
 def test_a_clone_is_a_run_of_its_own_and_inherits_no_result() -> None:
     runs, log = Runs(Ladder(1, 9, 3), 1.0, "epochs"), TrialLog()
-    log.add(Trial(0, {"x": 0.5, "epochs": 9}, 0, None, None, Place(3)))
+    log.add(Trial(0, {"x": 0.5, "epochs": 9}, 0, None, None, RungAssignment(3)))
     log.report(0, Report(3, 0.5))
-    log.add(Trial(1, {"x": 0.4, "epochs": 9}, 1, None, 0, Place(9)))
+    log.add(Trial(1, {"x": 0.4, "epochs": 9}, 1, None, 0, RungAssignment(9)))
     log.report(1, Report(3, 0.1))
     assert len(list(runs.sync(log))) == 3
     assert runs[1] is not runs[0] and runs[1].losses == {}
@@ -490,9 +492,9 @@ def test_discarding_runs_all_that_a_fresh_hyperband_would(losses: list[list[floa
     started = [t.config["x"] for t in arena.log.trials if t.parent is None]
     for bracket in range(4):
         xs_of = {
-            t.config["x"]: t.place.bracket
+            t.config["x"]: t.assignment.bracket
             for t in arena.log.trials
-            if t.parent is None and t.place is not None
+            if t.parent is None and t.assignment is not None
         }
         members = [x for x in started if xs_of[x] == bracket]
         rows_of = [losses[round(x * 60) - 1] for x in members]
@@ -540,13 +542,13 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
     for _ in range(80):
         if going and (len(going) > 5 or random.random() < 0.5):
             trial = going.pop(random.randrange(len(going)))
-            assert trial.place is not None
-            rung = LADDER.levels.index(trial.place.level)
+            assert trial.assignment is not None
+            rung = LADDER.levels.index(trial.assignment.level)
             value = losses[trial.number][rung]
             came.setdefault(trial.number, {})
             if math.isfinite(value):
-                came[trial.number][trial.place.level] = value
-                at[trial.number] = trial.place.level
+                came[trial.number][trial.assignment.level] = value
+                at[trial.number] = trial.assignment.level
                 tell(log, trial, value, Status.PAUSED if rung < 3 else Status.COMPLETED)
             else:
                 failed[trial.number] = rung
@@ -560,8 +562,10 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
             going.append(log.resume(*wanted))
             del at[wanted[0]]
         elif may_start:
-            assert action == Start(Place(1))
-            going.append(Trial(log.next_number, {"x": 0.0, "epochs": 27}, 0, None, None, Place(1)))
+            assert action == Start(RungAssignment(1))
+            going.append(
+                Trial(log.next_number, {"x": 0.0, "epochs": 27}, 0, None, None, RungAssignment(1))
+            )
             log.add(going[-1])
         else:
             assert action is None
@@ -600,8 +604,8 @@ def test_the_stopping_kind_passes_the_best_third_so_far_rounded_up(
     came: dict[int, list[float]] = {1: [], 3: [], 9: []}
     failures = {1: 0, 3: 0, 9: 0}
     for number, row in enumerate(losses):
-        assert schedule.next(log) == Start(Place(27))
-        trial = Trial(number, {"x": 0.0, "epochs": 27}, 0, None, None, Place(27))
+        assert schedule.next(log) == Start(RungAssignment(27))
+        trial = Trial(number, {"x": 0.0, "epochs": 27}, 0, None, None, RungAssignment(27))
         log.add(trial)
         for level, value in zip((1, 3, 9), row, strict=False):
             log.report(number, Report(level, value))
@@ -623,14 +627,14 @@ def test_brackets_share_the_configs_as_a_hyperband_does() -> None:
     arena = Arena(ASHA(brackets=4).begin(space(1, 27)), smooth, draws(), 27).run(configs=98)
     counts = [0, 0, 0, 0]
     for trial in arena.log.trials:
-        assert trial.place is not None
-        counts[trial.place.bracket] += 1
+        assert trial.assignment is not None
+        counts[trial.assignment.bracket] += 1
     assert counts == [54, 24, 12, 8]
 
 
 def test_a_promising_run_is_promoted_beside_the_rank_rule() -> None:
     class Oracle:
-        def promise(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
+        def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
             return np.array([log.trial(n).config["x"] for n in numbers])
 
     schedule = ASHA(confidence=0.5).begin(space(1, 9), forecast=Oracle())
@@ -714,7 +718,7 @@ def test_median_stopping_is_its_definition(curves: list[list[float]]) -> None:
     schedule, log = MedianStopping(after=2, among=3).begin(space(1, 9)), TrialLog()
     told: list[list[float]] = []
     for number, curve in enumerate(curves):
-        trial = Trial(number, {"x": 0.0, "epochs": 9}, 0, None, None, Place(9))
+        trial = Trial(number, {"x": 0.0, "epochs": 9}, 0, None, None, RungAssignment(9))
         log.add(trial)
         own: list[float] = []
         for step, value in enumerate(curve, start=1):

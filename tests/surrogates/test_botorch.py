@@ -225,8 +225,8 @@ def test_the_slope_of_the_hypervolume_agrees_with_finite_differences():
 
 def test_the_engine_maximises_a_hypervolume_over_a_mixed_space():
     from hpo import Categorical, Float, SearchSpace
-    from hpo.encoding import Encoder
-    from hpo.maximize import Region, maximise
+    from hpo.acquisition.maximize import Region, maximise
+    from hpo.space.encoding import Encoder
 
     encoder = Encoder(SearchSpace({"x": Float(0, 1), "kind": Categorical(["a", "b", "c"])}))
     rng = np.random.default_rng(0)

@@ -22,9 +22,9 @@ from benchmarks.workloads.digits import (
     train_mlp,
     train_resnet,
 )
-from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
-from hpo.training.context import Context
+from hpo.study.context import Context
+from hpo.trials import Report, Trial
 
 SHAPES = [MlpShape(7), MlpShape(12, depth=3), ResNetShape(4, 5), ResNetShape(3, 2, blocks=2)]
 SMALL = [MlpShape(16), ResNetShape(3, 3)]
@@ -44,7 +44,7 @@ class Recorder:
 
 def context(config: dict[str, Any]) -> tuple[Context, list[Report]]:
     channel = Recorder()
-    trial = Trial(number=0, config=config, ask_index=0, belief=None)
+    trial = Trial(number=0, config=config, ask_index=0, prediction=None)
     return Context(trial, seed=0, channel=channel), channel.reports
 
 

@@ -10,12 +10,12 @@ from benchmarks.workloads.language_model import (
     measured_flops_per_second,
     train_language_model,
 )
-from hpo.observations import Report, Trial
 from hpo.schedulers import Decision
+from hpo.study.context import Context
 from hpo.training.accounting import training_flops_per_token
-from hpo.training.context import Context
 from hpo.training.devices import best_device
 from hpo.training.transformer import params_to_shape
+from hpo.trials import Report, Trial
 
 SMALL = {"params": 4e3, "tokens": 16e3, "lr": 5e-3, "batch_size": 4, "context": 32}
 
@@ -33,7 +33,7 @@ class Recorder:
 
 def train(config: dict[str, Any], seed: int = 0) -> tuple[dict[str, float], list[Report]]:
     channel = Recorder()
-    trial = Trial(number=0, config=config, ask_index=0, belief=None)
+    trial = Trial(number=0, config=config, ask_index=0, prediction=None)
     result = train_language_model(config, Context(trial, seed=seed, channel=channel))
     return result, channel.reports
 

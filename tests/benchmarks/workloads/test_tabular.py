@@ -16,8 +16,8 @@ from benchmarks.workloads.tabular import (
     tabular_trainer,
 )
 from hpo import ASHA, Budget, Fidelity, Float, Role, Scale, optimize
-from hpo.continuation import check_continuation
-from hpo.training.accounting import counted_work
+from hpo.diagnostics.resume_check import check_continuation
+from hpo.training.accounting import count_work
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_parameters_and_flops_are_those_of_the_network(shape: PerceptronShape) -
     model = Perceptron(shape)
     assert shape.parameters == sum(weight.numel() for weight in model.parameters())
     batch = (torch.zeros(4, shape.inputs), torch.zeros(4, dtype=torch.int64))
-    counted = counted_work(model, batch, tabular_loss)
+    counted = count_work(model, batch, tabular_loss)
     assert counted.flops == shape.training_flops
 
 

@@ -1,3 +1,3 @@
-from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, belief_of
+from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
 
-__all__ = ["ScaleTunePruner", "ScaleTuneSampler", "belief_of"]
+__all__ = ["ScaleTunePruner", "ScaleTuneSampler", "prediction_of"]

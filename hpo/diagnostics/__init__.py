@@ -1,0 +1,1 @@
+"""Checks of a study or a training function before its answer is trusted."""

@@ -1,0 +1,1 @@
+"""The fitted surrogates of one trial log."""

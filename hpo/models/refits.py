@@ -1,0 +1,174 @@
+"""When a surrogate is fitted anew, and from which earlier fit.
+
+A predictor that grew with a log and one rebuilt from it must be equal to the last bit. To that end
+models are built anew only at the counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the
+one before) and rows told in between are appended one at a time. Hyperparameters are learned at
+these counts too, every fit starting from the one before it.
+
+Of a long study only the end is replayed: beyond some hundred rows, models of whole runs learn at
+every third count, and every fourth of those fits goes back to the prior and an early fit, so that
+no fit hangs on more than a few before it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from surrogates.data import Array, Columns, IntArray, TrainingData
+from surrogates.gp import GPPredictor, representative
+from surrogates.numerics import NumericalError
+
+JUDGED = 500  # first rows by which models are compared
+_MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
+_COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
+_COLD_EVERY = 4  # fits, after that
+_CHAINED = 400  # rows up to which each fit starts from the one before
+_EARLY = 100  # rows of the fit that later ones go back to
+_LEARN_EVERY = 3  # counts, where fits are no longer chained: each has a third more rows
+_RESTART_EVERY = 4  # of those fits
+Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
+
+
+def refits_up_to(n: int) -> list[int]:
+    """1, 2, .., 11, 13, 15, 17, .., <= n: numbers of told rows at which models are built anew."""
+    counts, count = [], 1
+    while count <= n:
+        counts.append(count)
+        count = -(-11 * count // 10)
+    return counts
+
+
+class Surrogate(Protocol[Fitted]):
+    """A model whose hyperparameters are one vector ``theta``."""
+
+    def learn(self, data: TrainingData, warm: Array | None, cold: bool) -> Array:
+        """Hyperparameters for ``data``, started from ``warm`` and, if ``cold``, from the prior."""
+        ...
+
+    def predictor(self, data: TrainingData, theta: Array) -> Fitted:
+        """The posterior under ``theta``; may raise NumericalError."""
+        ...
+
+
+class RefitChain(Generic[Fitted]):
+    """One surrogate of a growing data set, refitted at the counts of :func:`refits_up_to`.
+
+    Args:
+        surrogate: Model that is fitted.
+        columns: Kinds of its columns.
+        targets: Function from losses to what the surrogate is fitted to.
+        max_rows: Largest number of rows of a factor.
+        chained: Number of rows up to which every fit starts from the one before; None is any.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate[Fitted],
+        columns: Columns,
+        targets: Callable[[Array], Array],
+        max_rows: int = _MAX_ROWS,
+        chained: int | None = _CHAINED,
+    ) -> None:
+        self._surrogate, self._columns, self._targets = surrogate, columns, targets
+        self._max_rows, self._chained = max_rows, chained
+        self._learned: dict[int, Array] = {}  # theta by count
+        self._predictor: Fitted | None = None
+        self._built_at = 0  # a count
+        self._size = 0
+        self.rows: IntArray = np.zeros(0, dtype=np.intp)
+        self.fallbacks = 0
+        self._evidence = 0, 0.0  # a count, and that of its rows
+
+    def at(self, X: Array, y: Array) -> Fitted:
+        """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
+        n, targets = len(y), self._targets(y)
+        count = refits_up_to(n)[-1]
+        if count > self._built_at:
+            numeric = X[:count, self._columns.numeric]
+            self.rows = representative(numeric, y[:count], self._max_rows)
+            kept = TrainingData(X[self.rows], self._targets(y[:count])[self.rows], self._columns)
+            self._predictor = self._built(kept, X, y, count)
+            self._built_at = self._size = count
+        assert self._predictor is not None  # the first count is 1
+        fresh = np.arange(self._size, n)
+        self.rows = np.concatenate([self.rows, fresh])
+        grown = self._predictor.condition(X[fresh], targets[fresh])
+        self._predictor, self._size = grown.with_targets(targets[self.rows]), n
+        return self._predictor
+
+    def snapshot(self) -> RefitChain[Fitted]:
+        """Return this chain as it is now; what either learns later, both know.
+
+        Hyperparameters are a function of the first rows of one log, so they may be shared.
+        """
+        return copy.copy(self)
+
+    def theta(self, X: Array, y: Array, count: int) -> Array:
+        """Hyperparameters in use from ``count`` rows on, one of the counts, until the next."""
+        counts = refits_up_to(count)
+        wanted = self._place(counts, len(counts) - 1)
+        missing, place = [], wanted
+        while place >= 0 and counts[place] not in self._learned:
+            missing.append(place)
+            place = self._before(counts, place)
+        for place in reversed(missing):
+            rows = counts[place]
+            warm = self._learned[counts[self._before(counts, place)]] if place else None
+            data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
+            self._learned[rows] = self._surrogate.learn(data, warm, self._cold(rows, place))
+        return self._learned[counts[wanted]]
+
+    def evidence(self, X: Array, y: Array) -> float:
+        """ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
+
+        May raise NumericalError.
+        """
+        count = refits_up_to(min(len(y), JUDGED))[-1]
+        if count != self._evidence[0]:
+            data = TrainingData(X[:count], self._targets(y[:count]), self._columns)
+            model = self._surrogate.predictor(data, self.theta(X, y, count))
+            self._evidence = count, model.log_evidence()
+        return self._evidence[1]
+
+    def _is_chained(self, count: int) -> bool:
+        return self._chained is None or count <= self._chained
+
+    def _place(self, counts: list[int], place: int) -> int:
+        """Where in ``counts`` those hyperparameters were learned that are in use at ``place``."""
+        while not (self._is_chained(counts[place]) or place % _LEARN_EVERY == 0):
+            place -= 1
+        return place
+
+    def _before(self, counts: list[int], place: int) -> int:
+        """Where the fit was from which the one at ``place`` starts; -1 before the first."""
+        if self._is_chained(counts[place]):
+            return place - 1
+        if self._restarts(place):
+            return sum(count <= _EARLY for count in counts) - 1
+        return self._place(counts, place - 1)
+
+    def _cold(self, count: int, place: int) -> bool:
+        """Whether the fit at ``place`` also starts from the prior."""
+        if self._is_chained(count):
+            return count <= _COLD_UNTIL or place % _COLD_EVERY == 0
+        return self._restarts(place)
+
+    def _restarts(self, place: int) -> bool:
+        return place // _LEARN_EVERY % _RESTART_EVERY == 0
+
+    def _built(self, data: TrainingData, X: Array, y: Array, count: int) -> Fitted:
+        """Build; on a numerical fault go back to the fit before, and count it."""
+        theta = self.theta(X, y, count)
+        try:
+            return self._surrogate.predictor(data, theta)
+        except NumericalError:
+            counts = refits_up_to(count)
+            before = self._before(counts, self._place(counts, len(counts) - 1))
+            if before < 0:
+                raise
+            self.fallbacks += 1
+            return self._surrogate.predictor(data, self._learned[counts[before]])

@@ -1,0 +1,475 @@
+"""Ask and tell: the engine without a driver.
+
+An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
+random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
+same ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.errors import SpaceError
+from hpo.models.curve_forecast import CurveForecast
+from hpo.models.intervals import Expected, cost_forecast, loss_forecast
+from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
+from hpo.models.surrogate_selector import SurrogateChoice
+from hpo.optimizer.ask import (
+    FRONT_EVERY,
+    Ask,
+    CostLimits,
+    Start,
+    Suggestion,
+    carry_out,
+    stratified,
+    whose_turn,
+)
+from hpo.optimizer.initial_design import start_count, starts
+from hpo.optimizer.recommend import Recommendation, check_target
+from hpo.optimizer.result import Result
+from hpo.optimizer.strategies import STRATEGIES
+from hpo.optimizer.strategies.explore import explore
+from hpo.scaling.claims import TransferRule
+from hpo.scaling.drift_prior import check_priors, drift_prior
+from hpo.schedulers import Forecast
+from hpo.space import Parameter, SearchSpace
+from hpo.space.encoding import Direction, Encoder
+from hpo.trials import (
+    Cause,
+    Observation,
+    Prediction,
+    ReasonKind,
+    Report,
+    Status,
+    Trial,
+    TrialLog,
+)
+from hpo.trials.budget import Budget, Ledger
+from surrogates.data import Array
+from surrogates.numerics import single_threaded
+from surrogates.scaling import ScalingModel
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+_ASSUMED = 0.95  # probability of success while nothing has failed
+_TARGET_STARTS = 2  # start points where a target is named
+_STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A config to try, before it is a trial of any study."""
+
+    config: dict[str, Any]
+    ask_index: int
+    prediction: Prediction
+
+
+class Optimizer:
+    """Proposes configs and learns from their results.
+
+    Args:
+        space: parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
+        direction: of the loss.
+        cost: unit of the costs told, such as "seconds" or "flops". Naming one makes the search
+            cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
+        budget: caps what a proposal may cost; nothing here stops asking when it is spent.
+        target: scale values the user will finally train at, the default of :meth:`recommend`.
+        priors: transfer rules about how the best settings move with scale (:mod:`hpo.scaling.transfer_rules`);
+            None is the neutral prior, weak and zero-mean.
+        surrogate: who models the loss: a Gaussian process ("gp"), conformalized quantile trees
+            ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
+            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model speaks alone.
+        seed: non-negative, of every random choice.
+        driver: index of this driver among those that share a study.
+
+    Raises:
+        SpaceError: for a space or target that cannot be searched, or a rule that does not fit it.
+        ValueError: for any other bad argument.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
+        *,
+        direction: Direction = "minimize",
+        cost: str | None = None,
+        budget: Budget | None = None,
+        target: Mapping[str, float] | None = None,
+        priors: Sequence[TransferRule] | None = None,
+        surrogate: str = "auto",
+        seed: int = 0,
+        driver: int = 0,
+    ) -> None:
+        if seed < 0 or driver < 0:
+            raise ValueError(f"`seed` and `driver` must be >= 0, got {seed=}, {driver=}")
+        self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.encoder = Encoder(self.space, direction)
+        self.cost_unit = cost
+        self.target = None if target is None else check_target(self.space, target)
+        self.log = TrialLog()
+        self.ledger = Ledger(budget or Budget())
+        self._seed, self._driver = seed, driver
+        self._cost_aware = cost is not None or bool(self.space.scales)
+        drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
+        choice = check_surrogate(surrogate, self.space)
+        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
+        self._degraded = 0
+        rng = np.random.default_rng([seed, driver, _STARTS_KEY])
+        self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
+        if self.target is not None:  # the law knows enough to choose sizes, so start at the least
+            self._starts = self._starts[:_TARGET_STARTS]
+            self._starts[:, self.encoder.columns.scale] = 0.0
+
+    def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
+        """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
+        proposal = self.propose(among=among)
+        trial = Trial(
+            self.log.next_number, proposal.config, proposal.ask_index, proposal.prediction
+        )
+        self.add_pending(trial)
+        return trial
+
+    @single_threaded
+    def propose(
+        self,
+        *,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        index: int | None = None,
+    ) -> Proposal:
+        """Return the config the log calls for, without recording it.
+
+        Numerical faults do not surface here: a model that cannot be built falls back to its last
+        good fit, and an ask without any model explores; the prediction says so and counts it.
+
+        Args:
+            among: The only configs that may be run now, such as the model shapes that exist or
+                those that what is left of a budget can pay; None for every config of the space. One
+                that was asked before is asked again only when all of them were.
+            index: Index of this ask, the key of its random choices. None takes the next one of the
+                log; those who ask at the same time from equal logs of one seed must name different
+                ones.
+
+        Returns:
+            The config with its index and the models' prediction.
+
+        Raises:
+            ValueError: If `among` is empty or `index` negative.
+            SpaceError: If a config in `among` does not belong to the space.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=1)
+            >>> optimizer.propose(among=[{"x": 0.25}]).config
+            {'x': 0.25}
+        """
+        return self._propose(self.target, among=among, index=index, only_target=False)
+
+    @single_threaded
+    def propose_at(
+        self,
+        target: Mapping[str, float],
+        *,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        index: int | None = None,
+    ) -> Proposal:
+        """Return the config that teaches most about the best one at `target` per unit of cost.
+
+        Unlike under :meth:`propose` no ask in between walks the front of loss against cost.
+
+        Args:
+            target: One positive value for each scale axis.
+            among: See :meth:`propose`.
+            index: See :meth:`propose`.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
+        """
+        checked = check_target(self.space, target)
+        return self._propose(checked, among=among, index=index, only_target=True)
+
+    def _propose(
+        self,
+        target: Mapping[str, float] | None,
+        *,
+        among: Sequence[Mapping[str, Any]] | None,
+        index: int | None,
+        only_target: bool,
+    ) -> Proposal:
+        """See :meth:`propose`."""
+        if index is None:
+            index = self.log.next_ask_index
+        if index < 0:
+            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        self._hedge.sync(self.log)
+        degraded = self._degraded + self._hedge.fallbacks
+        ask = self._ask(target, index, among, only_target)
+        try:
+            suggestion = carry_out(STRATEGIES[ask.turn](ask), ask)
+        except ArithmeticError as fault:
+            self._degraded += 1
+            suggestion = carry_out(explore(ask), ask)
+            failed = replace(suggestion.reason, kind=ReasonKind.MODEL_FAILED, text=str(fault))
+            suggestion = replace(suggestion, reason=failed)
+        config = ask.encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._hedge.fallbacks
+        prediction = self._predict(ask.warp, suggestion, fallbacks > degraded, fallbacks)
+        return Proposal(config, index, prediction)
+
+    def _ask(
+        self,
+        target: Mapping[str, float] | None,
+        index: int,
+        among: Sequence[Mapping[str, Any]] | None,
+        only_target: bool,
+    ) -> Ask:
+        """Gather what is known for one ask."""
+        # configs told without having been asked take the place of start points
+        place = index + sum(o.ask_index is None for o in self.log.observations)
+        starting = place < len(self._starts)
+        warp = self._hedge.declared if starting else self._hedge.for_ask(index)
+        warp.selector.sync()
+        encoder, partial = warp.encoder, warp.models.partial_runs
+        pending = encoder.encode([partial.at_current_level(trial) for trial in self.log.pending])
+        told = [o.config for o in (*self.log.observations, *self.log.paused)]
+        asked = [*told, *(trial.config for trial in self.log.pending)]
+        cap = self.ledger.cost_cap
+        # levels are drawn evenly over the asks that walk the front
+        walk = index if target is None else index // FRONT_EVERY
+        return Ask(
+            warp=warp,
+            turn=whose_turn(
+                warp,
+                index=index,
+                starting=starting,
+                has_target=target is not None,
+                only_target=only_target,
+            ),
+            index=index,
+            pending=pending,
+            taken=encoder.encode([partial.at_full_fidelity(config) for config in asked]),
+            pool=None if among is None else self._pool(encoder, among),
+            limits=CostLimits(math.log(cap) if cap else None, stratified(walk)),
+            cost_aware=self._cost_aware,
+            target=None if target is None else self._target_row(target),
+            start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
+            rng=np.random.default_rng([self._seed, self._driver, index]),
+        )
+
+    def add_pending(self, trial: Trial) -> None:
+        """Record a trial as pending; adopting it again changes nothing."""
+        self.log.add(trial)
+        self.ledger.register(trial, self.log.carried(trial.number))
+
+    def tell(
+        self,
+        trial: Trial | int | Mapping[str, Any],
+        loss: float | None = None,
+        cost: float | None = None,
+        *,
+        failed: Cause | str | None = None,
+        stopped: bool = False,
+        seconds: float | None = None,
+        reports: Sequence[Report] = (),
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Observation:
+        """Record a result. Telling the same result twice changes nothing.
+
+        Args:
+            trial: an asked trial, its number, or a config that was never asked for; such a config
+                may lie beyond the searched scales, as a run at the target does.
+            loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
+            cost: consumed, >= 0, also by a failed run; None if unknown.
+            failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
+            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final
+                one.
+            seconds: wall-clock of the run.
+            reports, metrics: kept with the result.
+
+        Raises:
+            TypeError: if a number is not one.
+            ValueError: for a negative or non-finite cost, or neither loss nor failure.
+            SpaceError: for a config that does not belong to the space.
+            KeyError: for a number that was never asked.
+            StudyError: if the trial already has a different result.
+        """
+        loss, cost = number("loss", loss), number("cost", cost)
+        seconds = number("seconds", seconds)
+        cause = None if failed is None else _cause(failed)
+        if cause is None and loss is not None and not math.isfinite(loss):
+            cause = Cause.DIVERGED
+        if cause is None and loss is None and not stopped:
+            raise ValueError("`tell` needs a loss, failed=... or stopped=True; got none of them")
+        if cost is not None and not (math.isfinite(cost) and cost >= 0):
+            raise ValueError(
+                f"`cost` must be finite and >= 0, got {cost}; pass None if it is unknown"
+            )
+        told, config, ask_index = self._identify(trial)
+        done = Status.STOPPED if stopped else Status.COMPLETED
+        observation = Observation(
+            number=told,
+            config=config,
+            loss=None if loss is None or not math.isfinite(loss) else loss,
+            cost=cost,
+            status=done if cause is None else Status.FAILED,
+            cause=cause,
+            order=self.log.next_order,
+            ask_index=ask_index,
+            seconds=seconds,
+            reports=tuple(reports),
+            metrics=dict(metrics or {}),
+        )
+        before = self._told_before(observation)
+        if before is not None:
+            return before
+        self.record(observation)
+        return observation
+
+    def record(self, observation: Observation) -> None:
+        """Record an observation made elsewhere, such as one read back from storage."""
+        self.log.tell(observation)
+        self.ledger.charge(observation)
+
+    def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
+        """The config to train with, at ``target`` if the space has scale axes.
+
+        See :meth:`Result.recommend`.
+        """
+        return self.result().recommend(target)
+
+    @single_threaded
+    def result(self) -> Result:
+        """Return what the log says so far, as a snapshot that later tells do not change."""
+        self._hedge.sync(self.log)
+        warp = self._hedge.most_likely()
+        warp.selector.sync()
+        return Result(self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit)
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is expected of paused and running trials, for a scheduler; None without a fidelity.
+
+        With scale axes each run's own curve is extrapolated, otherwise the model of configs and
+        levels is asked.
+        """
+        if self.space.fidelity is None:
+            return None
+        return CurveForecast(self.encoder) if self.space.scales else self._hedge
+
+    def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
+        """Return `among` as rows."""
+        if not len(among):
+            raise ValueError("`among` must hold at least one config, got none; None allows all")
+        return encoder.encode([self.space.canonical(config) for config in among])
+
+    def _target_row(self, target: Mapping[str, float]) -> Array:
+        """Return encoded scale values of the target, `(scales,)`."""
+        columns = self.encoder.columns
+        natural = np.log([target[columns.names[j]] for j in columns.scale])
+        return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
+
+    def _predict(
+        self, warp: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
+    ) -> Prediction:
+        """Return what the models expect of a row."""
+        models, row = warp.models, suggestion.row[None, :]
+        loss: Expected | None = None
+        cost: Expected | None = None
+        try:
+            if len(models.data):
+                model = models.loss_at_full_fidelity()
+                loss = loss_forecast(warp, row, model=model, forest=suggestion.forest)
+            price = models.cost()
+            if price is not None:
+                cost = cost_forecast(warp, row, model=price)
+        except ArithmeticError:
+            degraded, fallbacks = True, fallbacks + 1
+            self._degraded += 1
+        success = models.success()
+        return Prediction(
+            loss=None if loss is None else loss.mean,
+            loss_interval=None if loss is None else loss.interval,
+            cost=None if cost is None else cost.mean,
+            cost_interval=None if cost is None else cost.interval,
+            success=_ASSUMED if success is None else float(success.probability(row)[0]),
+            degraded=degraded,
+            fallbacks=fallbacks,
+            reason=suggestion.reason,
+        )
+
+    def _identify(
+        self, trial: Trial | int | Mapping[str, Any]
+    ) -> tuple[int, dict[str, Any], int | None]:
+        """Number, config and ask index of the trial meant; a config of its own has no ask index."""
+        if isinstance(trial, Mapping):
+            return self.log.next_number, self.space.validate(trial, extrapolate=True), None
+        if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
+            raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
+        try:
+            known = trial if isinstance(trial, Trial) else self.log.trial(int(trial))
+        except KeyError:
+            raise KeyError(
+                f"no trial {trial} was asked; tell the config itself if it ran elsewhere"
+            ) from None
+        return known.number, known.config, known.ask_index
+
+    def _told_before(self, new: Observation) -> Observation | None:
+        """The observation of a never-asked config that says the same as ``new``, if any."""
+        if new.ask_index is not None:
+            return None
+        said = (new.config, new.loss, new.cost, new.cause)
+        for old in self.log.observations:
+            same = (old.config, old.loss, old.cost, old.cause) == said
+            if old.ask_index is None and same:
+                return old
+        return None
+
+
+def number(name: str, value: object) -> float | None:
+    """``value`` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+
+    Raises:
+        TypeError: for anything else, booleans and strings included.
+    """
+    item = getattr(value, "item", None)
+    if callable(item):
+        try:
+            value = item()
+        except (ValueError, RuntimeError):  # NumPy's and torch's answers to more than one element
+            pass
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+
+
+def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
+    """Who may model the loss over ``space``.
+
+    Raises:
+        ValueError: for an unknown name.
+        SpaceError: for trees on a space with scale axes.
+    """
+    choice = SurrogateChoice.of(name)
+    if not space.scales:
+        return choice
+    if choice is SurrogateChoice.QUANTILE:
+        raise SpaceError(
+            f"`surrogate` must be 'auto' or 'gp' for a space with scale axes {list(space.scales)},"
+            " got 'quantile': trees do not extrapolate to sizes nobody ran"
+        )
+    return SurrogateChoice.GP
+
+
+def _cause(failed: Cause | str) -> Cause:
+    try:
+        return Cause(failed)
+    except ValueError:
+        causes = [cause.value for cause in Cause]
+        raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None

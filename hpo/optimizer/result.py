@@ -1,0 +1,347 @@
+"""What a study found: the front, the best config, and the answer at a scale nobody ran yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.errors import StudyError
+from hpo.models.fitted import Models
+from hpo.models.log_scale_hedge import InputWarp
+from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
+from hpo.models.prediction import predict
+from hpo.optimizer.recommend import (
+    Recommendation,
+    check_target,
+    doubts,
+    extrapolation,
+    recommend,
+)
+from hpo.scaling.cost_law import CostLaw
+from hpo.scaling.scaling_law import FittedLaw
+from hpo.space import SearchSpace
+from hpo.trials import Prediction, TrialLog
+from hpo.trials.pareto import front
+from hpo.trials.records import SECONDS
+from surrogates.numerics import single_threaded
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hpo.trials.budget import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class FrontMember:
+    """One completed trial of the front.
+
+    Attributes:
+        number: Number of the trial.
+        config: Its config.
+        loss: Loss as observed, in the user's direction.
+        cost: Cost in the study's unit; None if none was told.
+        expected_loss: Posterior mean at the config, which the luck of its one run does not move.
+    """
+
+    number: int
+    config: dict[str, Any]
+    loss: float
+    cost: float | None
+    expected_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known after the trials so far: a snapshot that later trials do not change.
+
+    Losses are in the user's direction.
+
+    Attributes:
+        log: Every trial and observation.
+        warp: Models of the losses, under the input scaling that explains them best.
+        target: Default scale of :meth:`recommend`.
+        cost_unit: Unit of every cost; None if undeclared.
+        study: Optuna study behind it, which is live; None for an optimizer without a driver.
+        onward: Function that extends the study to a larger fidelity; None without a scheduler.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> optimizer = Optimizer({"x": Float(0, 1)})
+        >>> for x in (0.1, 0.4, 0.9):
+        ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+        >>> result = optimizer.result()
+        >>> result.best.config
+        {'x': 0.4}
+        >>> _ = optimizer.tell({"x": 0.5}, loss=0.0)
+        >>> len(result.log), len(optimizer.result().log)
+        (3, 4)
+    """
+
+    log: TrialLog
+    warp: InputWarp = field(repr=False)
+    target: dict[str, float] | None = None
+    cost_unit: str | None = None
+    study: optuna.Study | None = field(default=None, repr=False)
+    onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
+
+    @property
+    def models(self) -> Models:
+        """Surrogates fitted to the log."""
+        return self.warp.models
+
+    @property
+    def space(self) -> SearchSpace:
+        """Space that was searched."""
+        return self.models.encoder.space
+
+    @property
+    def best(self) -> FrontMember:
+        """The completed trial of best posterior mean.
+
+        Where none came to full fidelity, as under PASHA, the best of those that came furthest.
+
+        Raises:
+            ValueError: before any trial was completed or paused.
+        """
+        members = self._members()
+        sign = self.models.encoder.loss_sign
+        return min(members, key=lambda member: sign * member.expected_loss)
+
+    def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
+        """Go on with the study and a larger fidelity; everything that was run counts.
+
+        The training function must not depend on the largest fidelity, as under a decaying learning
+        rate; see docs/schedulers.md.
+
+        Args:
+            max_fidelity: the new largest level.
+            budget: totals of the study, what was spent before included. None under
+                `IterativeDeepening` runs what is missing, whatever it costs.
+
+        Raises:
+            StudyError: for a result that no scheduler has led to.
+            SpaceError: for a smaller fidelity, or one that does not suit the scheduler.
+            BudgetError: for no budget where only a budget would end the search.
+        """
+        if self.onward is None:
+            raise StudyError(
+                "only what optimize(..., scheduler=...) has returned can be extended; pass a "
+                "scheduler, such as hpo.schedulers.IterativeDeepening()"
+            )
+        return self.onward(max_fidelity, budget)
+
+    @property
+    def front(self) -> tuple[FrontMember, ...]:
+        """Trials that no other beats in both expected loss and cost, cheapest first."""
+        members = [member for member in self._members() if member.cost is not None]
+        sign = self.models.encoder.loss_sign
+        losses = np.array([sign * member.expected_loss for member in members])
+        costs = np.array([member.cost for member in members], dtype=np.float64)
+        return tuple(members[i] for i in front(losses, costs)) if members else ()
+
+    @property
+    @single_threaded
+    def scaling_law(self) -> FittedLaw | None:
+        """The fitted law, prior and posterior of every coefficient side by side.
+
+        None for a space without scale axes, or before any trial was completed.
+        """
+        if not self.space.scales or not len(self.models.runs):
+            return None
+        cost = None if self.cost_unit is None else self.cost_law
+        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost)
+
+    @property
+    @single_threaded
+    def cost_law(self) -> CostLaw | None:
+        """What a run costs, in the study's unit; None before any positive cost was told."""
+        cost = self.models.cost()
+        unit = self.cost_unit or "cost"
+        return None if cost is None else CostLaw(unit, self.models.encoder, cost)
+
+    @property
+    def wall_clock_law(self) -> CostLaw | None:
+        """How many seconds a run takes; None where none was timed."""
+        if self.cost_unit == SECONDS:
+            return self.cost_law
+        return CostLaw.of_seconds(self.models.encoder, self.log.observations)
+
+    @single_threaded
+    def predict(
+        self,
+        scale: Mapping[str, float] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> Prediction:
+        """Loss, cost, seconds and survival of one run that was never made, with intervals.
+
+        Args:
+            scale: one positive value per scale axis; by default that of `config`, else as for
+                :meth:`recommend`.
+            config: of the run; by default the one recommended at that scale.
+
+        Raises:
+            SpaceError: for a scale or config that does not fit the space.
+            ValueError: before any trial was completed.
+        """
+        self._require_runs()
+        encoder = self.models.encoder
+        if config is None:
+            advice = self.recommend(scale)
+            config = {**advice.config, **advice.target}
+        elif scale is not None:
+            config = {**config, **check_target(self.space, scale)}
+        run = self.space.canonical(config, extrapolate=True)
+        fixed = encoder.encode([run])[0, encoder.columns.scale]
+        return predict(
+            self.warp,
+            run,
+            cost_law=self.cost_law,
+            wall_clock_law=self.wall_clock_law,
+            extrapolation=extrapolation(self.models, fixed),
+            warnings=doubts(self.models, fixed),
+        )
+
+    @single_threaded
+    def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
+        """Return the config expected to do best, with how far to trust it.
+
+        See :mod:`hpo.optimizer.recommend` for how it is found and what its intervals mean.
+
+        Args:
+            target: One positive value per scale axis; by default the study's target, else the scale
+                of the largest run.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.3, 0.4, 0.6, 0.8, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> advice = optimizer.result().recommend()
+            >>> abs(advice.config["x"] - 0.5) < 0.05
+            True
+        """
+        self._require_runs()
+        example = self.log.observation(self.models.runs.numbers[0])
+        assert example is not None
+        return recommend(self.warp, self._target(target), example.config)
+
+    @single_threaded
+    def instability(
+        self,
+        target: Mapping[str, float] | None = None,
+        *,
+        parameter: str | None = None,
+        initial_loss: float | None = None,
+        rise: float | None = None,
+    ) -> Instability:
+        """How sensitive training is to its lr at each scale, and the unstable edge at the target.
+
+        Args:
+            target: as for :meth:`recommend`.
+            parameter: the learning rate; by default the one of role LR.
+            initial_loss, rise: see :func:`hpo.models.lr_sensitivity.instability`.
+
+        Raises:
+            SpaceError: for a target that does not fit, or no such parameter.
+            ValueError: before any trial was completed, or for a bad initial loss or rise.
+        """
+        self._require_runs()
+        name = lr_parameter(self.models.encoder, parameter)
+        places = [at for at in sizes(self.models) if at != self._target(target)]
+        advice = [self.recommend(at) for at in (*places, self._target(target))]
+        configs = [{**a.config, **a.target} for a in advice]
+        return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a finished trial: number, params, loss, cost, status, cause and belief."""
+        import pandas as pd
+
+        rows = []
+        for o in self.log.observations:
+            trial = None if o.ask_index is None else self.log.trial(o.number)
+            prediction = None if trial is None else trial.prediction
+            rows.append(
+                {
+                    "number": o.number,
+                    **o.config,
+                    "loss": o.loss,
+                    "cost": o.cost,
+                    "seconds": o.seconds,
+                    "status": o.status.value,
+                    "cause": None if o.cause is None else o.cause.value,
+                    "predicted_loss": None if prediction is None else prediction.loss,
+                    "predicted_cost": None if prediction is None else prediction.cost,
+                    "reason": None if prediction is None else str(prediction.reason),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def plot_front(self, path: str | Path | None = None) -> Figure:
+        """Losses against costs with the front; see :func:`hpo.drawing.plots.plot_front`."""
+        from hpo.drawing.plots import plot_front
+
+        return plot_front(self, path)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page; see :func:`hpo.drawing.html.write_report`."""
+        from hpo.drawing.html import write_report
+
+        return write_report(self, path)
+
+    def _require_runs(self) -> None:
+        if not len(self.models.runs):
+            raise ValueError(
+                "no trial was completed, so nothing can be recommended; "
+                f"{len(self.log.observations)} finished otherwise: look at result.to_pandas()"
+            )
+
+    @single_threaded
+    def _members(self) -> list[FrontMember]:
+        """Every completed trial with its posterior mean; without any, those that came furthest."""
+        if not len(self.models.runs) and (furthest := self._furthest()):
+            return furthest
+        self._require_runs()
+        runs, sign = self.models.runs, self.models.encoder.loss_sign
+        expected = sign * self.models.loss().posterior(runs.X).mean
+        members = []
+        for number, mean in zip(runs.numbers, expected.tolist(), strict=True):
+            o = self.log.observation(number)
+            assert o is not None and o.loss is not None  # completed
+            members.append(FrontMember(number, o.config, o.loss, o.cost, mean))
+        return members
+
+    def _furthest(self) -> list[FrontMember]:
+        """Paused trials at the highest level, with their losses there as they are."""
+        levels = {}
+        for o in self.log.paused:
+            assignment = self.log.trial(o.number).assignment
+            if assignment is not None and o.loss is not None:
+                levels[o.number] = assignment.level
+        top = max(levels.values(), default=0)
+        return [
+            FrontMember(o.number, o.config, o.loss, o.cost, o.loss)
+            for o in self.log.paused
+            if levels.get(o.number) == top and o.loss is not None
+        ]
+
+    def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
+        if target is not None:
+            return check_target(self.space, target)
+        if self.target is not None or not self.space.scales:
+            return dict(self.target or {})
+        runs, scale = self.models.runs, self.models.encoder.columns.scale
+        widths = self.models.encoder.columns.width[scale]
+        largest = int(np.argmax(runs.X[:, scale] @ widths))
+        o = self.log.observation(runs.numbers[largest])
+        assert o is not None
+        return {name: float(o.config[name]) for name in self.space.scales}

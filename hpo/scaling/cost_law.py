@@ -1,0 +1,182 @@
+"""What a run costs, in FLOPs or seconds, as a law in the scales and settings.
+
+Notation as in :mod:`surrogates.cost`. For one run with scales ``s_a`` (ln N, ln D, ..) and settings
+``z_j`` in natural units (ln batch, ln width, ..)::
+
+    ln C = k + sum_a c_a s_a + sum_j w_j z_j + offsets + f + e
+
+``c`` are the exponents of cost, believed 1 +- 0.3 before any run (6 N D has both at 1; seconds fall
+short of it where small models leave the machine idle). ``w`` are elasticities: what a setting that
+changes the shape of the computation, such as the batch or the depth, does to the time at one size.
+``f`` is what the straight line misses near the runs, so it counts in a prediction and not in the
+coefficients. All are natural logarithms: c = 0.8 says that ten times the parameters cost 10^0.8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natural_name
+from hpo.space.encoding import Encoder
+from hpo.trials import Observation, Status
+from hpo.trials.records import SECONDS
+from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
+from surrogates.data import Array, TrainingData
+from surrogates.gp import representative
+from surrogates.kriging import BasisKernel
+from surrogates.numerics import single_threaded
+from surrogates.scaling import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
+_MAX_ROWS = 2000  # of a factor
+_LARGEST_LOG = 700.0  # exp overflows beyond 709
+
+
+@dataclass(frozen=True, slots=True)
+class CostLaw:
+    """Exponents of cost with standard errors, and the cost of a run that was never made.
+
+    Attributes:
+        unit: of the costs, such as "seconds" or "flops".
+    """
+
+    unit: str
+    _encoder: Encoder = field(repr=False)
+    _predictor: CostPredictor = field(repr=False)
+
+    @classmethod
+    @single_threaded
+    def of_seconds(cls, encoder: Encoder, observations: Sequence[Observation]) -> CostLaw | None:
+        """Fit the wall-clock of completed runs; None if none was measured."""
+        timed = [o for o in observations if o.status is Status.COMPLETED and o.seconds]
+        if not timed:
+            return None
+        X = encoder.encode([o.config for o in timed])
+        y = np.log(np.array([o.seconds for o in timed], dtype=np.float64))
+        rows = representative(X[:, encoder.columns.numeric], y, _MAX_ROWS)
+        data = TrainingData(X[rows], y[rows], encoder.columns)
+        return cls(SECONDS, encoder, CostModel().fit(data))
+
+    def exponent(self, name: str) -> Estimate:
+        """d ln cost / d ln `name` of a scale axis or the fidelity.
+
+        A numeric setting has one as well, per natural unit (ln batch, log-odds of beta2, dropout
+        itself).
+
+        Raises:
+            KeyError: for a name that has none.
+        """
+        found = self._estimates()
+        if name not in found:
+            raise KeyError(f"the cost law has no {name!r}; it has {list(found)}")
+        return found[name]
+
+    @property
+    def rows(self) -> tuple[Coefficient, ...]:
+        """Every coefficient with a prior, scales first."""
+        space, columns = self._encoder.space, self._encoder.columns
+        found = self._estimates()
+        axes = [columns.names[i] for i in (*columns.scale, *columns.fidelity)]
+        settings = [columns.names[i] for i in columns.decision]
+        return (
+            *(Coefficient(f"exponent of {axis}", found[axis]) for axis in axes),
+            *(
+                Coefficient(f"d ln {self.unit} / d {natural_name(name, space[name])}", found[name])
+                for name in settings
+            ),
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
+        return as_frame(self.rows)
+
+    def __str__(self) -> str:
+        return as_text(self.rows) + "\n+- one standard error."
+
+    @single_threaded
+    def predict(self, config: Mapping[str, Any]) -> tuple[float, tuple[float, float]]:
+        """Cost of one run of `config`, and the central 90 % interval of it.
+
+        Args:
+            config: every active parameter, scales included, which may lie beyond the runs.
+
+        Raises:
+            SpaceError: for a config that does not belong to the space.
+        """
+        config = self._encoder.space.canonical(config, extrapolate=True)
+        belief = self._predictor.posterior(self._encoder.encode([config]))
+        mean = float(belief.mean[0])
+        half = _NINETY * math.sqrt(float(belief.variance[0]) + self._predictor.noise_variance)
+        return _exp(mean), (_exp(mean - half), _exp(mean + half))
+
+    def lines(self, row: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """k and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
+
+        Args:
+            row: ``(d,)``, encoded; its scale entries do not matter.
+            count: number of posterior draws.
+
+        Returns:
+            ``(1 + count,)`` and (1 + count) x axes over the scale axes; the first is the posterior
+            mean. `f` is left out.
+        """
+        columns = self._encoder.columns
+        scale = columns.scale
+        rows = np.repeat(row[None, :], 1 + len(scale), axis=0)
+        rows[:, scale] = 0.0
+        rows[1 + np.arange(len(scale)), scale] = 1.0
+        mean, covariance = self._weights()
+        root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(mean)))
+        draws = mean + rng.standard_normal((count, len(mean))) @ root.T
+        weights = np.concatenate([mean[None, :], draws])
+        log_cost = self._mean.value(rows) + weights @ self._basis.value(rows).T
+        c = (log_cost[:, 1:] - log_cost[:, :1]) / columns.width[scale]
+        return log_cost[:, 0] - c @ columns.origin[scale], c
+
+    @property
+    def _basis(self) -> LinearBasis:
+        kernel = self._predictor.kernel
+        assert isinstance(kernel, BasisKernel) and isinstance(kernel.basis, LinearBasis)
+        return kernel.basis
+
+    @property
+    def _mean(self) -> LinearMean:
+        assert isinstance(self._predictor.prior_mean, LinearMean)
+        return self._predictor.prior_mean
+
+    def _weights(self) -> tuple[Array, Array]:
+        """Posterior mean ``(p,)`` and covariance of the weights, which are N(0, I) a priori."""
+        phi = self._basis.value(self._predictor.X)
+        half = self._predictor.factor.half_solve(np.asfortranarray(phi))
+        return phi.T @ self._predictor.weights, np.eye(phi.shape[1]) - half.T @ half
+
+    def _estimates(self) -> dict[str, Estimate]:
+        """Slope of ln cost in each numeric column, per natural unit, by name."""
+        columns, basis = self._encoder.columns, self._basis
+        mean, covariance = self._weights()
+        sd = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+        found = {}
+        for i, column in enumerate(columns.numeric):
+            width, prior_sd = float(columns.width[column]), float(basis.sd[i])
+            prior = float(self._mean.slope[column])
+            found[columns.names[column]] = Estimate(
+                (prior + prior_sd * float(mean[1 + i])) / width,
+                prior_sd * float(sd[1 + i]) / width,
+                prior / width,
+                prior_sd / width,
+            )
+        return found
+
+
+def _exp(log_value: float) -> float:
+    """Exponential held inside the range of floats."""
+    return math.exp(min(max(log_value, -_LARGEST_LOG), _LARGEST_LOG))

@@ -1,0 +1,340 @@
+"""Search spaces: what may vary, over which values, and in which units.
+
+Notation
+--------
+v        a value as the user writes it, e.g. lr = 3e-4
+natural  the unit in which distances make sense: v (linear), ln v (log), ln(v / (1 - v)) (logit)
+center   where an unbounded search starts, in v; `spread` one standard deviation of it, natural
+config   a dict from the names of the *active* parameters to values
+
+Every kind is frozen and checked when it is made. A parameter does not know its name, so its own
+messages say `Float` or `Int`; `SearchSpace` names the parameter.
+
+Canonical values. A float is kept on a lattice of about 12 significant digits, far coarser than the
+rounding of the maps in `hpo.space.encoding` and far finer than any experiment can tell, so that encoding
+and decoding give back the very same number and equal configs compare equal. Integers are limited to
+`LARGEST_INT` for the same reason.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from hpo.errors import SpaceError
+from hpo.space.optuna_distributions import from_distribution, to_distribution
+from hpo.space.parameters import (
+    Axis,
+    Categorical,
+    Fidelity,
+    Float,
+    Int,
+    Parameter,
+    Role,
+    Scale,
+    Value,
+    condition,
+)
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+class SearchSpace(Mapping[str, Parameter]):
+    """An immutable, checked mapping from names to parameters, in the order given.
+
+    `parameters`: a mapping from names to parameters of this module or to Optuna distributions, or
+    another `SearchSpace`. An Optuna distribution with a step that is not a plain lattice becomes an
+    ordinal over its grid (up to 1000 values).
+
+    Raises `SpaceError` when a parameter is no parameter, when `when` names an unknown parent, a
+    value the parent cannot take, or runs in a circle, and when there are two fidelities.
+    """
+
+    __slots__ = ("_depth_order", "_parameters")
+
+    def __init__(
+        self, parameters: Mapping[str, Parameter | BaseDistribution] | SearchSpace
+    ) -> None:
+        if not isinstance(parameters, Mapping):
+            raise SpaceError(
+                "a search space must be a mapping from names to parameters, got"
+                f' {type(parameters).__name__}; write {{"lr": Float(1e-4, 1e-1, log=True), ...}}'
+            )
+        if not parameters:
+            raise SpaceError("a search space must hold at least one parameter, got {}; add one")
+        checked: dict[str, Parameter] = {}
+        for name, parameter in parameters.items():
+            if not isinstance(name, str) or not name:
+                raise SpaceError(
+                    f"parameter names must be non-empty strings, got {name!r}; rename it"
+                )
+            checked[name] = _as_parameter(name, parameter)
+        fidelities = [
+            name for name, parameter in checked.items() if isinstance(parameter, Fidelity)
+        ]
+        if len(fidelities) > 1:
+            raise SpaceError(
+                f"at most one Fidelity may be in a space, got {fidelities}; keep one and make the"
+                " others Int or Scale"
+            )
+        for name, parameter in checked.items():
+            checked[name] = _resolve_when(name, parameter, checked)
+        self._parameters = checked
+        self._depth_order = _parents_first(checked)
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self._parameters!r})"
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """Names that are chosen by the search at any scale: all but scale axes and fidelity."""
+        return tuple(n for n, p in self._parameters.items() if not isinstance(p, Scale | Fidelity))
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Names of the scale axes."""
+        return tuple(n for n, p in self._parameters.items() if isinstance(p, Scale))
+
+    @property
+    def fidelity(self) -> str | None:
+        """Name of the fidelity, if the space has one."""
+        return next((n for n, p in self._parameters.items() if isinstance(p, Fidelity)), None)
+
+    @property
+    def parents_first(self) -> tuple[str, ...]:
+        """All names, ordered so that a parent comes before its children."""
+        return self._depth_order
+
+    def active(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names that are active under `config`, in the order of the space.
+
+        Only the parents' values are read; raises `SpaceError` when an active parent is missing.
+        """
+        active = set()
+        for name in self._depth_order:
+            when = condition(self._parameters[name])
+            if when is None:
+                active.add(name)
+                continue
+            parent, values = when
+            if parent not in active:
+                continue
+            if parent not in config:
+                raise SpaceError(
+                    f"`{parent}` is missing from the config, and `{name}` depends on it; add it"
+                )
+            if self._parameters[parent].check(config[parent], parent) in values:
+                active.add(name)
+        return tuple(name for name in self._parameters if name in active)
+
+    def validate(self, config: Mapping[str, Any], *, extrapolate: bool = False) -> dict[str, Any]:
+        """`config` as a dict of plain Python values in the order of the space.
+
+        `extrapolate`: let scale axes leave their range, as a run at the target does.
+        Raises `SpaceError` for unknown, missing, inactive or illegal entries.
+        """
+        if not isinstance(config, Mapping):
+            raise SpaceError(
+                f"a config must be a mapping from names to values, got {type(config).__name__};"
+                " pass a dict"
+            )
+        unknown = [name for name in config if name not in self._parameters]
+        if unknown:
+            raise SpaceError(
+                f"every name of a config must be in the space, got unknown {unknown}; "
+                f"the space holds {list(self._parameters)}"
+            )
+        active = self.active(config)
+        missing = [name for name in active if name not in config]
+        if missing:
+            raise SpaceError(
+                f"a config must hold every active parameter, got none for {missing}; add them"
+            )
+        inactive = [name for name in config if name not in active]
+        if inactive:
+            conditions = "; ".join(
+                f"`{n}` needs {_say_when(self._parameters[n])}" for n in inactive
+            )
+            raise SpaceError(
+                f"a config must not hold inactive parameters, got {inactive} ({conditions}); drop"
+                " them"
+            )
+        return {name: self._check(name, config[name], extrapolate) for name in active}
+
+    def canonical(self, config: Mapping[str, Any], *, extrapolate: bool = False) -> dict[str, Any]:
+        """`validate(config)` with floats on the lattice: exact under encoding and decoding."""
+        valid = self.validate(config, extrapolate=extrapolate)
+        return {name: _canonical(self._parameters[name], value) for name, value in valid.items()}
+
+    def key(self, config: Mapping[str, Any]) -> Hashable:
+        """Hashable identity of a canonical config: equal exactly for equal configs."""
+        return tuple((name, config[name]) for name in self._parameters if name in config)
+
+    def fingerprint(self) -> dict[str, dict[str, Any]]:
+        """JSON-able description of the space, to recognize it when a study is resumed."""
+        return {name: _describe(parameter) for name, parameter in self._parameters.items()}
+
+    @classmethod
+    def from_fingerprint(cls, fingerprint: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
+        """The space that a `fingerprint()` describes, perhaps read back from JSON."""
+        return cls({name: _from_description(d) for name, d in fingerprint.items()})
+
+    def difference(self, other: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """What differs from `other`, the `fingerprint()` of a stored space; None if nothing."""
+        mine = self.fingerprint()
+        found = []
+        for name in [*mine, *(n for n in other if n not in mine)]:
+            if name not in other:
+                found.append(f"`{name}` is new")
+            elif name not in mine:
+                found.append(f"`{name}` is gone")
+            else:
+                here, there = mine[name], other[name]
+                found.extend(
+                    f"`{name}`: {field} is {here.get(field)!r}, was {there.get(field)!r}"
+                    for field in dict.fromkeys([*here, *there])
+                    if here.get(field) != there.get(field)
+                )
+        if not found and list(mine) != list(other):
+            found.append(f"the order is {list(mine)}, was {list(other)}")
+        return "; ".join(found) or None
+
+    def distributions(
+        self, config: Mapping[str, Any], box: Mapping[str, tuple[float, float]]
+    ) -> dict[str, BaseDistribution]:
+        """Optuna distributions of the active parameters of `config`.
+
+        `box`: for unbounded parameters, the finite range in v that was searched
+        (`Encoder.value_box`); it is widened to hold the config's own value, as is a scale axis that
+        the config leaves. Logit floats are stored as plain floats.
+        """
+        return {
+            name: to_distribution(self._parameters[name], config[name], box.get(name))
+            for name in self.active(config)
+        }
+
+    def _check(self, name: str, value: object, extrapolate: bool) -> Value:
+        parameter = self._parameters[name]
+        if isinstance(parameter, Scale):
+            return parameter.check(value, name, extrapolate=extrapolate)
+        return parameter.check(value, name)
+
+
+# --- rules shared by the kinds -------------------------------------------------------------------
+
+
+# --- the lattice ---------------------------------------------------------------------------------
+
+
+def _canonical(parameter: Parameter, value: Any) -> Value:
+    return parameter.canonical(value)
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
+def _say_when(parameter: Parameter) -> str:
+    when = condition(parameter)
+    assert when is not None
+    parent, values = when
+    return f"`{parent}` in {list(values)!r}"
+
+
+def _resolve_when(name: str, parameter: Parameter, space: Mapping[str, Parameter]) -> Parameter:
+    """`parameter` with the values of its `when` as the parent knows them, in the parent's order."""
+    when = condition(parameter)
+    if when is None or isinstance(parameter, Scale | Fidelity):
+        return parameter
+    parent_name, values = when
+    parent = space.get(parent_name)
+    if parent is None:
+        raise SpaceError(
+            f"`when` of `{name}` must name a parameter of the space, got {parent_name!r}; the space"
+            f" holds {list(space)}"
+        )
+    if not isinstance(parent, Categorical | Int):
+        raise SpaceError(
+            f"`when` of `{name}` must name a Categorical or Int, got `{parent_name}`, a"
+            f" {type(parent).__name__}; add a Categorical that switches it"
+        )
+    known = {parent.check(value, f"{parent_name}` in `when` of `{name}") for value in values}
+    if isinstance(parent, Categorical):
+        return replace(
+            parameter, when=(parent_name, tuple(c for c in parent.choices if c in known))
+        )
+    return replace(parameter, when=(parent_name, tuple(sorted(known))))  # type: ignore[type-var]  # all int here
+
+
+def _parents_first(space: Mapping[str, Parameter]) -> tuple[str, ...]:
+    ordered: dict[str, None] = {}
+    for name in space:
+        chain = [name]
+        while (when := condition(space[chain[-1]])) is not None and when[0] not in ordered:
+            if when[0] in chain:
+                raise SpaceError(
+                    f"`when` must not run in a circle, got {' -> '.join([*chain, when[0]])}; break"
+                    " it at one of them"
+                )
+            chain.append(when[0])
+        ordered.update(dict.fromkeys(reversed(chain)))
+    return tuple(ordered)
+
+
+def _describe(parameter: Parameter) -> dict[str, Any]:
+    def jsonable(value: object) -> object:
+        if isinstance(value, Enum):
+            return value.name
+        return [jsonable(v) for v in value] if isinstance(value, tuple) else value
+
+    described = {
+        field.name: jsonable(getattr(parameter, field.name)) for field in fields(parameter)
+    }
+    return {"kind": type(parameter).__name__} | described
+
+
+def _from_description(described: Mapping[str, Any]) -> Parameter:
+    """The parameter that `_describe` described."""
+    arguments = {name: value for name, value in described.items() if name != "kind"}
+    if "role" in arguments:
+        arguments["role"] = Role[arguments["role"]]
+    if "axis" in arguments:
+        arguments["axis"] = Axis[arguments["axis"]]
+    if arguments.get("when") is not None:
+        parent, values = arguments["when"]
+        arguments["when"] = (parent, values)
+    kinds = {kind.__name__: kind for kind in (Float, Int, Categorical, Scale, Fidelity)}
+    parameter: Parameter = kinds[described["kind"]](**arguments)
+    return parameter
+
+
+# --- Optuna --------------------------------------------------------------------------------------
+
+
+def _as_parameter(name: str, parameter: object) -> Parameter:
+    if isinstance(parameter, Float | Int | Categorical | Scale | Fidelity):
+        return parameter
+    # An object can be an Optuna distribution only if Optuna has been imported.
+    distributions = sys.modules.get("optuna.distributions")
+    if distributions is None or not isinstance(parameter, distributions.BaseDistribution):
+        raise SpaceError(
+            f"`{name}` must be a Float, Int, Categorical, Scale, Fidelity or an Optuna"
+            f" distribution, got {parameter!r} ({type(parameter).__name__}); a constant is"
+            " Categorical([value])"
+        )
+    try:
+        return from_distribution(parameter)
+    except SpaceError as error:
+        raise SpaceError(f"in `{name}`: {error}") from None

@@ -1,0 +1,290 @@
+"""Where trials run: in the driver itself, or in one process each.
+
+A runner takes jobs, answers what came of them, and carries reports and decisions in between:
+
+    job      one trial to run, its seed and its checkpoint folder
+    task     what all jobs of a study share: the training function, how to read a config, the limits
+    outcome  how a job ended, whoever noticed
+
+`execute` turns whatever a training function does (return, raise, diverge, run out of memory) into
+an outcome; it is the same code in the driver and in a worker.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from hpo.errors import Stop
+from hpo.schedulers import Decision
+from hpo.study.checkpoints import CheckpointKey
+from hpo.study.context import Channel, Context, Paid, to_cost, to_float
+from hpo.trials import Cause, Report, Status, Trial
+from hpo.trials.budget import Limits
+
+TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
+OnReport: TypeAlias = Callable[[Trial, Report], Decision]
+
+_LONGEST_TEXT = 4000  # characters of a traceback that are kept, from its end
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all trials of a study share.
+
+    `fidelity`, `scales`: names of those parameters in a config. `limits`: of each trial.
+    """
+
+    train: TrainFunction
+    fidelity: str | None
+    scales: tuple[str, ...]
+    limits: Limits
+
+    def context(self, job: Job, channel: Channel) -> Context:
+        """The context of `job`, reporting over `channel`; it sees the level to train up to now."""
+        trial = job.trial
+        if self.fidelity is not None and trial.assignment is not None:
+            trial = replace(trial, config={**trial.config, self.fidelity: trial.assignment.level})
+        return Context(
+            trial,
+            seed=job.seed,
+            channel=channel,
+            checkpoint_dir=job.checkpoint_dir,
+            checkpoint_key=job.checkpoint_key,
+            fidelity=None if self.fidelity is None else trial.config[self.fidelity],
+            scale={name: trial.config[name] for name in self.scales},
+            paid=job.paid,
+        )
+
+    def pauses(self, trial: Trial) -> bool:
+        """Whether a run of `trial` that returns is not at its end: its config allows more."""
+        if self.fidelity is None or trial.assignment is None:
+            return False
+        highest: int = trial.config[self.fidelity]
+        return trial.assignment.level < highest
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One trial to run, its seed, and the folder for its checkpoints.
+
+    `confirming`: a run of the recommendation at the target, which may be far larger than any trial
+    of the search, and so is not bound by the time limit of those. `paid`: what earlier stages used.
+    `checkpoint_key`: whose checkpoints it may write and read; None outside of a study.
+    """
+
+    trial: Trial
+    seed: int
+    checkpoint_dir: Path
+    confirming: bool = False
+    paid: Paid = Paid()
+    checkpoint_key: CheckpointKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended.
+
+    `loss`: in the user's direction. `cost`: of all stages of the trial, in the study's unit; None
+    if none was reported in this one. `seconds`: wall-clock of the training function, all stages.
+    `text`: a traceback or a reason.
+    `refusal`: the error that ends the study, when the function broke the rules of `optimize`.
+    """
+
+    number: int
+    status: Status
+    seconds: float
+    cause: Cause | None = None
+    loss: float | None = None
+    cost: float | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    refusal: Exception | None = None
+
+
+class Runner(Protocol):
+    """Runs jobs of one study. Calls come from one thread, `open` first and `close` last."""
+
+    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+        """Prepare to run up to `workers` jobs of `task` at a time.
+
+        `on_report(trial, report)` is called during `poll`, once per report, and its answer is
+        carried back. Raises TypeError or ValueError for what this runner cannot do.
+        """
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Take on `job`; at most `workers` are unfinished at any time."""
+        ...
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """Serve reports, and return the jobs that ended, after at most about `timeout` seconds."""
+        ...
+
+    def kill(self, number: int) -> None:
+        """End trial `number` now, without an outcome and without harm to the others."""
+        ...
+
+    def close(self) -> None:
+        """Kill what still runs and let go of everything; calling it again does nothing."""
+        ...
+
+
+def execute(task: Task, job: Job, channel: Channel) -> Outcome:
+    """Run one job to its end, in this process, and say how it ended.
+
+    Only KeyboardInterrupt passes through: it is about the study, not about the trial.
+    """
+    context = task.context(job, channel)
+    refusal: Exception | None = None
+    loss: float | None = None
+    cause: Cause | None = None
+    metrics: dict[str, Any] = {}
+    text = ""
+    try:
+        returned = task.train(context.config, context)
+    except Stop:
+        loss = context.last_loss
+        status = Status.PAUSED if context.paused else Status.STOPPED
+    except (Exception, SystemExit) as error:
+        status, cause = Status.FAILED, _cause(error)
+        text = traceback_text(error)
+        refusal = context.refusal if error is context.refusal else None
+    else:
+        status = Status.STOPPED if context.should_stop else Status.COMPLETED
+        if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
+            status = Status.PAUSED
+        try:
+            loss, metrics = _read_returned(returned, context)
+        except (TypeError, ValueError) as error:
+            status, cause, text, refusal = Status.FAILED, Cause.ERROR, str(error), error
+    if status is Status.PAUSED and loss is None:
+        status, cause = Status.FAILED, Cause.ERROR
+        text = f"no loss was reported up to level {context.fidelity}, where the run was to pause"
+        refusal = ValueError(f"{text}; report one, or return it at ctx.fidelity")
+    if context.diverged or (loss is not None and not math.isfinite(loss)):
+        status, cause = Status.FAILED, Cause.DIVERGED
+        text = text or f"the loss became {'non-finite' if loss is None else loss}"
+    return Outcome(
+        number=job.trial.number,
+        status=status,
+        seconds=context.seconds,
+        cause=cause,
+        loss=None if status is Status.FAILED else loss,
+        cost=context.last_cost,
+        metrics=metrics,
+        text=text,
+        refusal=None if refusal is None else refusal.with_traceback(None),
+    )
+
+
+class InlineRunner:
+    """Runs one trial at a time inside the driver; nothing is pickled, nothing can be killed."""
+
+    def __init__(self) -> None:
+        self._task: Task | None = None
+        self._on_report: OnReport | None = None
+        self._jobs: deque[Job] = deque()
+
+    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+        """See `Runner`. Raises ValueError for several workers, a time or a memory limit."""
+        if workers != 1:
+            raise ValueError(
+                f"InlineRunner runs one trial at a time, got workers={workers}; "
+                "leave out runner= to get one process per trial"
+            )
+        if task.limits.seconds is not None or task.limits.memory is not None:
+            raise ValueError(
+                f"InlineRunner cannot enforce {task.limits}; leave out runner= to run each trial "
+                "in a process that can be killed, or drop the limit"
+            )
+        self._task, self._on_report = task, on_report
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def poll(self, timeout: float) -> list[Outcome]:
+        """Run the next job to its end, however long it takes."""
+        assert self._task is not None and self._on_report is not None
+        if not self._jobs:
+            return []
+        job = self._jobs.popleft()
+        return [execute(self._task, job, _DirectChannel(job.trial, self._on_report))]
+
+    def kill(self, number: int) -> None:
+        self._jobs = deque(job for job in self._jobs if job.trial.number != number)
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _DirectChannel:
+    """A channel that is a function call."""
+
+    trial: Trial
+    on_report: OnReport
+
+    def send(self, report: Report) -> Decision:
+        return self.on_report(self.trial, report)
+
+
+def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, Any]]:
+    """Loss and metrics of what a training function returned; a cost goes to `context`.
+
+    Raises TypeError or ValueError for anything but a number or a dict with a loss.
+    """
+    if not isinstance(returned, Mapping):
+        if returned is None:
+            raise TypeError(
+                "train_fn must return its loss, got None; end it with `return loss` or "
+                '`return {"loss": loss}`'
+            )
+        return to_float(returned, "the loss returned by train_fn"), {}
+    if "loss" not in returned:
+        raise ValueError(
+            'a dict returned by train_fn must have an entry "loss", got the keys '
+            f'{sorted(map(str, returned))}; rename the objective to "loss"'
+        )
+    if returned.get("cost") is not None:
+        context.finish(to_cost(returned["cost"]))
+    metrics = {name: value for name, value in returned.items() if name not in ("loss", "cost")}
+    loss = to_float(returned["loss"], "the loss returned by train_fn")
+    return loss, {str(name): _plain(value, name) for name, value in metrics.items()}
+
+
+def _plain(value: Any, name: Any) -> float | str | bool | None:
+    """A returned metric that any storage holds: a number as a float, a text, a truth, or None."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    return to_float(value, f"metric {name!r}")
+
+
+def _cause(error: BaseException) -> Cause:
+    """Out of memory or any other error."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (
+        torch is not None and isinstance(error, torch.OutOfMemoryError)
+    ):
+        return Cause.OOM
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return Cause.OOM
+    text = str(error)
+    if isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
+    ):
+        return Cause.OOM  # torch has no type of its own for the CPU and for some CUDA libraries
+    return Cause.ERROR
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback as text, from its end if it is long."""
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= _LONGEST_TEXT else "[...]\n" + text[-_LONGEST_TEXT:]

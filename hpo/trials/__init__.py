@@ -1,0 +1,20 @@
+"""Trials and their results: records, the append-only log, the budget and the Pareto front."""
+
+from hpo.trials.log import Event, Reported, TrialLog
+from hpo.trials.reason import Reason, ReasonKind
+from hpo.trials.records import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+
+__all__ = [
+    "Prediction",
+    "Cause",
+    "Event",
+    "Observation",
+    "Reason",
+    "ReasonKind",
+    "Report",
+    "Reported",
+    "RungAssignment",
+    "Status",
+    "Trial",
+    "TrialLog",
+]

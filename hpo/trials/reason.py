@@ -1,0 +1,143 @@
+"""Why a config was proposed, as data: a kind with its numbers, from which a sentence is made.
+
+Code and tests read the fields; the sentence is for people and nothing depends on its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, Self
+
+__all__ = ["Reason", "ReasonKind"]
+
+
+class ReasonKind(Enum):
+    """The rule that chose a config."""
+
+    START_POINT = "start point"  # of the initial design
+    EXPLORE = "explore"  # far from what was tried, before any run was completed
+    RANDOM = "random"  # one in a few under a scheduler
+    IMPROVE_LOSS = "improve loss"  # expected improvement over the best loss
+    IMPROVE_FRONT = "improve front"  # of loss against cost, at one cost level
+    IMPROVE_FULL_FIDELITY = "improve full fidelity"  # of a run that may pause
+    LEARN_TARGET = "learn target"  # what teaches most about the best config at the target
+    REPLICATE = "replicate"  # measure a member of the front again
+    POSTERIOR_SAMPLE = "posterior sample"  # Thompson sampling from the quantile forest
+    MODEL_FAILED = "model failed"  # no model could be built, so it explores
+    OTHER = "other"  # in words only: of an optimizer of the user's own, or of an earlier version
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a config was proposed; what a kind has no use for is None.
+
+    Attributes:
+        kind: The rule that chose it.
+        repeated: Whether the config was tried before, because every other one was.
+        from_pool: Whether only given configs could be asked (`ask(among=...)`).
+        surrogate: Model that answered: "scaling", "quantile forest", or the output transform of the
+            Gaussian process, such as "log".
+        log_acquisition: Log expected improvement of the config.
+        cost_level: Cost near which the front is improved, in the study's unit.
+        quantile: Quantile level in (0, 1) that the forest was sampled at.
+        forest_share: Share of the asks that the forest answers, in [0, 1]; None where the user
+            named the forest.
+        expected_regret: Of the best known config at the target, in units of the loss.
+        start: Number of the start point, from 1, and of all start points.
+        log_parameters: Linear parameters that the model sees in logarithms.
+        text: Message of the model's error, or the sentence where there is nothing else.
+
+    Example:
+        >>> reason = Reason(ReasonKind.START_POINT, start=(1, 4))
+        >>> str(reason)
+        'start point 1 of 4'
+        >>> Reason.from_json(reason.to_json()) == reason
+        True
+    """
+
+    kind: ReasonKind
+    repeated: bool = False
+    from_pool: bool = False
+    surrogate: str | None = None
+    log_acquisition: float | None = None
+    cost_level: float | None = None
+    quantile: float | None = None
+    forest_share: float | None = None
+    expected_regret: float | None = None
+    start: tuple[int, int] | None = None
+    log_parameters: tuple[str, ...] = ()
+    text: str = ""
+
+    def __str__(self) -> str:
+        sentence = self._tried() if self.repeated else self._sentence()
+        notes = []
+        if self.log_acquisition is not None:
+            notes.append(f"log-EI {self.log_acquisition:.2f}")
+        if self.surrogate is not None:
+            notes.append(f"{self.surrogate} model" if self.kind is not _FOREST else self._forest())
+        if self.log_parameters:
+            notes.append(f"in logarithms: {', '.join(self.log_parameters)}")
+        return f"{sentence} ({'; '.join(notes)})" if notes else sentence
+
+    def _sentence(self) -> str:
+        match self.kind:
+            case ReasonKind.START_POINT:
+                assert self.start is not None
+                return f"start point {self.start[0]} of {self.start[1]}"
+            case ReasonKind.EXPLORE:
+                return "explores: no run has been completed yet"
+            case ReasonKind.RANDOM:
+                return "random: one new run in four is drawn at random"
+            case ReasonKind.IMPROVE_LOSS:
+                return "maximizes expected improvement of the best loss"
+            case ReasonKind.IMPROVE_FRONT:
+                return (
+                    f"maximizes expected improvement of the front near cost {self.cost_level:.3g}"
+                )
+            case ReasonKind.IMPROVE_FULL_FIDELITY:
+                return "maximizes expected improvement at full fidelity"
+            case ReasonKind.LEARN_TARGET:
+                return (
+                    "teaches most about the target per cost: the expected regret there is "
+                    f"{self.expected_regret:.3g}"
+                )
+            case ReasonKind.REPLICATE:
+                return "repeats a member of the front, whose loss is uncertain because of noise"
+            case ReasonKind.POSTERIOR_SAMPLE:
+                return f"best posterior sample at quantile level {self.quantile:.2f}"
+            case ReasonKind.MODEL_FAILED:
+                return f"explores: the model could not be built ({self.text})"
+            case ReasonKind.OTHER:
+                return self.text
+
+    def _tried(self) -> str:
+        return f"every other config of the {'pool' if self.from_pool else 'space'} was tried"
+
+    def _forest(self) -> str:
+        if self.forest_share is None:
+            return "quantile forest, as asked for"
+        return f"quantile forest, used for {self.forest_share:.0%} of the asks by forecast skill"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-able values, of which `from_json` makes an equal reason."""
+        stored: dict[str, Any] = {"kind": self.kind.value}
+        for item in fields(self)[1:]:
+            value = getattr(self, item.name)
+            if value != item.default:
+                stored[item.name] = list(value) if isinstance(value, tuple) else value
+        return stored
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Return the reason that `to_json` stored."""
+        read: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in stored.items()
+            if key != "kind"
+        }
+        return cls(ReasonKind(stored["kind"]), **read)
+
+
+_FOREST = ReasonKind.POSTERIOR_SAMPLE

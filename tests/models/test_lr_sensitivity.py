@@ -1,0 +1,150 @@
+"""Sensitivity to the learning rate and the unstable edge, on laws whose edge is known."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpo import Axis, Float, Optimizer, Role, Scale, SpaceError
+from hpo.models.lr_sensitivity import EdgeSource
+from hpo.optimizer.result import Result
+from surrogates.data import Columns, Kind, TrainingData
+from surrogates.success import SuccessModel
+
+SPACE = {
+    "lr": Float(1e-4, 1.0, log=True, role=Role.LR),
+    "params": Scale(1e5, 1e7, axis=Axis.PARAMS),
+}
+TARGET = {"params": 1e8}
+BOWL = 0.03
+FAR = math.log(20.0)  # e-folds above the best at which runs diverge
+
+
+def displaced(lr: float, params: float) -> float:
+    """ln lr above its best, which falls as params^-0.4."""
+    return math.log(lr / 3e-3) + 0.4 * math.log(params / 1e6)
+
+
+def loss(lr: float, params: float) -> float:
+    return 1.5 + 20 * params**-0.3 + BOWL * displaced(lr, params) ** 2
+
+
+@lru_cache
+def result(diverging: bool, direction: str = "minimize") -> Result:
+    optimizer = Optimizer(SPACE, target=TARGET, direction=direction)  # type: ignore[arg-type]
+    sign = 1.0 if direction == "minimize" else -1.0
+    for params in (1e5, 1e6, 1e7):
+        for lr in np.geomspace(1e-4, 1.0, 15).tolist():
+            config = {"lr": lr, "params": params}
+            if diverging and displaced(lr, params) > FAR:
+                optimizer.tell(config, failed="diverged")
+            else:
+                optimizer.tell(config, sign * loss(lr, params))
+    return optimizer.result()
+
+
+def test_sensitivity_without_failures_is_the_mean_of_the_bowl() -> None:
+    report = result(diverging=False).instability(initial_loss=10.0)
+    for curve in report.curves[:-1]:
+        params = curve.scale["params"]
+        t = np.array([displaced(lr, params) for lr in curve.lr])
+        exact = BOWL * float(np.mean(t**2))
+        assert curve.sensitivity == pytest.approx(exact, rel=0.1)
+        low, high = curve.sensitivity_interval
+        assert low < curve.sensitivity < high
+    assert "no run failed" in report.warnings[0]
+
+
+def test_the_edge_of_a_loss_that_rises_is_where_it_has_risen() -> None:
+    rise = 0.2
+    report = result(diverging=False).instability(initial_loss=10.0, rise=rise)
+    for curve in report.curves:
+        exact = 3e-3 * (curve.scale["params"] / 1e6) ** -0.4 * math.exp(math.sqrt(rise / BOWL))
+        assert curve.cause is EdgeSource.LOSS and curve.rise == rise
+        low, high = curve.edge_interval
+        assert low / 1.06 < exact < high * 1.06  # a step of the grid
+        assert curve.edge == pytest.approx(exact, rel=0.25)
+        assert curve.best_lr < curve.edge
+
+
+def test_the_edge_of_failing_runs_is_where_half_of_them_fail_also_at_the_target() -> None:
+    report = result(diverging=True).instability(initial_loss=5.0, rise=50.0)
+    for curve in report.curves:
+        exact = 20 * 3e-3 * (curve.scale["params"] / 1e6) ** -0.4
+        low, high = curve.edge_interval
+        assert curve.cause is EdgeSource.FAILURE
+        assert low / 1.3 < exact < high * 1.3  # runs lie a factor of two apart
+    assert report.target.scale == TARGET
+    edges = [curve.edge for curve in report.curves]
+    assert edges == sorted(edges, reverse=True)
+    assert report.target.edge_interval[1] / report.target.edge_interval[0] > 1.5
+    assert "runs fail" in str(report)
+
+
+def test_a_failed_run_counts_as_the_loss_of_an_untrained_model() -> None:
+    few, many = (result(diverging=True).instability(initial_loss=x) for x in (4.0, 8.0))
+    assert few.target.sensitivity < many.target.sensitivity
+    assert (few.initial_loss, many.initial_loss) == (4.0, 8.0)
+
+
+def test_losses_are_in_the_direction_of_the_user() -> None:
+    up = result(False, "maximize").instability(initial_loss=-10.0)
+    down = result(False).instability(initial_loss=10.0)
+    assert up.target.sensitivity == pytest.approx(down.target.sensitivity, rel=0.05)
+    assert up.target.loss.max() == pytest.approx(-down.target.loss.min(), rel=0.01)
+    assert np.all(up.target.low <= up.target.high)
+
+
+def test_an_edge_nobody_saw_is_called_so() -> None:
+    report = result(diverging=False).instability(initial_loss=10.0, rise=100.0)
+    assert report.target.cause is EdgeSource.NONE and math.isinf(report.target.edge)
+    assert any("no edge at the target" in text for text in report.warnings)
+    assert "no edge in the searched range" in str(report)
+    assert report.to_pandas()["edge"].map(math.isinf).all()
+
+
+def test_the_picture_has_a_curve_for_each_scale(tmp_path: Path) -> None:
+    report = result(diverging=True).instability(initial_loss=5.0)
+    figure = report.plot(tmp_path / "edge.png")
+    assert (tmp_path / "edge.png").read_bytes().startswith(b"\x89PNG")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels[:4] == ["params 1e+05", "params 1e+06", "params 1e+07", "params 1e+08"]
+    assert "edge at the target, 90 %" in labels
+
+
+def test_bad_arguments_are_refused_with_the_way_out() -> None:
+    told = result(diverging=False)
+    with pytest.raises(ValueError, match="`initial_loss` must be worse than the best run's"):
+        told.instability(initial_loss=1.0)
+    with pytest.raises(ValueError, match="`rise` must be positive"):
+        told.instability(rise=-1.0)
+    with pytest.raises(SpaceError, match="log=True, got 'params'"):
+        told.instability(parameter="params")
+    plain = Optimizer({"x": Float(1e-4, 1.0, log=True)})
+    plain.tell({"x": 0.1}, 1.0)
+    with pytest.raises(SpaceError, match="role=Role.LR, or name it"):
+        plain.result().instability()
+
+
+def test_draws_of_success_average_to_its_probability() -> None:
+    columns = Columns((Kind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
+    X = np.linspace(0.0, 1.0, 20)[:, None]
+    model = SuccessModel().fit(TrainingData(X, (X[:, 0] < 0.6).astype(float), columns))
+    draws = model.sample(X, 4000, np.random.default_rng(0))
+    assert draws.shape == (4000, 20)
+    # MacKay's formula is an approximation, good to about 0.02
+    assert np.allclose(draws.mean(axis=0), model.probability(X), atol=0.03)
+
+
+def test_survival_beyond_the_runs_never_turns_back() -> None:
+    """Small models survive, large ones fail: larger ones must not be believed to survive again."""
+    columns = Columns((Kind.SCALE,), ("params",), np.zeros(1), np.ones(1), (0,))
+    X = np.linspace(0.0, 1.0, 20)[:, None]
+    data = TrainingData(X, (X[:, 0] < 0.6).astype(float), columns)
+    straight = SuccessModel(scale_square_sd=1e-6).fit(data)
+    far = straight.probability(np.array([[0.5], [1.0], [2.0]]))
+    assert np.all(np.diff(far) < 0)

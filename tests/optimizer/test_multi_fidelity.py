@@ -1,0 +1,119 @@
+"""Ask and tell in stages, and whether a run may be continued at all."""
+
+import math
+from typing import Any
+
+import pytest
+
+from hpo import (
+    ASHA,
+    PBT,
+    Context,
+    Fidelity,
+    Float,
+    IterativeDeepening,
+    Optimizer,
+    Report,
+    SpaceError,
+    StagedOptimizer,
+    Status,
+    StudyError,
+    SuccessiveHalving,
+    check_continuation,
+)
+from hpo.schedulers import Decision, Kind, Scheduler
+
+SPACE = {"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}
+
+
+def finish(engine: StagedOptimizer, *, starts: int) -> list[tuple[int, int]]:
+    """Run it alone to its end; (number, level) of every stage."""
+    stages: list[tuple[int, int]] = []
+    while True:
+        trial = engine.ask(may_start=len(engine.log.trials) < starts)
+        if trial is None:
+            return stages
+        assert trial.assignment is not None
+        level = trial.assignment.level
+        stages.append((trial.number, level))
+        engine.tell(trial, trial.config["x"] + 1.0 / level, float(level))
+
+
+@pytest.mark.parametrize(
+    "scheduler", [SuccessiveHalving(), ASHA(), IterativeDeepening(), PBT(population=3)]
+)
+def test_stages_come_back_under_their_number_until_they_are_full(scheduler: Scheduler) -> None:
+    engine = StagedOptimizer(Optimizer(SPACE, cost="epochs"), scheduler)
+    stages = finish(engine, starts=9)
+    assert len(stages) == len(set(stages))
+    done = [o for o in engine.log.observations if o.status is Status.COMPLETED]
+    assert done and all(o.cost == 9.0 for o in done)
+    assert not engine.log.pending
+
+
+def test_the_ledger_charges_each_level_once() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE, cost="epochs"), SuccessiveHalving())
+    finish(engine, starts=9)
+    assert (engine.ledger.spent.trials, engine.ledger.spent.cost) == (9, 9 + 3 * 2 + 6)
+
+
+def test_a_failed_stage_is_told_as_a_failed_trial() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA())
+    trial = engine.ask()
+    assert trial is not None
+    assert engine.tell(trial, math.nan).status is Status.FAILED
+    assert engine.log.paused == ()
+
+
+def test_reports_are_answered_under_the_stopping_kind() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=Kind.STOPPING))
+    good, bad = engine.ask(), engine.ask()
+    assert good is not None and bad is not None
+    assert engine.report(good, Report(1, 0.1)) is Decision.CONTINUE
+    assert engine.report(bad, Report(1, 0.9)) is Decision.STOP
+    assert engine.tell(bad, 0.9, stopped=True).status is Status.STOPPED
+
+
+# --- legality ------------------------------------------------------------------------------------
+
+
+def descend(config: dict[str, Any], ctx: Context, *, decay: bool, save: bool) -> float:
+    """Gradient descent on a quadratic, with a constant or a linearly decaying rate."""
+    state = (ctx.load() if save else None) or {"epoch": 0, "w": 1.0}
+    w = state["w"]
+    for epoch in range(state["epoch"] + 1, config["epochs"] + 1):
+        rate = 0.3 * (1.0 - (epoch - 1) / config["epochs"] if decay else 1.0)
+        w -= rate * w
+        if save:
+            ctx.save({"epoch": epoch, "w": w})
+        ctx.report(step=epoch, loss=w * w)
+    return float(w * w)
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_constant_rate_is_a_legal_fidelity(save: bool) -> None:
+    found = check_continuation(
+        lambda c, ctx: descend(c, ctx, decay=False, save=save), SPACE, {"x": 0.5}, low=3, high=9
+    )
+    assert found.legal and found.difference == 0.0 and found.resumed is save
+    assert ("ctx.load is unused" in str(found)) is not save
+    assert set(found.straight) == set(found.paused) == set(range(1, 10))
+
+
+def test_a_rate_that_decays_towards_the_last_level_is_not() -> None:
+    found = check_continuation(
+        lambda c, ctx: descend(c, ctx, decay=True, save=True), SPACE, {"x": 0.5}, low=3, high=9
+    )
+    assert not found.legal and "DISAGREES" in str(found)
+
+
+def test_a_check_that_cannot_be_made_says_why() -> None:
+    def fails(config: dict[str, Any], ctx: Context) -> float:
+        raise RuntimeError("no data")
+
+    with pytest.raises(SpaceError, match="space with a fidelity"):
+        check_continuation(fails, {"x": Float(0, 1)}, {"x": 0.5})
+    with pytest.raises(SpaceError, match="`low < high` must hold"):
+        check_continuation(fails, SPACE, {"x": 0.5}, low=9, high=3)
+    with pytest.raises(StudyError, match="no data"):
+        check_continuation(fails, SPACE, {"x": 0.5})

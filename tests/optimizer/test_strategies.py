@@ -1,0 +1,262 @@
+"""The pieces of one suggestion: cost levels, the region's radius, when to repeat."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo.models.fitted import Models
+from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.suggest import CostLimits, explore, region_scale, stratified, suggest
+from hpo.space import Axis, Categorical, Float, Int, Parameter, Scale
+from hpo.trials import Trial
+from hpo.trials.budget import Budget
+
+SQUARE: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
+
+
+def bowl(config: dict[str, Any]) -> float:
+    return float((config["x"] - 0.3) ** 2 + (config["y"] - 0.7) ** 2)
+
+
+def repeats(optimizer: Optimizer) -> int:
+    """Asked trials whose config had been asked before."""
+    keys = [optimizer.space.key(trial.config) for trial in optimizer.log.trials]
+    return len(keys) - len(set(keys))
+
+
+# Cost levels
+
+
+def test_levels_are_the_sequence_of_van_der_corput():
+    first = [stratified(index) for index in range(7)]
+    assert first == [1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
+
+
+@pytest.mark.parametrize("power", [1, 3, 6])
+def test_every_power_of_two_of_levels_has_one_in_each_stratum(power):
+    count = 2**power
+    for start in (0, count, 5 * count):
+        # The sequence proper starts at index -1 here, with the level 0.
+        levels = [stratified(index - 1) for index in range(start + 1, start + count)]
+        strata = sorted(int(level * count) for level in levels)
+        missing = set(range(count)) - set(strata)
+        assert len(missing) == 1 and len(set(strata)) == count - 1
+
+
+@given(st.integers(0, 10**9))
+def test_levels_lie_inside_the_unit_interval(index):
+    assert 0.0 < stratified(index) < 1.0
+
+
+def price(config: dict[str, Any]) -> float:
+    return float(100.0 ** config["x"])
+
+
+def trade(config: dict[str, Any]) -> float:
+    """Dearer is better, and the best y moves with cost."""
+    return 1.0 - config["x"] + (config["y"] - 0.5 - 0.3 * config["x"]) ** 2
+
+
+def priced_run(asks: int, **arguments: Any) -> list[Trial]:
+    optimizer = Optimizer(SQUARE, cost="seconds", **arguments)
+    trials = []
+    for _ in range(asks):
+        trials.append(optimizer.ask())
+        optimizer.tell(trials[-1], trade(trials[-1].config), price(trials[-1].config))
+    return trials
+
+
+def test_asks_keep_walking_the_whole_front():
+    """Late asks still meet every third of the levels, which begin a fifth up the range."""
+    late = [math.log(price(trial.config), 100.0) for trial in priced_run(60)[28:]]
+    counts, _ = np.histogram(late, bins=[0, 0.2 + 0.8 / 3, 0.2 + 1.6 / 3, 1 + 1e-9])
+    assert counts.min() >= 6  # of 32
+
+
+def test_the_reason_names_the_cost_level_and_the_ask_is_about_as_dear():
+    for trial in priced_run(30)[6:]:
+        reason = trial.prediction.reason
+        if reason.startswith("improves"):
+            level = float(reason.split("near ")[1].split(" cost")[0])
+            assert price(trial.config) <= 2.0 * level
+
+
+def test_levels_end_at_the_cap():
+    trials = priced_run(40, budget=Budget(per_trial=20.0))
+    assert max(price(trial.config) for trial in trials[8:]) <= 20.5
+
+
+def test_without_a_declared_cost_the_price_is_ignored():
+    trials = {}
+    for told in (True, False):
+        optimizer = Optimizer(SQUARE)
+        for _ in range(15):
+            trial = optimizer.ask()
+            optimizer.tell(trial, trade(trial.config), price(trial.config) if told else None)
+        trials[told] = [trial.config for trial in optimizer.log.trials]
+    assert trials[True] == trials[False]
+
+
+# The region
+
+
+def test_the_region_keeps_its_size_before_there_is_news():
+    assert region_scale(np.zeros(0), 2) == 1.0
+    assert region_scale(np.array([3.0]), 2) == 1.0
+
+
+def test_three_improvements_in_a_row_double_the_region_once():
+    falling = np.array([10.0, 8.0, 6.0, 4.0])
+    assert region_scale(falling[:3], 2) == 1.0
+    assert region_scale(falling, 2) == 2.0
+    assert region_scale(np.arange(20.0, 0.0, -1.0), 2) == 2.0  # and no further
+
+
+@pytest.mark.parametrize(("columns", "patience"), [(1, 4), (4, 4), (9, 9)])
+def test_the_region_halves_after_as_many_failures_as_there_are_columns(columns, patience):
+    losses = np.concatenate([[0.0], np.ones(patience)])
+    assert region_scale(losses[:-1], columns) == 1.0
+    assert region_scale(losses, columns) == 0.5
+    assert region_scale(np.concatenate([losses, np.ones(patience)]), columns) == 0.25
+
+
+def test_the_region_never_vanishes_and_grows_again():
+    stuck = np.concatenate([[0.0], np.ones(200)])
+    assert region_scale(stuck, 2) == 2.0**-6
+    better = np.concatenate([stuck, [-1.0, -2.0, -3.0]])
+    assert region_scale(better, 2) == 2.0**-5
+
+
+def test_an_improvement_lost_in_the_spread_is_none():
+    losses = np.concatenate([np.linspace(0.0, -1e-4, 5), np.ones(20)])
+    assert region_scale(losses[:5], 4) == 2.0  # among themselves they fall
+    assert region_scale(losses, 4) < 1.0
+
+
+@given(st.lists(st.floats(-1e3, 1e3), max_size=60), st.integers(1, 12), st.integers(-8, 8))
+def test_the_region_does_not_depend_on_the_unit_of_the_loss(losses, columns, power):
+    y = np.round(np.array(losses), 3)
+    assert region_scale(y * 2.0**power, columns) == region_scale(y, columns)
+
+
+# Repeats
+
+
+def noisy_run(asks: int, sd: float, seed: int = 0, **arguments: Any) -> Optimizer:
+    optimizer = Optimizer(
+        {"a": Int(1, 4), "c": Categorical(["p", "q", "r"])}, seed=seed, **arguments
+    )
+    rng = np.random.default_rng(seed)
+    for _ in range(asks):
+        trial = optimizer.ask()
+        loss = 0.3 * trial.config["a"] + 0.2 * "pqr".index(trial.config["c"])
+        optimizer.tell(trial, loss + sd * rng.standard_normal(), 1.0 + trial.config["a"])
+    return optimizer
+
+
+@pytest.mark.parametrize("cost", [None, "seconds"])
+def test_a_noisy_function_makes_good_configs_be_repeated(cost):
+    counts = 0
+    for seed in range(3):
+        optimizer = noisy_run(24, 0.3, seed, cost=cost)
+        repeated = [t for t in optimizer.log.trials if "repeats" in t.prediction.reason]
+        counts += len(repeated)
+        for trial in repeated:
+            earlier = optimizer.log.trials[: trial.number]
+            assert trial.config in [other.config for other in earlier]
+    assert counts >= 6
+
+
+def test_repeats_go_to_the_better_half():
+    good = bad = 0
+    for seed in range(3):
+        for trial in noisy_run(24, 0.3, seed).log.trials:
+            if "repeats" in trial.prediction.reason:
+                loss = 0.3 * trial.config["a"] + 0.2 * "pqr".index(trial.config["c"])
+                good, bad = (good + 1, bad) if loss <= 0.8 else (good, bad + 1)
+    assert good > 3 * bad
+
+
+@pytest.mark.parametrize("cost", [None, "seconds"])
+def test_a_deterministic_smooth_function_is_never_repeated(cost):
+    for seed in range(3):
+        optimizer = Optimizer(SQUARE, seed=seed, cost=cost)
+        for _ in range(25):
+            trial = optimizer.ask()
+            optimizer.tell(trial, bowl(trial.config), price(trial.config))
+        assert repeats(optimizer) == 0
+
+
+def test_a_deterministic_discrete_function_is_not_repeated_while_anything_is_left():
+    for seed in range(5):
+        assert repeats(noisy_run(12, 0.0, seed)) == 0
+
+
+def test_one_repeat_unmasks_a_rough_function_that_looks_noisy():
+    optimizer = Optimizer({"x": Float(0, 1)})
+    for _ in range(40):
+        trial = optimizer.ask()
+        rough = math.sin(1e4 * trial.config["x"])  # no model follows it
+        optimizer.tell(trial, (trial.config["x"] - 0.4) ** 2 + 0.3 * rough)
+    assert repeats(optimizer) <= 2
+
+
+def test_nothing_is_repeated_while_a_trial_is_pending():
+    optimizer = noisy_run(20, 0.3)
+    optimizer.ask()
+    assert not any("repeats" in optimizer.ask().prediction.reason for _ in range(3))
+
+
+# Suggestions
+
+
+def test_a_suggestion_is_a_function_of_its_arguments():
+    optimizer = noisy_run(10, 0.1)
+    models = Models(optimizer.encoder)
+    models.sync(optimizer.log)
+    limits = CostLimits(math.log(4.0), 0.5)
+    pending, taken = models.runs.X[:2], models.runs.X
+
+    def once(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return suggest(models, pending, taken, limits, cost_aware=True, index=3, rng=rng).row
+
+    np.testing.assert_array_equal(once(1), once(1))
+    assert np.array_equal(optimizer.encoder.snap(once(1)[None])[0], once(1))
+
+
+def test_exploring_goes_where_nothing_was_tried_and_nothing_failed():
+    optimizer = Optimizer(SQUARE)
+    for x, y in np.random.default_rng(0).random((12, 2)) * [0.5, 1.0]:
+        optimizer.tell({"x": x, "y": y}, failed="oom")
+    models = Models(optimizer.encoder)
+    models.sync(optimizer.log)
+    tried = optimizer.encoder.encode([o.config for o in optimizer.log.observations])
+    suggestion = explore(models, tried, rng=np.random.default_rng(1))
+    assert suggestion.row[0] > 0.7
+    assert suggestion.reason.startswith("explores")
+
+
+def test_scales_are_explored_along_the_drift_of_the_optimum():
+    """In a scale space the asks visit small and large sizes, and lr falls as size grows."""
+    space: dict[str, Parameter] = {
+        "lr": Float(1e-4, 1e-1, log=True),
+        "params": Scale(1e5, 1e7, axis=Axis.PARAMS),
+    }
+    optimizer = Optimizer(space, cost="flops")
+    for _ in range(25):
+        config = (trial := optimizer.ask()).config
+        miss = math.log10(config["lr"]) + 1.5 + 0.5 * math.log10(config["params"] / 1e5)
+        optimizer.tell(trial, 2.0 + 30 / config["params"] ** 0.3 + 0.2 * miss**2, config["params"])
+    late = [trial.config for trial in optimizer.log.trials[10:]]
+    sizes = np.log([config["params"] for config in late])
+    rates = np.log([config["lr"] for config in late])
+    assert np.ptp(sizes) > math.log(20.0)
+    slope = np.polyfit(sizes, rates, 1)[0]
+    assert -0.8 < slope < -0.25  # the truth is -0.5

@@ -1,0 +1,227 @@
+"""Records are checked when made; the log keeps each result once and for ever."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo import Cause, Observation, Prediction, Report, Status, StudyError, Trial
+from hpo.trials import TrialLog
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+amounts = st.floats(0, 1e30)
+intervals = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
+beliefs = st.builds(
+    Prediction,
+    loss=st.none() | numbers,
+    loss_interval=st.none() | intervals,
+    cost=st.none() | amounts,
+    cost_interval=st.none() | intervals,
+    success=st.floats(0, 1),
+    degraded=st.booleans(),
+    fallbacks=st.integers(0, 9),
+    reason=st.text(),
+)
+reports = st.builds(
+    Report,
+    step=st.integers(0, 10**6),
+    loss=st.none() | st.floats(),
+    cost=st.none() | amounts,
+    metrics=st.dictionaries(st.text(max_size=5), st.floats()),
+)
+
+
+def trial(number: int, **changes: Any) -> Trial:
+    return replace(Trial(number, {"x": 0.5 + number}, ask_index=number, prediction=None), **changes)
+
+
+def result(number: int, **changes: Any) -> Observation:
+    completed = Observation(
+        number=number,
+        config={"x": 0.5 + number},
+        loss=1.0,
+        cost=2.0,
+        status=Status.COMPLETED,
+        cause=None,
+        order=number,
+        ask_index=number,
+    )
+    return replace(completed, **changes)
+
+
+def failed(number: int, cause: Cause, **changes: Any) -> Observation:
+    return result(number, status=Status.FAILED, cause=cause, loss=None, **changes)
+
+
+@given(beliefs)
+def test_a_belief_survives_json(prediction: Prediction) -> None:
+    stored = json.dumps(prediction.to_json(), allow_nan=False)
+    assert Prediction.from_json(json.loads(stored)) == prediction
+
+
+@given(reports)
+def test_a_report_survives_strict_json_even_when_diverging(report: Report) -> None:
+    stored = json.dumps(report.to_json(), allow_nan=False)
+    assert repr(Report.from_json(json.loads(stored))) == repr(report)  # repr, as nan != nan
+
+
+def test_a_belief_of_numbers_that_are_not_finite_is_refused() -> None:
+    belief = Prediction(1.0, (0.5, 1.5), None, None, 0.9, False, 0, "start")
+    for changes, message in (
+        ({"loss": math.nan}, "`loss` of a belief must be finite, got nan"),
+        ({"loss_interval": (0.0, math.inf)}, "`loss_interval` of a belief must be finite"),
+        ({"cost_interval": (2.0, 1.0)}, "`cost_interval` of a belief must be"),
+        ({"success": 1.1}, r"`success` of a belief must lie in \[0, 1\], got 1.1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(belief, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": math.nan}, "must be finite, got nan; tell status FAILED with cause DIVERGED"),
+        ({"loss": -math.inf}, "must be finite, got -inf"),
+        ({"loss": None}, "`loss` must be given when `status` is COMPLETED"),
+        ({"cost": math.inf}, "`cost` of an observation must be finite and >= 0, got inf"),
+        ({"cost": -1.0}, "`cost` of an observation must be finite and >= 0, got -1.0"),
+        ({"seconds": -1.0}, "`seconds` of an observation must be finite and >= 0"),
+        ({"cause": Cause.OOM}, "`cause` must be given exactly when `status` is FAILED"),
+        ({"status": Status.FAILED}, "`cause` must be given exactly when `status` is FAILED"),
+        ({"status": Status.PENDING}, "`status` of an observation must not be PENDING"),
+    ],
+)
+def test_an_observation_that_breaks_a_rule_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        result(0, **changes)
+
+
+def test_a_failed_or_stopped_trial_needs_no_loss_and_keeps_its_cost() -> None:
+    assert failed(0, Cause.OOM).cost == 2.0
+    assert result(0, status=Status.STOPPED, loss=None).cost == 2.0
+
+
+def test_a_report_counts_up_from_zero() -> None:
+    with pytest.raises(ValueError, match="`step` of a report must be >= 0, got -1"):
+        Report(-1)
+
+
+def test_only_a_lost_trial_teaches_nothing() -> None:
+    assert [cause for cause in Cause if not cause.teaches] == [Cause.LOST]
+
+
+def test_records_keep_their_own_copy_of_the_config() -> None:
+    config = {"x": 0.5}
+    asked = Trial(0, config, 0, None)
+    config["x"] = 9.0
+    assert asked.config == {"x": 0.5}
+
+
+def test_a_trial_is_pending_until_it_is_told() -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.add(trial(1))
+    assert log.pending == (trial(0), trial(1))
+    assert log.tell(result(1))
+    assert log.pending == (trial(0),)
+    assert log.observations == (result(1),)
+    assert log.trial(1) == trial(1)
+    assert len(log) == 1
+
+
+def test_observations_stand_in_the_order_they_were_told() -> None:
+    log = TrialLog()
+    for number in range(3):
+        log.add(trial(number))
+    for order, number in enumerate((2, 0, 1)):
+        log.tell(result(number, order=order))
+    assert [observation.number for observation in log.observations] == [2, 0, 1]
+
+
+def test_telling_the_same_result_twice_changes_nothing() -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.tell(result(0))
+    assert not log.tell(result(0, order=log.next_order, seconds=99.0))
+    assert log.observations == (result(0),)
+    assert log.next_order == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [result(0, loss=0.9), result(0, cost=None), failed(0, Cause.OOM), failed(0, Cause.LOST)],
+)
+def test_a_finished_trial_keeps_its_result(other: Observation) -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.tell(result(0))
+    with pytest.raises(StudyError, match="trial 0 is finished with completed, loss=1.0, cost=2.0"):
+        log.tell(other)
+    assert log.observations == (result(0),)
+
+
+def test_a_result_found_elsewhere_is_taken_without_a_trial() -> None:
+    log = TrialLog()
+    log.tell(result(4, ask_index=None))
+    assert log.next_number == 5
+    assert log.next_ask_index == 0
+    assert log.pending == ()
+
+
+def test_a_result_of_an_asked_trial_needs_the_trial_and_its_config() -> None:
+    log = TrialLog()
+    with pytest.raises(StudyError, match="trial 0 was never added"):
+        log.tell(result(0))
+    log.add(trial(0))
+    with pytest.raises(StudyError, match=r"trial 0 has config .* got a result for {'x': 7}"):
+        log.tell(result(0, config={"x": 7}))
+    assert log.pending == (trial(0),)
+
+
+def test_adding_twice_changes_nothing_and_another_trial_of_that_number_is_refused() -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.add(trial(0))
+    assert log.trials == (trial(0),)
+    with pytest.raises(StudyError, match="trial 0 exists already .* use number 1"):
+        log.add(trial(0, config={"x": 3}))
+    log.tell(result(0))
+    log.add(trial(0))
+    assert log.pending == ()
+
+
+def test_numbers_orders_and_ask_indices_go_on_above_all_seen() -> None:
+    log = TrialLog()
+    assert (log.next_number, log.next_order, log.next_ask_index) == (0, 0, 0)
+    log.add(trial(7, ask_index=3))
+    log.tell(result(7, order=11))
+    assert (log.next_number, log.next_order, log.next_ask_index) == (8, 12, 4)
+
+
+def test_a_lost_trial_is_continued_by_a_linked_one_that_keeps_its_ask_index() -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.tell(failed(0, Cause.LOST))
+    log.add(trial(1, config=trial(0).config, ask_index=0, parent=0))
+    assert log.next_ask_index == 1
+    assert [pending.parent for pending in log.pending] == [0]
+
+
+def test_a_paused_trial_is_neither_pending_nor_finished_until_it_goes_on() -> None:
+    log = TrialLog()
+    log.add(trial(0))
+    log.tell(result(0, status=Status.PAUSED))
+    assert (log.pending, log.observations) == ((), ())
+    assert [observation.number for observation in log.paused] == [0]
+    assert log.resume(0) == trial(0)
+    assert (log.pending, log.paused) == ((trial(0),), ())
+    log.tell(result(0, loss=0.5))
+    assert [observation.loss for observation in log.observations] == [0.5]
+    with pytest.raises(StudyError, match="only a paused trial can be resumed, got trial 0"):
+        log.resume(0)
