@@ -8,12 +8,14 @@ meaning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from scipy import linalg
 
-from surrogates.data import Array
+from surrogates.data import Array, TrainingData
+
+Fitted = TypeVar("Fitted", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class PosteriorGradient:
 
 @dataclass(frozen=True, slots=True)
 class JointPosterior:
-    """Joint belief about noise-free values at m rows: ``mean`` ``(m,)``, ``covariance`` m x m."""
+    """Joint posterior about noise-free values at m rows: ``mean`` ``(m,)``, ``covariance`` m x m."""
 
     mean: Array
     covariance: Array
@@ -66,7 +68,7 @@ class Predictor(Protocol):
         ...
 
     def posterior(self, X: Array) -> Posterior:
-        """Marginal belief at the m rows of ``X``."""
+        """Marginal posterior at the m rows of ``X``."""
         ...
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
@@ -74,11 +76,23 @@ class Predictor(Protocol):
         ...
 
     def joint_posterior(self, X: Array) -> JointPosterior:
-        """Joint belief at the m rows of ``X``."""
+        """Joint posterior at the m rows of ``X``."""
         ...
 
     def condition(self, X: Array, y: Array) -> Self:
         """The predictor after seeing ``X`` with targets ``y`` too, hyperparameters unchanged."""
+        ...
+
+
+class Surrogate(Protocol[Fitted]):
+    """TODO"""
+
+    def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
+        """TODO"""
+        ...
+
+    def predictor(self, data: TrainingData, theta: Array) -> Fitted:
+        """TODO"""
         ...
 
 

@@ -6,7 +6,7 @@ Notation, for one row x with natural scale coordinates ``s_a`` (ln N, ln D, ln e
 
 ``gamma_a ~ N(1, 0.3^2)``: compute is about 6 N D (Kaplan et al. 2020, section 2.1), seconds nearly
 so; ``w_j ~ N(0, 1)`` a box width; ``c0`` vague. The linear coefficients are integrated out
-(:mod:`surrogates.kriging`), so a cost at a scale never run before is believed with honest width.
+(:mod:`surrogates.basis_gp`), so a cost at a scale never run before is believed with honest width.
 ``f`` is a Matern process, ``e`` the run-to-run noise; both learned by marginal likelihood.
 """
 
@@ -15,11 +15,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
+from scipy.special import log_ndtr
 
+from surrogates.basis_gp import (
+    BasisKernel,
+    NoisePrior,
+    ProcessPrior,
+    ResidualCovariance,
+    fit_residual,
+)
 from surrogates.data import Array, Columns, IntArray, TrainingData
-from surrogates.gp import GPPredictor, Normal, representative
-from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual, indicators
+from surrogates.gp import GPPredictor, NormalPrior, representative
 
 _LOG_ROOT_TAU = 0.5 * np.log(2.0 * np.pi)
 
@@ -37,12 +43,12 @@ class CostModel:
         max_rows: beyond it, hyperparameters are learned from this many rows.
     """
 
-    exponent: Normal = Normal(1.0, 0.3)
+    exponent: NormalPrior = NormalPrior(1.0, 0.3)
     level_sd: float = 5.0
     slope_sd: float = 1.0
     code_sd: float = 0.7
-    variance: Normal = Normal(2.0 * float(np.log(0.2)), 1.5)
-    noise: Normal = Normal(2.0 * float(np.log(0.05)), 2.0)
+    variance: NormalPrior = NormalPrior(2.0 * float(np.log(0.2)), 1.5)
+    noise: NormalPrior = NormalPrior(2.0 * float(np.log(0.05)), 2.0)
     max_rows: int = 300
 
     def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
@@ -59,7 +65,7 @@ class CostModel:
         phi = self._basis(data).value(data.X)
         residual = data.y - self._mean(data).value(data.X)
         start = None if cold else warm
-        errors = Errors(self.noise, Normal(0.0, 1.0), np.zeros(len(data)))
+        errors = NoisePrior(self.noise, NormalPrior(0.0, 1.0), np.zeros(len(data)))
         return fit_residual(residual, phi @ phi.T, (self._part(data),), errors, warm=start)
 
     def fit(self, data: TrainingData) -> CostPredictor:
@@ -67,8 +73,8 @@ class CostModel:
         return self.predictor(data, self.learn(data))
 
     def predictor(self, data: TrainingData, theta: Array) -> CostPredictor:
-        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
-        residual = Residual.from_theta((self._part(data),), theta)
+        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorized."""
+        residual = ResidualCovariance.from_theta((self._part(data),), theta)
         kernel = BasisKernel(residual.kernels, self._basis(data))
         return CostPredictor.build(
             kernel, data.X, data.y, residual.noise_variance, self._mean(data)
@@ -91,17 +97,17 @@ class CostModel:
             columns, _reference(data), sd[columns.numeric], self.level_sd, self.code_sd
         )
 
-    def _part(self, data: TrainingData) -> Part:
+    def _part(self, data: TrainingData) -> ProcessPrior:
         columns = data.columns
         p = len(columns.numeric)
-        length = Normal(float(np.log(1.0 + 0.3 * p)), 0.7)
-        return Part(
+        length = NormalPrior(float(np.log(1.0 + 0.3 * p)), 0.7)
+        return ProcessPrior(
             data.X,
             columns.numeric,
             columns.categorical,
             self.variance,
             (length,) * p,
-            Normal(-0.5 * float(np.log(max(p, 1))), 1.0),
+            NormalPrior(-0.5 * float(np.log(max(p, 1))), 1.0),
         )
 
 
@@ -133,7 +139,7 @@ class LinearBasis:
     def value(self, X: Array) -> Array:
         numeric = self.columns.numeric
         linear = (X[:, numeric] - self.reference[numeric]) * self.sd
-        codes = self.code_sd * indicators(X, self.columns)
+        codes = self.code_sd * self.columns.one_hot(X)
         return np.concatenate([np.full((len(X), 1), self.level_sd), linear, codes], axis=1)
 
     def gradient(self, X: Array) -> Array:
@@ -147,11 +153,6 @@ class LinearBasis:
 @dataclass(frozen=True, slots=True)
 class CostPredictor(GPPredictor):
     """Belief about ln cost, noise-free like every predictor; the methods here add the noise."""
-
-    def probability_below(self, X: Array, log_cap: float) -> Array:
-        """P(cost of one run <= cap), ``(m,)``: ``Phi((ln cap - m) / sqrt(v + noise))``."""
-        belief = self.posterior(X)
-        return np.asarray(ndtr((log_cap - belief.mean) / self._spread(belief.variance)))
 
     def log_probability_below(self, X: Array, log_cap: float, widening: float = 1.0) -> Array:
         """The logarithm of :meth:`probability_below`, exact also where it underflows.
@@ -167,12 +168,12 @@ class CostPredictor(GPPredictor):
         self, X: Array, log_cap: float, widening: float = 1.0
     ) -> tuple[Array, Array]:
         """Its logarithm ``(m,)`` and the derivative in ``X`` m x d, exact far in the tail too."""
-        belief = self.posterior_gradient(X)
-        spread = widening * self._spread(belief.variance)
-        z = (log_cap - belief.mean) / spread
+        posterior = self.posterior_gradient(X)
+        spread = widening * self._spread(posterior.variance)
+        z = (log_cap - posterior.mean) / spread
         log_p = log_ndtr(z)
-        d_z = -belief.d_mean / spread[:, None]
-        d_z -= (0.5 * z * (widening / spread) ** 2)[:, None] * belief.d_variance
+        d_z = -posterior.d_mean / spread[:, None]
+        d_z -= (0.5 * z * (widening / spread) ** 2)[:, None] * posterior.d_variance
         # d ln Phi(z) = pdf / Phi dz, the ratio formed in logs so that it survives Phi = 0
         ratio = np.exp(-0.5 * z**2 - _LOG_ROOT_TAU - log_p)
         return np.asarray(log_p), ratio[:, None] * d_z

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """The role of one column of ``X``."""
 
     DECISION = "decision"  # numeric, to be tuned
@@ -47,7 +47,7 @@ class Columns:
         ValueError: when the lengths differ or a width is not positive and finite.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ColumnKind, ...]
     names: tuple[str, ...]
     origin: Array
     width: Array
@@ -63,27 +63,41 @@ class Columns:
         if np.any(self.width <= 0):
             raise ValueError(f"width must be positive, got {self.width}")
 
+    @classmethod
+    def of_decisions(cls, *names: str) -> Columns:
+        """TODO"""
+        d = len(names)
+        return cls((ColumnKind.DECISION,) * d, names, np.zeros(d), np.ones(d), (0,) * d)
+
     @property
     def numeric(self) -> IntArray:
-        return self._where(Kind.DECISION, Kind.SCALE, Kind.FIDELITY)
+        return self._where(ColumnKind.DECISION, ColumnKind.SCALE, ColumnKind.FIDELITY)
 
     @property
     def categorical(self) -> IntArray:
-        return self._where(Kind.CATEGORICAL, Kind.ACTIVITY)
+        return self._where(ColumnKind.CATEGORICAL, ColumnKind.ACTIVITY)
 
     @property
     def decision(self) -> IntArray:
-        return self._where(Kind.DECISION)
+        return self._where(ColumnKind.DECISION)
 
     @property
     def scale(self) -> IntArray:
-        return self._where(Kind.SCALE)
+        return self._where(ColumnKind.SCALE)
 
     @property
     def fidelity(self) -> IntArray:
-        return self._where(Kind.FIDELITY)
+        return self._where(ColumnKind.FIDELITY)
 
-    def _where(self, *kinds: Kind) -> IntArray:
+    def one_hot(self, X: Array) -> Array:
+        """TODO"""
+        blocks = [
+            (X[:, q, None] == np.arange(self.categories[q])).astype(np.float64)
+            for q in self.categorical
+        ]
+        return np.concatenate([np.empty((len(X), 0)), *blocks], axis=1)
+
+    def _where(self, *kinds: ColumnKind) -> IntArray:
         return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.intp)
 
 

@@ -53,8 +53,8 @@ class Kernel(Protocol):
 
 def squared_distances(A: Array, B: Array) -> Array:
     """``|a_i - b_j|^2``, a x b, by one matrix product; rounding below zero is clipped."""
-    centre = B.mean(axis=0) if len(B) else 0.0  # less cancellation
-    A, B = A - centre, B - centre
+    center = B.mean(axis=0) if len(B) else 0.0  # less cancellation
+    A, B = A - center, B - center
     squares = np.einsum("ij,ij->i", A, A)[:, None] + np.einsum("ij,ij->i", B, B)
     squares -= 2.0 * (A @ B.T)
     return np.asarray(np.maximum(squares, 0.0, out=squares))

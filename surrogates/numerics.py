@@ -2,7 +2,7 @@
 
 Notation: ``K`` n x n symmetric positive definite, ``L`` its lower Cholesky factor, ``K = L L^T``.
 
-A :class:`Factor` is kept in two levels, a *head* factorised at once and a *tail* of rows appended
+A :class:`Factor` is kept in two levels, a *head* factorized at once and a *tail* of rows appended
 later one by one::
 
     L = [ head   0  ]      head n x n,  cross t x n,  tail t x t
@@ -15,6 +15,7 @@ grown during a run and one rebuilt from the log agree to the last bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -22,6 +23,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 from scipy.linalg import lapack
+from scipy.special import ndtri
 from threadpoolctl import ThreadpoolController
 
 from surrogates.data import Array
@@ -30,11 +32,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _JITTERS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of the mean diagonal
+_LARGEST_EXPONENT = 700.0  # exp of it is still a float64, of 710 it is not
 _WORST_CONDITION = 1e13  # beyond it, solutions keep fewer than three digits
 
 
 class NumericalError(ArithmeticError):
-    """A matrix could not be factorised at any jitter."""
+    """A matrix could not be factorized at any jitter."""
 
 
 @cache
@@ -72,7 +75,7 @@ class Factor:
     """Cholesky factor of ``K + jitter I``; see the module's opening for the two levels.
 
     Attributes:
-        jitter: what was added to the diagonal before it could be factorised.
+        jitter: what was added to the diagonal before it could be factorized.
         condition: estimate of the 1-norm condition number of the head.
     """
 
@@ -147,7 +150,7 @@ class Factor:
 
 
 def cholesky(K: Array) -> Factor:
-    """Factorise, climbing a jitter ladder until the condition estimate is sound.
+    """Factorize, climbing a jitter ladder until the condition estimate is sound.
 
     Raises:
         NumericalError: if ``K`` holds a number that is not finite or no jitter suffices.
@@ -180,7 +183,7 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
 
         (y^T w + ln det K) / 2,      (K^-1 - w w^T) / 2
 
-    One potrf and one potri, no jitter: an optimiser that meets the error steps back.
+    One potrf and one potri, no jitter: an optimizer that meets the error steps back.
 
     Args:
         K: n x n, n >= 1; overwritten if in Fortran order.
@@ -199,3 +202,29 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
     inverse -= np.outer(weights, weights)
     inverse *= 0.5
     return value, np.asarray(inverse, dtype=np.float64)
+
+
+def bounded_exp(x: float) -> float:
+    """TODO"""
+    return math.exp(min(max(x, -_LARGEST_EXPONENT), _LARGEST_EXPONENT))
+
+
+@cache
+def normal_half_width(coverage: float) -> float:
+    """TODO"""
+    return float(ndtri(0.5 * (1.0 + coverage)))
+
+
+def radical_inverse(index: int, base: int = 2) -> float:
+    """TODO"""
+    value, denominator = 0.0, 1.0
+    while index:
+        index, digit = divmod(index, base)
+        denominator *= base
+        value += digit / denominator
+    return value
+
+
+def kronecker(index: int, step: float) -> float:
+    """TODO"""
+    return (index + 0.5) * step % 1.0

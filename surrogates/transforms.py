@@ -2,7 +2,7 @@
 
 Which one is best depends on the problem and on the stage of the search, so the engine cycles
 through :data:`CYCLE` from ask to ask; hedging was measured to beat every single transform. All
-three end in a standardisation, increase with the loss and are *not* meant to be inverted: beliefs
+three end in a standardization, increase with the loss and are *not* meant to be inverted: beliefs
 shown to people come from the :attr:`Transform.RAW` model.
 """
 
@@ -20,7 +20,7 @@ _WINSOR_REACH = 1.5  # values beyond median + reach * (median - best) say only "
 
 
 class Transform(Enum):
-    """A monotone map of ``y`` ``(n,)`` to standardised ``(n,)``."""
+    """A monotone map of ``y`` ``(n,)`` to standardized ``(n,)``."""
 
     RAW = "raw"
     LOG = "log"
@@ -30,10 +30,10 @@ class Transform(Enum):
         largest = float(np.max(np.abs(y), initial=0.0))
         y = y / max(largest, np.finfo(float).tiny)  # no overflow below
         if self is Transform.LOG:
-            return standardise(_log(y))
+            return standardize(_log(y))
         if self is Transform.WINSOR:
-            return standardise(_winsorise(y))
-        return standardise(y)
+            return standardize(_winsorize(y))
+        return standardize(y)
 
 
 CYCLE = (Transform.LOG, Transform.WINSOR, Transform.RAW)
@@ -42,7 +42,7 @@ CYCLE = (Transform.LOG, Transform.WINSOR, Transform.RAW)
 def location_scale(y: Array) -> tuple[float, float]:
     """Mean and standard deviation of finite ``y``, safe from overflow.
 
-    Constants get their magnitude as scale (zeros get 1), so that they standardise to zeros.
+    Constants get their magnitude as scale (zeros get 1), so that they standardize to zeros.
     """
     if not len(y):
         return 0.0, 1.0
@@ -56,7 +56,7 @@ def location_scale(y: Array) -> tuple[float, float]:
     return float(np.mean(scaled)) * unit, scale
 
 
-def standardise(y: Array) -> Array:
+def standardize(y: Array) -> Array:
     """``(y - mean) / sd``; zeros for constant values."""
     location, scale = location_scale(y)
     return np.asarray((y - location) / scale)
@@ -68,7 +68,7 @@ def _log(y: Array) -> Array:
     return np.asarray(np.log((y - best) / unit + _LOG_OFFSET))
 
 
-def _winsorise(y: Array) -> Array:
+def _winsorize(y: Array) -> Array:
     best, unit = _best_and_unit(y)
     return np.minimum(y, best + (1.0 + _WINSOR_REACH) * unit)
 

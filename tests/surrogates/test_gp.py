@@ -8,13 +8,13 @@ from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
 
 from surrogates.base import Rescaled
-from surrogates.data import Columns, Kind, TrainingData
+from surrogates.data import ColumnKind, Columns, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor, _NegativeLogPosterior, representative
 from surrogates.kernels import MaternHamming
 from surrogates.numerics import NumericalError
 
 MIXED = Columns(
-    (Kind.DECISION, Kind.CATEGORICAL, Kind.SCALE, Kind.ACTIVITY),
+    (ColumnKind.DECISION, ColumnKind.CATEGORICAL, ColumnKind.SCALE, ColumnKind.ACTIVITY),
     tuple("acNg"),
     np.zeros(4),
     np.ones(4),
@@ -77,7 +77,7 @@ def test_posterior_equals_the_textbook_formulas(mean):
 
 
 def test_one_observation_gives_the_two_line_posterior():
-    columns = Columns((Kind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
+    columns = Columns((ColumnKind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
     kernel = MaternHamming.from_theta(columns, np.log([2.0, 1.0]))
     p = GPPredictor.build(kernel, np.zeros((1, 1)), np.array([3.0]), 0.5)
     at = p.posterior(np.zeros((1, 1)))
@@ -251,38 +251,40 @@ def test_a_covariance_that_is_not_finite_is_a_numerical_error():
 # --- fantasies
 
 
-def test_means_of_many_worlds_average_to_the_posterior_mean():
+def test_means_of_many_fantasies_average_to_the_posterior_mean():
     p, pending, X = predictor(), mixed_rows(3, 6), mixed_rows(8, 7)
     count = 4096
-    worlds = p.fantasize(pending, count, np.random.default_rng(0))
+    fantasies = p.fantasize(pending, count, np.random.default_rng(0))
     # by the tower rule, and their spread is the variance that the pending rows would remove
-    before, after = p.posterior(X), worlds.predictor.posterior(X)
+    before, after = p.posterior(X), fantasies.predictor.posterior(X)
     removed = before.variance - after.variance
-    means = worlds.means(X)
+    means = fantasies.means(X)
     assert np.all(np.abs(means.mean(axis=1) - before.mean) < 4.0 * np.sqrt(removed / count))
     np.testing.assert_allclose(means.var(axis=1), removed, rtol=4.0 * np.sqrt(2.0 / count))
 
 
 def test_each_world_is_the_predictor_conditioned_on_its_outcomes():
     p, pending, X = predictor(mean=Slope()), mixed_rows(3, 6), mixed_rows(8, 7)
-    worlds = p.fantasize(pending, 5, np.random.default_rng(0))
+    fantasies = p.fantasize(pending, 5, np.random.default_rng(0))
     for s in range(5):
-        world = p.condition(pending, worlds.y[-3:, s])
-        np.testing.assert_allclose(worlds.means(X)[:, s], world.posterior(X).mean, rtol=1e-9)
+        world = p.condition(pending, fantasies.y[-3:, s])
+        np.testing.assert_allclose(fantasies.means(X)[:, s], world.posterior(X).mean, rtol=1e-9)
         np.testing.assert_allclose(
-            worlds.means_gradient(X)[:, s], world.posterior_gradient(X).d_mean, atol=1e-9
+            fantasies.means_gradient(X)[:, s], world.posterior_gradient(X).d_mean, atol=1e-9
         )
-        np.testing.assert_allclose(worlds.training_means()[:, s], world.training_mean(), rtol=1e-9)
+        np.testing.assert_allclose(
+            fantasies.training_means()[:, s], world.training_mean(), rtol=1e-9
+        )
         np.testing.assert_array_equal(
-            worlds.predictor.posterior(X).variance, world.posterior(X).variance
+            fantasies.predictor.posterior(X).variance, world.posterior(X).variance
         )
 
 
 def test_training_means_are_the_means_at_the_training_rows():
     p = predictor()
-    worlds = p.fantasize(mixed_rows(2, 6), 4, np.random.default_rng(0))
-    expected = worlds.means(worlds.predictor.X)
-    np.testing.assert_allclose(worlds.training_means(), expected, rtol=1e-9, atol=1e-10)
+    fantasies = p.fantasize(mixed_rows(2, 6), 4, np.random.default_rng(0))
+    expected = fantasies.means(fantasies.predictor.X)
+    np.testing.assert_allclose(fantasies.training_means(), expected, rtol=1e-9, atol=1e-10)
 
 
 def test_imagined_outcomes_have_the_predictive_mean_and_variance():
@@ -298,9 +300,9 @@ def test_imagined_outcomes_have_the_predictive_mean_and_variance():
 
 def test_the_same_row_may_be_pending_twice():
     p, row = predictor(), mixed_rows(1, 6)
-    worlds = p.fantasize(np.repeat(row, 2, axis=0), 8, np.random.default_rng(0))
-    assert np.all(np.isfinite(worlds.means(mixed_rows(5, 7))))
-    twice = worlds.predictor.posterior(row).variance[0]
+    fantasies = p.fantasize(np.repeat(row, 2, axis=0), 8, np.random.default_rng(0))
+    assert np.all(np.isfinite(fantasies.means(mixed_rows(5, 7))))
+    twice = fantasies.predictor.posterior(row).variance[0]
     assert twice < p.condition(row, np.zeros(1)).posterior(row).variance[0]
 
 
@@ -392,7 +394,7 @@ def test_learning_ends_where_the_gradient_vanishes():
 
 
 def test_learning_finds_the_hyperparameters_that_made_the_data():
-    columns = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
+    columns = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
     truth = np.log([1.0, 0.15, 0.6, 0.01])
     X = np.random.default_rng(0).random((250, 2))
     K = MaternHamming.from_theta(columns, truth[:-1]).cross(X, X) + 0.01 * np.eye(250)
@@ -417,7 +419,7 @@ def test_learning_twice_gives_the_same_bits():
 
 
 def test_a_column_without_effect_gets_a_longer_length_than_one_that_matters():
-    columns = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
+    columns = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
     X = np.random.default_rng(0).random((60, 2))
     y = np.sin(9.0 * X[:, 0])
     theta = GaussianProcess().learn(TrainingData(X, (y - y.mean()) / y.std(), columns))
@@ -441,9 +443,11 @@ def test_odd_histories_give_finite_beliefs(y, rows):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-@pytest.mark.parametrize("kind", [Kind.DECISION, Kind.CATEGORICAL])
+@pytest.mark.parametrize("kind", [ColumnKind.DECISION, ColumnKind.CATEGORICAL])
 def test_few_rows_of_one_kind_can_be_learned(n, kind):
-    columns = Columns((kind,), ("x",), np.zeros(1), np.ones(1), (3 * (kind is Kind.CATEGORICAL),))
+    columns = Columns(
+        (kind,), ("x",), np.zeros(1), np.ones(1), (3 * (kind is ColumnKind.CATEGORICAL),)
+    )
     X = np.arange(float(n))[:, None]
     d, gp = TrainingData(X, np.linspace(-1.0, 1.0, n), columns), GaussianProcess()
     belief = gp.predictor(d, gp.learn(d)).posterior(X)

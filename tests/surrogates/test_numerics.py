@@ -3,9 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm, qmc
 
-from surrogates.numerics import NumericalError, cholesky, negative_log_density
+from surrogates.numerics import (
+    NumericalError,
+    bounded_exp,
+    cholesky,
+    kronecker,
+    negative_log_density,
+    normal_half_width,
+    radical_inverse,
+)
 
 
 def spread_out(n, seed=0, condition=1e3):
@@ -173,3 +181,42 @@ def test_derivative_of_the_negative_log_density_matches_finite_differences():
 def test_density_of_an_indefinite_matrix_is_a_numerical_error():
     with pytest.raises(NumericalError, match="not positive definite"):
         negative_log_density(np.array([[1.0, 2.0], [2.0, 1.0]]), np.zeros(2))
+
+
+# --- scalars
+
+
+def test_a_bounded_exponential_is_exp_inside_and_finite_and_positive_outside():
+    for x in (-700.0, -3.2, 0.0, 5.5, 700.0):
+        assert bounded_exp(x) == np.exp(x)
+    assert bounded_exp(1e300) == np.exp(700.0)
+    assert bounded_exp(-1e300) == np.exp(-700.0) > 0.0
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+def test_the_half_width_is_the_normal_quantile_of_a_central_interval(coverage):
+    mass = norm.cdf(normal_half_width(coverage)) - norm.cdf(-normal_half_width(coverage))
+    assert mass == pytest.approx(coverage, abs=1e-15)
+    assert normal_half_width(0.9) == 1.6448536269514722
+
+
+@pytest.mark.parametrize("base", [2, 3, 5])
+def test_radical_inverses_mirror_the_digits_of_the_index(base):
+    assert radical_inverse(0, base) == 0.0
+    assert radical_inverse(1, base) == 1.0 / base
+    # every full period covers each of its cells once
+    cells = sorted(round(radical_inverse(i, base) * base**3) for i in range(base**3))
+    assert cells == list(range(base**3))
+
+
+def test_radical_inverses_are_the_halton_sequence_of_scipy():
+    theirs = qmc.Halton(3, scramble=False).random(50)
+    ours = [[radical_inverse(i, base) for base in (2, 3, 5)] for i in range(50)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-15)
+
+
+def test_a_kronecker_sequence_covers_every_share_evenly():
+    golden = 0.5 * (np.sqrt(5.0) - 1.0)
+    points = [kronecker(i, golden) for i in range(100)]
+    for share in (0.1, 0.5, 0.9):
+        assert np.mean(np.array(points) < share) == pytest.approx(share, abs=0.02)

@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_normal
 
-from surrogates.curves import (
+from surrogates.learning_curves import (
     REPORTS,
     TEMPER,
     Cells,
     Curve,
     CurveModel,
     CurvePredictor,
-    Sharing,
-    Warp,
+    LossWarp,
+    SharedParameters,
 )
 
 LOW, HIGH = 1.0, 50.0
@@ -44,7 +44,7 @@ def predictor() -> CurvePredictor:
 
 
 def test_a_cell_is_the_gaussian_process_its_formula_says() -> None:
-    sharing = Sharing.prior()
+    sharing = SharedParameters.prior()
     levels, asked = np.array([1.0, 3.0, 10.0]), np.array([20.0, 50.0])
     z = np.array([0.4, 0.1, -0.3])
     cells = Cells.at(sharing, levels, asked, LOW, HIGH)
@@ -76,7 +76,7 @@ def test_a_cell_is_the_gaussian_process_its_formula_says() -> None:
 def test_runs_read_together_get_what_each_gets_alone() -> None:
     levels = np.array([1.0, 2.0, 4.0])
     z = np.random.default_rng(0).standard_normal((3, 3))
-    cells = Cells.at(Sharing.prior(), levels, np.array([50.0]), LOW, HIGH)
+    cells = Cells.at(SharedParameters.prior(), levels, np.array([50.0]), LOW, HIGH)
     together = cells.weights(cells.whitened(z))
     alone = np.concatenate([cells.weights(cells.whitened(row[None])) for row in z])
     assert_allclose(together, alone, rtol=1e-10)
@@ -90,9 +90,9 @@ def test_learning_the_starts_of_exact_runs_is_the_conjugate_update() -> None:
     v, d = rng.multivariate_normal([0.2, -0.8], [[0.3, 0.1], [0.1, 0.2]], size=100).T
     levels = np.array([1.0, 2.0, 5.0, 12.0, 25.0, 50.0])
     fall = (levels**-0.7 - 1.0) / (50.0**-0.7 - 1.0)
-    sharing = Sharing.prior()
+    sharing = SharedParameters.prior()
     for _ in range(2):
-        sharing = sharing.improved([(levels, v[:, None] + d[:, None] * fall)], LOW, HIGH)
+        sharing = sharing.em_step([(levels, v[:, None] + d[:, None] * fall)], LOW, HIGH)
     mean = (v.sum() + 0.5) / 101
     scatter = np.sum((v - mean) ** 2) + (mean - 0.5) ** 2 + 4 * 1.5**2
     assert_allclose(sharing.mu[0], mean, atol=1e-3)
@@ -127,17 +127,17 @@ def test_probability_below_inverts_the_quantile(predictor: CurvePredictor) -> No
     st.lists(st.floats(-3.0, 3.0), min_size=1, max_size=20),
 )
 def test_the_warp_has_an_inverse_and_rises(values: list[float], away: list[float]) -> None:
-    warp = Warp.of(np.array(values))
-    width = warp.knee - warp.floor
-    y = np.sort(warp.knee + width * np.array(away))
+    warp = LossWarp.of(np.array(values))
+    width = warp.lower_knee - warp.floor
+    y = np.sort(warp.lower_knee + width * np.array(away))
     z = warp.apply(y)
     assert np.all(np.diff(z) >= 0.0)
-    assert_allclose(warp.invert(z), y, rtol=1e-9, atol=1e-9 * (width + abs(warp.knee)))
+    assert_allclose(warp.invert(z), y, rtol=1e-9, atol=1e-9 * (width + abs(warp.lower_knee)))
 
 
 def test_the_warp_is_smooth_where_its_lines_begin() -> None:
-    warp = Warp.of(np.array([1.0, 2.0, 3.0]))
-    for corner in (warp.knee, warp.brow):
+    warp = LossWarp.of(np.array([1.0, 2.0, 3.0]))
+    for corner in (warp.lower_knee, warp.upper_knee):
         below, above = np.diff(warp.apply(corner + 1e-6 * np.array([-1.0, 0.0, 1.0])))
         assert_allclose(below, above, rtol=1e-4)
 
@@ -192,7 +192,7 @@ def test_nine_in_ten_ends_lie_in_the_interval_and_beat_the_last_value(
 
 
 def test_learning_from_the_study_narrows_the_interval(predictor: CurvePredictor) -> None:
-    unlearnt = CurvePredictor(LOW, HIGH, predictor.warp, Sharing.prior())
+    unlearnt = CurvePredictor(LOW, HIGH, predictor.warp, SharedParameters.prior())
     curve = Curve(LEVELS[:5], power_laws(1, np.random.default_rng(6))[0, :5])
     before, after = unlearnt.predict(curve, 50), predictor.predict(curve, 50)
     width = after.quantile(0.95) - after.quantile(0.05)

@@ -4,7 +4,7 @@ Notation, for one run reported at levels ``t_1 < .. < t_n`` (epochs, steps; n ma
 
 ==========  =======================================================================================
 ``y(t)``    what a run reports at level t, smaller is better
-``z``       ``w(y)``, y read by the study's :class:`Warp`: standardised, logarithmic near the floor
+``z``       ``w(y)``, y read by the study's :class:`LossWarp`: standardized, logarithmic near the floor
 ``low``     first level of a run, where every shape is 0
 ``high``    level at which a run is complete, where every shape is 1; later ones may be asked too
 ``phi_j``   shape j: a power law, an exponential, or a log-power (Hill) curve
@@ -17,11 +17,11 @@ A *cell* (j, s, tau, sigma) is a Gaussian process with three linear coefficients
     (v, d, r) ~ N(mu, Sigma),    u(t) = ln(t / low) / ln(high / low),    W a Wiener process
 
 v is where the run starts, d its way down, r a drift up (overfitting). The coefficients are
-integrated out, so the belief of a cell is Gaussian in closed form, and the belief about a run is
+integrated out, so the posterior of a cell is Gaussian in closed form, and the posterior about a run is
 the mixture of all cells under the weights ``pi_j rho_(s,tau,sigma) p(z | cell)^TEMPER``.
 
 What runs of one study share is learned from all their reports, finished or not, by a few steps of
-expectation maximisation: mu and Sigma under a normal-inverse-Wishart prior, pi and rho under
+expectation maximization: mu and Sigma under a normal-inverse-Wishart prior, pi and rho under
 Dirichlet priors. It is a mixture of experts over the parametric families of Domhan et al. (2015)
 with the coefficients of a hierarchical linear model (Gelman et al. 2013, ch. 15) and a random walk
 in log time where theirs has independent errors.
@@ -68,8 +68,8 @@ _SPREAD_STRENGTH = 4.0  # of the prior of Sigma
 _CELL_STRENGTH = 20.0  # of the priors of pi and rho
 
 _FLOOR = 0.3  # distance from best report to floor, in distances from best to median report
-_BROW = 0.9  # quantile of the reports above which the warp is a line
-_NEGLIGIBLE = 1e-3  # joint weight of the lightest cells, which a belief leaves out
+_UPPER_KNEE = 0.9  # quantile of the reports above which the warp is a line
+_NEGLIGIBLE = 1e-3  # joint weight of the lightest cells, which a posterior leaves out
 _BISECTIONS = 40
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(3)
 _STEPS = (np.arange(64) + 0.5) / 64
@@ -127,8 +127,8 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Warp:
-    """``z = (ln(y - floor) - location) / scale`` from ``knee`` to ``brow``, lines outside.
+class LossWarp:
+    """``z = (ln(y - floor) - location) / scale`` from ``lower_knee`` to ``upper_knee``, lines outside.
 
     Losses fall by ratios of what is left rather than by differences: in logarithms the held-out
     error of the end was a quarter smaller. The lines keep the map smooth and increasing for every
@@ -137,41 +137,45 @@ class Warp:
     """
 
     floor: float
-    knee: float
-    brow: float
+    lower_knee: float
+    upper_knee: float
     location: float
     scale: float
 
     @classmethod
-    def of(cls, values: Array) -> Warp:
+    def of(cls, values: Array) -> LossWarp:
         """For a study's values, at least one."""
-        best, median, high, worst = np.quantile(values, [0.0, 0.5, _BROW, 1.0])
+        best, median, high, worst = np.quantile(values, [0.0, 0.5, _UPPER_KNEE, 1.0])
         resolution = max(1e-12 * abs(best), 1e-12 * abs(worst), 1e-150)
         widths = (median - best, worst - best, abs(median), 1.0)  # the later for constant values
         width = next(w for w in widths if w > resolution)
         floor = float(best - _FLOOR * width)
-        knee = float(best - 0.5 * _FLOOR * width)
-        plain = cls(floor, knee, float(high), 0.0, 1.0)
+        lower_knee = float(best - 0.5 * _FLOOR * width)
+        plain = cls(floor, lower_knee, float(high), 0.0, 1.0)
         low, middle, high = np.quantile(plain.apply(values), [0.1, 0.5, 0.9])
         # 2.56 sds lie between the 10 % and 90 % quantiles of a normal law
         spread = float(high - low) / 2.56
-        return cls(floor, knee, plain.brow, float(middle), spread if spread > 1e-6 else 1.0)
+        return cls(
+            floor, lower_knee, plain.upper_knee, float(middle), spread if spread > 1e-6 else 1.0
+        )
 
     def apply(self, y: Array) -> Array:
-        logs = np.log(np.clip(y, self.knee, self.brow) - self.floor)
-        logs += np.minimum(y - self.knee, 0.0) / (self.knee - self.floor)
-        logs += np.maximum(y - self.brow, 0.0) / (self.brow - self.floor)
+        logs = np.log(np.clip(y, self.lower_knee, self.upper_knee) - self.floor)
+        logs += np.minimum(y - self.lower_knee, 0.0) / (self.lower_knee - self.floor)
+        logs += np.maximum(y - self.upper_knee, 0.0) / (self.upper_knee - self.floor)
         return np.asarray((logs - self.location) / self.scale)
 
     def invert(self, z: Array) -> Array:
         logs = self.location + self.scale * z
-        foot, head = self.knee - self.floor, self.brow - self.floor
-        y = self.knee + foot * np.expm1(np.clip(logs, np.log(foot), np.log(head)) - np.log(foot))
+        foot, head = self.lower_knee - self.floor, self.upper_knee - self.floor
+        y = self.lower_knee + foot * np.expm1(
+            np.clip(logs, np.log(foot), np.log(head)) - np.log(foot)
+        )
         y += foot * np.minimum(logs - np.log(foot), 0.0)
         return np.asarray(y + head * np.maximum(logs - np.log(head), 0.0))
 
 
-class EndBelief(Protocol):
+class EndDistribution(Protocol):
     """What is believed of one run's reports at m levels."""
 
     def probability_below(self, value: float) -> Array:
@@ -184,7 +188,7 @@ class EndBelief(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CurveBelief:
+class CurveDistribution:
     """Belief about what a run would report at m levels: a warped mixture of c normals.
 
     Attributes:
@@ -196,7 +200,7 @@ class CurveBelief:
     weight: Array
     mean: Array
     sd: Array
-    warp: Warp
+    warp: LossWarp
 
     def probability_below(self, value: float) -> Array:
         """P(y < value), ``(m,)``."""
@@ -210,7 +214,7 @@ class CurveBelief:
         return self.warp.invert(self._quantile(p))
 
     def posterior(self) -> Posterior:
-        """Mean and variance of the belief with its outer half percents moved to their quantiles.
+        """Mean and variance of the posterior with its outer half percents moved to their quantiles.
 
         The variance includes the noise of a report. Without the cut, a cell of small weight and
         large spread could carry the mean of the exponential off.
@@ -229,8 +233,8 @@ class CurveBelief:
             y = self.warp.invert(z)
             middles = np.concatenate([y[:1], 0.5 * (y[1:] + y[:-1]), y[-1:]])
             masses = np.diff(np.concatenate([[0.0], F, [1.0]]))
-            centre = masses @ middles
-            moments.append((centre, masses @ (middles - centre) ** 2))
+            center = masses @ middles
+            moments.append((center, masses @ (middles - center) ** 2))
         found = np.array(moments)
         return Posterior(found[:, 0], found[:, 1])
 
@@ -252,7 +256,7 @@ class CurveModel:
     Args:
         low: first level, > 0; no report may lie below it.
         high: level of a complete run, > low.
-        steps: of expectation maximisation; 0 keeps the prior, and learns only the warp.
+        steps: of expectation maximization; 0 keeps the prior, and learns only the warp.
         max_runs: beyond it, the learning uses this many runs, evenly from the shortest to the
             longest, so that runs stopped early do not go unheard.
 
@@ -282,7 +286,7 @@ class CurveModel:
             raise ValueError("`curves` must hold a finite report; wait for the first one")
         for curve in curves:
             _check_above(curve.levels, self.low)
-        warp = Warp.of(np.concatenate([curve.values for curve in curves]))
+        warp = LossWarp.of(np.concatenate([curve.values for curve in curves]))
         order = sorted(range(len(curves)), key=lambda i: len(curves[i]))
         if len(order) > self.max_runs:
             ranks = np.linspace(0, len(order) - 1, self.max_runs).round().astype(int)
@@ -292,14 +296,14 @@ class CurveModel:
             read = curves[i].thinned(REPORTS)
             groups.setdefault(tuple(read.levels), []).append(warp.apply(read.values))
         read_alike = [(np.array(levels), np.array(z)) for levels, z in groups.items()]
-        sharing = Sharing.prior()
+        shared = SharedParameters.prior()
         for _ in range(self.steps):
-            sharing = sharing.improved(read_alike, self.low, self.high)
-        return CurvePredictor(self.low, self.high, warp, sharing)
+            shared = shared.em_step(read_alike, self.low, self.high)
+        return CurvePredictor(self.low, self.high, warp, shared)
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class SharedParameters:
     """What the runs of a study share.
 
     Attributes:
@@ -314,7 +318,7 @@ class Sharing:
     log_scales: Array
 
     @classmethod
-    def prior(cls) -> Sharing:
+    def prior(cls) -> SharedParameters:
         return cls(
             _COEFFICIENTS,
             np.diag(_SPREAD**2),
@@ -322,8 +326,10 @@ class Sharing:
             np.full(_SCALES, -np.log(np.prod(_SCALES))),
         )
 
-    def improved(self, groups: Sequence[tuple[Array, Array]], low: float, high: float) -> Sharing:
-        """One step of expectation maximisation.
+    def em_step(
+        self, groups: Sequence[tuple[Array, Array]], low: float, high: float
+    ) -> SharedParameters:
+        """One step of expectation maximization.
 
         Args:
             groups: levels ``(n,)`` and z ``runs x n`` of the runs read at the same levels.
@@ -352,7 +358,7 @@ class Sharing:
         about = second - np.outer(first, move) - np.outer(move, first) + runs * np.outer(move, move)
         prior = _SPREAD_STRENGTH * np.diag(_SPREAD**2)
         prior += _MEAN_STRENGTH * np.outer(move - away, move - away)
-        return Sharing(
+        return SharedParameters(
             self.mu + move,
             (about + prior) / (runs + _SPREAD_STRENGTH),
             np.log(shapes / shapes.sum()),
@@ -384,17 +390,19 @@ class Cells:
     log_prior: Array
 
     @classmethod
-    def at(cls, sharing: Sharing, levels: Array, asked: Array, low: float, high: float) -> Cells:
+    def at(
+        cls, shared: SharedParameters, levels: Array, asked: Array, low: float, high: float
+    ) -> Cells:
         n, m = len(levels), len(asked)
         every = np.concatenate([levels, asked])
         basis = _basis(every, low, high)  # (n + m) x 3 x J
         amount = np.stack([np.ones_like(_S), _S, _S])  # 3 x S, what s multiplies
-        mean = np.einsum("ipj,ps,p->ijs", basis, amount, sharing.mu)
+        mean = np.einsum("ipj,ps,p->ijs", basis, amount, shared.mu)
         # covariance of (v, d, r) with the reports, then of all levels with them
-        beside = np.einsum("pq,qs,kqj->pkjs", sharing.covariance, amount, basis[:n])
+        beside = np.einsum("pq,qs,kqj->pkjs", shared.covariance, amount, basis[:n])
         linear = np.einsum("ipj,ps,pkjs->ikjs", basis, amount, beside, optimize=True)
         own = np.einsum(
-            "ipj,ps,pq,qs,iqj->ijs", basis, amount, sharing.covariance, amount, basis, optimize=True
+            "ipj,ps,pq,qs,iqj->ijs", basis, amount, shared.covariance, amount, basis, optimize=True
         )
         u = _log_time(every, low, high)
         walk = np.minimum(u[:, None], u[:n])[:, :, None, None] * (_TAU**2)[:, None]
@@ -406,7 +414,7 @@ class Cells:
         alone = u[n:, None, None] * (_TAU**2)[:, None] + _SIGMA**2
         total = (own[n:, :, :, None, None] + alone[:, None, None]).reshape(m, _COUNT)
         variance = total - np.sum(factor[n : n + m] ** 2, axis=1)
-        log_prior = sharing.log_shapes[:, None, None, None] + sharing.log_scales
+        log_prior = shared.log_shapes[:, None, None, None] + shared.log_scales
         spread = np.broadcast_to(mean[..., None, None], (n + m, *_CELLS)).reshape(n + m, _COUNT)
         return cls(
             spread,
@@ -443,14 +451,14 @@ class CurvePredictor:
 
     low: float
     high: float
-    warp: Warp
-    sharing: Sharing
+    warp: LossWarp
+    shared: SharedParameters
 
-    def predict(self, curve: Curve, levels: ArrayLike) -> CurveBelief:
+    def predict(self, curve: Curve, levels: ArrayLike) -> CurveDistribution:
         """Belief about what the run would report at ``levels``, given what it has reported.
 
         Args:
-            curve: its reports so far; without any, the belief about a run not yet started.
+            curve: its reports so far; without any, the posterior about a run not yet started.
             levels: ``(m,)`` or a single level, at or above ``low``.
 
         Raises:
@@ -464,7 +472,7 @@ class CurvePredictor:
             "ikc,kc->ic", cells.asked[..., kept], seen[:, kept]
         )
         sd = np.sqrt(cells.variance[:, kept])
-        return CurveBelief(weight[kept] / weight[kept].sum(), mean, sd, self.warp)
+        return CurveDistribution(weight[kept] / weight[kept].sum(), mean, sd, self.warp)
 
     def sample(
         self, curve: Curve, levels: ArrayLike, count: int, *, rng: np.random.Generator
@@ -492,7 +500,7 @@ class CurvePredictor:
         """Cells, whitened reports n x c and weights ``(c,)``."""
         _check_above(np.concatenate([curve.levels, asked]), self.low)
         read = curve.thinned(REPORTS)
-        cells = Cells.at(self.sharing, read.levels, asked, self.low, self.high)
+        cells = Cells.at(self.shared, read.levels, asked, self.low, self.high)
         seen = cells.whitened(self.warp.apply(read.values)[None])
         return cells, seen[:, 0], cells.weights(seen)[0]
 
@@ -503,7 +511,7 @@ class CurvePredictor:
         u = _log_time(levels, self.low, self.high)
         walk = _TAU[tau] ** 2 * np.minimum(u[:, None], u)
         noise = _SIGMA[sigma] ** 2 * np.eye(len(levels))
-        return np.asarray(basis @ self.sharing.covariance @ basis.T + walk + noise)
+        return np.asarray(basis @ self.shared.covariance @ basis.T + walk + noise)
 
 
 def _continued_cholesky(rows: Array) -> Array:

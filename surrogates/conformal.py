@@ -27,11 +27,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtri
 
 from surrogates.base import Posterior
 from surrogates.data import Array, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
+from surrogates.numerics import normal_half_width
 
 STEP_SIZES = tuple(0.001 * 2.0**k for k in range(8))  # gamma of the paper's experts
 _MEMORY = 100  # tells over which the weights of the experts should be near the best's
@@ -94,14 +94,14 @@ class OnlineLevel:
     Attributes:
         alpha: aimed share of misses, in (0, 1).
         experts: ``(k,)``, level of each; may leave [0, 1], as the guarantee needs.
-        log_weights: ``(k,)``, normalised so that the largest is 0.
+        log_weights: ``(k,)``, normalized so that the largest is 0.
         told: number of runs taken in. missed: of those, how many the interval in use missed.
     """
 
     alpha: float
     experts: Array
     log_weights: Array
-    told: int = 0
+    observed: int = 0
     missed: int = 0
 
     @classmethod
@@ -118,7 +118,7 @@ class OnlineLevel:
         weights = np.exp(self.log_weights)
         return float(np.clip(weights @ self.experts / np.sum(weights), 0.0, 1.0))
 
-    def after(self, beta: float) -> OnlineLevel:
+    def updated(self, beta: float) -> OnlineLevel:
         """The state after a run of which the interval at level a covered all ``a <= beta``."""
         a, k = self.alpha, len(self.experts)
         # eq. for eta: sqrt(3 / I) sqrt((ln(I k) + 2) / ((1 - a)^2 a^3 + a^2 (1 - a)^3)), whose
@@ -133,7 +133,7 @@ class OnlineLevel:
             self,
             experts=self.experts + np.array(STEP_SIZES) * (a - (self.experts > beta)),
             log_weights=np.log(weights / np.max(weights)),
-            told=self.told + 1,
+            observed=self.observed + 1,
             missed=self.missed + int(self.level > beta),
         )
 
@@ -172,7 +172,7 @@ class LeaveOneOut(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How many of its standard deviations a Gaussian belief is off, as shown by its own runs.
+    """How many of its standard deviations a Gaussian posterior is off, as shown by its own runs.
 
     Attributes:
         scores: ``(n,)``, ``|y_i - mu_-i| / sd_-i``.
@@ -187,10 +187,10 @@ class Calibration:
     @classmethod
     def of(cls, predictor: LeaveOneOut, weights: Array | None = None) -> Calibration:
         """From the leave-one-out residuals of a fitted Gaussian process, O(n^3) once."""
-        belief = predictor.leave_one_out()
+        posterior = predictor.leave_one_out()
         unit = max(float(np.max(np.abs(predictor.y), initial=0.0)), np.finfo(float).tiny)
-        sd = np.sqrt(belief.variance) + _SD_FLOOR * unit
-        scores = np.abs(predictor.y - belief.mean) / sd
+        sd = np.sqrt(posterior.variance) + _SD_FLOOR * unit
+        scores = np.abs(predictor.y - posterior.mean) / sd
         return cls(scores, np.ones(len(scores)) if weights is None else weights)
 
     @classmethod
@@ -229,15 +229,15 @@ class Calibration:
             return 0.0
         return conformal_quantile(self.scores, 1.0 - level, self.weights)
 
-    def shown(self, coverage: float) -> float:
+    def finite_multiplier(self, coverage: float) -> float:
         """:meth:`multiplier` for people: never infinite.
 
         Where nothing can be promised it is the normal one or the largest score, if that is more.
         """
-        promised = self.multiplier(coverage)
-        if np.isfinite(promised):
-            return promised
-        return max(float(ndtri(0.5 * (1.0 + coverage))), float(np.max(self.scores, initial=0.0)))
+        multiplier = self.multiplier(coverage)
+        if np.isfinite(multiplier):
+            return multiplier
+        return max(normal_half_width(coverage), float(np.max(self.scores, initial=0.0)))
 
 
 def rank_of(score: float, scores: Array, weights: Array | None = None) -> float:

@@ -25,31 +25,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surrogates.curves import Curve
 from surrogates.data import Array, IntArray
+from surrogates.learning_curves import Curve
 
 if TYPE_CHECKING:
     import torch
 
-RUNS = 1000  # whose curves can be told apart
+RUNS = 1000  # whose curves can be read_runs apart
 COLUMNS = 10  # of configs
 _REPORTS = 1000  # in one context, as long as those it was trained on
 _VERSION = "0.0.1"
 _ROOM = 0.1  # below the best report
-_BROW = 0.9  # quantile of the reports at which the scale ends
+_TOP = 0.9  # quantile of the reports at which the scale ends
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class UnitScaling:
     """How losses are read: ``1 - (y - floor) / (top - floor)``."""
 
     floor: float
     top: float
 
     @classmethod
-    def of(cls, values: Array) -> Reading:
+    def of(cls, values: Array) -> UnitScaling:
         """For finite values, at least one."""
-        best, high = (float(v) for v in np.quantile(values, [0.0, _BROW]))
+        best, high = (float(v) for v in np.quantile(values, [0.0, _TOP]))
         width = high - best
         if not width > 1e-12 * max(abs(best), abs(high)):
             width = float(np.max(values)) - best or abs(best) or 1.0
@@ -63,7 +63,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class BarBelief:
+class HistogramDistribution:
     """Belief about one number: a histogram of what is read, the outer bars with half-normal tails.
 
     Attributes:
@@ -74,7 +74,7 @@ class BarBelief:
 
     logits: torch.Tensor
     bars: Any
-    reading: Reading
+    reading: UnitScaling
 
     def probability_below(self, value: float) -> Array:
         """P(y < value), ``(1,)``."""
@@ -121,9 +121,9 @@ class FTPFNetwork:
                 )
         self._network = FTPFN(target_path=folder, version=_VERSION)
 
-    def ends(
+    def predict_ends(
         self, X: Array, curves: Sequence[Curve], asked: IntArray, high: float
-    ) -> list[BarBelief]:
+    ) -> list[HistogramDistribution]:
         """Beliefs about what the runs ``asked`` report at level ``high``.
 
         With more than ``RUNS`` runs, those asked about and then the longest are read; with more
@@ -141,18 +141,18 @@ class FTPFNetwork:
 
         if X.shape[1] > COLUMNS:
             raise ValueError(f"FT-PFN reads at most {COLUMNS} columns, got {X.shape[1]}")
-        told = [i for i in self._heard(curves, asked) if len(curves[i])]
-        if not told:
+        read_runs = [i for i in self._selected(curves, asked) if len(curves[i])]
+        if not read_runs:
             raise ValueError("`curves` must hold a finite report; wait for the first one")
-        read = [curves[i].thinned(max(_REPORTS // len(told), 1)) for i in told]
+        read = [curves[i].thinned(max(_REPORTS // len(read_runs), 1)) for i in read_runs]
         values = np.concatenate([curve.values for curve in read])
-        reading = Reading.of(values)
-        places = {run: place for place, run in enumerate(told, start=1)}
+        reading = UnitScaling.of(values)
+        places = {run: place for place, run in enumerate(read_runs, start=1)}
         lengths = [len(curve) for curve in read]
         context = _tokens(
-            np.repeat(np.arange(1, len(told) + 1), lengths),
+            np.repeat(np.arange(1, len(read_runs) + 1), lengths),
             np.concatenate([curve.levels for curve in read]) / high,
-            np.repeat(X[told], lengths, axis=0),
+            np.repeat(X[read_runs], lengths, axis=0),
         )
         # 0 is a run that has said nothing
         ids = np.array([places.get(int(run), 0) for run in asked])
@@ -161,10 +161,10 @@ class FTPFNetwork:
         with torch.no_grad():
             logits = self._network(x_train=context, y_train=y, x_test=query)
         bars = self._network.model.criterion
-        return [BarBelief(row.reshape(1, -1), bars, reading) for row in logits]
+        return [HistogramDistribution(row.reshape(1, -1), bars, reading) for row in logits]
 
     @staticmethod
-    def _heard(curves: Sequence[Curve], asked: IntArray) -> list[int]:
+    def _selected(curves: Sequence[Curve], asked: IntArray) -> list[int]:
         if len(curves) <= RUNS:
             return list(range(len(curves)))
         first = dict.fromkeys(int(run) for run in asked)

@@ -1,7 +1,7 @@
 """Will a run survive? Bayesian logistic regression on linear and quadratic features.
 
 Notation: ``u_j = x_j - 1/2`` numeric entries about the middle of the box; features ``phi(x)`` (p,)
-are 1, every ``u_j``, every ``u_j^2 - 1/12`` (centred under the uniform law) and one indicator per
+are 1, every ``u_j``, every ``u_j^2 - 1/12`` (centerd under the uniform law) and one indicator per
 code of a categorical or activity column. Weights ``w ~ N(0, S)``, S diagonal, and::
 
     P(success | x, w) = sigmoid(f(x)),     f(x) = o(x) + phi(x)^T w
@@ -13,7 +13,7 @@ corner of the box would look like a coin toss.
 
 Most columns have nothing to do with failures, so S is learned: both weights of numeric column j
 share a variance ``r_j slope_sd^2`` with an inverse-gamma prior of mode below 1, updated by
-expectation maximisation (automatic relevance determination; Bishop 2006, section 7.2). Measured on
+expectation maximization (automatic relevance determination; Bishop 2006, section 7.2). Measured on
 17 successes and 3 failures in 8 columns, of which one matters: held-out log loss 0.20, with fixed S
 0.36.
 
@@ -40,8 +40,8 @@ _RELEVANCE_PASSES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessModel:
-    """Prior beliefs about failures; :meth:`fit` turns them into a :class:`SuccessPredictor`.
+class FeasibilityModel:
+    """Prior beliefs about failures; :meth:`fit` turns them into a :class:`FeasibilityPredictor`.
 
     Args:
         prior_probability: P0, probability of success before any data, in (0, 1).
@@ -67,7 +67,7 @@ class SuccessModel:
                 f"got {self.prior_probability}; 0.95 is the default"
             )
 
-    def fit(self, data: TrainingData) -> SuccessPredictor:
+    def fit(self, data: TrainingData) -> FeasibilityPredictor:
         """Laplace posterior given ``data.y`` in {0, 1} (1 = success); n may be 0.
 
         Raises:
@@ -77,7 +77,7 @@ class SuccessModel:
             raise ValueError("success labels must be 0 or 1, encode a failed run as 0")
         columns = data.columns
         ceiling = self._prior_sd(columns)
-        predictor = SuccessPredictor(
+        predictor = FeasibilityPredictor(
             columns,
             ceiling,
             ceiling,
@@ -93,8 +93,8 @@ class SuccessModel:
             predictor = replace(predictor, prior_sd=self._relevant_sd(predictor, ceiling))
         return _laplace(predictor, features, data.y)
 
-    def _relevant_sd(self, predictor: SuccessPredictor, ceiling: Array) -> Array:
-        """One step of expectation maximisation on ``r_j``; sd of every weight, ``(p,)``."""
+    def _relevant_sd(self, predictor: FeasibilityPredictor, ceiling: Array) -> Array:
+        """One step of expectation maximization on ``r_j``; sd of every weight, ``(p,)``."""
         d = len(predictor.columns.numeric)
         second_moment = predictor.weights**2 + np.diagonal(predictor.covariance)
         second_moment = second_moment * (predictor.prior_sd / ceiling) ** 2
@@ -115,7 +115,7 @@ class SuccessModel:
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessPredictor:
+class FeasibilityPredictor:
     """Posterior over the weights, and the probabilities that follow from it.
 
     Attributes:
@@ -180,11 +180,9 @@ class SuccessPredictor:
     def features(self, X: Array) -> Array:
         """``phi`` at the rows of ``X``, m x p."""
         u = X[:, self.columns.numeric] - 0.5
-        indicators = [
-            (X[:, q, None] == np.arange(self.columns.categories[q])).astype(np.float64)
-            for q in self.columns.categorical
-        ]
-        return np.concatenate([np.ones((len(X), 1)), u, u**2 - 1.0 / 12.0, *indicators], axis=1)
+        # an empty block would change the memory order of the result, and so the last bits of a fit
+        codes = [self.columns.one_hot(X)] if len(self.columns.categorical) else []
+        return np.concatenate([np.ones((len(X), 1)), u, u**2 - 1.0 / 12.0, *codes], axis=1)
 
     def offset(self, phi: Array) -> Array:
         """``o`` at whitened features m x p."""
@@ -210,7 +208,9 @@ class SuccessPredictor:
         return self.offset(phi) + phi @ self.weights, variance
 
 
-def _laplace(predictor: SuccessPredictor, features: Array, labels: Array) -> SuccessPredictor:
+def _laplace(
+    predictor: FeasibilityPredictor, features: Array, labels: Array
+) -> FeasibilityPredictor:
     """The predictor with the mode of the whitened weights and the covariance there.
 
     Args:

@@ -18,11 +18,11 @@ Fernandez-Val & Galichon 2010).
 
 Configs of a search are not exchangeable: they are chosen where trees expect better losses than any
 they know, which trees cannot predict. Rows left out do not show that error; runs foreseen from
-those before them do. :class:`Ahead` corrects by both.
+those before them do. :class:`OnlineConformal` corrects by both.
 
 Two ways to the raw quantiles:
 
-* :class:`QuantileForest`, the default: extremely randomised trees that share one set of leaf
+* :class:`QuantileForest`, the default: extremely randomized trees that share one set of leaf
   weights over all quantiles (Meinshausen 2006), scored out of bag (Gupta, Kuchibhotla & Ramdas
   2022). It is the default because of the time an ask may take: 36 ms for a fit at n = 200.
 * :class:`QuantileBoosting`, one gradient-boosted model a level, with CV+ (Barber et al. 2021) for
@@ -44,9 +44,8 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from surrogates.base import Posterior
-from surrogates.calibration import OnlineLevel, conformal_quantile, rank_of
+from surrogates.conformal import OnlineLevel, conformal_quantile, rank_of
 from surrogates.data import Array, Columns, IntArray, TrainingData
-from surrogates.kriging import indicators
 
 _LOWER = (0.025, 0.05, 0.1, 0.175, 0.25, 0.325, 0.4)
 LEVELS: Array = np.array([*_LOWER, 0.5, *(1.0 - tau for tau in reversed(_LOWER))])
@@ -104,10 +103,10 @@ class SampledQuantiles(QuantilePredictor, Protocol):
 
 
 def at_level(predictor: SampledQuantiles, X: Array, level: float) -> Array:
-    """One draw from the belief, ``(m,)``: the quantile at one ``level`` shared by all rows.
+    """One draw from the posterior, ``(m,)``: the quantile at one ``level`` shared by all rows.
 
-    With a level drawn uniformly once a suggestion, minimising this is posterior sampling with all
-    rows fully dependent. A level drawn for each row would be minimised by whichever row drew the
+    With a level drawn uniformly once a suggestion, minimizing this is posterior sampling with all
+    rows fully dependent. A level drawn for each row would be minimized by whichever row drew the
     lowest: a random lower bound.
     """
     q = predictor.finite_quantiles(X)
@@ -124,14 +123,6 @@ def moments(predictor: SampledQuantiles, X: Array) -> Posterior:
     return Posterior(mean, (q - mean[:, None]) ** 2 @ _MASS)
 
 
-class RawQuantiles(Protocol):
-    """Quantiles before any calibration."""
-
-    def at(self, X: Array) -> Array:
-        """m x K, ascending."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Corrections:
     """What each pair of levels is widened by.
@@ -141,7 +132,7 @@ class Corrections:
         scores: n x K/2, E of the rows that their trees did not see.
     """
 
-    promised: Array
+    guaranteed: Array
     finite: Array
     scores: Array
 
@@ -149,28 +140,28 @@ class Corrections:
     def of(cls, q: Array, y: Array) -> Corrections:
         """From quantiles n x K and outcomes ``(n,)`` at rows their trees did not see."""
         scores = conformity(q, y)
-        promised = np.array(
+        guaranteed = np.array(
             [conformal_quantile(scores[:, k], 1.0 - 2.0 * LEVELS[k]) for k in range(_PAIRS)]
         )
         largest = scores.max(axis=0, initial=0.0) if len(scores) else np.zeros(_PAIRS)
-        return cls(promised, np.where(np.isfinite(promised), promised, largest), scores)
+        return cls(guaranteed, np.where(np.isfinite(guaranteed), guaranteed, largest), scores)
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class ForecastScores:
     """Runs and what trees fitted before them said of them.
 
     Attributes:
-        left_out: n x K/2, E of the rows these trees left out.
+        out_of_bag: n x K/2, E of the rows these trees left out.
         ahead: b x K/2, E of the runs that were told next.
     """
 
-    left_out: Array
+    out_of_bag: Array
     ahead: Array
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class OnlineConformal:
     """The correction of one pair from rows left out and from runs foreseen, its level kept online.
 
     Attributes:
@@ -183,16 +174,16 @@ class Ahead:
     scores: Array
 
     @classmethod
-    def start(cls, coverage: float) -> Ahead:
+    def start(cls, coverage: float) -> OnlineConformal:
         """Before anything was foreseen. Raises ValueError as :func:`interval`."""
         return cls(_pair(coverage), OnlineLevel.start(1.0 - coverage), np.zeros(0))
 
-    def after(self, block: Foreseen) -> Ahead:
+    def updated(self, block: ForecastScores) -> OnlineConformal:
         """With the runs of one more block."""
-        ahead, known = block.ahead[:, self.pair], self._pooled(block.left_out)
+        ahead, known = block.ahead[:, self.pair], self._pooled(block.out_of_bag)
         level = self.level
         for score in ahead:
-            level = level.after(rank_of(float(score), known))
+            level = level.updated(rank_of(float(score), known))
         return replace(self, level=level, scores=np.concatenate([self.scores, ahead]))
 
     def interval(self, forest: ForestPredictor, x: Array) -> tuple[float, float, float]:
@@ -200,7 +191,7 @@ class Ahead:
 
         Where the level cannot be promised the largest score widens the interval.
         """
-        q, scores = forest.leaves.at(x)[0], self._pooled(forest.corrections.scores)
+        q, scores = forest.leaf_weights.quantiles(x)[0], self._pooled(forest.corrections.scores)
         alpha = self.level.level
         by = np.inf if alpha <= 0.0 else conformal_quantile(scores, 1.0 - min(alpha, _LEAST))
         if not np.isfinite(by):
@@ -212,9 +203,9 @@ class Ahead:
             max(float(q[-1 - self.pair]) + by, middle),
         )
 
-    def _pooled(self, left_out: Array) -> Array:
+    def _pooled(self, out_of_bag: Array) -> Array:
         """Scores of rows left out and of at most as many of the last runs foreseen."""
-        return np.concatenate([left_out[:, self.pair], self.scores[-max(len(left_out), 1) :]])
+        return np.concatenate([out_of_bag[:, self.pair], self.scores[-max(len(out_of_bag), 1) :]])
 
 
 def conformity(q: Array, y: Array) -> Array:
@@ -229,22 +220,8 @@ def _widened(q: Array, by: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class CorrectedQuantiles:
-    """Raw quantiles with one correction a pair, from a split or out-of-bag rows."""
-
-    raw: RawQuantiles
-    corrections: Corrections
-
-    def quantiles(self, X: Array) -> Array:
-        return _widened(self.raw.at(X), self.corrections.promised)
-
-    def finite_quantiles(self, X: Array) -> Array:
-        return _widened(self.raw.at(X), self.corrections.finite)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """Extremely randomised trees read as weights on their training rows (Meinshausen 2006, eq. 4).
+class LeafWeights:
+    """Extremely randomized trees read as weights on their training rows (Meinshausen 2006, eq. 4).
 
     Build it with :meth:`of`.
 
@@ -269,7 +246,7 @@ class Leaves:
     @classmethod
     def of(
         cls, columns: Columns, trees: tuple[Any, ...], leaves: IntArray, counts: Array, y: Array
-    ) -> Leaves:
+    ) -> LeafWeights:
         order = np.argsort(y, kind="stable")
         row, tree = np.nonzero(counts[order])
         leaf, count = leaves[order][row, tree], counts[order][row, tree]
@@ -278,8 +255,8 @@ class Leaves:
         members = sparse.csr_array((count / total[leaf], (leaf, row)), shape=(size, len(y)))
         return cls(columns, trees, leaves, counts, y, members, y[order])
 
-    def at(self, X: Array) -> Array:
-        asked = _leaves(self.trees, features(X, self.columns))
+    def quantiles(self, X: Array) -> Array:
+        asked = _leaf_indices(self.trees, features(X, self.columns))
         return self._quantiles(asked, np.ones(asked.shape))
 
     def out_of_bag(self, rows: IntArray) -> tuple[Array, IntArray]:
@@ -291,10 +268,10 @@ class Leaves:
         known = unseen.any(axis=1)
         return self._quantiles(self.leaves[rows[known]], unseen[known]), rows[known]
 
-    def grown(self, X: Array, y: Array) -> Leaves:
+    def with_rows(self, X: Array, y: Array) -> LeafWeights:
         """With more rows in the leaves they fall into; the trees stay."""
-        more = _leaves(self.trees, features(X, self.columns))
-        return Leaves.of(
+        more = _leaf_indices(self.trees, features(X, self.columns))
+        return LeafWeights.of(
             self.columns,
             self.trees,
             np.concatenate([self.leaves, more]),
@@ -302,9 +279,9 @@ class Leaves:
             np.concatenate([self.y, y]),
         )
 
-    def with_targets(self, y: Array) -> Leaves:
+    def with_targets(self, y: Array) -> LeafWeights:
         """The same trees and rows with other targets ``(n,)`` in the leaves."""
-        return Leaves.of(self.columns, self.trees, self.leaves, self.counts, y)
+        return LeafWeights.of(self.columns, self.trees, self.leaves, self.counts, y)
 
     def _quantiles(self, leaves: IntArray, use: Array) -> Array:
         """m x K from the leaves m x T of each row and which trees it asks, 0 or 1."""
@@ -352,11 +329,11 @@ def features(X: Array, columns: Columns) -> Array:
 
     A code that no training row had sets no indicator that any split asks for.
     """
-    parts = np.concatenate([X[:, columns.numeric], indicators(X, columns)], axis=1)
+    parts = np.concatenate([X[:, columns.numeric], columns.one_hot(X)], axis=1)
     return cast(Array, parts.astype(np.float32))
 
 
-def _leaves(trees: tuple[Any, ...], rows: Array) -> IntArray:
+def _leaf_indices(trees: tuple[Any, ...], rows: Array) -> IntArray:
     """m x T. Tree by tree: the forest's own ``apply`` spends more time on threads than on trees."""
     offset = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])])[:-1]
     return np.asarray(np.stack([tree.apply(rows) for tree in trees], axis=1) + offset)
@@ -371,23 +348,23 @@ def normal_scores(y: Array) -> Array:
 class ForestPredictor:
     """A calibrated quantile forest; a :class:`SampledQuantiles`."""
 
-    leaves: Leaves
+    leaf_weights: LeafWeights
     corrections: Corrections
 
     def quantiles(self, X: Array) -> Array:
-        return _widened(self.leaves.at(X), self.corrections.promised)
+        return _widened(self.leaf_weights.quantiles(X), self.corrections.guaranteed)
 
     def finite_quantiles(self, X: Array) -> Array:
-        return _widened(self.leaves.at(X), self.corrections.finite)
+        return _widened(self.leaf_weights.quantiles(X), self.corrections.finite)
 
     def condition(self, X: Array, y: Array) -> ForestPredictor:
         """With more rows in the leaves; trees and corrections unchanged."""
-        return replace(self, leaves=self.leaves.grown(X, y)) if len(X) else self
+        return replace(self, leaf_weights=self.leaf_weights.with_rows(X, y)) if len(X) else self
 
 
 @dataclass(frozen=True, slots=True)
 class QuantileForest:
-    """Extremely randomised trees (Geurts, Ernst & Wehenkel 2006) on bootstrap samples.
+    """Extremely randomized trees (Geurts, Ernst & Wehenkel 2006) on bootstrap samples.
 
     Quantiles at a new row come from all trees, those that are scored from the trees that left the
     row out. These are fewer and err more, so intervals come out too wide: at n = 60 by 2 points of
@@ -408,7 +385,7 @@ class QuantileForest:
     max_rows: int = 2000
     max_scored: int = 500
 
-    def fit(self, data: TrainingData, *, seed: int = 0) -> ForestPredictor:
+    def fit(self, data: TrainingData, *, rng: np.random.Generator | None = None) -> ForestPredictor:
         """From n >= 1 rows. Raises ValueError without any."""
         from sklearn import config_context
         from sklearn.tree import ExtraTreeRegressor
@@ -416,7 +393,7 @@ class QuantileForest:
         n = len(data)
         if not n:
             raise ValueError("a quantile forest needs at least one row, got none; tell one first")
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0) if rng is None else rng
         size = max(1, min(round(self.share * n), self.max_rows))
         rows, y = features(data.X, data.columns), normal_scores(data.y)
         bags = rng.integers(n, size=(self.trees, size))
@@ -432,129 +409,30 @@ class QuantileForest:
                 grown.append(tree.fit(rows[bag], y[bag], check_input=False).tree_)
         trees = tuple(grown)
         counts = np.stack([np.bincount(bag, minlength=n) for bag in bags], axis=1).astype(float)
-        leaves = Leaves.of(data.columns, trees, _leaves(trees, rows), counts, data.y)
-        scored = np.unique(np.linspace(0, n - 1, min(n, self.max_scored)).round().astype(np.intp))
-        q, rows_scored = leaves.out_of_bag(scored)
-        return ForestPredictor(leaves, Corrections.of(q, data.y[rows_scored]))
-
-
-@dataclass(frozen=True, slots=True)
-class Boosted:
-    """One gradient-boosted model a knot, read at every level."""
-
-    columns: Columns
-    models: tuple[Any, ...]
-
-    def at(self, X: Array) -> Array:
-        rows = features(X, self.columns)
-        q = np.sort(np.stack([model.predict(rows) for model in self.models], axis=1), axis=1)
-        # straight between the knots in normal units, so that a normal law is read exactly
-        place = np.clip(np.searchsorted(_KNOTS, LEVELS) - 1, 0, len(_KNOTS) - 2)
-        low, high = ndtri(_KNOTS[place]), ndtri(_KNOTS[place + 1])
-        share = (ndtri(LEVELS) - low) / (high - low)
-        return np.asarray((1.0 - share) * q[:, place] + share * q[:, place + 1])
-
-
-_KNOTS = np.array([0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975])
-
-
-@dataclass(frozen=True, slots=True)
-class CrossValidated:
-    """Quantiles by CV+ (Barber et al. 2021, section 3): every fold's model votes for its own rows.
-
-    The lower end of a pair at x is the floor(alpha (n + 1))-th smallest of ``q_lo(x) - E_i``, with
-    the quantile of the model that did not see row i; the upper end mirrors it.
-
-    Attributes:
-        folds: models, each fitted without one fold.
-        fold: ``(n,)``, fold of each scored row.
-        scores: n x K/2, E of each row under its fold's model.
-    """
-
-    folds: tuple[RawQuantiles, ...]
-    fold: IntArray
-    scores: Array
-
-    def quantiles(self, X: Array) -> Array:
-        return self._voted(X, np.inf)
-
-    def finite_quantiles(self, X: Array) -> Array:
-        return self._voted(X, 0.0)
-
-    def _voted(self, X: Array, unbounded: float) -> Array:
-        """m x K; ``unbounded`` is added where no vote count can promise the level."""
-        q = np.stack([model.at(X) for model in self.folds])  # folds x m x K
-        out = np.mean(q, axis=0)
-        n = len(self.fold)
-        for k in range(_PAIRS):
-            lower = np.sort(q[self.fold, :, k] - self.scores[:, k, None], axis=0)
-            upper = np.sort(q[self.fold, :, -1 - k] + self.scores[:, k, None], axis=0)
-            place = int(np.ceil((n + 1) * (1.0 - 2.0 * LEVELS[k]) - 1e-9)) - 1
-            if place < n:
-                out[:, k], out[:, -1 - k] = lower[n - 1 - place], upper[place]
-            else:
-                out[:, k], out[:, -1 - k] = lower[0] - unbounded, upper[-1] + unbounded
-        return np.sort(out, axis=1)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantileBoosting:
-    """Histogram gradient boosting with the pinball loss, one model for each of seven knots.
-
-    Too slow to be asked once a trial (35 fits by CV+: 2 s at n = 200, where the forest takes 36 ms;
-    docs/calibration.md), it is for a model that is fitted once and kept. On smooth functions it
-    needs fewer rows than the forest: at n = 30 its score (CRPS) is 15 % lower, at n = 200 the same.
-
-    Args:
-        folds: of CV+, used up to ``split_above`` rows; beyond it, ``held_out`` of them calibrate
-            and all models are fitted once.
-        rounds, rate, leaf: iterations, learning rate and rows in a leaf at least.
-    """
-
-    folds: int = 5
-    split_above: int = 500
-    held_out: float = 0.25
-    rounds: int = 60
-    rate: float = 0.1
-    leaf: int = 5
-
-    def fit(self, data: TrainingData, *, seed: int = 0) -> SampledQuantiles:
-        """From n >= 2 rows; ``seed`` deals them into folds.
-
-        Raises:
-            ValueError: with fewer rows, of which none could be held out.
-        """
-        n = len(data)
-        if n < 2:
-            raise ValueError(f"quantile boosting needs two rows, got {n}; use QuantileForest")
-        order = np.random.default_rng(seed).permutation(n)
-        if n > self.split_above:
-            held = order[: round(self.held_out * n)]
-            raw = self._boosted(data, np.setdiff1d(order, held))
-            return CorrectedQuantiles(raw, Corrections.of(raw.at(data.X[held]), data.y[held]))
-        fold = np.empty(n, dtype=np.intp)
-        fold[order] = np.arange(n) % min(self.folds, n)
-        models = [self._boosted(data, np.flatnonzero(fold != k)) for k in range(fold.max() + 1)]
-        scores = np.empty((n, _PAIRS))
-        for k, model in enumerate(models):
-            own = fold == k
-            scores[own] = conformity(model.at(data.X[own]), data.y[own])
-        return CrossValidated(tuple(models), fold, scores)
-
-    def _boosted(self, data: TrainingData, rows: IntArray) -> Boosted:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        X, y = features(data.X[rows], data.columns), data.y[rows]
-        models = tuple(
-            HistGradientBoostingRegressor(
-                loss="quantile",
-                quantile=float(tau),
-                max_iter=self.rounds,
-                learning_rate=self.rate,
-                min_samples_leaf=self.leaf,
-                early_stopping=False,
-                random_state=0,
-            ).fit(X, y)
-            for tau in _KNOTS
+        leaf_weights = LeafWeights.of(
+            data.columns, trees, _leaf_indices(trees, rows), counts, data.y
         )
-        return Boosted(data.columns, models)
+        scored = np.unique(np.linspace(0, n - 1, min(n, self.max_scored)).round().astype(np.intp))
+        q, rows_scored = leaf_weights.out_of_bag(scored)
+        return ForestPredictor(leaf_weights, Corrections.of(q, data.y[rows_scored]))
+
+
+def last_reports(
+    X: Array, columns: Columns, run: IntArray, level: Array, value: Array
+) -> TrainingData:
+    """TODO"""
+    if len(columns.fidelity) != 1:
+        raise ValueError(f"`columns` must have one fidelity column, got {len(columns.fidelity)}")
+    if not len(run) == len(level) == len(value):
+        raise ValueError(
+            "`run`, `level` and `value` must have one entry per report, got "
+            f"{len(run)}, {len(level)}, {len(value)}"
+        )
+    if len(run) and not 0 <= int(run.min()) <= int(run.max()) < len(X):
+        raise ValueError(f"`run` must index rows of X, 0 to {len(X) - 1}")
+    order = np.lexsort((np.arange(len(run)), level, run))
+    ends = np.append(np.diff(run[order]) != 0, True)[: len(order)]
+    kept = np.sort(order[ends])
+    rows = X[run[kept]].copy()
+    rows[:, columns.fidelity[0]] = level[kept]
+    return TrainingData(rows, value[kept], columns)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.special import ndtri
 
-from surrogates.calibration import (
+from surrogates.conformal import (
     STEP_SIZES,
     Calibration,
     OnlineLevel,
@@ -19,10 +19,10 @@ from surrogates.calibration import (
     recency_weights,
     scale_weights,
 )
-from surrogates.data import Columns, Kind, TrainingData
+from surrogates.data import ColumnKind, Columns, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 
-COLUMNS = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
+COLUMNS = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
 scores = st.lists(st.floats(0, 100, allow_nan=False), min_size=0, max_size=30)
 
 
@@ -119,7 +119,7 @@ def test_online_levels_follow_the_published_algorithm(alpha):
     state, used = OnlineLevel.start(alpha), []
     for beta in betas:
         used.append(state.level)
-        state = state.after(beta)
+        state = state.updated(beta)
     assert_allclose(used, np.clip(reference_dtaci(betas, alpha), 0.0, 1.0), rtol=1e-9)
 
 
@@ -133,20 +133,20 @@ def test_online_levels_restore_coverage_when_scores_grow():
     for score in new:
         beta = rank_of(score, past)
         missed.append(state.level >= beta)
-        state = state.after(beta)
+        state = state.updated(beta)
     assert np.mean(fixed[300:]) > 0.3
     assert np.mean(missed[400:]) == pytest.approx(0.1, abs=0.03)
-    assert state.told == 1500
+    assert state.observed == 1500
 
 
 def test_weights_of_experts_neither_vanish_nor_overflow():
     state = OnlineLevel.start(0.05)
     for _ in range(5000):
-        state = state.after(0.0)
+        state = state.updated(0.0)
     assert np.all(np.isfinite(state.log_weights)) and np.all(np.isfinite(state.experts))
     assert state.level == 0.0
     for _ in range(5000):
-        state = state.after(1.0)
+        state = state.updated(1.0)
     assert 0.0 < state.level <= 1.0
 
 
@@ -199,7 +199,7 @@ def test_an_online_level_moves_the_multiplier():
     scores = np.abs(np.random.default_rng(0).standard_normal(200))
     state = OnlineLevel.start(0.1)
     for _ in range(20):
-        state = state.after(0.0)  # missed at every level
+        state = state.updated(0.0)  # missed at every level
     plain = Calibration(scores, np.ones(200))
     moved = Calibration(scores, np.ones(200), {0.9: state})
     assert moved.multiplier(0.9) > plain.multiplier(0.9)
@@ -209,8 +209,10 @@ def test_an_online_level_moves_the_multiplier():
 def test_what_people_see_is_finite_where_nothing_can_be_promised():
     few = Calibration(np.array([0.1, 0.2, 5.0]), np.ones(3))
     assert few.multiplier(0.9) == np.inf
-    assert few.shown(0.9) == 5.0
-    assert Calibration(np.array([0.1]), np.ones(1)).shown(0.9) == pytest.approx(ndtri(0.95))
+    assert few.finite_multiplier(0.9) == 5.0
+    assert Calibration(np.array([0.1]), np.ones(1)).finite_multiplier(0.9) == pytest.approx(
+        ndtri(0.95)
+    )
 
 
 @pytest.mark.parametrize("y", [np.zeros(3), np.full(3, 1e9)])
@@ -219,7 +221,7 @@ def test_a_constant_history_of_three_is_calibrated_without_a_fault(y):
     model = GaussianProcess()
     found = Calibration.of(model.predictor(data, model.learn(data)).with_targets(0.0 * y))
     assert np.all(np.isfinite(found.scores))
-    assert np.isfinite(found.shown(0.9))
+    assert np.isfinite(found.finite_multiplier(0.9))
 
 
 def test_a_cross_fitted_residual_is_that_of_hyperparameters_learned_without_its_fold():
@@ -249,7 +251,7 @@ def test_fewer_rows_than_folds_are_refused():
 
 def test_small_samples_are_covered_once_residuals_are_cross_fitted():
     """30 rows in four columns: plain leave-one-out residuals cover 80 % where 90 % are promised."""
-    columns = Columns((Kind.DECISION,) * 4, tuple("abcd"), np.zeros(4), np.ones(4), (0,) * 4)
+    columns = Columns((ColumnKind.DECISION,) * 4, tuple("abcd"), np.zeros(4), np.ones(4), (0,) * 4)
     model, plain, crossed = GaussianProcess(), [], []
     for r in range(40):
         rng = np.random.default_rng(r)

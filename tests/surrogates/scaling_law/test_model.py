@@ -3,23 +3,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from surrogates.chinchilla import Layout, ParametricLoss, linex
-from surrogates.data import Columns, Kind, TrainingData
-from surrogates.law_fit import Anchor, DriftPrior, LawPrior, Units, descend, ridge_start, whitening
-from surrogates.linearised import align
-from surrogates.scaling import ScalingModel, distrust
+from surrogates.data import ColumnKind, Columns, TrainingData
+from surrogates.scaling_law.linearized import align
+from surrogates.scaling_law.map_fit import descend, ridge_start
+from surrogates.scaling_law.model import ScalingModel, discrepancy_factors
+from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout, linex
+from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior, LossUnits, whitening
 
 LOW = np.array([np.log(1e-4), np.log(8.0), np.log(1e5), np.log(1e6)])
 WIDTH = np.array([np.log(1e3), np.log(64.0), np.log(30.0), np.log(30.0)])
 LLM = Columns(
-    (Kind.DECISION, Kind.DECISION, Kind.SCALE, Kind.SCALE),
+    (ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.SCALE, ColumnKind.SCALE),
     ("lr", "batch", "N", "D"),
     LOW,
     WIDTH,
     (0,) * 4,
 )
 MIXED = Columns(
-    (Kind.DECISION,) * 3 + (Kind.SCALE, Kind.SCALE, Kind.CATEGORICAL, Kind.ACTIVITY, Kind.FIDELITY),
+    (ColumnKind.DECISION,) * 3
+    + (
+        ColumnKind.SCALE,
+        ColumnKind.SCALE,
+        ColumnKind.CATEGORICAL,
+        ColumnKind.ACTIVITY,
+        ColumnKind.FIDELITY,
+    ),
     tuple("abcNDoie"),
     np.array([0.0, -1.0, 3.0, 11.0, 14.0, 0.0, 0.0, 0.0]),
     np.array([1.0, 2.0, 0.5, 3.0, 4.0, 1.0, 1.0, 4.4]),
@@ -38,7 +46,7 @@ class Family:
 
     def __init__(self, seed):
         rng = self.rng = np.random.default_rng(seed)
-        layout = Layout.of(LLM, 28)
+        layout = ThetaLayout.of(LLM, 28)
         theta = np.zeros(layout.size)
         theta[0] = rng.uniform(2.5, 3.5)
         theta[layout.log_reducible] = np.log([0.5, 0.6]) + 0.4 * rng.standard_normal(2)
@@ -79,7 +87,7 @@ def fitted():
 
 def random_loss(columns, seed=0):
     rng = np.random.default_rng(seed)
-    layout = Layout.of(columns, 28)
+    layout = ThetaLayout.of(columns, 28)
     theta = 0.5 * rng.standard_normal(layout.size)
     theta[layout.asymmetry] = np.linspace(0.0, 3.0, len(layout.decisions))
     return ParametricLoss(layout, layout.origin + 0.4 * layout.unit, theta)
@@ -156,10 +164,10 @@ def test_rebasing_writes_the_same_function_about_another_scale(columns):
 
 def test_ridge_start_finds_the_drift_of_a_noiseless_quadratic_bowl():
     rng = np.random.default_rng(5)
-    layout = Layout.of(LLM, 0)
+    layout = ThetaLayout.of(LLM, 0)
     reference = LOW[2:] + 0.5 * WIDTH[2:]
     X = rng.random((400, 4))
-    units = Units(3.0, 0.3)
+    units = LossUnits(3.0, 0.3)
     prior = whitening(layout, LLM, reference, units, LawPrior(), None)
     theta = prior.mean.copy()
     theta[layout.log_curvature] = np.log([3.0, 2.0])
@@ -172,9 +180,9 @@ def test_ridge_start_finds_the_drift_of_a_noiseless_quadratic_bowl():
 
 def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
     data = Family(1).runs(60)
-    layout = Layout.of(LLM, 28)
+    layout = ThetaLayout.of(LLM, 28)
     reference = layout.scales(data.X).mean(axis=0)
-    prior = whitening(layout, LLM, reference, Units.of(data.y), LawPrior(), None)
+    prior = whitening(layout, LLM, reference, LossUnits.of(data.y), LawPrior(), None)
     blank = ParametricLoss(layout, reference, prior.mean)
     sd = np.full(60, 0.02)
     mode = descend(ridge_start(data.X, data.y, prior, blank), data.X, data.y, prior, blank, sd)
@@ -264,12 +272,12 @@ def test_appended_rows_equal_a_rebuild_and_any_grouping_gives_the_same_bits(fitt
 def test_fantasies_average_to_the_posterior_mean(fitted):
     predictor = fitted[3]
     pending = np.random.default_rng(10).random((3, 4))
-    worlds = predictor.fantasize(pending, 4000, np.random.default_rng(11))
+    fantasies = predictor.fantasize(pending, 4000, np.random.default_rng(11))
     X = np.random.default_rng(12).random((4, 4))
     belief = predictor.posterior(X)
-    error = worlds.means(X).mean(axis=1) - belief.mean
+    error = fantasies.means(X).mean(axis=1) - belief.mean
     assert np.all(np.abs(error) < 5.0 * np.sqrt(belief.variance / 4000) + 1e-9)
-    assert worlds.training_means().shape == (43, 4000)
+    assert fantasies.training_means().shape == (43, 4000)
 
 
 def test_the_same_data_give_the_same_fit_to_the_last_bit(fitted):
@@ -355,7 +363,7 @@ def test_moves_along_the_drift_keep_the_place_relative_to_the_optimum(fitted):
     predictor = fitted[3]
     rng = np.random.default_rng(13)
     X, moved = rng.random((6, 4)), rng.random((6, 4))
-    carried = predictor.carried(X, moved)
+    carried = predictor.moved_along_drift(X, moved)
     np.testing.assert_array_equal(carried[:, 2:], moved[:, 2:])
     np.testing.assert_allclose(
         align(predictor.loss, carried)[:, :2], align(predictor.loss, X)[:, :2], atol=1e-12
@@ -413,7 +421,11 @@ def test_spaces_without_scales_or_without_decisions_work(kinds):
     d = len(kinds)
     categories = tuple(3 if kind == "categorical" else 0 for kind in kinds)
     columns = Columns(
-        tuple(Kind(kind) for kind in kinds), ("a", "b")[:d], np.zeros(d), np.ones(d), categories
+        tuple(ColumnKind(kind) for kind in kinds),
+        ("a", "b")[:d],
+        np.zeros(d),
+        np.ones(d),
+        categories,
     )
     rng = np.random.default_rng(15)
     X = rng.integers(0, 3, (12, d)).astype(float)
@@ -446,9 +458,9 @@ def test_a_told_run_shrinks_the_belief_about_the_optimum_by_its_covariance(fitte
 
 def test_error_variance_grows_with_the_distance_from_the_optimum(fitted):
     _, data, _, predictor = fitted
-    far = distrust(predictor.loss, data.X, predictor.y, predictor.units)
-    np.testing.assert_allclose(predictor.row_noise, predictor.growth * far)
-    assert predictor.growth > 0.0
+    far = discrepancy_factors(predictor.loss, data.X, predictor.y, predictor.units)
+    np.testing.assert_allclose(predictor.row_noise, predictor.discrepancy_variance * far)
+    assert predictor.discrepancy_variance > 0.0
     # near the optimum the error's standard deviation is proportional to the distance, far from it
     # to the square of the distance
     floor = predictor.loss.floor(data.X[:2])
@@ -456,8 +468,8 @@ def test_error_variance_grows_with_the_distance_from_the_optimum(fitted):
     layout = predictor.loss.layout
     best[:, layout.decisions] = predictor.loss.optimum_at(layout.scales(best))
     steps = np.array([1.0, 2.0]) * predictor.units.spread
-    near = distrust(predictor.loss, best, floor + 1e-3 * steps, predictor.units)
-    away = distrust(predictor.loss, best, floor + 1e3 * steps, predictor.units)
+    near = discrepancy_factors(predictor.loss, best, floor + 1e-3 * steps, predictor.units)
+    away = discrepancy_factors(predictor.loss, best, floor + 1e3 * steps, predictor.units)
     assert near[1] / near[0] == pytest.approx(4.0, rel=1e-4)
     assert away[1] / away[0] == pytest.approx(16.0, rel=1e-4)
 

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import minimize
 
-from surrogates.data import Array, Columns, IntArray
-from surrogates.gp import FAR_AWAY, Normal
+from surrogates.data import Array, IntArray
+from surrogates.gp import FAR_AWAY, NormalPrior
 from surrogates.kernels import Kernel, MaternHamming
 from surrogates.numerics import NumericalError, negative_log_density
 
@@ -71,7 +71,7 @@ class BasisKernel:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProcessPrior:
     """One residual process: where it lives and the prior of its hyperparameters.
 
     Args:
@@ -85,16 +85,16 @@ class Part:
     X: Array
     numeric: IntArray
     categorical: IntArray
-    variance: Normal
-    lengths: tuple[Normal, ...]
-    weights: Normal
+    variance: NormalPrior
+    lengths: tuple[NormalPrior, ...]
+    weights: NormalPrior
 
     @property
     def size(self) -> int:
         return 1 + len(self.numeric) + len(self.categorical)
 
     @property
-    def prior(self) -> tuple[Normal, ...]:
+    def prior(self) -> tuple[NormalPrior, ...]:
         return (self.variance, *self.lengths, *[self.weights] * len(self.categorical))
 
     def kernel(self, theta: Array) -> MaternHamming:
@@ -106,7 +106,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
+class NoisePrior:
     """Independent errors of variance ``v + w r_i``.
 
     Args:
@@ -115,21 +115,21 @@ class Errors:
         factors: ``(n,)``, r.
     """
 
-    noise: Normal
-    growth: Normal
+    noise: NormalPrior
+    discrepancy: NormalPrior
     factors: Array
 
 
 @dataclass(frozen=True, slots=True)
-class Residual:
+class ResidualCovariance:
     """Learned covariance of what the features leave over: processes, v and w."""
 
     kernels: tuple[MaternHamming, ...]
     noise_variance: float
-    growth: float
+    discrepancy_variance: float
 
     @classmethod
-    def from_theta(cls, parts: tuple[Part, ...], theta: Array) -> Residual:
+    def from_theta(cls, parts: tuple[ProcessPrior, ...], theta: Array) -> ResidualCovariance:
         """Read ``theta = (theta of each part.., ln w, ln v)``."""
         *pieces, last = np.split(theta, np.cumsum([part.size for part in parts]))
         kernels = tuple(part.kernel(piece) for part, piece in zip(parts, pieces, strict=True))
@@ -139,13 +139,13 @@ class Residual:
 def fit_residual(
     residual: Array,
     known: Array,
-    parts: tuple[Part, ...],
-    errors: Errors,
+    parts: tuple[ProcessPrior, ...],
+    errors: NoisePrior,
     *,
     warm: Array | None = None,
     max_iterations: int = 30,
 ) -> Array:
-    """``theta`` of :meth:`Residual.from_theta` of highest posterior density, from one start.
+    """``theta`` of :meth:`ResidualCovariance.from_theta` of highest posterior density, from one start.
 
     Args:
         residual: ``(n,)``, y - m(X); with n = 0 the prior mean comes back.
@@ -155,7 +155,7 @@ def fit_residual(
         warm: where to start; the prior mean if None or of another length.
         max_iterations: of L-BFGS.
     """
-    prior = [entry for part in parts for entry in part.prior] + [errors.growth, errors.noise]
+    prior = [entry for part in parts for entry in part.prior] + [errors.discrepancy, errors.noise]
     mean = np.array([entry.mean for entry in prior])
     sd = np.array([entry.sd for entry in prior])
     if not len(residual):
@@ -179,31 +179,27 @@ def fit_residual(
 
 
 def _negative_log_likelihood(
-    theta: Array, residual: Array, known: Array, parts: tuple[Part, ...], factors: Array
+    theta: Array, residual: Array, known: Array, parts: tuple[ProcessPrior, ...], factors: Array
 ) -> tuple[float, Array]:
     """``-ln p(residual | theta)``, less a constant, and its gradient."""
-    read = Residual.from_theta(parts, theta)
+    read = ResidualCovariance.from_theta(parts, theta)
     covariance = np.array(known, order="F")
     grams = []
     for part, kernel in zip(parts, read.kernels, strict=True):
         K, slope = kernel.gram(part.X)
         covariance += K
         grams.append((kernel, part.X, K, slope))
-    covariance[np.diag_indices(len(residual))] += read.noise_variance + read.growth * factors
+    covariance[np.diag_indices(len(residual))] += (
+        read.noise_variance + read.discrepancy_variance * factors
+    )
     try:
         value, sensitivity = negative_log_density(covariance, residual)
     except NumericalError:
         return FAR_AWAY, np.zeros_like(theta)
     slopes = [kernel.pullback(X, K, slope, sensitivity) for kernel, X, K, slope in grams]
     own = np.diagonal(sensitivity)
-    tail = [read.growth * float(own @ factors), read.noise_variance * float(own.sum())]
-    return value, np.concatenate([*slopes, tail])
-
-
-def indicators(X: Array, columns: Columns) -> Array:
-    """One column per code of every categorical or activity column of ``X``, n x codes, 0 or 1."""
-    blocks = [
-        (X[:, q, None] == np.arange(columns.categories[q])).astype(np.float64)
-        for q in columns.categorical
+    tail = [
+        read.discrepancy_variance * float(own @ factors),
+        read.noise_variance * float(own.sum()),
     ]
-    return np.concatenate([np.empty((len(X), 0)), *blocks], axis=1)
+    return value, np.concatenate([*slopes, tail])

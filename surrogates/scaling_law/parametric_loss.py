@@ -46,35 +46,37 @@ _SERIES = 0.05  # |lam t| below which phi and its derivatives are summed as seri
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ThetaLayout:
     """Where each group of parameters sits in theta, and which columns it refers to.
 
     Attributes:
         decisions: columns of z.
         axes: columns of s, SCALE first, then FIDELITY.
         origin, unit: ``s_a = origin_a + unit_a X[:, axes_a]``.
-        codes: (column, code) of each offset; the prior keeps them centred.
+        codes: number of codes, one offset each; the prior keeps them centered.
         pairs: (j, k), j < k, positions in ``decisions`` of each coupling ``m_jk``.
     """
 
+    columns: Columns
     decisions: IntArray
     axes: IntArray
     origin: Array
     unit: Array
-    codes: tuple[tuple[int, int], ...]
+    codes: int
     pairs: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, columns: Columns, max_pairs: int) -> Layout:
+    def of(cls, columns: Columns, max_pairs: int) -> ThetaLayout:
         """Couplings for all pairs of decisions if they number at most ``max_pairs``, else none."""
         axes = np.concatenate([columns.scale, columns.fidelity])
         pairs = tuple(combinations(range(len(columns.decision)), 2))
         return cls(
+            columns,
             columns.decision,
             axes,
             columns.origin[axes],
             columns.width[axes],
-            tuple((int(q), v) for q in columns.categorical for v in range(columns.categories[q])),
+            sum(columns.categories[q] for q in columns.categorical),
             pairs if len(pairs) <= max_pairs else (),
         )
 
@@ -102,7 +104,7 @@ class Layout:
     @property
     def offsets(self) -> slice:
         start = self.shrinkage + 1
-        return slice(start, start + len(self.codes))
+        return slice(start, start + self.codes)
 
     @property
     def log_curvature(self) -> slice:
@@ -134,13 +136,6 @@ class Layout:
         """``s``, n x axes."""
         return np.asarray(self.origin + self.unit * X[:, self.axes])
 
-    def indicators(self, X: Array) -> Array:
-        """n x codes, 1 where a row has that code in that column."""
-        result = np.zeros((len(X), len(self.codes)))
-        for i, (column, code) in enumerate(self.codes):
-            result[:, i] = X[:, column] == code
-        return result
-
 
 @dataclass(frozen=True, slots=True)
 class ParametricLoss:
@@ -152,7 +147,7 @@ class ParametricLoss:
         theta: ``(layout.size,)``.
     """
 
-    layout: Layout
+    layout: ThetaLayout
     reference: Array
     theta: Array
 
@@ -195,7 +190,7 @@ class ParametricLoss:
     def floor(self, X: Array) -> Array:
         """The loss at the optimum of each row's scale and categories, ``(n,)``."""
         law = self._law(self.layout.scales(X))
-        offsets = self.layout.indicators(X) @ self.theta[self.layout.offsets]
+        offsets = self.layout.columns.one_hot(X) @ self.theta[self.layout.offsets]
         return np.asarray(self.theta[0] + law.total * (law.rho - 1.0) + offsets)
 
     def excess(self, X: Array) -> Array:
@@ -229,7 +224,7 @@ class ParametricLoss:
         by_gamma = law.log_rho + (law.shares * spent).sum(axis=1)
         J[:, layout.log_gamma] = by_log_rho[:, 0] * by_gamma
         J[:, layout.shrinkage] = excess * law.log_rho * kappa * (1.0 - kappa)
-        J[:, layout.offsets] = layout.indicators(X)
+        J[:, layout.offsets] = layout.columns.one_hot(X)
         weight = law.curvature[:, None] * bowl.curvature
         J[:, layout.log_curvature] = weight * bowl.shape
         J[:, layout.asymmetry] = weight * bowl.shape_by_asymmetry

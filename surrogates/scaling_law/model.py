@@ -4,7 +4,7 @@
 
     y = m(x; theta) + g(z~, s) + q(s) + r(s) + e         theta = mu + L u,  u ~ N(0, I)
 
-``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in
+``m`` is the parametric loss of :mod:`surrogates.scaling_law.parametric_loss`; ``g`` a Matern process in
 *drift-aligned* coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative
 to its optimum holds at the same relative place of the target; ``q`` a Matern process in the scales
 alone, which lets the law be wrong; ``r`` another that forgets within a tenth of an e-fold: what all
@@ -13,7 +13,7 @@ does; ``e ~ N(0, v + (c d)^2 (1 + (d / spread)^2))`` with d the distance above t
 scale: the bowl is trusted only near its bottom, and a run that left the bowl altogether, on its way
 to divergence, says next to nothing about where the bottom is.
 
-How the uncertainty of theta is carried into every prediction: :mod:`surrogates.linearised`.
+How the uncertainty of theta is carried into every prediction: :mod:`surrogates.scaling_law.linearized`.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from typing import Self
 import numpy as np
 
 from surrogates.base import Posterior, PosteriorGradient
-from surrogates.chinchilla import Layout, ParametricLoss
-from surrogates.data import Array, Columns, TrainingData
-from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, Normal, representative
-from surrogates.kernels import Kernel
-from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual
-from surrogates.law_fit import (
-    DriftPrior,
-    LawPrior,
-    Units,
-    Whitening,
-    descend,
-    ridge_start,
-    whitening,
+from surrogates.basis_gp import (
+    BasisKernel,
+    NoisePrior,
+    ProcessPrior,
+    ResidualCovariance,
+    fit_residual,
 )
-from surrogates.linearised import AlignedKernel, JacobianBasis, LinearisedMean, align
+from surrogates.data import Array, Columns, TrainingData
+from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, NormalPrior, representative
+from surrogates.kernels import Kernel
 from surrogates.numerics import cholesky
+from surrogates.scaling_law.linearized import AlignedKernel, JacobianBasis, LinearizedMean, align
+from surrogates.scaling_law.map_fit import descend, ridge_start
+from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
+from surrogates.scaling_law.prior import DriftPrior, LawPrior, LossUnits, Whitening, whitening
 
 _SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
 
@@ -65,7 +64,7 @@ class ScalingModel:
     scale_share: float = 0.05
     shape_share: float = 0.03
     noise_share: float = 0.03
-    inadequacy: float = 0.15
+    discrepancy: float = 0.15
     max_couplings: int = 28
     max_rows: int = 300
 
@@ -87,13 +86,13 @@ class ScalingModel:
         if len(data) > self.max_rows:
             rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
-        layout = Layout.of(data.columns, self.max_couplings)
-        units = Units.of(data.y)
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        units = LossUnits.of(data.y)
         X, y = data.X, units.bounded(data.y)
         reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
         prior = whitening(layout, data.columns, reference, units, self.prior, self.drift)
         blank = ParametricLoss(layout, reference, prior.mean)
-        old = None if warm is None else Stored.read(warm, layout)
+        old = None if warm is None else FittedParameters.from_vector(warm, layout)
         starts = [np.zeros(layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
         if old is not None:
             start = np.clip(prior.u(old.loss(layout).rebased(reference).theta), -3.0, 3.0)
@@ -103,7 +102,7 @@ class ScalingModel:
         for iterations in (25, 8):
             law = replace(blank, theta=prior.theta(mode))
             phi = law.jacobian(X) @ prior.root
-            squares = distrust(law, X, y, units)
+            squares = discrepancy_factors(law, X, y, units)
             parts = self._parts(law, data.columns, X, units)
             hyper = fit_residual(
                 y - law.value(X) + phi @ mode,
@@ -113,29 +112,29 @@ class ScalingModel:
                 warm=hyper,
                 max_iterations=iterations,
             )
-            residual = Residual.from_theta(parts, hyper)
-            covariance = np.diag(residual.noise_variance + residual.growth * squares)
+            residual = ResidualCovariance.from_theta(parts, hyper)
+            covariance = np.diag(residual.noise_variance + residual.discrepancy_variance * squares)
             for part, kernel in zip(parts, residual.kernels, strict=True):
                 covariance += kernel.cross(part.X, part.X)
             noise_root = cholesky(covariance).head
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
         assert hyper is not None
-        return Stored(units, reference, prior.theta(mode), hyper).write()
+        return FittedParameters(units, reference, prior.theta(mode), hyper).to_vector()
 
     def predictor(self, data: TrainingData, theta: Array) -> ScalingPredictor:
-        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
-        layout = Layout.of(data.columns, self.max_couplings)
-        stored = Stored.read(theta, layout)
-        units, loss = stored.units, stored.loss(layout)
+        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorized."""
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        fitted = FittedParameters.from_vector(theta, layout)
+        units, loss = fitted.units, fitted.loss(layout)
         prior = whitening(layout, data.columns, loss.reference, units, self.prior, self.drift)
         parts = self._parts(loss, data.columns, data.X, units)
-        residual = Residual.from_theta(parts, stored.hyper)
+        residual = ResidualCovariance.from_theta(parts, fitted.hyper)
         kernels, noise_variance = residual.kernels, residual.noise_variance
         basis = JacobianBasis(loss, data.columns, prior.root)
         kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
-        mean = LinearisedMean(basis, prior.u(loss.theta))
+        mean = LinearizedMean(basis, prior.u(loss.theta))
         y = units.bounded(data.y)
-        row_noise = residual.growth * distrust(loss, data.X, y, units)
+        row_noise = residual.discrepancy_variance * discrepancy_factors(loss, data.X, y, units)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
         factor = cholesky(covariance)
@@ -149,7 +148,7 @@ class ScalingModel:
             factor.solve(y - mean.value(data.X)),
             units,
             prior,
-            residual.growth,
+            residual.discrepancy_variance,
             row_noise,
         )
 
@@ -159,7 +158,7 @@ class ScalingModel:
         y: Array,
         prior: Whitening,
         blank: ParametricLoss,
-        units: Units,
+        units: LossUnits,
         starts: list[Array],
     ) -> Array:
         """MAP of u with g + q + r + e taken as independent noise, from the best of ``starts``."""
@@ -168,7 +167,7 @@ class ScalingModel:
         noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
 
         def row_sd(law: ParametricLoss) -> Array:
-            return np.sqrt(noise + self.inadequacy**2 * distrust(law, X, y, units))
+            return np.sqrt(noise + self.discrepancy**2 * discrepancy_factors(law, X, y, units))
 
         modes = []
         for u in starts:
@@ -181,72 +180,74 @@ class ScalingModel:
             modes.append((fit, u))
         return min(modes, key=lambda pair: pair[0])[1]
 
-    def _errors(self, units: Units, squares: Array) -> Errors:
+    def _errors(self, units: LossUnits, squares: Array) -> NoisePrior:
         noise = _log_variance(self.noise_share * units.spread, 1.5)
-        return Errors(noise, _log_variance(self.inadequacy, 1.2), squares)
+        return NoisePrior(noise, _log_variance(self.discrepancy, 1.2), squares)
 
     def _parts(
-        self, loss: ParametricLoss, columns: Columns, X: Array, units: Units
-    ) -> tuple[Part, ...]:
+        self, loss: ParametricLoss, columns: Columns, X: Array, units: LossUnits
+    ) -> tuple[ProcessPrior, ...]:
         """Processes g and, where there is a scale axis, q and r; lengths in box widths."""
         layout = loss.layout
         decisions, axes = len(layout.decisions), len(layout.axes)
-        wide = Normal(float(np.log(0.5 + 0.15 * decisions)), 0.7)
-        folds = tuple(Normal(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
+        wide = NormalPrior(float(np.log(0.5 + 0.15 * decisions)), 0.7)
+        folds = tuple(NormalPrior(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
         by_column = dict(zip(layout.axes.tolist(), folds, strict=True))
         lengths = tuple(by_column.get(int(j), wide) for j in columns.numeric)
         none = np.zeros(0, dtype=np.intp)
-        g = Part(
+        g = ProcessPrior(
             align(loss, X),
             columns.numeric,
             columns.categorical,
             _log_variance(self.residual_share * units.spread, 1.5),
             lengths,
-            Normal(-0.5 * float(np.log(max(decisions, 1))), 1.0),
+            NormalPrior(-0.5 * float(np.log(max(decisions, 1))), 1.0),
         )
         if not axes:
             return (g,)
         variance = _log_variance(self.scale_share * units.spread, 1.5)
-        q = Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0))
-        narrow = tuple(Normal(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
+        q = ProcessPrior(X, layout.axes, none, variance, folds, NormalPrior(0.0, 1.0))
+        narrow = tuple(NormalPrior(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
         variance = _log_variance(self.shape_share * units.spread, 1.5)
-        return (g, q, Part(X, layout.axes, none, variance, narrow, Normal(0.0, 1.0)))
+        return (g, q, ProcessPrior(X, layout.axes, none, variance, narrow, NormalPrior(0.0, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class FittedParameters:
     """What :meth:`ScalingModel.learn` returns, named."""
 
-    units: Units
+    units: LossUnits
     reference: Array
     theta: Array
     hyper: Array
 
-    def write(self) -> Array:
+    def to_vector(self) -> Array:
         return np.concatenate(
             [[self.units.level, self.units.spread], self.reference, self.theta, self.hyper]
         )
 
     @classmethod
-    def read(cls, vector: Array, layout: Layout) -> Stored:
+    def from_vector(cls, vector: Array, layout: ThetaLayout) -> FittedParameters:
         units, reference, theta, hyper = np.split(
             vector, np.cumsum([2, len(layout.axes), layout.size])
         )
-        return cls(Units(float(units[0]), float(units[1])), reference, theta, hyper)
+        return cls(LossUnits(float(units[0]), float(units[1])), reference, theta, hyper)
 
-    def loss(self, layout: Layout) -> ParametricLoss:
+    def loss(self, layout: ThetaLayout) -> ParametricLoss:
         return ParametricLoss(layout, self.reference, self.theta)
 
 
-def distrust(loss: ParametricLoss, X: Array, y: Array, units: Units) -> Array:
+def discrepancy_factors(loss: ParametricLoss, X: Array, y: Array, units: LossUnits) -> Array:
     """``d^2 (1 + (d / spread)^2)``, ``(n,)``, what the error variance of told runs grows with.
 
     d is above the best loss by the model or as observed, whichever is further.
     """
-    return _growing(loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units)
+    return _discrepancy_factors_at(
+        loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units
+    )
 
 
-def _growing(loss: ParametricLoss, distance: Array, units: Units) -> Array:
+def _discrepancy_factors_at(loss: ParametricLoss, distance: Array, units: LossUnits) -> Array:
     if not len(loss.layout.decisions):  # no bowl that a run could have left
         return np.asarray(distance**2)
     return np.asarray(distance**2 * (1.0 + (distance / units.spread) ** 2))
@@ -312,9 +313,9 @@ class ScalingPredictor(GPPredictor):
         row_noise: ``(n,)``, variance of each training row beyond ``noise_variance``.
     """
 
-    units: Units
+    units: LossUnits
     prior: Whitening
-    growth: float
+    discrepancy_variance: float
     row_noise: Array
 
     @property
@@ -328,12 +329,12 @@ class ScalingPredictor(GPPredictor):
 
     @property
     def _basis(self) -> JacobianBasis:
-        assert isinstance(self.prior_mean, LinearisedMean)
+        assert isinstance(self.prior_mean, LinearizedMean)
         return self.prior_mean.basis
 
     @property
     def _mode(self) -> Array:
-        assert isinstance(self.prior_mean, LinearisedMean)
+        assert isinstance(self.prior_mean, LinearizedMean)
         return self.prior_mean.mode
 
     @property
@@ -347,7 +348,9 @@ class ScalingPredictor(GPPredictor):
         rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            own = self.growth * distrust(self.loss, row, y[i : i + 1], self.units)
+            own = self.discrepancy_variance * discrepancy_factors(
+                self.loss, row, y[i : i + 1], self.units
+            )
             variance = self.kernel.diagonal(row) + self.noise_variance + own
             factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
             rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
@@ -403,10 +406,10 @@ class ScalingPredictor(GPPredictor):
         return PosteriorGradient(mean, variance, d_mean, d_variance)
 
     def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> ScalingFantasies:
-        worlds = GPPredictor.fantasize(self, X, count, rng)
-        return ScalingFantasies(worlds.predictor, worlds.y, worlds.weights)
+        fantasies = GPPredictor.fantasize(self, X, count, rng)
+        return ScalingFantasies(fantasies.predictor, fantasies.y, fantasies.weights)
 
-    def carried(self, X: Array, moved: Array) -> Array:
+    def moved_along_drift(self, X: Array, moved: Array) -> Array:
         """``moved`` m x d, the decisions as far from their optimum as in ``X``: along the drift."""
         result = moved.copy()
         layout = self.loss.layout
@@ -435,7 +438,7 @@ class ScalingPredictor(GPPredictor):
     def optimum_covariance(self, X: Array, scales: Array) -> Array:
         """Posterior covariance of ``z*`` at ``scales`` ``(axes,)`` with the latent loss at ``X``.
 
-        m x decisions, in losses times box widths. Told a loss at ``x``, the belief about ``z*``
+        m x decisions, in losses times box widths. Told a loss at ``x``, the posterior about ``z*``
         loses ``c c^T / (variance + noise)`` of its covariance, c the row of ``x``.
         """
         seen, phi = self._basis.value(self.X), self._basis.value(X)
@@ -443,14 +446,14 @@ class ScalingPredictor(GPPredictor):
         solved = self.factor.solve(np.asfortranarray(seen @ root.T))
         return np.asarray(phi @ root.T - self.kernel.cross(X, self.X) @ solved)
 
-    def error_variance(self, X: Array, inadequacy: float = 0.0) -> Array:
+    def error_variance(self, X: Array, discrepancy: float = 0.0) -> Array:
         """``(m,)``, variance of one run about the latent loss, where the law expects it to end.
 
         ``inadequacy``: c at least, for whoever distrusts the bowl more than the runs so far do.
         """
-        growth = max(self.growth, inadequacy**2)
-        far = _growing(self.loss, self.loss.excess(X), self.units)
-        return np.asarray(self.noise_variance + growth * far)
+        variance = max(self.discrepancy_variance, discrepancy**2)
+        far = _discrepancy_factors_at(self.loss, self.loss.excess(X), self.units)
+        return np.asarray(self.noise_variance + variance * far)
 
     def _optimum_rows(self, scales: Array) -> Array:
         """``A``, decisions x p, with ``z* = A theta`` at ``scales``."""
@@ -465,7 +468,7 @@ class ScalingPredictor(GPPredictor):
         return rows
 
     def coefficients(self) -> tuple[Array, Array]:
-        """Posterior mean ``(p,)`` and covariance of theta under the linearised model."""
+        """Posterior mean ``(p,)`` and covariance of theta under the linearized model."""
         phi = self._basis.value(self.X)
         half = self.factor.half_solve(np.asfortranarray(phi))
         root = self.prior.root
@@ -540,6 +543,6 @@ class ScalingFantasies(Fantasies):
         return np.asarray(self.y - self.predictor.ridge[:, None] * self.weights)
 
 
-def _log_variance(sd: float, width: float) -> Normal:
+def _log_variance(sd: float, width: float) -> NormalPrior:
     """Prior of ln variance with median ``sd**2``."""
-    return Normal(2.0 * float(np.log(sd)), width)
+    return NormalPrior(2.0 * float(np.log(sd)), width)

@@ -13,20 +13,20 @@ from surrogates.base import Rescaled
 
 with warnings.catch_warnings():  # linear_operator still calls torch.jit.script when it is loaded
     warnings.simplefilter("ignore", DeprecationWarning)
-    from surrogates.botorch import (
+    from surrogates.interop.botorch import (
         BoTorchPredictor,
         GaussianModel,
         HypervolumeImprovement,
         map_saas,
         tensor,
     )
-from surrogates.data import Array, Columns, Kind, TrainingData
+from surrogates.data import Array, ColumnKind, Columns, TrainingData
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
 
 
 def columns(d: int, codes: int = 0) -> Columns:
-    kinds = (Kind.DECISION,) * d + (Kind.CATEGORICAL,) * (codes > 0)
+    kinds = (ColumnKind.DECISION,) * d + (ColumnKind.CATEGORICAL,) * (codes > 0)
     names = tuple(f"x{i}" for i in range(len(kinds)))
     categories = (0,) * d + (codes,) * (codes > 0)
     return Columns(kinds, names, np.zeros(len(kinds)), np.ones(len(kinds)), categories)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _SMALLEST_VARIANCE = 1e-14
-_RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorises them
+_RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorizes them
 
 
 def tensor(values: Array) -> Tensor:
@@ -93,14 +93,14 @@ class BoTorchPredictor:
 
     def joint_posterior(self, X: Array) -> JointPosterior:
         with torch.no_grad():
-            belief = cast(Any, self.model.posterior(tensor(X)))
-            mean = belief.distribution.mean
-            covariance = belief.distribution.covariance_matrix
+            posterior = cast(Any, self.model.posterior(tensor(X)))
+            mean = posterior.distribution.mean
+            covariance = posterior.distribution.covariance_matrix
             if self._is_mixture:
-                centre = mean.mean(dim=0)
-                away = mean - centre
+                center = mean.mean(dim=0)
+                away = mean - center
                 covariance = covariance.mean(dim=0) + away.T @ away / len(mean)
-                mean = centre
+                mean = center
         return JointPosterior(mean.numpy(), covariance.numpy())
 
     def condition(self, X: Array, y: Array) -> Self:
@@ -122,18 +122,18 @@ class BoTorchPredictor:
 
     def _marginals(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance at rows m x d, ``(m,)`` each."""
-        belief = self.model.posterior(rows.unsqueeze(-2))  # q = 1: no m x m covariance
-        mean, variance = _mixture(belief, self._is_mixture)
+        posterior = self.model.posterior(rows.unsqueeze(-2))  # q = 1: no m x m covariance
+        mean, variance = _mixture(posterior, self._is_mixture)
         return mean.reshape(-1), variance.reshape(-1)
 
 
-def _mixture(belief: Any, is_mixture: bool) -> tuple[Tensor, Tensor]:
+def _mixture(posterior: Any, is_mixture: bool) -> tuple[Tensor, Tensor]:
     """Mean and variance; the members of an ensemble lie along the third dimension from the end."""
-    mean, variance = belief.mean, belief.variance
+    mean, variance = posterior.mean, posterior.variance
     if not is_mixture:
         return mean, variance
-    centre = mean.mean(dim=-3)
-    return centre, variance.mean(dim=-3) + mean.var(dim=-3, unbiased=False)
+    center = mean.mean(dim=-3)
+    return center, variance.mean(dim=-3) + mean.var(dim=-3, unbiased=False)
 
 
 def map_saas(data: TrainingData) -> Rescaled:
@@ -201,7 +201,7 @@ class GaussianModel(Model):
 
     Args:
         predictor: a Gaussian process, or one read in other units.
-        negated: whether to give BoTorch minus the outcome, which it then maximises.
+        negated: whether to give BoTorch minus the outcome, which it then maximizes.
     """
 
     def __init__(self, predictor: GPPredictor | Rescaled, *, negated: bool = False) -> None:
@@ -235,7 +235,7 @@ class GaussianModel(Model):
         observation_noise: bool | Tensor = False,
         posterior_transform: Any = None,
     ) -> Any:
-        """Joint belief at ``X`` batch x q x d, differentiable in it."""
+        """Joint posterior at ``X`` batch x q x d, differentiable in it."""
         q = X.shape[-2]
         parts = [
             _Joint.apply(rows, self._predictor)  # type: ignore[no-untyped-call]
@@ -248,10 +248,10 @@ class GaussianModel(Model):
         if observation_noise is not False:
             ridge += self._predictor.noise_variance
         covariance = covariance + ridge * torch.eye(q, dtype=torch.float64)
-        belief = GPyTorchPosterior(
+        posterior = GPyTorchPosterior(
             MultivariateNormal(self._location + self._scale * mean, self._scale**2 * covariance)
         )
-        return belief if posterior_transform is None else posterior_transform(belief)
+        return posterior if posterior_transform is None else posterior_transform(posterior)
 
 
 def _stay_with_python() -> None:
@@ -295,7 +295,7 @@ class HypervolumeImprovement:
             reference: ``(objectives,)``, values so bad that nothing beyond them counts.
             numeric: columns whose derivatives are meaningful.
             pending: p x d, rows that run already.
-            samples: of the joint belief, a power of two.
+            samples: of the joint posterior, a power of two.
             compiled: whether BoTorch may compile its faster kernel when it is first used in an
                 environment. That takes a C++ compiler and minutes, and waits for ever where a
                 process was killed in it.

@@ -1,12 +1,12 @@
 """A fitted parametric loss as parts of a Gaussian process: coordinates, features and prior mean.
 
-The loss ``m(x; theta)``, ``theta = mu + L u`` with prior ``u ~ N(0, I)``, is linearised at the MAP
+The loss ``m(x; theta)``, ``theta = mu + L u`` with prior ``u ~ N(0, I)``, is linearized at the MAP
 estimate u^ with features ``Phi = (dm / dtheta) L``::
 
     y = m(x; u^) - Phi(x) u^ + Phi(x) u + ..,    u ~ N(0, I)  (the prior!)
 
 and u is integrated out: kernel ``Phi Phi^T``, prior mean ``m(x; u^) - Phi u^``
-(:mod:`surrogates.kriging`). Conditioning on the data then does to u exactly what a Laplace
+(:mod:`surrogates.basis_gp`). Conditioning on the data then does to u exactly what a Laplace
 approximation does. Putting the Laplace *posterior* covariance into the kernel and conditioning on
 the same rows would use every run twice and give intervals that are too short.
 
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from surrogates.chinchilla import ParametricLoss
 from surrogates.data import Array, Columns
 from surrogates.kernels import MaternHamming
+from surrogates.scaling_law.parametric_loss import ParametricLoss
 
 _STEP = 1e-5  # of the central difference, in box widths
 
@@ -60,7 +60,7 @@ class AlignedKernel:
 
 @dataclass(frozen=True, slots=True)
 class JacobianBasis:
-    """``Phi = (dm / dtheta) L``; a :class:`~surrogates.kriging.Basis`."""
+    """``Phi = (dm / dtheta) L``; a :class:`~surrogates.basis_gp.Basis`."""
 
     loss: ParametricLoss
     columns: Columns
@@ -84,7 +84,7 @@ class JacobianBasis:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearisedMean:
+class LinearizedMean:
     """``m(x; u^) - Phi u^``; a :class:`~surrogates.gp.MeanFunction`."""
 
     basis: JacobianBasis
