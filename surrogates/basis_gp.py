@@ -1,11 +1,11 @@
-"""Universal kriging: a Gaussian process around a parametric mean whose parameters are uncertain.
+"""Gaussian process plus integrated-out basis functions (universal kriging).
 
-Notation: ``y = m(X) + Phi(X) u + f(X) + e`` with a known mean m, features Phi n x p, weights
-``u ~ N(0, I)``, ``f`` a sum of independent :class:`MaternHamming` processes and independent errors
-``e_i ~ N(0, v + w r_i)`` with v and w to learn and r_i known. Integrating u out leaves an ordinary
-Gaussian process with kernel ``sum_k k_k(x, x') + Phi(x) Phi(x')^T`` (Rasmussen & Williams 2006, eq.
-2.40), so everything that :class:`~surrogates.gp.GPPredictor` does holds for it, interval widths far
-from the data included.
+Notation: `y = m(X) + Phi(X) u + f(X) + e` with a known mean m, features Phi n x p, weights
+`u ~ N(0, I)`, `f` a sum of independent `MaternHamming` processes and independent errors
+`e_i ~ N(0, v + w r_i)` with v and w to learn and r_i known. Integrating u out leaves an ordinary
+Gaussian process with kernel `sum_k k_k(x, x') + Phi(x) Phi(x')^T` (Rasmussen & Williams 2006, eq.
+2.40), so everything that `GPPredictor` does holds for it, interval widths far from the data
+included.
 """
 
 from __future__ import annotations
@@ -23,37 +23,65 @@ from surrogates.numerics import NumericalError, negative_log_density
 
 
 class Basis(Protocol):
-    """Features with unit prior variance of their weights."""
+    """Features with unit prior variance of their weights.
+
+    Example:
+        >>> class Constant:
+        ...     def value(self, X):
+        ...         return np.ones((len(X), 1))
+        ...     def gradient(self, X):
+        ...         return np.zeros((len(X), 1, X.shape[1]))
+        >>> basis: Basis = Constant()
+        >>> basis.value(np.zeros((3, 2))).shape
+        (3, 1)
+    """
 
     def value(self, X: Array) -> Array:
-        """``Phi``, n x p."""
+        """Return `Phi`, `n x p`."""
         ...
 
     def gradient(self, X: Array) -> Array:
-        """``dPhi / dX``, n x p x d, zero in categorical columns."""
+        """Return `dPhi / dX`, `n x p x d`, zero in categorical columns."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BasisKernel:
-    """``sum_k k_k(x, x') + Phi(x) Phi(x')^T``; a :class:`~surrogates.kernels.Kernel`."""
+    """The kernel `sum_k k_k(x, x') + Phi(x) Phi(x')^T`.
+
+    Args:
+        parts: kernels k_k.
+        basis: features Phi.
+
+    Example:
+        >>> class Linear:
+        ...     def value(self, X):
+        ...         return X
+        ...     def gradient(self, X):
+        ...         return np.tile(np.eye(X.shape[1]), (len(X), 1, 1))
+        >>> BasisKernel((), Linear()).cross(np.array([[2.0]]), np.array([[3.0]])).tolist()
+        [[6.0]]
+    """
 
     parts: tuple[Kernel, ...]
     basis: Basis
 
     def cross(self, A: Array, B: Array) -> Array:
+        """Return the covariances, `a x b`."""
         K = self.basis.value(A) @ self.basis.value(B).T
         for part in self.parts:
             K += part.cross(A, B)
         return K
 
     def diagonal(self, A: Array) -> Array:
+        """Return the variances, `(a,)`."""
         phi = self.basis.value(A)
         return np.asarray(
             np.einsum("ip,ip->i", phi, phi) + sum(part.diagonal(A) for part in self.parts)
         )
 
     def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
+        """Return the covariances and their derivatives in the rows of `A`, `a x b x d`."""
         phi = self.basis.value(B)
         K = self.basis.value(A) @ phi.T
         gradient = np.matmul(phi, self.basis.gradient(A))  # (b x p) (a x p x d)
@@ -64,6 +92,7 @@ class BasisKernel:
         return K, gradient
 
     def diagonal_gradient(self, A: Array) -> Array:
+        """Return the derivatives of `diagonal`, `a x d`."""
         gradient = 2.0 * np.einsum("ip,ipd->id", self.basis.value(A), self.basis.gradient(A))
         for part in self.parts:
             gradient += part.diagonal_gradient(A)
@@ -72,14 +101,24 @@ class BasisKernel:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPrior:
-    """One residual process: where it lives and the prior of its hyperparameters.
+    """One residual process: its coordinates and the prior of its hyperparameters.
 
     Args:
-        X: n x d rows, already warped if the process lives in other coordinates.
-        numeric, categorical: columns of its Matern and Hamming factors.
+        X: `n x d`, rows, already warped if the process lives in other coordinates.
+        numeric: columns of its Matern factor.
+        categorical: columns of its Hamming factor.
         variance: prior of ln s.
         lengths: a prior of ln l for each numeric column.
         weights: prior of ln w, the same for each categorical column.
+
+    Example:
+        >>> none = np.zeros(0, dtype=np.intp)
+        >>> process = ProcessPrior(
+        ...     np.zeros((3, 1)), np.array([0]), none,
+        ...     NormalPrior(0.0, 1.0), (NormalPrior(-1.0, 1.0),), NormalPrior(0.0, 1.0),
+        ... )
+        >>> process.size
+        2
     """
 
     X: Array
@@ -91,14 +130,16 @@ class ProcessPrior:
 
     @property
     def size(self) -> int:
+        """Number of hyperparameters."""
         return 1 + len(self.numeric) + len(self.categorical)
 
     @property
     def prior(self) -> tuple[NormalPrior, ...]:
+        """Prior of each hyperparameter, in the order of `kernel`."""
         return (self.variance, *self.lengths, *[self.weights] * len(self.categorical))
 
     def kernel(self, theta: Array) -> MaternHamming:
-        """The kernel at ``theta = (ln s, ln l.., ln w..)``."""
+        """Return the kernel at `theta = (ln s, ln l.., ln w..)`."""
         p = len(self.numeric)
         return MaternHamming(
             self.numeric, self.categorical, float(theta[0]), theta[1 : 1 + p], theta[1 + p :]
@@ -107,12 +148,16 @@ class ProcessPrior:
 
 @dataclass(frozen=True, slots=True)
 class NoisePrior:
-    """Independent errors of variance ``v + w r_i``.
+    """Prior of independent errors of variance `v + w r_i`.
 
     Args:
         noise: prior of ln v, the variance of a single run.
-        growth: prior of ln w.
-        factors: ``(n,)``, r.
+        discrepancy: prior of ln w, the model discrepancy variance per unit of r.
+        factors: `(n,)`, r.
+
+    Example:
+        >>> NoisePrior(NormalPrior(-5.0, 1.0), NormalPrior(0.0, 1.0), np.zeros(3)).noise.mean
+        -5.0
     """
 
     noise: NormalPrior
@@ -122,7 +167,17 @@ class NoisePrior:
 
 @dataclass(frozen=True, slots=True)
 class ResidualCovariance:
-    """Learned covariance of what the features leave over: processes, v and w."""
+    """Learned covariance of what the features leave over: processes, v and w.
+
+    Args:
+        kernels: kernels of the processes.
+        noise_variance: v.
+        discrepancy_variance: w.
+
+    Example:
+        >>> round(ResidualCovariance.from_theta((), np.log([0.5, 0.1])).noise_variance, 3)
+        0.1
+    """
 
     kernels: tuple[MaternHamming, ...]
     noise_variance: float
@@ -130,7 +185,7 @@ class ResidualCovariance:
 
     @classmethod
     def from_theta(cls, parts: tuple[ProcessPrior, ...], theta: Array) -> ResidualCovariance:
-        """Read ``theta = (theta of each part.., ln w, ln v)``."""
+        """Read `theta = (theta of each part.., ln w, ln v)`."""
         *pieces, last = np.split(theta, np.cumsum([part.size for part in parts]))
         kernels = tuple(part.kernel(piece) for part, piece in zip(parts, pieces, strict=True))
         return cls(kernels, float(np.exp(last[1])), float(np.exp(last[0])))
@@ -145,15 +200,24 @@ def fit_residual(
     warm: Array | None = None,
     max_iterations: int = 30,
 ) -> Array:
-    """``theta`` of :meth:`ResidualCovariance.from_theta` of highest posterior density, from one start.
+    """Return the `theta` of highest posterior density for `ResidualCovariance.from_theta`.
+
+    The search has one start.
 
     Args:
-        residual: ``(n,)``, y - m(X); with n = 0 the prior mean comes back.
-        known: n x n, ``Phi Phi^T``.
-        parts: residual processes.
-        errors: priors of the errors.
-        warm: where to start; the prior mean if None or of another length.
-        max_iterations: of L-BFGS.
+        residual: `(n,)`, y - m(X); with n = 0 the prior mean comes back.
+        known: `n x n`, `Phi Phi^T`.
+        parts: priors of the residual processes.
+        errors: prior of the errors.
+        warm: starting point; the prior mean if None or of another length.
+        max_iterations: number of L-BFGS iterations.
+
+    Example:
+        >>> errors = NoisePrior(NormalPrior(0.0, 3.0), NormalPrior(-9.0, 0.1), np.zeros(200))
+        >>> y = 0.5 * np.random.default_rng(0).standard_normal(200)
+        >>> theta = fit_residual(y, np.zeros((200, 200)), (), errors)
+        >>> round(ResidualCovariance.from_theta((), theta).noise_variance, 2)
+        0.23
     """
     prior = [entry for part in parts for entry in part.prior] + [errors.discrepancy, errors.noise]
     mean = np.array([entry.mean for entry in prior])
@@ -181,7 +245,7 @@ def fit_residual(
 def _negative_log_likelihood(
     theta: Array, residual: Array, known: Array, parts: tuple[ProcessPrior, ...], factors: Array
 ) -> tuple[float, Array]:
-    """``-ln p(residual | theta)``, less a constant, and its gradient."""
+    """Return `-ln p(residual | theta)`, less a constant, and its gradient."""
     read = ResidualCovariance.from_theta(parts, theta)
     covariance = np.array(known, order="F")
     grams = []

@@ -1,23 +1,23 @@
-"""Intervals that are right as often as they say: conformal quantiles, free for a GP, kept online.
+"""Conformal calibration of Gaussian posteriors: leave-one-out scores, quantiles and online levels.
 
 Notation:
 
 =========  ======  ===============================================================================
-``alpha``          share of runs an interval may miss; coverage is ``1 - alpha``
-``s``      (n,)    scores, larger is stranger; for a Gaussian process ``|y_i - mu_-i| / sd_-i`` of
-                   the leave-one-out prediction of run i, in closed form; while runs are few, under
+`alpha`            share of runs an interval may miss; coverage is `1 - alpha`
+`s`        (n,)    nonconformity scores; for a Gaussian process `|y_i - mu_-i| / sd_-i` of the
+                   leave-one-out prediction of run i, in closed form; while runs are few, under
                    hyperparameters that were learned without it
-``w``      (n,)    weight of each score, where a new run has weight 1
-``beta``           share of the scores at least as large as that of a run told later; the interval
-                   at level ``a`` covered it when ``a <= beta``
+`w`        (n,)    weight of each score, where a new run has weight 1
+`beta`             share of the scores at least as large as that of a later run; the interval at
+                   level `a` covered it when `a <= beta`
 =========  ======  ===============================================================================
 
-:func:`conformal_quantile` has the finite-sample level right: with all weights 1 it is the
-``ceil((n + 1) (1 - alpha))``-th smallest score, larger than the empirical quantile, and infinite
-where ``n`` runs cannot promise that much (Vovk, Gammerman & Shafer 2005). Weights stand for runs
+`conformal_quantile` has the finite-sample level right: with all weights 1 it is the
+`ceil((n + 1) (1 - alpha))`-th smallest score, larger than the empirical quantile, and infinite
+where `n` runs cannot guarantee that much (Vovk, Gammerman & Shafer 2005). Weights stand for runs
 that are less like the next one (Barber et al. 2023, "Conformal prediction beyond exchangeability").
 
-:class:`OnlineLevel` corrects what exchangeability misses, since configs are chosen and not drawn:
+`OnlineLevel` corrects what exchangeability misses, since configs are chosen and not drawn:
 dynamically tuned adaptive conformal inference (DtACI; Gibbs & Candes 2024, JMLR 25, algorithm 2).
 """
 
@@ -34,26 +34,33 @@ from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import normal_half_width
 
 STEP_SIZES = tuple(0.001 * 2.0**k for k in range(8))  # gamma of the paper's experts
-_MEMORY = 100  # tells over which the weights of the experts should be near the best's
-_ROUNDING = 1e-9  # (n + 1) (1 - alpha) is often a whole number in theory and a hair more in floats
-_HALF_LIFE = 200.0  # tells after which a residual counts half
+_MEMORY = 100  # runs over which the weights of the experts should be near the best's
+_ROUNDING = 1e-9  # (n + 1) (1 - alpha) may be a whole number in theory and a bit more in floats
+_HALF_LIFE = 200.0  # runs after which a residual counts half
 _SCALE_REACH = 3.0  # e-folds of size after which a residual counts half
 _FOLDS = 10
 _SD_FLOOR = 1e-12  # relative; a constant history predicts itself without error
 
 
 def conformal_quantile(scores: Array, coverage: float, weights: Array | None = None) -> float:
-    """The smallest score that a new one stays under with probability at least ``coverage``.
+    """Return the smallest score that a new one stays under with probability at least `coverage`.
 
     Args:
-        scores: ``(n,)``, n may be 0.
-        coverage: in (0, 1).
-        weights: ``(n,)``, non-negative, relative to 1 of the new score; None is all 1.
+        scores: `(n,)`, n may be 0.
+        coverage: probability, in (0, 1).
+        weights: `(n,)`, non-negative, relative to 1 of the new score; None is all 1.
 
-    Returns infinity where the scores cannot promise ``coverage``.
+    Returns:
+        A score, or infinity where the scores cannot guarantee `coverage`.
 
     Raises:
         ValueError: for a coverage outside (0, 1) or a negative weight.
+
+    Example:
+        >>> conformal_quantile(np.arange(1.0, 20.0), 0.9)
+        18.0
+        >>> conformal_quantile(np.arange(1.0, 9.0), 0.9)
+        inf
     """
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"`coverage` must lie in (0, 1), got {coverage}; try 0.9")
@@ -68,17 +75,30 @@ def conformal_quantile(scores: Array, coverage: float, weights: Array | None = N
 
 
 def recency_weights(ages: Array, half_life: float = _HALF_LIFE) -> Array:
-    """``2^(-age / half_life)``; age 0 is the run told last."""
+    """Return the weights `2^(-age / half_life)`.
+
+    Args:
+        ages: `(n,)`, number of runs told since; age 0 is the latest run.
+        half_life: age at which a run counts half.
+
+    Example:
+        >>> recency_weights(np.array([0.0, 200.0])).tolist()
+        [1.0, 0.5]
+    """
     return np.asarray(0.5 ** (ages / half_life))
 
 
 def scale_weights(scales: Array, at: Array, reach: float = _SCALE_REACH) -> Array:
-    """``2^(-distance / reach)`` from each run's size to ``at``.
+    """Return the weights `2^(-distance / reach)` from each run's size to `at`.
 
     Args:
-        scales: n x a, natural coordinates of the scale axes (ln N, ln D).
-        at: ``(a,)``.
+        scales: `n x a`, natural coordinates of the scale axes (ln N, ln D).
+        at: `(a,)`.
         reach: distance, in e-folds over all axes, at which a run counts half.
+
+    Example:
+        >>> scale_weights(np.array([[0.0, 0.0], [3.0, 0.0]]), np.zeros(2)).tolist()
+        [1.0, 0.5]
     """
     distance = np.sqrt(np.sum((scales - at) ** 2, axis=1))
     return np.asarray(0.5 ** (distance / reach))
@@ -86,16 +106,24 @@ def scale_weights(scales: Array, at: Array, reach: float = _SCALE_REACH) -> Arra
 
 @dataclass(frozen=True, slots=True)
 class OnlineLevel:
-    """Which level to use now so that ``alpha`` of the runs are missed in the long run.
+    """The level to use now so that `alpha` of the runs are missed in the long run.
 
-    One expert a step size gamma runs adaptive conformal inference, ``a <- a + gamma (alpha -
-    err)``; the level used is their mean under exponential weights on the pinball loss of ``beta``.
+    One expert per step size gamma runs adaptive conformal inference, `a <- a + gamma (alpha -
+    err)`; the level used is their mean under exponential weights on the pinball loss of `beta`.
 
-    Attributes:
-        alpha: aimed share of misses, in (0, 1).
-        experts: ``(k,)``, level of each; may leave [0, 1], as the guarantee needs.
-        log_weights: ``(k,)``, normalized so that the largest is 0.
-        told: number of runs taken in. missed: of those, how many the interval in use missed.
+    Args:
+        alpha: target share of misses, in (0, 1).
+        experts: `(k,)`, level of each; may leave [0, 1], as the guarantee needs.
+        log_weights: `(k,)`, normalized so that the largest is 0.
+        observed: number of runs taken in.
+        missed: number of those that the interval in use missed.
+
+    Example:
+        >>> state = OnlineLevel.start(0.1)
+        >>> for _ in range(5):
+        ...     state = state.updated(0.0)  # even the widest interval missed
+        >>> state.observed, state.missed, state.level < 0.1
+        (5, 4, True)
     """
 
     alpha: float
@@ -106,7 +134,14 @@ class OnlineLevel:
 
     @classmethod
     def start(cls, alpha: float) -> OnlineLevel:
-        """Every expert at ``alpha``. Raises ValueError unless it lies in (0, 1)."""
+        """Return the state before any run, every expert at `alpha`.
+
+        Args:
+            alpha: target share of misses.
+
+        Raises:
+            ValueError: unless alpha lies in (0, 1).
+        """
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"`alpha` must lie in (0, 1), got {alpha}; 0.1 covers 90 %")
         k = len(STEP_SIZES)
@@ -119,12 +154,16 @@ class OnlineLevel:
         return float(np.clip(weights @ self.experts / np.sum(weights), 0.0, 1.0))
 
     def updated(self, beta: float) -> OnlineLevel:
-        """The state after a run of which the interval at level a covered all ``a <= beta``."""
+        """Return the state after one more run.
+
+        Args:
+            beta: largest level a at which the interval covered the run.
+        """
         a, k = self.alpha, len(self.experts)
         # eq. for eta: sqrt(3 / I) sqrt((ln(I k) + 2) / ((1 - a)^2 a^3 + a^2 (1 - a)^3)), whose
         # denominator is (a (1 - a))^2
         eta = np.sqrt(3.0 / _MEMORY * (np.log(_MEMORY * k) + 2.0)) / (a * (1.0 - a))
-        sigma = 0.5 / _MEMORY  # share of the weight that is handed round, so that none dies out
+        sigma = 0.5 / _MEMORY  # share of the weight spread over all experts, so that none vanishes
         loss = a * (beta - self.experts) - np.minimum(0.0, beta - self.experts)
         log_weights = self.log_weights - eta * loss
         weights = np.exp(log_weights - np.max(log_weights))
@@ -141,14 +180,23 @@ class OnlineLevel:
 def fold_hyperparameters(
     model: GaussianProcess, data: TrainingData, theta: Array
 ) -> tuple[Array, ...]:
-    """What ``model`` learns without each fold, row i being in fold ``i mod 10``; ten fits.
+    """Return what `model` learns without each fold, row i being in fold `i mod 10`; ten fits.
 
     Args:
-        data: of n >= 10 rows, so that no fold is empty.
-        theta: learned from all of it, where each fit starts.
+        model: Gaussian process to learn with.
+        data: n >= 10 rows, so that no fold is empty.
+        theta: hyperparameters learned from all rows, where each fit starts.
 
     Raises:
         ValueError: with fewer rows.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> X = np.linspace(0.0, 1.0, 10)[:, None]
+        >>> data = TrainingData(X, np.sin(6.0 * X[:, 0]), Columns.of_decisions("x"))
+        >>> model = GaussianProcess(max_iterations=3, warm_iterations=1)
+        >>> len(fold_hyperparameters(model, data, model.learn(data)))
+        10
     """
     n = len(data)
     if n < _FOLDS:
@@ -162,22 +210,37 @@ def fold_hyperparameters(
 
 
 class LeaveOneOut(Protocol):
-    """What :class:`~surrogates.gp.GPPredictor` offers: predictions of each run from all others."""
+    """A predictor with leave-one-out predictions, such as `GPPredictor`.
+
+    Example:
+        >>> def z_scores(predictor: LeaveOneOut) -> Array:
+        ...     left_out = predictor.leave_one_out()
+        ...     return (predictor.y - left_out.mean) / np.sqrt(left_out.variance)
+    """
 
     @property
-    def y(self) -> Array: ...
+    def y(self) -> Array:
+        """Training targets, `(n,)`."""
+        ...
 
-    def leave_one_out(self) -> Posterior: ...
+    def leave_one_out(self) -> Posterior:
+        """Return the prediction of each target from all others, noise included."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How many of its standard deviations a Gaussian posterior is off, as shown by its own runs.
+    """Number of posterior standard deviations that cover, measured on the model's own runs.
 
-    Attributes:
-        scores: ``(n,)``, ``|y_i - mu_-i| / sd_-i``.
-        weights: ``(n,)``, of recency and scale.
+    Args:
+        scores: `(n,)`, `|y_i - mu_-i| / sd_-i`.
+        weights: `(n,)`, of recency and scale.
         levels: online corrections by coverage; a coverage without one is used as it is.
+
+    Example:
+        >>> scores = np.abs(np.random.default_rng(0).standard_normal(999))
+        >>> round(Calibration(scores, np.ones(999)).multiplier(0.9), 2)
+        1.56
     """
 
     scores: Array
@@ -186,7 +249,12 @@ class Calibration:
 
     @classmethod
     def of(cls, predictor: LeaveOneOut, weights: Array | None = None) -> Calibration:
-        """From the leave-one-out residuals of a fitted Gaussian process, O(n^3) once."""
+        """Return the calibration by the leave-one-out residuals of a Gaussian process, O(n^3) once.
+
+        Args:
+            predictor: fitted process.
+            weights: `(n,)`, weight of each run; None is all 1.
+        """
         posterior = predictor.leave_one_out()
         unit = max(float(np.max(np.abs(predictor.y), initial=0.0)), np.finfo(float).tiny)
         sd = np.sqrt(posterior.variance) + _SD_FLOOR * unit
@@ -195,7 +263,12 @@ class Calibration:
 
     @classmethod
     def recent(cls, predictor: GPPredictor, count: int) -> Calibration:
-        """From the leave-one-out residuals of the last ``count`` rows, O(count^3)."""
+        """Return the calibration by leave-one-out residuals of the last `count` rows, O(count^3).
+
+        Args:
+            predictor: fitted process.
+            count: number of rows.
+        """
         precision = predictor.factor.inverse_diagonal_of_last(count)
         scores = np.abs(predictor.weights[-len(precision) :]) / np.sqrt(precision)
         return cls(scores, np.ones(len(scores)))
@@ -204,14 +277,15 @@ class Calibration:
     def cross_fitted(
         cls, model: GaussianProcess, data: TrainingData, thetas: tuple[Array, ...]
     ) -> Calibration:
-        """From leave-one-out residuals under hyperparameters that have not seen the row either.
+        """Return the calibration by residuals under hyperparameters learned without the row.
 
         While rows are few, hyperparameters learned from all of them fit each too well: 90 %
         intervals then cover 80 % at n = 30 (docs/calibration.md).
 
         Args:
-            data: all rows so far; those told since ``thetas`` were learned go on in their fold.
-            thetas: of :func:`fold_hyperparameters`.
+            model: Gaussian process.
+            data: all rows so far; rows added since `thetas` were learned continue the folds.
+            thetas: hyperparameters without each fold, from `fold_hyperparameters`.
         """
         fold = np.arange(len(data)) % len(thetas)
         scores = np.empty(len(data))
@@ -220,7 +294,10 @@ class Calibration:
         return cls(scores, np.ones(len(scores)))
 
     def multiplier(self, coverage: float) -> float:
-        """Standard deviations to each side, infinite where the runs cannot promise ``coverage``."""
+        """Return the half width in posterior standard deviations.
+
+        It is infinite where the runs cannot guarantee `coverage`.
+        """
         online = self.levels.get(coverage)
         level = 1.0 - coverage if online is None else online.level
         if level <= 0.0:
@@ -230,9 +307,10 @@ class Calibration:
         return conformal_quantile(self.scores, 1.0 - level, self.weights)
 
     def finite_multiplier(self, coverage: float) -> float:
-        """:meth:`multiplier` for people: never infinite.
+        """Return `multiplier` for display: never infinite.
 
-        Where nothing can be promised it is the normal one or the largest score, if that is more.
+        Where nothing can be guaranteed it is the normal one or the largest score, whichever is
+        larger.
         """
         multiplier = self.multiplier(coverage)
         if np.isfinite(multiplier):
@@ -241,10 +319,21 @@ class Calibration:
 
 
 def rank_of(score: float, scores: Array, weights: Array | None = None) -> float:
-    """``beta``: weighted share of the scores, the new one included, at least as large as ``score``.
+    """Return `beta`, the weighted share of the scores that are at least `score`.
 
-    The interval of :func:`conformal_quantile` at ``1 - a`` covers the new score iff ``a`` is below
-    it, ties apart.
+    The new score itself counts among them.
+
+    The interval of `conformal_quantile` at `1 - a` covers the new score iff `a` is below it, ties
+    apart.
+
+    Args:
+        score: score of a new run.
+        scores: `(n,)`, scores of earlier runs.
+        weights: `(n,)`, their weights; None is all 1.
+
+    Example:
+        >>> rank_of(2.5, np.array([1.0, 2.0, 3.0]))
+        0.5
     """
     w = np.ones(len(scores)) if weights is None else weights
     return float((np.sum(w[scores >= score]) + 1.0) / (np.sum(w) + 1.0))

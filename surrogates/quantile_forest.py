@@ -1,35 +1,31 @@
-"""Conformalised quantile regression: beliefs that assume nothing about the shape of the noise.
+"""Conformalized quantile forest: predictive quantiles without assumptions about the noise.
 
 Notation:
 
 ==========  =======  ==============================================================================
-``tau``     K        :data:`LEVELS`, symmetric about one half; tau_k and tau_(K-1-k) are a pair
-``q``       m x K    raw quantiles at m rows, from trees
-``E``       n x K/2  conformity scores ``max(q_lo(x) - y, y - q_hi(x))`` of each pair at n rows,
-                     ``q`` from trees that did not see the row (Romano, Patterson & Candes 2019)
-``c``       K/2      correction of each pair: the ceil((n + 1) (1 - alpha))-th smallest score
+`tau`       K        `LEVELS`, symmetric about one half; tau_k and tau_(K-1-k) are a pair
+`q`         m x K    raw quantiles at m rows, from trees
+`E`         n x K/2  conformity scores `max(q_lo(x) - y, y - q_hi(x))` of each pair at n rows,
+                     `q` from trees that did not see the row (Romano, Patterson & Candes 2019)
+`c`         K/2      correction of each pair: the ceil((n + 1) (1 - alpha))-th smallest score
 ==========  =======  ==============================================================================
 
-The interval ``[q_lo - c, q_hi + c]`` then covers a new exchangeable run with probability at least
-``1 - alpha``, whatever the noise and however bad the trees. Where ``n`` is too small for that,
-``ceil((n + 1) (1 - alpha)) > n``, only the unbounded interval is honest, and it is what comes back.
+The interval `[q_lo - c, q_hi + c]` then covers a new exchangeable run with probability at least
+`1 - alpha`, whatever the noise and however bad the trees. Where `n` is too small for that,
+`ceil((n + 1) (1 - alpha)) > n`, only the unbounded interval is valid, and it is what comes back.
 Corrected quantiles may cross; sorting them never moves them further from the truth (Chernozhukov,
 Fernandez-Val & Galichon 2010).
 
 Configs of a search are not exchangeable: they are chosen where trees expect better losses than any
-they know, which trees cannot predict. Rows left out do not show that error; runs foreseen from
-those before them do. :class:`OnlineConformal` corrects by both.
+they know, which trees cannot predict. Out-of-bag rows do not show that error; one-step-ahead
+forecasts do. `OnlineConformal` corrects by both.
 
-Two ways to the raw quantiles:
-
-* :class:`QuantileForest`, the default: extremely randomized trees that share one set of leaf
-  weights over all quantiles (Meinshausen 2006), scored out of bag (Gupta, Kuchibhotla & Ramdas
-  2022). It is the default because of the time an ask may take: 36 ms for a fit at n = 200.
-* :class:`QuantileBoosting`, one gradient-boosted model a level, with CV+ (Barber et al. 2021) for
-  few rows and a split for many.
+The raw quantiles come from extremely randomized trees that share one set of leaf weights over all
+quantiles (Meinshausen 2006), scored out of bag (Gupta, Kuchibhotla & Ramdas 2022): 36 ms for a fit
+at n = 200.
 
 Trees split on columns as encoded, so a log parameter is split in its logarithm; a categorical
-column becomes one indicator a code. Splits are sought in the normal scores of y, so neither an
+column becomes one indicator per code. Splits are sought in the normal scores of y, so neither an
 outlier nor the unit of the loss decides where; leaves keep y itself.
 """
 
@@ -54,29 +50,53 @@ _PAIRS = len(_LOWER)
 # over the band: continuous in the weights, where a step function would tie most candidates.
 _EDGES = np.concatenate([[0.0], 0.5 * (LEVELS[1:] + LEVELS[:-1]), [1.0]])
 _MASS = np.diff(_EDGES)
-_LEAST = 0.999  # level at which the least is promised: 1 would ask for no runs at all
+_LARGEST_ALPHA = 0.999  # share of misses of the narrowest interval: at 1 none need be covered
 
 
 class QuantilePredictor(Protocol):
-    """Calibrated quantiles of a new run."""
+    """Calibrated quantiles of a new run.
+
+    Example:
+        >>> def median(predictor: QuantilePredictor, X: Array) -> Array:
+        ...     return predictor.quantiles(X)[:, len(LEVELS) // 2]
+    """
 
     def quantiles(self, X: Array) -> Array:
-        """At :data:`LEVELS`, m x K, ascending along each row; infinite where nothing is known."""
+        """Return the quantiles at `LEVELS`, `m x K`, ascending along each row.
+
+        They are infinite where nothing is known.
+        """
         ...
 
 
 def interval(predictor: QuantilePredictor, X: Array, coverage: float) -> tuple[Array, Array]:
-    """Ends of the central interval, ``(m,)`` each, infinite where ``coverage`` cannot be promised.
+    """Return the ends of the central interval, infinite where `coverage` cannot be guaranteed.
+
+    Args:
+        predictor: calibrated quantiles.
+        X: `m x d`.
+        coverage: probability of the interval; its ends must be among `LEVELS`.
+
+    Returns:
+        Lower and upper ends, `(m,)` each.
 
     Raises:
-        ValueError: unless the ends are among :data:`LEVELS`.
+        ValueError: unless the ends are among `LEVELS`.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 60)[:, None]
+        >>> y = X[:, 0] + 0.1 * np.random.default_rng(0).standard_normal(60)
+        >>> predictor = QuantileForest().fit(TrainingData(X, y, Columns.of_decisions("x")))
+        >>> low, high = interval(predictor, X, 0.8)
+        >>> bool(np.all(low < high))
+        True
     """
     pair, q = _pair(coverage), predictor.quantiles(X)
     return q[:, pair], q[:, -1 - pair]
 
 
 def _pair(coverage: float) -> int:
-    """Place in :data:`LEVELS` of the lower end."""
+    """Return the place in `LEVELS` of the lower end."""
     pair = np.flatnonzero(np.isclose(LEVELS, 0.5 * (1.0 - coverage)))
     if len(pair) != 1:
         known = np.round(1.0 - 2.0 * LEVELS[:_PAIRS], 3).tolist()
@@ -85,9 +105,21 @@ def _pair(coverage: float) -> int:
 
 
 def crps(predictor: SampledQuantiles, X: Array, y: Array) -> Array:
-    """Continuous ranked probability score of outcomes ``y`` at the rows of ``X``, ``(m,)``.
+    """Return the continuous ranked probability score of outcomes `y` at the rows of `X`, `(m,)`.
 
-    ``2 integral pinball_tau(y - q_tau) dtau`` (Gneiting & Ranjan 2011, eq. 10), over the bands.
+    `2 integral pinball_tau(y - q_tau) dtau` (Gneiting & Ranjan 2011, eq. 10), over the bands.
+
+    Args:
+        predictor: calibrated quantiles.
+        X: `m x d`.
+        y: `(m,)`.
+
+    Example:
+        >>> data = TrainingData(np.zeros((30, 1)), np.arange(30.0), Columns.of_decisions("x"))
+        >>> predictor = QuantileForest(trees=5).fit(data)
+        >>> near, far = crps(predictor, np.zeros((2, 1)), np.array([15.0, 100.0]))
+        >>> bool(near < far)
+        True
     """
     error = y[:, None] - predictor.finite_quantiles(X)
     pinball = np.where(error >= 0.0, LEVELS * error, (LEVELS - 1.0) * error)
@@ -95,19 +127,36 @@ def crps(predictor: SampledQuantiles, X: Array, y: Array) -> Array:
 
 
 class SampledQuantiles(QuantilePredictor, Protocol):
-    """Calibrated quantiles from which functions can be drawn."""
+    """Calibrated quantiles from which functions can be drawn.
+
+    Example:
+        >>> def spread(predictor: SampledQuantiles, X: Array) -> Array:
+        ...     return np.ptp(predictor.finite_quantiles(X), axis=1)
+    """
 
     def finite_quantiles(self, X: Array) -> Array:
-        """As :meth:`quantiles`, with the largest score in place of infinite corrections."""
+        """Return `quantiles` with the largest score in place of infinite corrections."""
         ...
 
 
 def at_level(predictor: SampledQuantiles, X: Array, level: float) -> Array:
-    """One draw from the posterior, ``(m,)``: the quantile at one ``level`` shared by all rows.
+    """Return one draw of the function, `(m,)`: the quantile at one `level` shared by all rows.
 
-    With a level drawn uniformly once a suggestion, minimizing this is posterior sampling with all
+    With a level drawn uniformly once per suggestion, minimizing this is posterior sampling with all
     rows fully dependent. A level drawn for each row would be minimized by whichever row drew the
     lowest: a random lower bound.
+
+    Args:
+        predictor: calibrated quantiles.
+        X: `m x d`.
+        level: level of the quantile, in [0, 1].
+
+    Example:
+        >>> data = TrainingData(np.zeros((30, 1)), np.arange(30.0), Columns.of_decisions("x"))
+        >>> predictor = QuantileForest(trees=5).fit(data)
+        >>> row = np.zeros((1, 1))
+        >>> bool(at_level(predictor, row, 0.1)[0] < at_level(predictor, row, 0.9)[0])
+        True
     """
     q = predictor.finite_quantiles(X)
     place = np.clip(np.searchsorted(LEVELS, level), 1, len(LEVELS) - 1)
@@ -117,7 +166,17 @@ def at_level(predictor: SampledQuantiles, X: Array, level: float) -> Array:
 
 
 def moments(predictor: SampledQuantiles, X: Array) -> Posterior:
-    """Mean and variance of a new run, noise included, over the bands."""
+    """Return mean and variance of a new run at the rows of `X`, noise included, over the bands.
+
+    Args:
+        predictor: calibrated quantiles.
+        X: `m x d`.
+
+    Example:
+        >>> data = TrainingData(np.zeros((30, 1)), np.full(30, 2.0), Columns.of_decisions("x"))
+        >>> moments(QuantileForest(trees=5).fit(data), np.zeros((1, 1))).mean.tolist()
+        [2.0]
+    """
     q = predictor.finite_quantiles(X)
     mean = q @ _MASS
     return Posterior(mean, (q - mean[:, None]) ** 2 @ _MASS)
@@ -125,11 +184,17 @@ def moments(predictor: SampledQuantiles, X: Array) -> Posterior:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What each pair of levels is widened by.
+    """Conformal correction of each pair of levels.
 
-    Attributes:
-        promised: ``(K/2,)``, possibly infinite. finite: the largest score instead.
-        scores: n x K/2, E of the rows that their trees did not see.
+    Args:
+        guaranteed: `(K/2,)`, correction with a finite-sample guarantee, possibly infinite.
+        finite: `(K/2,)`, the same with the largest score in place of infinity.
+        scores: `n x K/2`, E of the rows that their trees did not see.
+
+    Example:
+        >>> q, y = np.tile(LEVELS, (30, 1)), np.linspace(0.0, 1.0, 30)
+        >>> Corrections.of(q, y).finite.round(2).tolist()
+        [0.03, 0.02, 0.03, 0.04, 0.01, 0.01, 0.02]
     """
 
     guaranteed: Array
@@ -138,7 +203,7 @@ class Corrections:
 
     @classmethod
     def of(cls, q: Array, y: Array) -> Corrections:
-        """From quantiles n x K and outcomes ``(n,)`` at rows their trees did not see."""
+        """Return the corrections for quantiles `n x K` and outcomes `(n,)` at out-of-bag rows."""
         scores = conformity(q, y)
         guaranteed = np.array(
             [conformal_quantile(scores[:, k], 1.0 - 2.0 * LEVELS[k]) for k in range(_PAIRS)]
@@ -149,11 +214,15 @@ class Corrections:
 
 @dataclass(frozen=True, slots=True)
 class ForecastScores:
-    """Runs and what trees fitted before them said of them.
+    """Conformity scores of a forest on out-of-bag rows and on the runs that came next.
 
-    Attributes:
-        out_of_bag: n x K/2, E of the rows these trees left out.
-        ahead: b x K/2, E of the runs that were told next.
+    Args:
+        out_of_bag: `n x K/2`, E of the rows these trees left out.
+        ahead: `b x K/2`, E of the next runs (one-step-ahead, prequential).
+
+    Example:
+        >>> ForecastScores(np.zeros((20, 7)), np.ones((3, 7))).ahead.shape
+        (3, 7)
     """
 
     out_of_bag: Array
@@ -162,11 +231,18 @@ class ForecastScores:
 
 @dataclass(frozen=True, slots=True)
 class OnlineConformal:
-    """The correction of one pair from rows left out and from runs foreseen, its level kept online.
+    """Online correction of one pair by out-of-bag rows and one-step-ahead forecasts.
 
-    Attributes:
-        pair: which one, counted from the widest. level: corrected by what was missed so far.
-        scores: ``(b,)``, E of the runs foreseen so far.
+    Args:
+        pair: position of the pair, counted from the widest.
+        level: online level, corrected by the misses so far.
+        scores: `(b,)`, E of the one-step-ahead forecasts so far.
+
+    Example:
+        >>> online = OnlineConformal.start(0.9)
+        >>> online = online.updated(ForecastScores(np.zeros((20, 7)), np.ones((3, 7))))
+        >>> online.level.observed, online.level.level < 0.1
+        (3, True)
     """
 
     pair: int
@@ -175,11 +251,18 @@ class OnlineConformal:
 
     @classmethod
     def start(cls, coverage: float) -> OnlineConformal:
-        """Before anything was foreseen. Raises ValueError as :func:`interval`."""
+        """Return the state before any forecast.
+
+        Args:
+            coverage: probability of the interval; its ends must be among `LEVELS`.
+
+        Raises:
+            ValueError: as `interval`.
+        """
         return cls(_pair(coverage), OnlineLevel.start(1.0 - coverage), np.zeros(0))
 
     def updated(self, block: ForecastScores) -> OnlineConformal:
-        """With the runs of one more block."""
+        """Return the state with the runs of one more block."""
         ahead, known = block.ahead[:, self.pair], self._pooled(block.out_of_bag)
         level = self.level
         for score in ahead:
@@ -187,13 +270,15 @@ class OnlineConformal:
         return replace(self, level=level, scores=np.concatenate([self.scores, ahead]))
 
     def interval(self, forest: ForestPredictor, x: Array) -> tuple[float, float, float]:
-        """Lower end, median and upper end at a row ``x`` 1 x d, all finite.
+        """Return lower end, median and upper end at a row `x`, `1 x d`, all finite.
 
-        Where the level cannot be promised the largest score widens the interval.
+        Where the level cannot be guaranteed the largest score widens the interval.
         """
         q, scores = forest.leaf_weights.quantiles(x)[0], self._pooled(forest.corrections.scores)
         alpha = self.level.level
-        by = np.inf if alpha <= 0.0 else conformal_quantile(scores, 1.0 - min(alpha, _LEAST))
+        by = (
+            np.inf if alpha <= 0.0 else conformal_quantile(scores, 1.0 - min(alpha, _LARGEST_ALPHA))
+        )
         if not np.isfinite(by):
             by = float(np.max(scores, initial=0.0))
         middle = float(q[_PAIRS])
@@ -204,18 +289,27 @@ class OnlineConformal:
         )
 
     def _pooled(self, out_of_bag: Array) -> Array:
-        """Scores of rows left out and of at most as many of the last runs foreseen."""
+        """Return out-of-bag scores and at most as many of the last one-step-ahead scores."""
         return np.concatenate([out_of_bag[:, self.pair], self.scores[-max(len(out_of_bag), 1) :]])
 
 
 def conformity(q: Array, y: Array) -> Array:
-    """``E``, n x K/2, negative where the outcome lies inside."""
+    """Return the scores `E`, `n x K/2`, negative where the outcome lies inside.
+
+    Args:
+        q: `n x K`, quantiles.
+        y: `(n,)`, outcomes.
+
+    Example:
+        >>> conformity(LEVELS[None, :], np.array([2.0]))[0].round(3).tolist()
+        [1.025, 1.05, 1.1, 1.175, 1.25, 1.325, 1.4]
+    """
     below, above = q[:, :_PAIRS] - y[:, None], y[:, None] - q[:, : -_PAIRS - 1 : -1]
     return np.maximum(below, above)
 
 
 def _widened(q: Array, by: Array) -> Array:
-    """Every pair moved outwards by ``by`` ``(K/2,)``, then crossing repaired by sorting."""
+    """Return every pair moved outwards by `by` `(K/2,)`, crossing repaired by sorting."""
     return np.sort(q + np.concatenate([-by, [0.0], by[::-1]]), axis=1)
 
 
@@ -223,16 +317,23 @@ def _widened(q: Array, by: Array) -> Array:
 class LeafWeights:
     """Extremely randomized trees read as weights on their training rows (Meinshausen 2006, eq. 4).
 
-    Build it with :meth:`of`.
+    Build it with `of`.
 
-    Attributes:
-        columns: of X.
-        trees: fitted structures of scikit-learn.
-        leaves: n x T, leaf of each row in each tree, numbered over all trees.
-        counts: n x T, how often each row is in the bag of each tree.
-        y: ``(n,)``.
-        members: leaves x n, share of each row in each leaf; rows in ascending order of y.
-        ascending: ``(n,)``, y in that order.
+    Args:
+        columns: roles of the columns of X.
+        trees: fitted tree structures of scikit-learn.
+        leaves: `n x T`, leaf of each row in each tree, numbered over all trees.
+        counts: `n x T`, how often each row is in the bag of each tree.
+        y: `(n,)`.
+        members: `leaves x n`, share of each row in each leaf; rows in ascending order of y.
+        ascending: `(n,)`, y in that order.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 20)[:, None]
+        >>> data = TrainingData(X, X[:, 0], Columns.of_decisions("x"))
+        >>> weights = QuantileForest(trees=5).fit(data).leaf_weights
+        >>> weights.quantiles(X[:2]).shape
+        (2, 15)
     """
 
     columns: Columns
@@ -247,6 +348,7 @@ class LeafWeights:
     def of(
         cls, columns: Columns, trees: tuple[Any, ...], leaves: IntArray, counts: Array, y: Array
     ) -> LeafWeights:
+        """Return the weights of trees, given the leaf and count of each row, and the targets."""
         order = np.argsort(y, kind="stable")
         row, tree = np.nonzero(counts[order])
         leaf, count = leaves[order][row, tree], counts[order][row, tree]
@@ -256,20 +358,25 @@ class LeafWeights:
         return cls(columns, trees, leaves, counts, y, members, y[order])
 
     def quantiles(self, X: Array) -> Array:
+        """Return the raw quantiles at the m rows of `X`, `m x K`."""
         asked = _leaf_indices(self.trees, features(X, self.columns))
         return self._quantiles(asked, np.ones(asked.shape))
 
     def out_of_bag(self, rows: IntArray) -> tuple[Array, IntArray]:
-        """Quantiles at training rows from the trees that did not see them, and the rows with any.
+        """Return quantiles at training rows from the trees that did not see them.
 
-        The second are those of ``rows`` that some tree left out.
+        Args:
+            rows: indices of training rows.
+
+        Returns:
+            Quantiles `m x K`, and those of `rows` that some tree left out, `(m,)`.
         """
         unseen = (self.counts[rows] == 0.0).astype(np.float64)
         known = unseen.any(axis=1)
         return self._quantiles(self.leaves[rows[known]], unseen[known]), rows[known]
 
     def with_rows(self, X: Array, y: Array) -> LeafWeights:
-        """With more rows in the leaves they fall into; the trees stay."""
+        """Return the weights with more rows in the leaves they fall into; the trees stay."""
         more = _leaf_indices(self.trees, features(X, self.columns))
         return LeafWeights.of(
             self.columns,
@@ -280,11 +387,16 @@ class LeafWeights:
         )
 
     def with_targets(self, y: Array) -> LeafWeights:
-        """The same trees and rows with other targets ``(n,)`` in the leaves."""
+        """Return the weights with other targets `(n,)` in the leaves; trees and rows stay."""
         return LeafWeights.of(self.columns, self.trees, self.leaves, self.counts, y)
 
     def _quantiles(self, leaves: IntArray, use: Array) -> Array:
-        """m x K from the leaves m x T of each row and which trees it asks, 0 or 1."""
+        """Return the quantiles `m x K`.
+
+        Args:
+            leaves: `m x T`, leaf of each row in each tree.
+            use: `m x T`, 1 where the row uses the tree, else 0.
+        """
         m, T = leaves.shape
         share = use / use.sum(axis=1, keepdims=True)
         asked = sparse.csr_array(
@@ -297,11 +409,11 @@ class LeafWeights:
 
 
 def _band_means(weights: sparse.csr_array, y: Array) -> Array:
-    """Mean over each band of levels, m x K, of the distributions with ``weights`` m x n on ``y``.
+    """Return means over the bands of levels, `m x K`, of distributions with `weights` on `y`.
 
     Args:
-        weights: rows sum to 1, columns sorted.
-        y: ``(n,)``, ascending.
+        weights: `m x n`, rows sum to 1, columns sorted.
+        y: `(n,)`, ascending.
     """
     starts, values = weights.indptr[:-1], y[weights.indices]
     upto = np.cumsum(weights.data)
@@ -325,40 +437,74 @@ def _band_means(weights: sparse.csr_array, y: Array) -> Array:
 
 
 def features(X: Array, columns: Columns) -> Array:
-    """What trees split on: numeric columns, then one indicator a code, m x p in single precision.
+    """Return what trees split on, `m x p` in single precision.
 
-    A code that no training row had sets no indicator that any split asks for.
+    Numeric columns come first, then one indicator per code. A code that no training row had sets no
+    indicator that any split asks for.
+
+    Args:
+        X: `m x d`.
+        columns: roles of the columns.
+
+    Example:
+        >>> features(np.array([[0.5]]), Columns.of_decisions("x")).dtype
+        dtype('float32')
     """
     parts = np.concatenate([X[:, columns.numeric], columns.one_hot(X)], axis=1)
     return cast(Array, parts.astype(np.float32))
 
 
 def _leaf_indices(trees: tuple[Any, ...], rows: Array) -> IntArray:
-    """m x T. Tree by tree: the forest's own ``apply`` spends more time on threads than on trees."""
+    """Return the leaf of each row in each tree, `m x T`, numbered over all trees.
+
+    Tree by tree: the forest's own `apply` spends more time on threads than on trees.
+    """
     offset = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])])[:-1]
     return np.asarray(np.stack([tree.apply(rows) for tree in trees], axis=1) + offset)
 
 
 def normal_scores(y: Array) -> Array:
-    """``Phi^-1((rank - 1/2) / n)``, ties at their mean rank."""
+    """Return the normal scores `Phi^-1((rank - 1/2) / n)`, ties at their mean rank.
+
+    Args:
+        y: `(n,)`.
+
+    Example:
+        >>> normal_scores(np.array([3.0, 1.0, 2.0])).round(2).tolist()
+        [0.97, -0.97, 0.0]
+    """
     return np.asarray(ndtri((rankdata(y) - 0.5) / len(y)))
 
 
 @dataclass(frozen=True, slots=True)
 class ForestPredictor:
-    """A calibrated quantile forest; a :class:`SampledQuantiles`."""
+    """A calibrated quantile forest.
+
+    Args:
+        leaf_weights: trees and their training rows.
+        corrections: conformal corrections.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 60)[:, None]
+        >>> data = TrainingData(X, X[:, 0], Columns.of_decisions("x"))
+        >>> predictor = QuantileForest().fit(data)
+        >>> round(float(predictor.quantiles(np.array([[0.5]]))[0, len(LEVELS) // 2]), 1)
+        0.5
+    """
 
     leaf_weights: LeafWeights
     corrections: Corrections
 
     def quantiles(self, X: Array) -> Array:
+        """Return the quantiles at `LEVELS`, `m x K`, infinite where they cannot be guaranteed."""
         return _widened(self.leaf_weights.quantiles(X), self.corrections.guaranteed)
 
     def finite_quantiles(self, X: Array) -> Array:
+        """Return the quantiles at `LEVELS`, `m x K`, all finite."""
         return _widened(self.leaf_weights.quantiles(X), self.corrections.finite)
 
     def condition(self, X: Array, y: Array) -> ForestPredictor:
-        """With more rows in the leaves; trees and corrections unchanged."""
+        """Return the predictor with more rows in the leaves; trees and corrections unchanged."""
         return replace(self, leaf_weights=self.leaf_weights.with_rows(X, y)) if len(X) else self
 
 
@@ -372,11 +518,18 @@ class QuantileForest:
     with samples half as large, where 61 % do. The score (CRPS) of both is the same.
 
     Args:
-        trees: number of them.
-        leaf: rows a leaf holds at least.
-        share: size of a bootstrap sample, in those of the data.
-        max_rows: its size at most.
-        max_scored: out-of-bag rows used for calibration at most, evenly over the order of telling.
+        trees: number of trees.
+        leaf: least number of rows in a leaf.
+        share: size of a bootstrap sample, as a share of the data.
+        max_rows: largest size of a bootstrap sample.
+        max_scored: largest number of out-of-bag rows used for calibration, evenly over their order.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 60)[:, None]
+        >>> data = TrainingData(X, X[:, 0], Columns.of_decisions("x"))
+        >>> predictor = QuantileForest().fit(data, rng=np.random.default_rng(1))
+        >>> predictor.quantiles(X).shape
+        (60, 15)
     """
 
     trees: int = 50
@@ -386,7 +539,15 @@ class QuantileForest:
     max_scored: int = 500
 
     def fit(self, data: TrainingData, *, rng: np.random.Generator | None = None) -> ForestPredictor:
-        """From n >= 1 rows. Raises ValueError without any."""
+        """Return the calibrated forest of n >= 1 rows.
+
+        Args:
+            data: rows and targets.
+            rng: source of randomness; None is a generator of seed 0.
+
+        Raises:
+            ValueError: without any row.
+        """
         from sklearn import config_context
         from sklearn.tree import ExtraTreeRegressor
 
@@ -420,7 +581,40 @@ class QuantileForest:
 def last_reports(
     X: Array, columns: Columns, run: IntArray, level: Array, value: Array
 ) -> TrainingData:
-    """TODO"""
+    """Return one row for each run with a report: its last one.
+
+    The last report of a run is the one at its highest level; of two at one level, the later counts.
+
+    Learning from the last report of each run whatever its level is what the conformal-quantile
+    paper does (Salinas et al. 2023, section 5). Under a scheduler that lets only good runs go
+    further, the level reached is itself a sign of being good, and ranks survive the mixing. It
+    needs no model of levels, and where runs are stopped at random it is wrong.
+
+    Args:
+        X: `t x d`, one row per run; its fidelity column is not read.
+        columns: roles of the columns of X, with exactly one fidelity column.
+        run: `(r,)`, row of X that each report belongs to, in the order the reports came in.
+        level: `(r,)`, encoded as the fidelity column is.
+        value: `(r,)`, reported values.
+
+    Returns:
+        Rows whose fidelity column holds the level of the report.
+
+    Raises:
+        ValueError: for lengths that differ, an unknown run, or another number of fidelity columns.
+
+    Example:
+        >>> from surrogates.data import ColumnKind
+        >>> columns = Columns((ColumnKind.FIDELITY,), ("epoch",), np.zeros(1), np.ones(1), (0,))
+        >>> data = last_reports(
+        ...     np.zeros((2, 1)), columns,
+        ...     run=np.array([0, 1, 0]),
+        ...     level=np.array([0.1, 0.1, 0.5]),
+        ...     value=np.array([9.0, 8.0, 5.0]),
+        ... )
+        >>> data.X.tolist(), data.y.tolist()
+        ([[0.1], [0.5]], [8.0, 5.0])
+    """
     if len(columns.fidelity) != 1:
         raise ValueError(f"`columns` must have one fidelity column, got {len(columns.fidelity)}")
     if not len(run) == len(level) == len(value):

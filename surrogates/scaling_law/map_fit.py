@@ -1,4 +1,15 @@
-"""TODO"""
+"""Robust maximum-a-posteriori fit of the scaling law: start and descent.
+
+Notation as in `surrogates.scaling_law.parametric_loss`, with `theta = mu + L u` and prior
+`u ~ N(0, I)`. The fit maximizes the posterior under::
+
+    y_i = m(x_i; u) + e_i,    e_i ~ N(0, s^2 + (c d_i)^2)
+
+where `d_i`, the distance of run i from the best loss at its scale, is taken from the iterate
+before. Runs far above the optimum, diverged ones above all, thus count less and less (for large d_i
+by 1/d_i^2, as under a Cauchy likelihood): a quadratic bowl is only true near its bottom, and that
+is where the answer lies.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +29,16 @@ _REACH = 4.0  # prior standard deviations that any parameter may move from its m
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """Where a search ended: ``u`` and the negative log posterior there (constants dropped)."""
+    """End point of a search.
+
+    Args:
+        u: `(p,)`, whitened parameters.
+        value: negative log posterior there, constants dropped.
+
+    Example:
+        >>> Mode(np.zeros(2), 1.5).value
+        1.5
+    """
 
     u: Array
     value: float
@@ -33,16 +53,34 @@ def descend(
     noise_root: Array,
     max_steps: int = _MAX_STEPS,
 ) -> Mode:
-    """Levenberg-Marquardt on ``|C^-1 (y - m(u))|^2 / 2 + |u|^2 / 2``.
+    """Minimize `|C^-1 (y - m(u))|^2 / 2 + |u|^2 / 2` by Levenberg-Marquardt.
 
     Args:
-        start: ``(p,)``.
-        X, y: n rows and losses.
-        prior: of theta.
-        template: supplies layout and reference.
-        noise_root: C, lower Cholesky factor of the covariance of y about m, n x n, or its diagonal
-            ``(n,)`` where the rows are independent.
-        max_steps: evaluations of the Jacobian at most.
+        start: `(p,)`.
+        X: `n x d`.
+        y: `(n,)`, losses.
+        prior: prior of theta.
+        template: loss that supplies layout and reference.
+        noise_root: C, lower Cholesky factor of the covariance of y about m, `n x n`, or its
+            diagonal `(n,)` where the rows are independent.
+        max_steps: largest number of evaluations of the Jacobian.
+
+    Returns:
+        The mode found.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> from surrogates.scaling_law.prior import LawPrior, LossUnits, whitening
+        >>> columns = Columns.of_decisions("lr")
+        >>> layout, X = ThetaLayout.of(columns, 0), np.linspace(0.0, 1.0, 9)[:, None]
+        >>> y = 3.0 + (X[:, 0] - 0.3) ** 2
+        >>> prior = whitening(layout, columns, np.zeros(0), LossUnits.of(y), LawPrior(), None)
+        >>> template = ParametricLoss(layout, np.zeros(0), prior.mean)
+        >>> start = ridge_start(X, y, prior, template)
+        >>> mode = descend(start, X, y, prior, template, np.full(9, 0.01))
+        >>> prior.theta(mode.u)[layout.optimum].round(1).tolist()
+        [0.3]
     """
 
     def loss(u: Array) -> ParametricLoss:
@@ -85,13 +123,22 @@ def descend(
 
 
 def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) -> Array:
-    """A starting ``u`` from a linear fit: the quadratic bowl is linear in z^2, z and z D.
+    """Return a starting `u` from a linear fit: the quadratic bowl is linear in z^2, z and z D.
 
-    ``h_j = 2 coef(z_j^2)``, ``a_j = -coef(z_j) / h_j``, ``b_ja = -coef(z_j D_a) / h_j`` and, with
-    alpha at its prior, ``R_a = -coef(D_a) / alpha_a``. Columns whose curvature comes out negative
-    keep their prior. Offsets of codes are linear too, and needed from the start: without them every
-    run of a worse category would look far from the optimum. Far-off runs are damped by refitting
-    with weights.
+    `h_j = 2 coef(z_j^2)`, `a_j = -coef(z_j) / h_j`, `b_ja = -coef(z_j D_a) / h_j` and, with alpha
+    at its prior, `R_a = -coef(D_a) / alpha_a`. Columns whose curvature comes out negative keep
+    their prior. Offsets of codes are linear too, and needed from the start: without them every run
+    of a worse category would look far from the optimum. Far-off runs are damped by refitting with
+    weights.
+
+    Args:
+        X: `n x d`, n >= 1.
+        y: `(n,)`, losses.
+        prior: prior of theta.
+        template: loss that supplies layout and reference.
+
+    Example:
+        See `descend`.
     """
     layout = template.layout
     theta = prior.mean.copy()

@@ -1,14 +1,7 @@
-"""Fitting the scaling law with its drifting bowl: prior beliefs, start and robust MAP.
+"""Prior of the scaling law with its drifting bowl, whitened.
 
-Notation as in :mod:`surrogates.scaling_law.parametric_loss`. Parameters are written ``theta = mu + L u`` with prior
-``u ~ N(0, I)``, so that one ridge damps all of them alike. The fit maximizes the posterior under
-
-    y_i = m(x_i; u) + e_i,    e_i ~ N(0, s^2 + (c d_i)^2)
-
-where ``d_i``, the distance of run i from the best loss at its scale, is taken from the iterate
-before. Runs far above the optimum, diverged ones above all, thus count less and less (for large d_i
-by 1/d_i^2, as under a Cauchy likelihood): a quadratic bowl is only true near its bottom, and that
-is where the answer lies.
+Notation as in `surrogates.scaling_law.parametric_loss`. Parameters are written `theta = mu + L u`
+with prior `u ~ N(0, I)`, so that one ridge damps all of them alike.
 """
 
 from __future__ import annotations
@@ -26,11 +19,16 @@ _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Belief about the optimum itself at one scale, in natural units (ln lr, ..).
+    """Prior of the optimum itself at one scale, in natural units (ln lr, ..).
 
     Args:
-        at: ``(scales,)``, natural coordinates of the SCALE columns (ln N, ln D, ..).
-        mean, sd: ``(decisions,)``; sd may be inf where nothing is known.
+        at: `(scales,)`, natural coordinates of the SCALE columns (ln N, ln D, ..).
+        mean: `(decisions,)`, prior mean of the optimum.
+        sd: `(decisions,)`, prior sd; may be inf where nothing is known.
+
+    Example:
+        >>> Anchor(np.log([1e8]), np.log([3e-4]), np.array([0.5])).sd.tolist()
+        [0.5]
     """
 
     at: Array
@@ -40,15 +38,21 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class DriftPrior:
-    """Belief about how the optimum of each decision moves with each scale, before any data.
+    """Prior of how the optimum of each decision moves with each scale.
 
     Args:
-        mean, sd: decisions x scales, change of the natural optimum per natural unit of scale,
-            such as d ln lr / d ln N; sd > 0, finite.
-        anchor: posterior about the optimum at one scale, if there is any.
+        mean: `decisions x scales`, change of the natural optimum per natural unit of scale, such as
+            d ln lr / d ln N.
+        sd: `decisions x scales`, its prior sd, > 0 and finite.
+        anchor: prior of the optimum at one scale, if there is any.
 
     Raises:
         ValueError: when shapes differ or an sd is not positive.
+
+    Example:
+        >>> halves_per_fourfold = DriftPrior(np.array([[-0.5]]), np.array([[0.1]]))
+        >>> halves_per_fourfold.mean.shape
+        (1, 1)
     """
 
     mean: Array
@@ -69,23 +73,30 @@ class DriftPrior:
 
 @dataclass(frozen=True, slots=True)
 class LawPrior:
-    """Widths of the default beliefs; *spread* is that of the losses (:class:`LossUnits`).
+    """Widths of the default priors; *spread* is that of the losses (`LossUnits`).
 
-    Attributes:
-        exponent, exponent_sd: median of alpha and sd of its logarithm; 90 % lie in 0.05 .. 0.6,
-            which holds the exponents of Hoffmann et al. (0.28, 0.34) and of Kaplan et al. 2020
-            (0.076, 0.095).
-        slope, slope_sd: median of ``sum_a alpha_a R_a``, what one e-fold of every axis removes at
-            the reference scale, as a share of the loss, and sd of the logarithm of each term. The
-            slopes are what data tell first. A prior on R itself would read a steep slope as a large
-            exponent, and see the end of the improvement too soon.
-        gamma, gamma_sd: median of gamma and sd of its logarithm, between Kaplan's and Hoffmann's.
-        curvature, curvature_sd: median of h in spreads per box width squared, sd of its logarithm.
-        asymmetry_sd: of lam, per box width.
-        optimum_sd: of a about the middle of the box, in box widths.
-        drift_sd: of b where no :class:`DriftPrior` is given, box widths per e-fold of scale.
-        coupling_sd: of the entries of M.
-        offset_sd: of each code's offset, in spreads.
+    Args:
+        exponent: median of alpha.
+        exponent_sd: sd of ln alpha; 90 % lie in 0.05 .. 0.6, which holds the exponents of Hoffmann
+            et al. (0.28, 0.34) and of Kaplan et al. 2020 (0.076, 0.095).
+        slope: median of `sum_a alpha_a R_a`, what one e-fold of every axis removes at the reference
+            scale, as a share of the loss. The slopes are what data determine first. A prior on R
+            itself would read a steep slope as a large exponent, and see the end of the improvement
+            too soon.
+        slope_sd: sd of the logarithm of each term.
+        gamma: median of gamma, between Kaplan's and Hoffmann's.
+        gamma_sd: sd of ln gamma.
+        curvature: median of h in spreads per box width squared.
+        curvature_sd: sd of ln h.
+        asymmetry_sd: sd of lam, per box width.
+        optimum_sd: sd of a about the middle of the box, in box widths.
+        drift_sd: sd of b where no `DriftPrior` is given, box widths per e-fold of scale.
+        coupling_sd: sd of the entries of M.
+        offset_sd: sd of each code's offset, in spreads.
+
+    Example:
+        >>> LawPrior(drift_sd=0.05).exponent
+        0.17
     """
 
     exponent: float = 0.17
@@ -105,10 +116,17 @@ class LawPrior:
 
 @dataclass(frozen=True, slots=True)
 class LossUnits:
-    """Where the losses lie and how much good ones differ; makes every prior free of scale.
+    """Location and spread of the losses; makes every prior free of scale.
 
-    ``level`` is the median loss, ``spread`` a standard deviation in which losses beyond
-    ``median + 3 (median - best)`` count as being there.
+    Args:
+        level: median loss.
+        spread: standard deviation, in which losses beyond `median + 3 (median - best)` count as
+            being there.
+
+    Example:
+        >>> units = LossUnits.of(np.array([1.0, 2.0, 3.0, 1e9]))
+        >>> units.level, round(units.spread, 2)
+        (2.5, 2.28)
     """
 
     level: float
@@ -116,6 +134,7 @@ class LossUnits:
 
     @classmethod
     def of(cls, y: Array) -> LossUnits:
+        """Return the units of losses `y` `(n,)`; n may be 0."""
         if not len(y):
             return cls(0.0, 1.0)
         y = np.clip(y, -_HUGE, _HUGE)
@@ -125,22 +144,33 @@ class LossUnits:
         return cls(level, max(spread, 1e-6 * abs(level), 1e-12))
 
     def bounded(self, y: Array) -> Array:
-        """``y`` with losses that only say "diverged" set to one high value."""
+        """Return `y` with losses that only say "diverged" set to one high value."""
         return np.clip(y, -_HUGE, self.level + 30.0 * self.spread)
 
 
 @dataclass(frozen=True, slots=True)
 class Whitening:
-    """``theta = mean + root u``, ``u ~ N(0, I)``."""
+    """The affine map `theta = mean + root u`, `u ~ N(0, I)`.
+
+    Args:
+        mean: `(size,)`, prior mean of theta.
+        root: `size x size`, lower triangular root of its prior covariance.
+
+    Example:
+        >>> prior = Whitening(np.array([1.0]), np.array([[2.0]]))
+        >>> prior.theta(np.array([3.0])).tolist(), prior.u(np.array([7.0])).tolist()
+        ([7.0], [3.0])
+    """
 
     mean: Array
     root: Array
 
     def theta(self, u: Array) -> Array:
+        """Return theta at `u`."""
         return np.asarray(self.mean + self.root @ u)
 
     def u(self, theta: Array) -> Array:
-        """Inverse of :meth:`theta`."""
+        """Return u at `theta`, the inverse of `Whitening.theta`."""
         return np.asarray(linalg.solve_triangular(self.root, theta - self.mean, lower=True))
 
 
@@ -152,12 +182,28 @@ def whitening(
     prior: LawPrior,
     drift: DriftPrior | None,
 ) -> Whitening:
-    """Prior of theta about ``reference``."""
+    """Return the prior of theta about a reference scale.
+
+    Args:
+        layout: meaning of theta.
+        columns: roles of the columns.
+        reference: `(axes,)`, natural coordinates.
+        units: location and spread of the losses.
+        prior: widths.
+        drift: prior of the drift; None is zero-mean and `prior.drift_sd` wide.
+
+    Example:
+        >>> columns = Columns.of_decisions("lr")
+        >>> layout = ThetaLayout.of(columns, 0)
+        >>> prior = whitening(layout, columns, np.zeros(0), LossUnits(3.0, 0.5), LawPrior(), None)
+        >>> prior.mean[layout.optimum].tolist()
+        [0.5]
+    """
     mean, sd = np.zeros(layout.size), np.ones(layout.size)
     axes, decisions = len(layout.axes), len(layout.decisions)
     mean[0], sd[0] = units.level - units.spread, 3.0 * units.spread
     # Losses are positive and a good part of them can be trained away. But a loss that carries a
-    # huge constant (its spread is then a tiny share) must not be believed to shrink by much of it,
+    # huge constant (its spread is then a tiny share) must not be expected to shrink by much of it,
     # and one about zero must be able to shrink.
     slope = prior.slope * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
     mean[layout.log_reducible] = np.log(slope / (max(axes, 1) * prior.exponent))
@@ -194,7 +240,7 @@ def _anchored(
     reference: Array,
     anchor: Anchor,
 ) -> tuple[Array, Array]:
-    """The prior given ``a_j + sum_a b_ja (at_a - sbar_a) ~ N(anchor)`` too, a Gaussian product."""
+    """Return the prior given `a_j + sum_a b_ja (at_a - sbar_a) ~ N(anchor)` too."""
     covariance = root @ root.T
     axes = len(layout.axes)
     step = np.zeros(axes)
