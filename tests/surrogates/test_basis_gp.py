@@ -187,7 +187,7 @@ def test_gradient_of_the_likelihood_matches_finite_differences(seed):
         assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
-def test_likelihood_steps_back_where_the_covariance_cannot_be_factorised():
+def test_likelihood_steps_back_where_the_covariance_cannot_be_factorized():
     _, y, parts, errors, known = problem()
     theta, _ = priors(parts, errors)
     value, gradient = _negative_log_likelihood(theta, y, known - 1e3, parts, errors.factors)
@@ -219,7 +219,7 @@ def test_a_warm_start_of_another_length_is_ignored():
     np.testing.assert_array_equal(fit_residual(y, known, parts, errors, warm=np.zeros(3)), cold)
 
 
-def test_errors_that_grow_are_told_from_errors_that_do_not():
+def test_growing_errors_are_distinguished_from_constant_ones():
     n = 300
     X, rng = rows(n, 0), np.random.default_rng(1)
     factors = rng.exponential(1.0, n)

@@ -57,7 +57,7 @@ def test_three_failures_among_twenty_teach_a_ridge_in_one_of_eight_columns():
 
 
 def test_predictive_probability_averages_over_the_posterior_variance():
-    # MacKay's formula needs the variance; with the standard deviation it would be far too bold
+    # MacKay's formula needs the variance; with the standard deviation it would be far too confident
     predictor = FeasibilityModel().fit(ridge_history(3, 0))
     X = np.random.default_rng(2).random((20, 3)) * 1.5
     phi = predictor.features(X) * predictor.prior_sd

@@ -111,7 +111,7 @@ def test_jitter_climbs_as_far_as_a_negative_eigenvalue_demands():
     assert np.all(np.isfinite(factor.solve(np.ones(3))))
 
 
-def test_an_ill_conditioned_matrix_gets_jitter_although_it_can_be_factorised():
+def test_an_ill_conditioned_matrix_gets_jitter_although_it_can_be_factorized():
     K = np.diag(np.geomspace(1.0, 1e-15, 6))
     linalg.cholesky(K)  # no error
     factor = cholesky(K)
@@ -151,7 +151,7 @@ def test_appending_a_duplicate_row_without_noise_keeps_the_factor_usable():
     assert np.all(np.isfinite(factor.solve(np.ones(5))))
 
 
-def test_an_empty_matrix_can_be_factorised_and_grown():
+def test_an_empty_matrix_can_be_factorized_and_grown():
     factor = cholesky(np.zeros((0, 0)))
     assert len(factor) == 0
     assert factor.log_determinant() == 0.0

@@ -32,7 +32,7 @@ def test_any_losses_become_finite_and_keep_their_order(transform, y):
 
 @each_transform
 @given(y=arrays(np.float64, st.integers(2, 30), elements=THOUSANDTHS))
-def test_losses_that_differ_become_standardised(transform, y):
+def test_losses_that_differ_become_standardized(transform, y):
     z = transform(y)
     if np.all(y == y[0]):
         np.testing.assert_allclose(z, 0.0, atol=1e-12)
