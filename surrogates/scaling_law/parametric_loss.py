@@ -55,7 +55,8 @@ class ThetaLayout:
         axes: columns of s, SCALE first, then FIDELITY.
         origin: `(axes,)`, with `s_a = origin_a + unit_a X[:, axes_a]`.
         unit: `(axes,)`.
-        codes: number of codes, one offset each; the prior keeps them centered.
+        codes: (column, code) of each offset, in the order of `Columns.one_hot`; the prior keeps
+            the offsets centered.
         pairs: (j, k), j < k, positions in `decisions` of each coupling `m_jk`.
 
     Example:
@@ -69,7 +70,7 @@ class ThetaLayout:
     axes: IntArray
     origin: Array
     unit: Array
-    codes: int
+    codes: tuple[tuple[int, int], ...]
     pairs: tuple[tuple[int, int], ...]
 
     @classmethod
@@ -88,7 +89,7 @@ class ThetaLayout:
             axes,
             columns.origin[axes],
             columns.width[axes],
-            sum(columns.categories[q] for q in columns.categorical),
+            tuple((int(q), v) for q in columns.categorical for v in range(columns.categories[q])),
             pairs if len(pairs) <= max_pairs else (),
         )
 
@@ -122,7 +123,7 @@ class ThetaLayout:
     def offsets(self) -> slice:
         """Positions of the offsets, one per code."""
         start = self.shrinkage + 1
-        return slice(start, start + self.codes)
+        return slice(start, start + len(self.codes))
 
     @property
     def log_curvature(self) -> slice:

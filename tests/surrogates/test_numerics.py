@@ -19,14 +19,14 @@ from surrogates.numerics import (
 
 
 def spread_out(n, seed=0, condition=1e3):
-    """A random symmetric positive definite matrix whose eigenvalues span ``condition``."""
+    """A random symmetric positive definite matrix whose eigenvalues span `condition`."""
     rng = np.random.default_rng(seed)
     Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
     return (Q * np.geomspace(1.0, condition, n)) @ Q.T
 
 
 def grown(K, head):
-    """The factor of ``K`` whose rows from ``head`` on are appended one by one."""
+    """The factor of `K` whose rows from `head` on are appended one by one."""
     factor = cholesky(K[:head, :head])
     for i in range(head, len(K)):
         factor = factor.append(K[i, :i], K[i, i])
