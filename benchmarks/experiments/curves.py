@@ -33,7 +33,7 @@ from benchmarks.markdown import table_head, table_row
 from benchmarks.simulate import draw
 from benchmarks.tasks import SUITES, load
 from benchmarks.tasks.curve_bank import read_bank
-from surrogates.curves import Curve, CurveModel, CurvePredictor
+from surrogates.learning_curves import Curve, CurveModel, CurvePredictor
 
 Array = NDArray[np.float64]
 

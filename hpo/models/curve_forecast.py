@@ -15,8 +15,8 @@ from hpo.schedulers.levels import Ladder
 from hpo.schedulers.runs import Run, Runs
 from hpo.space.encoding import Encoder
 from hpo.trials import TrialLog
-from surrogates.curves import Curve, CurveModel, EndBelief
 from surrogates.data import Array
+from surrogates.learning_curves import Curve, CurveModel, EndDistribution
 from surrogates.numerics import single_threaded
 
 _ETA = 3  # of the levels whose losses count beside those reported
@@ -77,7 +77,7 @@ class CurveForecast:
 
     def ends(
         self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
-    ) -> Sequence[EndBelief]:
+    ) -> Sequence[EndDistribution]:
         """Beliefs about the losses, signed, with which the runs `asked` end.
 
         Args:

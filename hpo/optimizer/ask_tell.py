@@ -27,7 +27,6 @@ from hpo.optimizer.ask import (
     Start,
     Suggestion,
     carry_out,
-    stratified,
     whose_turn,
 )
 from hpo.optimizer.initial_design import start_count, starts
@@ -52,8 +51,8 @@ from hpo.trials import (
 )
 from hpo.trials.budget import Budget, Ledger
 from surrogates.data import Array
-from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingModel
+from surrogates.numerics import radical_inverse, single_threaded
+from surrogates.scaling_law.model import ScalingModel
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -256,7 +255,7 @@ class Optimizer:
             pending=pending,
             taken=encoder.encode([partial.at_full_fidelity(config) for config in asked]),
             pool=None if among is None else self._pool(encoder, among),
-            limits=CostLimits(math.log(cap) if cap else None, stratified(walk)),
+            limits=CostLimits(math.log(cap) if cap else None, radical_inverse(walk + 1, 2)),
             cost_aware=self._cost_aware,
             target=None if target is None else self._target_row(target),
             start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hpo.space.encoding import Encoder
-from surrogates.data import Array, Kind
+from surrogates.data import Array, ColumnKind
 
 __all__ = ["start_count", "starts"]
 
@@ -82,9 +82,9 @@ def _shaped(encoder: Encoder, sobol: Array) -> Array:
     """`sobol`, `n x d`, with its categorical columns stratified and its scale columns squared."""
     U = np.clip(sobol, _TAIL, 1.0 - _TAIL)
     for j, kind in enumerate(encoder.columns.kinds):
-        if kind is Kind.CATEGORICAL:
+        if kind is ColumnKind.CATEGORICAL:
             U[:, j] = (np.argsort(np.argsort(U[:, j])) + 0.5) / len(U)
-        elif kind is Kind.SCALE:
+        elif kind is ColumnKind.SCALE:
             U[:, j] **= 2
     return U
 

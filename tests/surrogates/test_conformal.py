@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.special import ndtri
 
-from surrogates.calibration import (
+from surrogates.conformal import (
     STEP_SIZES,
     Calibration,
     OnlineLevel,
@@ -19,10 +19,10 @@ from surrogates.calibration import (
     recency_weights,
     scale_weights,
 )
-from surrogates.data import Columns, Kind, TrainingData
+from surrogates.data import ColumnKind, Columns, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 
-COLUMNS = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
+COLUMNS = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
 scores = st.lists(st.floats(0, 100, allow_nan=False), min_size=0, max_size=30)
 
 
@@ -48,7 +48,7 @@ def test_rounding_does_not_push_a_whole_number_up():
 
 
 @pytest.mark.parametrize("n", [0, 1, 8])
-def test_fewer_than_nine_scores_promise_no_ninety_percent(n):
+def test_fewer_than_nine_scores_guarantee_no_ninety_percent(n):
     assert conformal_quantile(np.ones(n), 0.9) == np.inf
 
 
@@ -78,7 +78,7 @@ def test_the_rank_tells_which_levels_cover(values, new, level):
         assert covers == (level < beta)
 
 
-def test_exchangeable_scores_are_covered_exactly_as_often_as_promised():
+def test_exchangeable_scores_are_covered_exactly_as_often_as_stated():
     rng = np.random.default_rng(0)
     drawn = rng.exponential(size=(20000, 20))
     bounds = np.array([conformal_quantile(row[:19], 0.8) for row in drawn[:4000]])
@@ -119,7 +119,7 @@ def test_online_levels_follow_the_published_algorithm(alpha):
     state, used = OnlineLevel.start(alpha), []
     for beta in betas:
         used.append(state.level)
-        state = state.after(beta)
+        state = state.updated(beta)
     assert_allclose(used, np.clip(reference_dtaci(betas, alpha), 0.0, 1.0), rtol=1e-9)
 
 
@@ -133,20 +133,20 @@ def test_online_levels_restore_coverage_when_scores_grow():
     for score in new:
         beta = rank_of(score, past)
         missed.append(state.level >= beta)
-        state = state.after(beta)
+        state = state.updated(beta)
     assert np.mean(fixed[300:]) > 0.3
     assert np.mean(missed[400:]) == pytest.approx(0.1, abs=0.03)
-    assert state.told == 1500
+    assert state.observed == 1500
 
 
 def test_weights_of_experts_neither_vanish_nor_overflow():
     state = OnlineLevel.start(0.05)
     for _ in range(5000):
-        state = state.after(0.0)
+        state = state.updated(0.0)
     assert np.all(np.isfinite(state.log_weights)) and np.all(np.isfinite(state.experts))
     assert state.level == 0.0
     for _ in range(5000):
-        state = state.after(1.0)
+        state = state.updated(1.0)
     assert 0.0 < state.level <= 1.0
 
 
@@ -163,9 +163,9 @@ def test_residuals_are_those_of_models_that_never_saw_the_run():
         without = GPPredictor.build(
             model.kernel, model.X[rest], model.y[rest], model.noise_variance
         )
-        belief = without.posterior(model.X[i : i + 1])
-        sd = np.sqrt(belief.variance[0] + model.noise_variance)
-        assert found.scores[i] == pytest.approx(abs(model.y[i] - belief.mean[0]) / sd, rel=1e-6)
+        posterior = without.posterior(model.X[i : i + 1])
+        sd = np.sqrt(posterior.variance[0] + model.noise_variance)
+        assert found.scores[i] == pytest.approx(abs(model.y[i] - posterior.mean[0]) / sd, rel=1e-6)
 
 
 def test_an_overconfident_process_is_widened_until_it_covers():
@@ -181,8 +181,8 @@ def test_an_overconfident_process_is_widened_until_it_covers():
             COLUMNS.numeric, COLUMNS.categorical, 0.0, np.log([0.5, 2.0]), np.zeros(0)
         )
         model = GPPredictor.build(kernel, X[:40], y[:40], 0.05**2)
-        belief = model.posterior(X[40:])
-        z = abs(y[40] - belief.mean[0]) / np.sqrt(belief.variance[0] + model.noise_variance)
+        posterior = model.posterior(X[40:])
+        z = abs(y[40] - posterior.mean[0]) / np.sqrt(posterior.variance[0] + model.noise_variance)
         naive.append(z <= ndtri(0.95))
         calibrated.append(z <= Calibration.of(model).multiplier(0.9))
     assert np.mean(naive) < 0.7
@@ -199,18 +199,20 @@ def test_an_online_level_moves_the_multiplier():
     scores = np.abs(np.random.default_rng(0).standard_normal(200))
     state = OnlineLevel.start(0.1)
     for _ in range(20):
-        state = state.after(0.0)  # missed at every level
+        state = state.updated(0.0)  # missed at every level
     plain = Calibration(scores, np.ones(200))
     moved = Calibration(scores, np.ones(200), {0.9: state})
     assert moved.multiplier(0.9) > plain.multiplier(0.9)
     assert moved.multiplier(0.5) == plain.multiplier(0.5)
 
 
-def test_what_people_see_is_finite_where_nothing_can_be_promised():
+def test_the_displayed_multiplier_is_finite_where_nothing_is_guaranteed():
     few = Calibration(np.array([0.1, 0.2, 5.0]), np.ones(3))
     assert few.multiplier(0.9) == np.inf
-    assert few.shown(0.9) == 5.0
-    assert Calibration(np.array([0.1]), np.ones(1)).shown(0.9) == pytest.approx(ndtri(0.95))
+    assert few.finite_multiplier(0.9) == 5.0
+    assert Calibration(np.array([0.1]), np.ones(1)).finite_multiplier(0.9) == pytest.approx(
+        ndtri(0.95)
+    )
 
 
 @pytest.mark.parametrize("y", [np.zeros(3), np.full(3, 1e9)])
@@ -219,11 +221,11 @@ def test_a_constant_history_of_three_is_calibrated_without_a_fault(y):
     model = GaussianProcess()
     found = Calibration.of(model.predictor(data, model.learn(data)).with_targets(0.0 * y))
     assert np.all(np.isfinite(found.scores))
-    assert np.isfinite(found.shown(0.9))
+    assert np.isfinite(found.finite_multiplier(0.9))
 
 
 def test_a_cross_fitted_residual_is_that_of_hyperparameters_learned_without_its_fold():
-    """Learned from twenty rows; the four told since join the folds and the rows to predict from."""
+    """Learned from twenty rows; the four added since join folds and the rows to predict from."""
     predictor, model = fitted(24), GaussianProcess()
     data = TrainingData(predictor.X, predictor.y, COLUMNS)
     first = TrainingData(data.X[:20], data.y[:20], COLUMNS)
@@ -235,9 +237,9 @@ def test_a_cross_fitted_residual_is_that_of_hyperparameters_learned_without_its_
         own = model.learn(without, theta, cold=False)
         others = np.arange(24) != i
         alone = model.predictor(TrainingData(data.X[others], data.y[others], COLUMNS), own)
-        belief = alone.posterior(data.X[i : i + 1])
-        sd = np.sqrt(belief.variance[0] + alone.noise_variance)
-        assert_allclose(found[i], abs(data.y[i] - belief.mean[0]) / sd, rtol=1e-6)
+        posterior = alone.posterior(data.X[i : i + 1])
+        sd = np.sqrt(posterior.variance[0] + alone.noise_variance)
+        assert_allclose(found[i], abs(data.y[i] - posterior.mean[0]) / sd, rtol=1e-6)
 
 
 def test_fewer_rows_than_folds_are_refused():
@@ -248,8 +250,8 @@ def test_fewer_rows_than_folds_are_refused():
 
 
 def test_small_samples_are_covered_once_residuals_are_cross_fitted():
-    """30 rows in four columns: plain leave-one-out residuals cover 80 % where 90 % are promised."""
-    columns = Columns((Kind.DECISION,) * 4, tuple("abcd"), np.zeros(4), np.ones(4), (0,) * 4)
+    """30 rows in four columns: plain leave-one-out residuals cover 80 % where 90 % are stated."""
+    columns = Columns((ColumnKind.DECISION,) * 4, tuple("abcd"), np.zeros(4), np.ones(4), (0,) * 4)
     model, plain, crossed = GaussianProcess(), [], []
     for r in range(40):
         rng = np.random.default_rng(r)
@@ -259,8 +261,8 @@ def test_small_samples_are_covered_once_residuals_are_cross_fitted():
         data = TrainingData(X[:30], y[:30], columns)
         theta = model.learn(data)
         predictor = model.predictor(data, theta)
-        belief = predictor.posterior(X[30:])
-        z = np.abs(y[30:] - belief.mean) / np.sqrt(belief.variance + predictor.noise_variance)
+        posterior = predictor.posterior(X[30:])
+        z = np.abs(y[30:] - posterior.mean) / np.sqrt(posterior.variance + predictor.noise_variance)
         thetas = fold_hyperparameters(model, data, theta)
         plain.append(np.mean(z <= Calibration.of(predictor).multiplier(0.9)))
         crossed.append(np.mean(z <= Calibration.cross_fitted(model, data, thetas).multiplier(0.9)))

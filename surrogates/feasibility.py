@@ -1,19 +1,19 @@
-"""Will a run survive? Bayesian logistic regression on linear and quadratic features.
+"""Probability of success of a run: Bayesian logistic regression on linear and quadratic features.
 
-Notation: ``u_j = x_j - 1/2`` numeric entries about the middle of the box; features ``phi(x)`` (p,)
-are 1, every ``u_j``, every ``u_j^2 - 1/12`` (centred under the uniform law) and one indicator per
-code of a categorical or activity column. Weights ``w ~ N(0, S)``, S diagonal, and::
+Notation: `u_j = x_j - 1/2` numeric entries about the middle of the box; features `phi(x)` (p,) are
+1, every `u_j`, every `u_j^2 - 1/12` (centered under the uniform law) and one indicator per code of
+a categorical or activity column. Weights `w ~ N(0, S)`, S diagonal, and::
 
     P(success | x, w) = sigmoid(f(x)),     f(x) = o(x) + phi(x)^T w
     o(x)              = logit(P0) sqrt(1 + pi v0(x) / 8),    v0(x) = phi(x)^T S phi(x)
 
-The offset ``o`` makes the *averaged* prior probability equal ``P0`` at every x. A constant offset
-would not: where the prior is vague, averaging a sigmoid over it gives one half, and an untouched
-corner of the box would look like a coin toss.
+The offset `o` makes the *averaged* prior probability equal `P0` at every x. A constant offset would
+not: where the prior is vague, averaging a sigmoid over it gives one half, and an unexplored corner
+of the box would look like a coin toss.
 
 Most columns have nothing to do with failures, so S is learned: both weights of numeric column j
-share a variance ``r_j slope_sd^2`` with an inverse-gamma prior of mode below 1, updated by
-expectation maximisation (automatic relevance determination; Bishop 2006, section 7.2). Measured on
+share a variance `r_j slope_sd^2` with an inverse-gamma prior of mode below 1, updated by
+expectation maximization (automatic relevance determination; Bishop 2006, section 7.2). Measured on
 17 successes and 3 failures in 8 columns, of which one matters: held-out log loss 0.20, with fixed S
 0.36.
 
@@ -40,8 +40,8 @@ _RELEVANCE_PASSES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessModel:
-    """Prior beliefs about failures; :meth:`fit` turns them into a :class:`SuccessPredictor`.
+class FeasibilityModel:
+    """Prior of failures; `fit` turns it into a `FeasibilityPredictor`.
 
     Args:
         prior_probability: P0, probability of success before any data, in (0, 1).
@@ -49,8 +49,19 @@ class SuccessModel:
         slope_sd: log-odds across the width of the box that one numeric column may explain.
         scale_square_sd: the same for the squares of scale columns; None is slope_sd.
         code_sd: log-odds that one code of a categorical column may explain.
-        relevance: weight of the prior "this column explains nothing" in relevance determination,
-            in observations; small values switch columns off sooner.
+        relevance: weight of the prior "this column explains nothing" in relevance determination, in
+            observations; small values switch columns off sooner.
+
+    Raises:
+        ValueError: if `prior_probability` is not in (0, 1).
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 20)[:, None]
+        >>> succeeded = (X[:, 0] < 0.7).astype(float)
+        >>> data = TrainingData(X, succeeded, Columns.of_decisions("lr"))
+        >>> predictor = FeasibilityModel().fit(data)
+        >>> predictor.probability(np.array([[0.2], [0.95]])).round(2).tolist()
+        [1.0, 0.08]
     """
 
     prior_probability: float = 0.95
@@ -67,8 +78,11 @@ class SuccessModel:
                 f"got {self.prior_probability}; 0.95 is the default"
             )
 
-    def fit(self, data: TrainingData) -> SuccessPredictor:
-        """Laplace posterior given ``data.y`` in {0, 1} (1 = success); n may be 0.
+    def fit(self, data: TrainingData) -> FeasibilityPredictor:
+        """Return the Laplace posterior given labels `data.y` in {0, 1} (1 = success).
+
+        Args:
+            data: n rows; n may be 0.
 
         Raises:
             ValueError: if a label is neither 0 nor 1.
@@ -77,7 +91,7 @@ class SuccessModel:
             raise ValueError("success labels must be 0 or 1, encode a failed run as 0")
         columns = data.columns
         ceiling = self._prior_sd(columns)
-        predictor = SuccessPredictor(
+        predictor = FeasibilityPredictor(
             columns,
             ceiling,
             ceiling,
@@ -93,8 +107,8 @@ class SuccessModel:
             predictor = replace(predictor, prior_sd=self._relevant_sd(predictor, ceiling))
         return _laplace(predictor, features, data.y)
 
-    def _relevant_sd(self, predictor: SuccessPredictor, ceiling: Array) -> Array:
-        """One step of expectation maximisation on ``r_j``; sd of every weight, ``(p,)``."""
+    def _relevant_sd(self, predictor: FeasibilityPredictor, ceiling: Array) -> Array:
+        """Return the prior sd of every weight, `(p,)`, after one step of EM on `r_j`."""
         d = len(predictor.columns.numeric)
         second_moment = predictor.weights**2 + np.diagonal(predictor.covariance)
         second_moment = second_moment * (predictor.prior_sd / ceiling) ** 2
@@ -115,15 +129,22 @@ class SuccessModel:
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessPredictor:
+class FeasibilityPredictor:
     """Posterior over the weights, and the probabilities that follow from it.
 
-    Attributes:
-        ceiling: ``(p,)``, sqrt of the diagonal of S before relevance is learned.
-        prior_sd: ``(p,)``, sqrt of the diagonal of S.
+    Args:
+        columns: roles of the columns.
+        ceiling: `(p,)`, sqrt of the diagonal of S before relevance is learned.
+        prior_sd: `(p,)`, sqrt of the diagonal of S.
         prior_logit: logit(P0).
-        weights: ``(p,)``, w_hat / prior_sd.
-        covariance: p x p, C in the same units.
+        weights: `(p,)`, w_hat / prior_sd.
+        covariance: `p x p`, C in the same units.
+
+    Example:
+        >>> nothing = TrainingData(np.zeros((0, 1)), np.zeros(0), Columns.of_decisions("lr"))
+        >>> predictor = FeasibilityModel(prior_probability=0.9).fit(nothing)
+        >>> predictor.probability(np.array([[0.0], [5.0]])).round(3).tolist()
+        [0.9, 0.9]
     """
 
     columns: Columns
@@ -134,19 +155,19 @@ class SuccessPredictor:
     covariance: Array
 
     def probability(self, X: Array) -> Array:
-        """P(success) at the m rows of ``X``, ``(m,)``."""
+        """Return P(success) at the m rows of `X`, `(m,)`."""
         phi = self.features(X) * self.prior_sd
         mean, variance = self._moments(phi)
         return np.asarray(expit(mean / np.sqrt(1.0 + _MACKAY * variance)))
 
     def log_probability(self, X: Array) -> Array:
-        """ln P(success), ``(m,)``, exact also where P underflows."""
+        """Return ln P(success) at the rows of `X`, `(m,)`, exact also where P underflows."""
         phi = self.features(X) * self.prior_sd
         mean, variance = self._moments(phi)
         return np.asarray(log_expit(mean / np.sqrt(1.0 + _MACKAY * variance)))
 
     def log_probability_gradient(self, X: Array) -> tuple[Array, Array]:
-        """ln P(success) ``(m,)`` and its derivative in ``X`` m x d, zero where categorical."""
+        """Return `log_probability` `(m,)` and its derivative in `X`, `m x d`."""
         phi = self.features(X) * self.prior_sd
         mean, variance = self._moments(phi)
         shrink = np.sqrt(1.0 + _MACKAY * variance)
@@ -168,9 +189,18 @@ class SuccessPredictor:
         return np.asarray(log_expit(score)), gradient
 
     def sample(self, X: Array, count: int, rng: np.random.Generator) -> Array:
-        """P(success | w) at the rows of ``X`` under ``count`` posterior draws of w, count x m.
+        """Return P(success | w) at the rows of `X` under posterior draws of w.
 
-        Draws share their w over all rows, so where each crosses one half is a draw of that place.
+        All rows of one draw share their w, so the place where a draw crosses one half is itself a
+        draw.
+
+        Args:
+            X: `m x d`.
+            count: number of draws.
+            rng: source of randomness.
+
+        Returns:
+            `count x m`.
         """
         phi = self.features(X) * self.prior_sd
         root = linalg.cholesky(self.covariance, lower=True)
@@ -178,25 +208,23 @@ class SuccessPredictor:
         return np.asarray(expit(self.offset(phi) + weights @ phi.T))
 
     def features(self, X: Array) -> Array:
-        """``phi`` at the rows of ``X``, m x p."""
+        """Return `phi` at the rows of `X`, `m x p`."""
         u = X[:, self.columns.numeric] - 0.5
-        indicators = [
-            (X[:, q, None] == np.arange(self.columns.categories[q])).astype(np.float64)
-            for q in self.columns.categorical
-        ]
-        return np.concatenate([np.ones((len(X), 1)), u, u**2 - 1.0 / 12.0, *indicators], axis=1)
+        # an empty block would change the memory order of the result, and so the last bits of a fit
+        codes = [self.columns.one_hot(X)] if len(self.columns.categorical) else []
+        return np.concatenate([np.ones((len(X), 1)), u, u**2 - 1.0 / 12.0, *codes], axis=1)
 
     def offset(self, phi: Array) -> Array:
-        """``o`` at whitened features m x p."""
+        """Return `o` at whitened features `phi`, `m x p`."""
         return np.asarray(self.prior_logit * self._widening(phi))
 
     @property
     def _held(self) -> Array:
-        """``(p,)``, what the offset takes of each whitened feature.
+        """Return how much of each whitened feature enters the offset, `(p,)`.
 
-        It ignores growth of S beyond the ceiling: the weights must outgrow the offset, so an offset
-        that grew with them would drive both until every probability is 0 or 1 (successes inside a
-        ball, 20 runs in 8 columns: held-out log loss 4.1; held back 0.9).
+        Growth of S beyond the ceiling does not enter: the weights must outgrow the offset, so an
+        offset that grew with them would drive both until every probability is 0 or 1 (successes
+        inside a ball, 20 runs in 8 columns: held-out log loss 4.1; held back 0.9).
         """
         return np.minimum(1.0, self.ceiling / self.prior_sd)
 
@@ -205,20 +233,22 @@ class SuccessPredictor:
         return np.asarray(np.sqrt(1.0 + _MACKAY * np.einsum("ij,ij->i", held, held)))
 
     def _moments(self, phi: Array) -> tuple[Array, Array]:
-        """Mean and variance of f at whitened features, ``(m,)`` each."""
+        """Return mean and variance of f at whitened features, `(m,)` each."""
         variance = np.einsum("ij,ij->i", phi @ self.covariance, phi)
         return self.offset(phi) + phi @ self.weights, variance
 
 
-def _laplace(predictor: SuccessPredictor, features: Array, labels: Array) -> SuccessPredictor:
-    """The predictor with the mode of the whitened weights and the covariance there.
+def _laplace(
+    predictor: FeasibilityPredictor, features: Array, labels: Array
+) -> FeasibilityPredictor:
+    """Return the predictor with the mode of the whitened weights and the covariance there.
+
+    The log posterior is strictly concave, so Newton with step halving reaches its only maximum.
 
     Args:
         predictor: prior and a starting point.
-        features: n x p, n >= 1.
-        labels: ``(n,)``, 0 or 1.
-
-    The log posterior is strictly concave, so Newton with step halving reaches its only maximum.
+        features: `n x p`, n >= 1.
+        labels: `(n,)`, 0 or 1.
     """
     phi = features * predictor.prior_sd
     offset = predictor.offset(phi)

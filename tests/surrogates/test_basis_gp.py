@@ -4,21 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from surrogates.data import Columns, Kind
-from surrogates.gp import GPPredictor, Normal
-from surrogates.kernels import MaternHamming
-from surrogates.kriging import (
+from surrogates.basis_gp import (
     BasisKernel,
-    Errors,
-    Part,
-    Residual,
+    NoisePrior,
+    ProcessPrior,
+    ResidualCovariance,
     _negative_log_likelihood,
     fit_residual,
-    indicators,
 )
+from surrogates.data import ColumnKind, Columns
+from surrogates.gp import GPPredictor, NormalPrior
+from surrogates.kernels import MaternHamming
 
 COLUMNS = Columns(
-    (Kind.DECISION, Kind.CATEGORICAL, Kind.SCALE, Kind.ACTIVITY),
+    (ColumnKind.DECISION, ColumnKind.CATEGORICAL, ColumnKind.SCALE, ColumnKind.ACTIVITY),
     tuple("acNg"),
     np.zeros(4),
     np.ones(4),
@@ -53,20 +52,34 @@ def rows(n, seed):
 
 def two_parts(X):
     """A mixed process over everything and a small one over the scale column alone."""
-    mixed = Part(X, NUMERIC, CODES, Normal(-1.0, 1.0), (Normal(-0.5, 0.7),) * 2, Normal(-0.3, 1.0))
-    scale = Part(X, np.array([2]), NONE, Normal(-3.0, 1.0), (Normal(0.5, 0.5),), Normal(0.0, 1.0))
+    mixed = ProcessPrior(
+        X,
+        NUMERIC,
+        CODES,
+        NormalPrior(-1.0, 1.0),
+        (NormalPrior(-0.5, 0.7),) * 2,
+        NormalPrior(-0.3, 1.0),
+    )
+    scale = ProcessPrior(
+        X,
+        np.array([2]),
+        NONE,
+        NormalPrior(-3.0, 1.0),
+        (NormalPrior(0.5, 0.5),),
+        NormalPrior(0.0, 1.0),
+    )
     return mixed, scale
 
 
 def priors(parts, errors):
-    entries = [entry for part in parts for entry in part.prior] + [errors.growth, errors.noise]
+    entries = [entry for part in parts for entry in part.prior] + [errors.discrepancy, errors.noise]
     return np.array([e.mean for e in entries]), np.array([e.sd for e in entries])
 
 
 def problem(n=20, seed=0):
     X = rows(n, seed)
     rng = np.random.default_rng(seed + 1)
-    errors = Errors(Normal(-5.0, 1.5), Normal(-4.0, 1.0), rng.random(n))
+    errors = NoisePrior(NormalPrior(-5.0, 1.5), NormalPrior(-4.0, 1.0), rng.random(n))
     basis = Quadratic()
     phi = basis.value(X)
     y = phi @ rng.standard_normal(4) + 0.3 * np.sin(8.0 * X[:, 0]) + 0.1 * X[:, 1]
@@ -137,13 +150,13 @@ def test_theta_is_read_part_by_part_then_growth_then_noise():
     X = rows(3, 0)
     parts = two_parts(X)
     theta = np.arange(9.0) / 10.0
-    read = Residual.from_theta(parts, theta)
+    read = ResidualCovariance.from_theta(parts, theta)
     assert parts[0].size + parts[1].size + 2 == len(theta)
     assert [k.log_variance for k in read.kernels] == [0.0, 0.5]
     np.testing.assert_array_equal(read.kernels[0].log_lengths, [0.1, 0.2])
     np.testing.assert_array_equal(read.kernels[0].log_weights, [0.3, 0.4])
     np.testing.assert_array_equal(read.kernels[1].log_lengths, [0.6])
-    assert read.growth == pytest.approx(np.exp(0.7))
+    assert read.discrepancy_variance == pytest.approx(np.exp(0.7))
     assert read.noise_variance == pytest.approx(np.exp(0.8))
 
 
@@ -151,9 +164,9 @@ def test_likelihood_is_the_density_of_the_summed_covariance():
     X, y, parts, errors, known = problem()
     theta, _ = priors(parts, errors)
     value, _ = _negative_log_likelihood(theta, y, known, parts, errors.factors)
-    read = Residual.from_theta(parts, theta)
+    read = ResidualCovariance.from_theta(parts, theta)
     K = known + sum(kernel.cross(X, X) for kernel in read.kernels)
-    K += np.diag(read.noise_variance + read.growth * errors.factors)
+    K += np.diag(read.noise_variance + read.discrepancy_variance * errors.factors)
     expected = -multivariate_normal(np.zeros(20), K).logpdf(y) - 10.0 * np.log(2.0 * np.pi)
     assert value == pytest.approx(expected, rel=1e-9)
 
@@ -174,7 +187,7 @@ def test_gradient_of_the_likelihood_matches_finite_differences(seed):
         assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
-def test_likelihood_steps_back_where_the_covariance_cannot_be_factorised():
+def test_likelihood_steps_back_where_the_covariance_cannot_be_factorized():
     _, y, parts, errors, known = problem()
     theta, _ = priors(parts, errors)
     value, gradient = _negative_log_likelihood(theta, y, known - 1e3, parts, errors.factors)
@@ -192,7 +205,10 @@ def test_the_fit_ends_where_the_gradient_of_the_posterior_vanishes():
 
 def test_without_rows_the_fit_is_the_prior_mean():
     X = rows(0, 0)
-    parts, errors = two_parts(X), Errors(Normal(-5.0, 1.5), Normal(-4.0, 1.0), np.zeros(0))
+    parts, errors = (
+        two_parts(X),
+        NoisePrior(NormalPrior(-5.0, 1.5), NormalPrior(-4.0, 1.0), np.zeros(0)),
+    )
     theta = fit_residual(np.zeros(0), np.zeros((0, 0)), parts, errors)
     np.testing.assert_array_equal(theta, priors(parts, errors)[0])
 
@@ -203,16 +219,25 @@ def test_a_warm_start_of_another_length_is_ignored():
     np.testing.assert_array_equal(fit_residual(y, known, parts, errors, warm=np.zeros(3)), cold)
 
 
-def test_errors_that_grow_are_told_from_errors_that_do_not():
+def test_growing_errors_are_distinguished_from_constant_ones():
     n = 300
     X, rng = rows(n, 0), np.random.default_rng(1)
     factors = rng.exponential(1.0, n)
     y = np.sqrt(0.02 + 0.3 * factors) * rng.standard_normal(n)
-    tiny = Part(X, NUMERIC, NONE, Normal(-12.0, 0.3), (Normal(0.0, 0.3),) * 2, Normal(0.0, 1.0))
-    errors = Errors(Normal(-3.0, 2.0), Normal(-3.0, 2.0), factors)
-    read = Residual.from_theta((tiny,), fit_residual(y, np.zeros((n, n)), (tiny,), errors))
+    tiny = ProcessPrior(
+        X,
+        NUMERIC,
+        NONE,
+        NormalPrior(-12.0, 0.3),
+        (NormalPrior(0.0, 0.3),) * 2,
+        NormalPrior(0.0, 1.0),
+    )
+    errors = NoisePrior(NormalPrior(-3.0, 2.0), NormalPrior(-3.0, 2.0), factors)
+    read = ResidualCovariance.from_theta(
+        (tiny,), fit_residual(y, np.zeros((n, n)), (tiny,), errors)
+    )
     # a variance learned from n squares has a relative sd of about sqrt(2 / n) = 0.08
-    assert read.growth == pytest.approx(0.3, rel=0.33)
+    assert read.discrepancy_variance == pytest.approx(0.3, rel=0.33)
     assert read.noise_variance < 0.06
 
 
@@ -224,10 +249,3 @@ def test_one_part_without_features_is_the_plain_gaussian_process():
     K = MaternHamming.from_theta(COLUMNS, theta[:5]).cross(X, X) + np.exp(-3.0) * np.eye(20)
     expected = -multivariate_normal(np.zeros(20), K).logpdf(y) - 10.0 * np.log(2.0 * np.pi)
     assert value == pytest.approx(expected, rel=1e-10)
-
-
-def test_indicators_have_one_column_per_code():
-    X = np.array([[0.3, 2.0, 0.5, 0.0], [0.1, 0.0, 0.5, 1.0]])
-    np.testing.assert_array_equal(indicators(X, COLUMNS), [[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]])
-    plain = Columns((Kind.DECISION,), ("a",), np.zeros(1), np.ones(1), (0,))
-    assert indicators(X[:, :1], plain).shape == (2, 0)

@@ -1,13 +1,13 @@
-"""The parametric part of the value model: a scaling law over a bowl that drifts with scale.
+"""The parametric part of the loss model: a scaling law over a bowl that drifts with scale.
 
-Notation, for one row x of ``X`` (:class:`ParametricLoss` evaluates n rows at once):
+Notation, for one row x of `X` (`ParametricLoss` evaluates n rows at once):
 
-``s_a``      natural coordinate of scale axis a (ln N, ln D, ..; also ln epochs, the fidelity);
-             ``D_a = s_a - sbar_a`` about the reference scale ``sbar``
-``z_j``      decision column j in box widths (x itself)
-``R_a``      loss that axis a can still remove at the reference scale, ``R = sum_a R_a``
-``z*_j``     ``a_j + sum_a b_ja D_a``, the drifting optimum
-``t``        ``M (z - z*)`` with M unit upper triangular (couplings, such as lr with batch size)
+`s_a`        natural coordinate of scale axis a (ln N, ln D, ..; also ln epochs, the fidelity);
+             `D_a = s_a - sbar_a` about the reference scale `sbar`
+`z_j`        decision column j in box widths (x itself)
+`R_a`        loss that axis a can still remove at the reference scale, `R = sum_a R_a`
+`z*_j`       `a_j + sum_a b_ja D_a`, the drifting optimum
+`t`          `M (z - z*)` with M unit upper triangular (couplings, such as lr with batch size)
 
 The loss is a scaling law with a bowl added::
 
@@ -15,16 +15,16 @@ The loss is a scaling law with a bowl added::
     rho = (sum_a (R_a / R) exp(-alpha_a D_a / gamma))^gamma
     phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
 
-``rho`` is the reducible loss relative to the reference scale, a power mean of what each axis
-leaves. ``gamma = 1`` adds them, ``E + A N^-alpha + B D^-beta`` (Hoffmann et al. 2022, eq. 2); a
-small gamma lets the scarcer axis be the bottleneck, as ``(A N^(-alpha/beta) + B / D)^beta`` does
-(Kaplan et al. 2020, eq. 1.5, where gamma = beta). At the reference every slope is
-``-alpha_a R_a``, whatever gamma; far along one axis alone the reducible loss falls with exponent
-alpha_a; with one axis gamma is idle.
+`rho` is the reducible loss relative to the reference scale, a power mean of what each axis leaves.
+`gamma = 1` adds them, `E + A N^-alpha + B D^-beta` (Hoffmann et al. 2022, eq. 2); a small gamma
+lets the scarcer axis be the bottleneck, as `(A N^(-alpha/beta) + B / D)^beta` does (Kaplan et al.
+2020, eq. 1.5, where gamma = beta). At the reference every slope is `-alpha_a R_a`, whatever gamma;
+far along one axis alone the reducible loss falls with exponent alpha_a; with one axis gamma is
+idle.
 
-``E = c - R`` is the irreducible loss, ``h_j`` the curvature at the optimum and ``lam_j`` the
-asymmetry (positive: a cliff above, as for learning rates). With M unit triangular the quadratic
-limit ``t^T diag(h) t`` is an LDL^T form: whatever the couplings, ``z*`` is the only minimum.
+`E = c - R` is the irreducible loss, `h_j` the curvature at the optimum and `lam_j` the asymmetry
+(positive: a cliff above, as for learning rates). With M unit triangular the quadratic limit
+`t^T diag(h) t` is an LDL^T form: whatever the couplings, `z*` is the only minimum.
 
 The parameters are one real vector::
 
@@ -46,17 +46,26 @@ _SERIES = 0.05  # |lam t| below which phi and its derivatives are summed as seri
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where each group of parameters sits in theta, and which columns it refers to.
+class ThetaLayout:
+    """Position of each group of parameters in theta, and the columns it refers to.
 
-    Attributes:
+    Args:
+        columns: roles of the columns of X.
         decisions: columns of z.
         axes: columns of s, SCALE first, then FIDELITY.
-        origin, unit: ``s_a = origin_a + unit_a X[:, axes_a]``.
-        codes: (column, code) of each offset; the prior keeps them centred.
-        pairs: (j, k), j < k, positions in ``decisions`` of each coupling ``m_jk``.
+        origin: `(axes,)`, with `s_a = origin_a + unit_a X[:, axes_a]`.
+        unit: `(axes,)`.
+        codes: (column, code) of each offset, in the order of `Columns.one_hot`; the prior keeps
+            the offsets centered.
+        pairs: (j, k), j < k, positions in `decisions` of each coupling `m_jk`.
+
+    Example:
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr", "batch"), max_pairs=28)
+        >>> layout.size, layout.optimum, layout.pairs
+        (10, slice(7, 9, None), ((0, 1),))
     """
 
+    columns: Columns
     decisions: IntArray
     axes: IntArray
     origin: Array
@@ -65,11 +74,17 @@ class Layout:
     pairs: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, columns: Columns, max_pairs: int) -> Layout:
-        """Couplings for all pairs of decisions if they number at most ``max_pairs``, else none."""
+    def of(cls, columns: Columns, max_pairs: int) -> ThetaLayout:
+        """Return the layout for `columns`.
+
+        Args:
+            columns: roles of the columns.
+            max_pairs: number of pairs of decisions up to which all are coupled, beyond it none is.
+        """
         axes = np.concatenate([columns.scale, columns.fidelity])
         pairs = tuple(combinations(range(len(columns.decision)), 2))
         return cls(
+            columns,
             columns.decision,
             axes,
             columns.origin[axes],
@@ -80,95 +95,106 @@ class Layout:
 
     @property
     def size(self) -> int:
+        """Length of theta."""
         return int(self.couplings.stop)
 
     @property
     def log_exponent(self) -> slice:
+        """Positions of ln alpha, one per axis."""
         return slice(1, 1 + len(self.axes))
 
     @property
     def log_reducible(self) -> slice:
+        """Positions of ln R, one per axis."""
         start = self.log_exponent.stop
         return slice(start, start + len(self.axes))
 
     @property
     def log_gamma(self) -> int:
+        """Position of ln gamma."""
         return int(self.log_reducible.stop)
 
     @property
     def shrinkage(self) -> int:
+        """Position of logit kappa."""
         return self.log_gamma + 1
 
     @property
     def offsets(self) -> slice:
+        """Positions of the offsets, one per code."""
         start = self.shrinkage + 1
         return slice(start, start + len(self.codes))
 
     @property
     def log_curvature(self) -> slice:
+        """Positions of ln h, one per decision."""
         start = self.offsets.stop
         return slice(start, start + len(self.decisions))
 
     @property
     def asymmetry(self) -> slice:
+        """Positions of lam, one per decision."""
         start = self.log_curvature.stop
         return slice(start, start + len(self.decisions))
 
     @property
     def optimum(self) -> slice:
+        """Positions of a, one per decision."""
         start = self.asymmetry.stop
         return slice(start, start + len(self.decisions))
 
     @property
     def drift(self) -> slice:
-        """Row-major: all axes of decision 0, then of decision 1, .."""
+        """Positions of b, row-major: all axes of decision 0, then of decision 1, .."""
         start = self.optimum.stop
         return slice(start, start + len(self.decisions) * len(self.axes))
 
     @property
     def couplings(self) -> slice:
+        """Positions of the couplings m."""
         start = self.drift.stop
         return slice(start, start + len(self.pairs))
 
     def scales(self, X: Array) -> Array:
-        """``s``, n x axes."""
+        """Return `s` at the rows of `X`, `n x axes`."""
         return np.asarray(self.origin + self.unit * X[:, self.axes])
-
-    def indicators(self, X: Array) -> Array:
-        """n x codes, 1 where a row has that code in that column."""
-        result = np.zeros((len(X), len(self.codes)))
-        for i, (column, code) in enumerate(self.codes):
-            result[:, i] = X[:, column] == code
-        return result
 
 
 @dataclass(frozen=True, slots=True)
 class ParametricLoss:
-    """The formula of this module's opening at fixed ``theta``.
+    """The formula at the head of this module at fixed `theta`.
 
     Args:
         layout: meaning of theta.
-        reference: ``(axes,)``, sbar.
-        theta: ``(layout.size,)``.
+        reference: `(axes,)`, sbar.
+        theta: `(layout.size,)`.
+
+    Example:
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
+        >>> theta = np.zeros(layout.size)
+        >>> theta[0], theta[layout.optimum], theta[layout.log_curvature] = 3.0, 0.4, np.log(2.0)
+        >>> loss = ParametricLoss(layout, np.zeros(0), theta)
+        >>> loss.value(np.array([[0.4], [0.9]])).tolist()
+        [3.0, 3.25]
     """
 
-    layout: Layout
+    layout: ThetaLayout
     reference: Array
     theta: Array
 
     @property
     def optimum(self) -> Array:
-        """``a``, ``(decisions,)``: z* at the reference scale."""
+        """`a`, `(decisions,)`: z* at the reference scale."""
         return self.theta[self.layout.optimum]
 
     @property
     def drift(self) -> Array:
-        """``b``, decisions x axes."""
+        """`b`, `decisions x axes`."""
         shape = (len(self.layout.decisions), len(self.layout.axes))
         return self.theta[self.layout.drift].reshape(shape)
 
     def rebased(self, reference: Array) -> ParametricLoss:
-        """The same function written about another reference scale."""
+        """Return the same function written about another reference scale."""
         layout, theta = self.layout, self.theta.copy()
         step = reference - self.reference
         law = self._law(reference[None, :])
@@ -181,38 +207,38 @@ class ParametricLoss:
         return ParametricLoss(layout, reference, theta)
 
     def optimum_at(self, scales: Array) -> Array:
-        """``z*`` at the rows of ``scales`` m x axes; m x decisions."""
+        """Return `z*` at the rows of `scales` `m x axes`; `m x decisions`."""
         return np.asarray(self.optimum + (scales - self.reference) @ self.drift.T)
 
     def displacement(self, X: Array) -> Array:
-        """``z - z*``, n x decisions."""
+        """Return `z - z*`, `n x decisions`."""
         return X[:, self.layout.decisions] - self.optimum_at(self.layout.scales(X))
 
     def value(self, X: Array) -> Array:
-        """``y``, ``(n,)``."""
+        """Return the loss `y`, `(n,)`."""
         return self.floor(X) + self.excess(X)
 
     def floor(self, X: Array) -> Array:
-        """The loss at the optimum of each row's scale and categories, ``(n,)``."""
+        """Return the loss at the optimum of each row's scale and categories, `(n,)`."""
         law = self._law(self.layout.scales(X))
-        offsets = self.layout.indicators(X) @ self.theta[self.layout.offsets]
+        offsets = self.layout.columns.one_hot(X) @ self.theta[self.layout.offsets]
         return np.asarray(self.theta[0] + law.total * (law.rho - 1.0) + offsets)
 
     def excess(self, X: Array) -> Array:
-        """Loss above the floor, ``(n,)``, >= 0."""
+        """Return the loss above the floor, `(n,)`, >= 0."""
         bowl = self._bowl(X)
         law = self._law(self.layout.scales(X))
         return np.asarray(law.curvature * (bowl.shape @ bowl.curvature))
 
     def curvature_at(self, scales: Array) -> Array:
-        """``d^2 y / dz dz'`` at the optimum of ``scales`` ``(axes,)``; decisions x decisions."""
+        """Return `d^2 y / dz dz'` at the optimum of `scales` `(axes,)`; `decisions x decisions`."""
         mixing = self._mixing()
         curvature = np.exp(self.theta[self.layout.log_curvature])
         shrunk = self._law(scales[None, :]).curvature[0]
         return np.asarray(shrunk * (mixing.T * curvature) @ mixing)
 
     def jacobian(self, X: Array) -> Array:
-        """``dy / dtheta``, n x size."""
+        """Return `dy / dtheta`, `n x size`."""
         layout, theta = self.layout, self.theta
         law, bowl = self._law(layout.scales(X)), self._bowl(X)
         J = np.empty((len(X), layout.size))
@@ -229,7 +255,7 @@ class ParametricLoss:
         by_gamma = law.log_rho + (law.shares * spent).sum(axis=1)
         J[:, layout.log_gamma] = by_log_rho[:, 0] * by_gamma
         J[:, layout.shrinkage] = excess * law.log_rho * kappa * (1.0 - kappa)
-        J[:, layout.offsets] = layout.indicators(X)
+        J[:, layout.offsets] = layout.columns.one_hot(X)
         weight = law.curvature[:, None] * bowl.curvature
         J[:, layout.log_curvature] = weight * bowl.shape
         J[:, layout.asymmetry] = weight * bowl.shape_by_asymmetry
@@ -243,7 +269,7 @@ class ParametricLoss:
         return J
 
     def gradient(self, X: Array) -> Array:
-        """``dy / dX``, n x d, zero in categorical columns."""
+        """Return `dy / dX`, `n x d`, zero in categorical columns."""
         law, bowl = self._law(self.layout.scales(X)), self._bowl(X)
         G = np.zeros(X.shape)
         weight = law.curvature[:, None] * bowl.curvature
@@ -256,7 +282,7 @@ class ParametricLoss:
         return G
 
     def _law(self, scales: Array) -> _Law:
-        """The law at the rows of ``scales``, m x axes."""
+        """Return the law at the rows of `scales`, `m x axes`."""
         theta, layout = self.theta, self.layout
         offset = scales - self.reference
         reducible = np.exp(theta[layout.log_reducible])
@@ -287,7 +313,7 @@ class ParametricLoss:
         return _Bowl(displacement, mixing, curvature, shape, slope, by_asymmetry)
 
     def _mixing(self) -> Array:
-        """``M``, unit upper triangular."""
+        """Return `M`, unit upper triangular."""
         mixing = np.eye(len(self.layout.decisions))
         for position, (j, k) in zip(
             _positions(self.layout.couplings), self.layout.pairs, strict=True
@@ -320,13 +346,22 @@ class _Bowl:
 
 
 def linex(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
-    """``phi(t, lam)`` and its derivatives in t and lam, for ``t`` n x j and ``asymmetry`` ``(j,)``.
+    """Return `phi(t, lam)` and its derivatives in t and lam.
 
-    With ``w = lam t``: ``phi = t^2 A(w)``, ``dphi/dt = t B(w)``, ``dphi/dlam = t^3 C(w)``::
+    With `w = lam t`: `phi = t^2 A(w)`, `dphi/dt = t B(w)`, `dphi/dlam = t^3 C(w)`::
 
         A = (e^w - 1 - w) / w^2,   B = (e^w - 1) / w,   C = (w (e^w + 1) - 2 (e^w - 1)) / w^3
 
     which lose all digits near w = 0 and are summed as series there.
+
+    Args:
+        t: `n x j`.
+        asymmetry: `(j,)`, lam.
+
+    Example:
+        >>> phi, slope, _ = linex(np.array([[2.0]]), np.zeros(1))
+        >>> phi.tolist(), slope.tolist()
+        ([[2.0]], [[2.0]])
     """
     w = np.clip(asymmetry * t, -_MAX_EXPONENT, _MAX_EXPONENT)
     small = np.abs(w) < _SERIES
@@ -343,7 +378,7 @@ def linex(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
 
 
 def _series(w: Array, coefficients: tuple[float, ...]) -> Array:
-    """Horner's rule, lowest order first."""
+    """Return the polynomial with `coefficients`, lowest order first, by Horner's rule."""
     total = np.zeros_like(w)
     for coefficient in reversed(coefficients):
         total = total * w + coefficient

@@ -13,20 +13,20 @@ from surrogates.base import Rescaled
 
 with warnings.catch_warnings():  # linear_operator still calls torch.jit.script when it is loaded
     warnings.simplefilter("ignore", DeprecationWarning)
-    from surrogates.botorch import (
+    from surrogates.interop.botorch import (
         BoTorchPredictor,
         GaussianModel,
         HypervolumeImprovement,
         map_saas,
         tensor,
     )
-from surrogates.data import Array, Columns, Kind, TrainingData
+from surrogates.data import Array, ColumnKind, Columns, TrainingData
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
 
 
 def columns(d: int, codes: int = 0) -> Columns:
-    kinds = (Kind.DECISION,) * d + (Kind.CATEGORICAL,) * (codes > 0)
+    kinds = (ColumnKind.DECISION,) * d + (ColumnKind.CATEGORICAL,) * (codes > 0)
     names = tuple(f"x{i}" for i in range(len(kinds)))
     categories = (0,) * d + (codes,) * (codes > 0)
     return Columns(kinds, names, np.zeros(len(kinds)), np.ones(len(kinds)), categories)
@@ -65,33 +65,33 @@ def theirs() -> BoTorchPredictor:
     return BoTorchPredictor(model, (0, 1))
 
 
-def test_our_process_gives_botorch_the_beliefs_it_has(ours):
+def test_our_process_gives_botorch_its_posterior(ours):
     rows = mixed_rows(5, np.random.default_rng(2))
     for negated, sign in ((False, 1.0), (True, -1.0)):
-        belief = GaussianModel(Rescaled(ours, 2.0, 3.0), negated=negated).posterior(tensor(rows))
+        posterior = GaussianModel(Rescaled(ours, 2.0, 3.0), negated=negated).posterior(tensor(rows))
         joint = ours.joint_posterior(rows)
-        assert_allclose(belief.mean.numpy()[:, 0], sign * (2.0 + 3.0 * joint.mean), rtol=1e-10)
+        assert_allclose(posterior.mean.numpy()[:, 0], sign * (2.0 + 3.0 * joint.mean), rtol=1e-10)
         assert_allclose(
-            belief.distribution.covariance_matrix.numpy(), 9.0 * joint.covariance, atol=1e-6
+            posterior.distribution.covariance_matrix.numpy(), 9.0 * joint.covariance, atol=1e-6
         )
 
 
 def test_nested_units_are_undone_in_order(ours):
     rows = mixed_rows(3, np.random.default_rng(2))
     nested = Rescaled(Rescaled(ours, 1.0, 2.0), 10.0, 5.0)
-    belief = GaussianModel(nested).posterior(tensor(rows))
-    assert_allclose(belief.mean.numpy()[:, 0], nested.posterior(rows).mean, rtol=1e-12)
+    posterior = GaussianModel(nested).posterior(tensor(rows))
+    assert_allclose(posterior.mean.numpy()[:, 0], nested.posterior(rows).mean, rtol=1e-12)
 
 
-def test_derivatives_of_the_joint_belief_agree_with_finite_differences(ours):
+def test_derivatives_of_the_joint_posterior_agree_with_finite_differences(ours):
     rows = tensor(mixed_rows(3, np.random.default_rng(3)))
     model = GaussianModel(ours)
 
-    def belief(numeric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def posterior(numeric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = model.posterior(torch.cat([numeric, rows[:, 2:]], dim=1))
         return found.mean, found.distribution.covariance_matrix
 
-    assert torch.autograd.gradcheck(belief, (rows[:, :2].clone().requires_grad_(),), atol=1e-6)
+    assert torch.autograd.gradcheck(posterior, (rows[:, :2].clone().requires_grad_(),), atol=1e-6)
 
 
 def test_batches_are_read_one_by_one(ours):
@@ -125,29 +125,6 @@ def test_an_acquisition_of_botorch_runs_on_our_process(ours):
 def test_what_is_no_gaussian_process_is_refused(theirs):
     with pytest.raises(TypeError, match="must be a Gaussian process"):
         GaussianModel(theirs)
-
-
-def test_a_botorch_model_is_a_predictor(theirs):
-    rows = np.random.default_rng(6).random((4, 2))
-    marginal, joint = theirs.posterior(rows), theirs.joint_posterior(rows)
-    assert_allclose(marginal.mean, joint.mean, rtol=1e-6)
-    assert_allclose(marginal.variance, np.diagonal(joint.covariance), rtol=1e-4, atol=1e-8)
-    slopes = theirs.posterior_gradient(rows)
-    step = 1e-5
-    for j in range(2):
-        above, below = rows.copy(), rows.copy()
-        above[:, j] += step
-        below[:, j] -= step
-        ends = theirs.posterior(above), theirs.posterior(below)
-        assert_allclose(
-            slopes.d_mean[:, j], (ends[0].mean - ends[1].mean) / (2 * step), rtol=1e-4, atol=1e-6
-        )
-        assert_allclose(
-            slopes.d_variance[:, j],
-            (ends[0].variance - ends[1].variance) / (2 * step),
-            rtol=1e-3,
-            atol=1e-5,
-        )
 
 
 def test_a_botorch_model_learns_from_another_run(theirs):
@@ -223,9 +200,9 @@ def test_the_slope_of_the_hypervolume_agrees_with_finite_differences():
     assert np.all(slope[:, 1] == 0.0)
 
 
-def test_the_engine_maximises_a_hypervolume_over_a_mixed_space():
+def test_the_engine_maximizes_a_hypervolume_over_a_mixed_space():
     from hpo import Categorical, Float, SearchSpace
-    from hpo.acquisition.maximize import Region, maximise
+    from hpo.acquisition.maximize import Region, maximize
     from hpo.space.encoding import Encoder
 
     encoder = Encoder(SearchSpace({"x": Float(0, 1), "kind": Categorical(["a", "b", "c"])}))
@@ -237,7 +214,7 @@ def test_the_engine_maximises_a_hypervolume_over_a_mixed_space():
         [loss, latency], X, np.full(2, 2.0), numeric=(0,), samples=16, rng=rng
     )
     where = Region(encoder.lower, encoder.upper, X[:2], np.full(2, 0.25), X[:0], 0.5)
-    choice = maximise(term, encoder, where, X, candidates=8, rng=rng)
+    choice = maximize(term, encoder, where, X, candidates=8, rng=rng)
     assert choice.row[1] == 1.0  # the kind that is better in both
 
 

@@ -1,16 +1,16 @@
-"""Bridges to BoTorch: its models as ours, ours as its, and several objectives at once.
+"""Bridges to BoTorch: its models as predictors, Gaussian processes as its models, many objectives.
 
-* :class:`BoTorchPredictor` makes any fitted BoTorch model a :class:`~surrogates.base.Predictor`;
-  :func:`map_saas` fits one for many dimensions of which few matter.
-* :class:`GaussianModel` makes our Gaussian processes, whatever their kernel, a BoTorch ``Model``:
-  posteriors come from NumPy, and derivatives are handed to autograd in closed form.
-* :class:`HypervolumeImprovement` scores rows by qLogNEHVI over any number of such processes (loss,
-  cost, latency, size).
+* `BoTorchPredictor` makes any fitted BoTorch model a `surrogates.base.Predictor`; `map_saas` fits
+  one for many dimensions of which few matter.
+* `GaussianModel` makes a `GPPredictor`, whatever its kernel, a BoTorch `Model`: posteriors come
+  from NumPy, and derivatives are handed to autograd in closed form.
+* `HypervolumeImprovement` scores rows by qLogNEHVI over any number of such processes (loss, cost,
+  latency, size).
 
-Everything is in float64 on the CPU. Losses are smaller is better here and larger is better there:
-models given to BoTorch are negated, which :class:`HypervolumeImprovement` does by itself.
+Everything is in float64 on the CPU. Losses are minimized here and outcomes maximized in BoTorch:
+models given to BoTorch are negated, which `HypervolumeImprovement` does by itself.
 
-Notation: ``X`` m x d rows of ours; tensors of BoTorch are ``batch x q x d``.
+Notation: `X` m x d rows; tensors of BoTorch are `batch x q x d`.
 """
 
 from __future__ import annotations
@@ -38,23 +38,39 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _SMALLEST_VARIANCE = 1e-14
-_RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorises them
+_RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorizes them
 
 
 def tensor(values: Array) -> Tensor:
-    """A float64 copy."""
+    """Return a float64 copy of `values` as a tensor.
+
+    Args:
+        values: array of any shape.
+
+    Example:
+        >>> tensor(np.zeros(2)).dtype
+        torch.float64
+    """
     return torch.tensor(values, dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class BoTorchPredictor:
-    """A fitted BoTorch model of one outcome, smaller is better, read as a predictor.
+    """A fitted BoTorch model of one outcome, smaller is better, as a predictor.
 
     Ensembles and fully Bayesian models are read by the mean and variance of their mixture.
 
     Args:
-        model: fitted, with one outcome, in float64.
+        model: fitted model with one outcome, in float64.
         numeric: columns whose derivatives are meaningful; the others get zero.
+
+    Example:
+        >>> from botorch.models import SingleTaskGP
+        >>> X = np.linspace(0.0, 1.0, 5)[:, None]
+        >>> noise = tensor(np.full((5, 1), 1e-4))
+        >>> model = SingleTaskGP(tensor(X), tensor(X - 0.5), noise).eval()
+        >>> BoTorchPredictor(model, (0,)).posterior(X).mean.shape
+        (5,)
     """
 
     model: Model
@@ -62,7 +78,10 @@ class BoTorchPredictor:
 
     @property
     def noise_variance(self) -> float:
-        """What observation noise adds at the origin; homoscedastic models have it everywhere."""
+        """Variance that observation noise adds at the origin.
+
+        Homoscedastic models have it everywhere.
+        """
         d = self._training_rows().shape[-1]
         row = torch.zeros(1, 1, d, dtype=torch.float64)
         with torch.no_grad():
@@ -72,11 +91,13 @@ class BoTorchPredictor:
         return max(float((with_noise - without).squeeze()), 0.0)
 
     def posterior(self, X: Array) -> Posterior:
+        """Return the marginal posterior at the rows of `X`."""
         with torch.no_grad():
             mean, variance = self._marginals(tensor(X))
         return Posterior(mean.numpy(), np.maximum(variance.numpy(), _SMALLEST_VARIANCE))
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
+        """Return the marginal posterior at the rows of `X` with its derivatives."""
         rows = tensor(X).requires_grad_()
         mean, variance = self._marginals(rows)
         # rows do not influence each other, so the gradient of the sum is each row's own
@@ -92,18 +113,20 @@ class BoTorchPredictor:
         )
 
     def joint_posterior(self, X: Array) -> JointPosterior:
+        """Return the joint posterior at the rows of `X`."""
         with torch.no_grad():
-            belief = cast(Any, self.model.posterior(tensor(X)))
-            mean = belief.distribution.mean
-            covariance = belief.distribution.covariance_matrix
+            posterior = cast(Any, self.model.posterior(tensor(X)))
+            mean = posterior.distribution.mean
+            covariance = posterior.distribution.covariance_matrix
             if self._is_mixture:
-                centre = mean.mean(dim=0)
-                away = mean - centre
+                center = mean.mean(dim=0)
+                away = mean - center
                 covariance = covariance.mean(dim=0) + away.T @ away / len(mean)
-                mean = centre
+                mean = center
         return JointPosterior(mean.numpy(), covariance.numpy())
 
     def condition(self, X: Array, y: Array) -> Self:
+        """Return the predictor given further rows, hyperparameters unchanged."""
         model = cast(Any, self.model)
         noise = {}
         if isinstance(model.likelihood, FixedNoiseGaussianLikelihood):  # wants it for every row
@@ -121,34 +144,49 @@ class BoTorchPredictor:
         return cast(Tensor, cast(Any, self.model).train_inputs[0])
 
     def _marginals(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance at rows m x d, ``(m,)`` each."""
-        belief = self.model.posterior(rows.unsqueeze(-2))  # q = 1: no m x m covariance
-        mean, variance = _mixture(belief, self._is_mixture)
+        """Return mean and variance at rows `m x d`, `(m,)` each."""
+        posterior = self.model.posterior(rows.unsqueeze(-2))  # q = 1: no m x m covariance
+        mean, variance = _mixture(posterior, self._is_mixture)
         return mean.reshape(-1), variance.reshape(-1)
 
 
-def _mixture(belief: Any, is_mixture: bool) -> tuple[Tensor, Tensor]:
-    """Mean and variance; the members of an ensemble lie along the third dimension from the end."""
-    mean, variance = belief.mean, belief.variance
+def _mixture(posterior: Any, is_mixture: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a posterior or of a mixture of posteriors.
+
+    The members of an ensemble lie along the third dimension from the end.
+    """
+    mean, variance = posterior.mean, posterior.variance
     if not is_mixture:
         return mean, variance
-    centre = mean.mean(dim=-3)
-    return centre, variance.mean(dim=-3) + mean.var(dim=-3, unbiased=False)
+    center = mean.mean(dim=-3)
+    return center, variance.mean(dim=-3) + mean.var(dim=-3, unbiased=False)
 
 
 def map_saas(data: TrainingData) -> Rescaled:
-    """An ensemble of Gaussian processes under sparse axis-aligned priors, by maximum a posteriori.
+    """Fit an ensemble of Gaussian processes under sparse axis-aligned priors (MAP).
 
-    For many columns of which few matter: a half-Cauchy prior switches columns off (SAASBO,
-    Eriksson & Jankowiak 2021), at several strengths. Seconds a fit, where
-    :class:`~surrogates.gp.GaussianProcess` takes tens of milliseconds. Codes of categorical columns
-    are read as numbers.
+    For many columns of which few matter: a half-Cauchy prior switches columns off (SAASBO, Eriksson
+    & Jankowiak 2021), at several strengths. It takes seconds per fit, where
+    `surrogates.gp.GaussianProcess` takes tens of milliseconds. Codes of categorical columns are
+    read as numbers.
 
     Args:
         data: n >= 2 rows.
 
+    Returns:
+        A predictor in the units of the losses.
+
     Raises:
-        ValueError: with fewer rows.
+        ValueError: with a single row.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> data = TrainingData(np.zeros((1, 1)), np.zeros(1), Columns.of_decisions("x"))
+        >>> try:
+        ...     map_saas(data)
+        ... except ValueError as error:
+        ...     print(error)
+        map_saas needs two rows, got 1; tell more runs first
     """
     from botorch.fit import fit_gpytorch_mll
     from botorch.models.map_saas import EnsembleMapSaasSingleTaskGP
@@ -166,9 +204,9 @@ def map_saas(data: TrainingData) -> Rescaled:
 
 
 class _Joint(torch.autograd.Function):
-    """Joint mean ``(q,)`` and covariance q x q of a Gaussian process at rows q x d.
+    """Joint mean `(q,)` and covariance `q x q` of a Gaussian process at rows `q x d`.
 
-    With ``A = K^-1 k(T, X)`` over the training rows T::
+    With `A = K^-1 k(T, X)` over the training rows T::
 
         d cov_ij / dx_i = dk(x_i, x_j) - dk(x_i, T) A_j      (i != j; twice that at i = j)
     """
@@ -197,11 +235,23 @@ class _Joint(torch.autograd.Function):
 
 
 class GaussianModel(Model):
-    """Our Gaussian process as a BoTorch ``Model`` of one outcome.
+    """A Gaussian process of this package as a BoTorch `Model` of one outcome.
 
     Args:
-        predictor: a Gaussian process, or one read in other units.
-        negated: whether to give BoTorch minus the outcome, which it then maximises.
+        predictor: Gaussian process, or one rescaled to other units.
+        negated: whether to give BoTorch minus the outcome, which it then maximizes.
+
+    Raises:
+        TypeError: if the predictor is not a Gaussian process.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> from surrogates.gp import GaussianProcess
+        >>> X = np.array([[0.0], [0.5], [1.0]])
+        >>> data = TrainingData(X, np.array([1.0, -2.0, 1.0]), Columns.of_decisions("x"))
+        >>> model = GaussianModel(GaussianProcess().fit(data), negated=True)
+        >>> model.posterior(tensor(X)).mean.shape
+        torch.Size([3, 1])
     """
 
     def __init__(self, predictor: GPPredictor | Rescaled, *, negated: bool = False) -> None:
@@ -222,10 +272,12 @@ class GaussianModel(Model):
 
     @property
     def num_outputs(self) -> int:
+        """Number of outcomes, 1."""
         return 1
 
     @property
     def batch_shape(self) -> torch.Size:
+        """Batch shape of the model, empty."""
         return torch.Size([])
 
     def posterior(
@@ -235,7 +287,7 @@ class GaussianModel(Model):
         observation_noise: bool | Tensor = False,
         posterior_transform: Any = None,
     ) -> Any:
-        """Joint belief at ``X`` batch x q x d, differentiable in it."""
+        """Return the joint posterior at `X` `batch x q x d`, differentiable in it."""
         q = X.shape[-2]
         parts = [
             _Joint.apply(rows, self._predictor)  # type: ignore[no-untyped-call]
@@ -248,14 +300,14 @@ class GaussianModel(Model):
         if observation_noise is not False:
             ridge += self._predictor.noise_variance
         covariance = covariance + ridge * torch.eye(q, dtype=torch.float64)
-        belief = GPyTorchPosterior(
+        posterior = GPyTorchPosterior(
             MultivariateNormal(self._location + self._scale * mean, self._scale**2 * covariance)
         )
-        return belief if posterior_transform is None else posterior_transform(belief)
+        return posterior if posterior_transform is None else posterior_transform(posterior)
 
 
 def _stay_with_python() -> None:
-    """BoTorch compiles unasked: it is told that this was tried."""
+    """Tell BoTorch that compiling its kernel was already tried: it compiles unasked."""
     from botorch.acquisition.multi_objective import logei
 
     if hasattr(logei, "_load_attempted"):
@@ -264,11 +316,27 @@ def _stay_with_python() -> None:
 
 @dataclass(frozen=True, slots=True)
 class HypervolumeImprovement:
-    """``qLogNEHVI`` of single rows: a term of a log acquisition over any number of objectives.
+    """`qLogNEHVI` of single rows: a term of a log acquisition over any number of objectives.
 
-    How much a run is expected to add to the volume that the front dominates, with the noise of the
-    front integrated out (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Build it with
-    :meth:`of`; it has ``value`` and ``gradient`` as every acquisition term of the engine.
+    It is the volume that a run is expected to add to what the front dominates, with the noise of
+    the front integrated out (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Build it with
+    `of`; it has `value` and `gradient` as every acquisition term of the engine.
+
+    Args:
+        acquisition: BoTorch's acquisition function.
+        numeric: columns whose derivatives are meaningful.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> from surrogates.kernels import MaternHamming
+        >>> kernel = MaternHamming.from_theta(Columns.of_decisions("x"), np.log([1.0, 0.5]))
+        >>> X = np.array([[0.0], [1.0]])
+        >>> pair = [GPPredictor.build(kernel, X, y, 1e-3) for y in (X[:, 0], 1.0 - X[:, 0])]
+        >>> rng = np.random.default_rng(0)
+        >>> term = HypervolumeImprovement.of(pair, X, np.full(2, 2.0), numeric=(0,), rng=rng)
+        >>> between, seen = term.value(np.array([[0.5], [0.0]]))
+        >>> bool(between > seen)
+        True
     """
 
     acquisition: qLogNoisyExpectedHypervolumeImprovement
@@ -287,19 +355,19 @@ class HypervolumeImprovement:
         compiled: bool = False,
         rng: np.random.Generator,
     ) -> Self:
-        """From one process an objective, smaller is better in all.
+        """Build the term from one process per objective, smaller is better in all.
 
         Args:
-            predictors: two at least.
-            X: n x d, rows whose front is to be improved.
-            reference: ``(objectives,)``, values so bad that nothing beyond them counts.
+            predictors: two processes at least.
+            X: `n x d`, rows whose front is to be improved.
+            reference: `(objectives,)`, values so bad that nothing beyond them counts.
             numeric: columns whose derivatives are meaningful.
-            pending: p x d, rows that run already.
-            samples: of the joint belief, a power of two.
+            pending: `p x d`, rows of runs that are still running.
+            samples: number of samples of the joint posterior, a power of two.
             compiled: whether BoTorch may compile its faster kernel when it is first used in an
                 environment. That takes a C++ compiler and minutes, and waits for ever where a
                 process was killed in it.
-            rng: draws the seeds of the samples.
+            rng: source of the seeds of the samples.
 
         Raises:
             ValueError: for a single objective or a reference of another length.
@@ -337,12 +405,12 @@ class HypervolumeImprovement:
         return cls(acquisition, numeric)
 
     def value(self, X: Array) -> Array:
-        """``(m,)``."""
+        """Return the log acquisition at the rows of `X`, `(m,)`."""
         with torch.no_grad():
             return cast(Array, self.acquisition(tensor(X)[:, None, :]).numpy())
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
-        """Values ``(m,)`` and derivatives m x d, zero in categorical columns."""
+        """Return values `(m,)` and derivatives `m x d`, zero in categorical columns."""
         rows = tensor(X).requires_grad_()
         value = self.acquisition(rows[:, None, :])
         (slope,) = torch.autograd.grad(value.sum(), rows)

@@ -1,19 +1,19 @@
-"""The value model: a scaling law over a drifting bowl, and a Gaussian process on what it misses.
+"""The loss model: a scaling law over a drifting bowl, and a Gaussian process on what it misses.
 
 ::
 
     y = m(x; theta) + g(z~, s) + q(s) + r(s) + e         theta = mu + L u,  u ~ N(0, I)
 
-``m`` is the parametric loss of :mod:`surrogates.chinchilla`; ``g`` a Matern process in
-*drift-aligned* coordinates ``z~ = z - z*(s)``, so that what a proxy taught about a place relative
-to its optimum holds at the same relative place of the target; ``q`` a Matern process in the scales
-alone, which lets the law be wrong; ``r`` another that forgets within a tenth of an e-fold: what all
-runs of one size share, such as a deeper or wider shape than the law's average, and no other size
-does; ``e ~ N(0, v + (c d)^2 (1 + (d / spread)^2))`` with d the distance above the best loss at that
-scale: the bowl is trusted only near its bottom, and a run that left the bowl altogether, on its way
-to divergence, says next to nothing about where the bottom is.
+`m` is the parametric loss of `surrogates.scaling_law.parametric_loss`; `g` a Matern process in
+*drift-aligned* coordinates `z~ = z - z*(s)`, so that what a proxy taught about a place relative to
+its optimum holds at the same relative place of the target; `q` a Matern process in the scales
+alone, which lets the law be wrong; `r` another with a length of a tenth of an e-fold: what all runs
+of one size share, such as a deeper or wider shape than the law's average, and no other size does;
+`e ~ N(0, v + (c d)^2 (1 + (d / spread)^2))` with d the distance above the best loss at that scale.
+The second term is the model discrepancy variance: the bowl is accurate only near its bottom, and a
+run that left the bowl altogether, about to diverge, says next to nothing about where the bottom is.
 
-How the uncertainty of theta is carried into every prediction: :mod:`surrogates.linearised`.
+How the uncertainty of theta enters every prediction: `surrogates.scaling_law.linearized`.
 """
 
 from __future__ import annotations
@@ -24,39 +24,53 @@ from typing import Self
 import numpy as np
 
 from surrogates.base import Posterior, PosteriorGradient
-from surrogates.chinchilla import Layout, ParametricLoss
-from surrogates.data import Array, Columns, TrainingData
-from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, Normal, representative
-from surrogates.kernels import Kernel
-from surrogates.kriging import BasisKernel, Errors, Part, Residual, fit_residual
-from surrogates.law_fit import (
-    DriftPrior,
-    LawPrior,
-    Units,
-    Whitening,
-    descend,
-    ridge_start,
-    whitening,
+from surrogates.basis_gp import (
+    BasisKernel,
+    NoisePrior,
+    ProcessPrior,
+    ResidualCovariance,
+    fit_residual,
 )
-from surrogates.linearised import AlignedKernel, JacobianBasis, LinearisedMean, align
+from surrogates.data import Array, Columns, TrainingData
+from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, NormalPrior, representative
+from surrogates.kernels import Kernel
 from surrogates.numerics import cholesky
+from surrogates.scaling_law.linearized import AlignedKernel, JacobianBasis, LinearizedMean, align
+from surrogates.scaling_law.map_fit import descend, ridge_start
+from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
+from surrogates.scaling_law.prior import DriftPrior, LawPrior, LossUnits, Whitening, whitening
 
 _SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingModel:
-    """Prior beliefs about the loss; :meth:`learn` and :meth:`predictor` as every surrogate.
+    """Prior of the loss; `learn` and `predictor` as every surrogate.
 
     Args:
         drift: transfer rules as priors on the drift of the optimum, else weak and zero-mean.
-        prior: widths of all other beliefs.
-        residual_share, scale_share, shape_share, noise_share: prior medians of the standard
-            deviations of g, q, r and e, as shares of the spread of the losses.
-        inadequacy: prior median of c, extra standard deviation of a run per unit of loss above
-            the optimum, near it.
-        max_couplings: pairs of decisions are coupled while there are at most this many pairs.
-        max_rows: beyond it, parameters are learned from this many rows.
+        prior: widths of all other priors.
+        residual_share: prior median of the sd of g, as a share of the spread of the losses.
+        scale_share: the same of q.
+        shape_share: the same of r.
+        noise_share: the same of e at the optimum.
+        discrepancy: prior median of c, extra standard deviation of a run per unit of loss above the
+            optimum, near it.
+        max_couplings: number of pairs of decisions up to which all are coupled.
+        max_rows: number of rows beyond which only `representative` ones teach parameters.
+
+    Example:
+        >>> from surrogates.data import ColumnKind
+        >>> columns = Columns(
+        ...     (ColumnKind.DECISION, ColumnKind.SCALE), ("lr", "params"),
+        ...     np.log([1e-4, 1e6]), np.log([1e3, 1e2]), (0, 0),
+        ... )
+        >>> X = np.random.default_rng(0).random((20, 2))
+        >>> best = 0.7 - 0.4 * X[:, 1]  # the best learning rate falls with size
+        >>> y = 2.0 + np.exp(-X[:, 1]) + (X[:, 0] - best) ** 2
+        >>> predictor = ScalingModel().fit(TrainingData(X, y, columns))
+        >>> bool(predictor.law().drift[0][0].mean < 0.0)
+        True
     """
 
     drift: DriftPrior | None = None
@@ -65,35 +79,35 @@ class ScalingModel:
     scale_share: float = 0.05
     shape_share: float = 0.03
     noise_share: float = 0.03
-    inadequacy: float = 0.15
+    discrepancy: float = 0.15
     max_couplings: int = 28
     max_rows: int = 300
 
     def fit(self, data: TrainingData) -> ScalingPredictor:
-        """:meth:`learn`, then :meth:`predictor`."""
+        """Return the posterior under parameters learned from `data` itself."""
         return self.predictor(data, self.learn(data))
 
     def learn(self, data: TrainingData, warm: Array | None = None, cold: bool = True) -> Array:
-        """MAP of the law and of the residual's hyperparameters, as one vector.
+        """Return the MAP of the law and of the residual's hyperparameters, as one vector.
 
         Args:
             data: n rows and losses as they are (no transform); n may be 0.
-            warm: what an earlier call returned, as a further starting point.
+            warm: vector that an earlier call returned, as a further starting point.
             cold: whether to start from a ridge fit and the prior as well.
 
         Returns:
-            ``(level, spread, reference.., theta of the law.., ln s, ln l.., ln v)``.
+            `(level, spread, reference.., theta of the law.., ln s, ln l.., ln v)`.
         """
         if len(data) > self.max_rows:
             rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
-        layout = Layout.of(data.columns, self.max_couplings)
-        units = Units.of(data.y)
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        units = LossUnits.of(data.y)
         X, y = data.X, units.bounded(data.y)
         reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
         prior = whitening(layout, data.columns, reference, units, self.prior, self.drift)
         blank = ParametricLoss(layout, reference, prior.mean)
-        old = None if warm is None else Stored.read(warm, layout)
+        old = None if warm is None else FittedParameters.from_vector(warm, layout)
         starts = [np.zeros(layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
         if old is not None:
             start = np.clip(prior.u(old.loss(layout).rebased(reference).theta), -3.0, 3.0)
@@ -103,7 +117,7 @@ class ScalingModel:
         for iterations in (25, 8):
             law = replace(blank, theta=prior.theta(mode))
             phi = law.jacobian(X) @ prior.root
-            squares = distrust(law, X, y, units)
+            squares = discrepancy_factors(law, X, y, units)
             parts = self._parts(law, data.columns, X, units)
             hyper = fit_residual(
                 y - law.value(X) + phi @ mode,
@@ -113,29 +127,37 @@ class ScalingModel:
                 warm=hyper,
                 max_iterations=iterations,
             )
-            residual = Residual.from_theta(parts, hyper)
-            covariance = np.diag(residual.noise_variance + residual.growth * squares)
+            residual = ResidualCovariance.from_theta(parts, hyper)
+            covariance = np.diag(residual.noise_variance + residual.discrepancy_variance * squares)
             for part, kernel in zip(parts, residual.kernels, strict=True):
                 covariance += kernel.cross(part.X, part.X)
             noise_root = cholesky(covariance).head
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
         assert hyper is not None
-        return Stored(units, reference, prior.theta(mode), hyper).write()
+        return FittedParameters(units, reference, prior.theta(mode), hyper).to_vector()
 
     def predictor(self, data: TrainingData, theta: Array) -> ScalingPredictor:
-        """The posterior under fixed ``theta``. Raises NumericalError if it cannot be factorised."""
-        layout = Layout.of(data.columns, self.max_couplings)
-        stored = Stored.read(theta, layout)
-        units, loss = stored.units, stored.loss(layout)
+        """Return the posterior under fixed `theta`.
+
+        Args:
+            data: rows and losses.
+            theta: vector that `learn` returned.
+
+        Raises:
+            NumericalError: if the covariance matrix cannot be factorized.
+        """
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        fitted = FittedParameters.from_vector(theta, layout)
+        units, loss = fitted.units, fitted.loss(layout)
         prior = whitening(layout, data.columns, loss.reference, units, self.prior, self.drift)
         parts = self._parts(loss, data.columns, data.X, units)
-        residual = Residual.from_theta(parts, stored.hyper)
+        residual = ResidualCovariance.from_theta(parts, fitted.hyper)
         kernels, noise_variance = residual.kernels, residual.noise_variance
         basis = JacobianBasis(loss, data.columns, prior.root)
         kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
-        mean = LinearisedMean(basis, prior.u(loss.theta))
+        mean = LinearizedMean(basis, prior.u(loss.theta))
         y = units.bounded(data.y)
-        row_noise = residual.growth * distrust(loss, data.X, y, units)
+        row_noise = residual.discrepancy_variance * discrepancy_factors(loss, data.X, y, units)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
         factor = cholesky(covariance)
@@ -149,7 +171,7 @@ class ScalingModel:
             factor.solve(y - mean.value(data.X)),
             units,
             prior,
-            residual.growth,
+            residual.discrepancy_variance,
             row_noise,
         )
 
@@ -159,16 +181,16 @@ class ScalingModel:
         y: Array,
         prior: Whitening,
         blank: ParametricLoss,
-        units: Units,
+        units: LossUnits,
         starts: list[Array],
     ) -> Array:
-        """MAP of u with g + q + r + e taken as independent noise, from the best of ``starts``."""
+        """Return the MAP of u with g + q + r + e as independent noise, from the best start."""
         if not len(X):
             return np.zeros(blank.layout.size)
         noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
 
         def row_sd(law: ParametricLoss) -> Array:
-            return np.sqrt(noise + self.inadequacy**2 * distrust(law, X, y, units))
+            return np.sqrt(noise + self.discrepancy**2 * discrepancy_factors(law, X, y, units))
 
         modes = []
         for u in starts:
@@ -181,72 +203,104 @@ class ScalingModel:
             modes.append((fit, u))
         return min(modes, key=lambda pair: pair[0])[1]
 
-    def _errors(self, units: Units, squares: Array) -> Errors:
+    def _errors(self, units: LossUnits, squares: Array) -> NoisePrior:
         noise = _log_variance(self.noise_share * units.spread, 1.5)
-        return Errors(noise, _log_variance(self.inadequacy, 1.2), squares)
+        return NoisePrior(noise, _log_variance(self.discrepancy, 1.2), squares)
 
     def _parts(
-        self, loss: ParametricLoss, columns: Columns, X: Array, units: Units
-    ) -> tuple[Part, ...]:
-        """Processes g and, where there is a scale axis, q and r; lengths in box widths."""
+        self, loss: ParametricLoss, columns: Columns, X: Array, units: LossUnits
+    ) -> tuple[ProcessPrior, ...]:
+        """Return processes g and, where there is a scale axis, q and r; lengths in box widths."""
         layout = loss.layout
         decisions, axes = len(layout.decisions), len(layout.axes)
-        wide = Normal(float(np.log(0.5 + 0.15 * decisions)), 0.7)
-        folds = tuple(Normal(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
+        wide = NormalPrior(float(np.log(0.5 + 0.15 * decisions)), 0.7)
+        folds = tuple(NormalPrior(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
         by_column = dict(zip(layout.axes.tolist(), folds, strict=True))
         lengths = tuple(by_column.get(int(j), wide) for j in columns.numeric)
         none = np.zeros(0, dtype=np.intp)
-        g = Part(
+        g = ProcessPrior(
             align(loss, X),
             columns.numeric,
             columns.categorical,
             _log_variance(self.residual_share * units.spread, 1.5),
             lengths,
-            Normal(-0.5 * float(np.log(max(decisions, 1))), 1.0),
+            NormalPrior(-0.5 * float(np.log(max(decisions, 1))), 1.0),
         )
         if not axes:
             return (g,)
         variance = _log_variance(self.scale_share * units.spread, 1.5)
-        q = Part(X, layout.axes, none, variance, folds, Normal(0.0, 1.0))
-        narrow = tuple(Normal(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
+        q = ProcessPrior(X, layout.axes, none, variance, folds, NormalPrior(0.0, 1.0))
+        narrow = tuple(NormalPrior(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
         variance = _log_variance(self.shape_share * units.spread, 1.5)
-        return (g, q, Part(X, layout.axes, none, variance, narrow, Normal(0.0, 1.0)))
+        return (g, q, ProcessPrior(X, layout.axes, none, variance, narrow, NormalPrior(0.0, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What :meth:`ScalingModel.learn` returns, named."""
+class FittedParameters:
+    """The vector of `ScalingModel.learn`, named.
 
-    units: Units
+    Args:
+        units: location and spread of the losses.
+        reference: `(axes,)`, reference scale.
+        theta: `(size,)`, parameters of the law.
+        hyper: hyperparameters of the residual processes.
+
+    Example:
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
+        >>> vector = np.concatenate([[3.0, 0.5], np.zeros(layout.size), [0.1, 0.2]])
+        >>> fitted = FittedParameters.from_vector(vector, layout)
+        >>> fitted.units, fitted.hyper.tolist()
+        (LossUnits(level=3.0, spread=0.5), [0.1, 0.2])
+    """
+
+    units: LossUnits
     reference: Array
     theta: Array
     hyper: Array
 
-    def write(self) -> Array:
+    def to_vector(self) -> Array:
+        """Return all parameters as one vector."""
         return np.concatenate(
             [[self.units.level, self.units.spread], self.reference, self.theta, self.hyper]
         )
 
     @classmethod
-    def read(cls, vector: Array, layout: Layout) -> Stored:
+    def from_vector(cls, vector: Array, layout: ThetaLayout) -> FittedParameters:
+        """Read a vector written by `to_vector`."""
         units, reference, theta, hyper = np.split(
             vector, np.cumsum([2, len(layout.axes), layout.size])
         )
-        return cls(Units(float(units[0]), float(units[1])), reference, theta, hyper)
+        return cls(LossUnits(float(units[0]), float(units[1])), reference, theta, hyper)
 
-    def loss(self, layout: Layout) -> ParametricLoss:
+    def loss(self, layout: ThetaLayout) -> ParametricLoss:
+        """Return the parametric loss at these parameters."""
         return ParametricLoss(layout, self.reference, self.theta)
 
 
-def distrust(loss: ParametricLoss, X: Array, y: Array, units: Units) -> Array:
-    """``d^2 (1 + (d / spread)^2)``, ``(n,)``, what the error variance of told runs grows with.
+def discrepancy_factors(loss: ParametricLoss, X: Array, y: Array, units: LossUnits) -> Array:
+    """Return the factors of the model discrepancy variance, `d^2 (1 + (d / spread)^2)`, `(n,)`.
 
-    d is above the best loss by the model or as observed, whichever is further.
+    d is the distance above the best loss by the model or as observed, whichever is larger.
+
+    Args:
+        loss: parametric loss.
+        X: `n x d`.
+        y: `(n,)`, observed losses.
+        units: location and spread of the losses.
+
+    Example:
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
+        >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
+        >>> units = LossUnits(0.0, 1.0)
+        >>> discrepancy_factors(loss, np.zeros((1, 1)), np.array([2.0]), units).tolist()
+        [20.0]
     """
-    return _growing(loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units)
+    return _discrepancy_factors_at(
+        loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units
+    )
 
 
-def _growing(loss: ParametricLoss, distance: Array, units: Units) -> Array:
+def _discrepancy_factors_at(loss: ParametricLoss, distance: Array, units: LossUnits) -> Array:
     if not len(loss.layout.decisions):  # no bowl that a run could have left
         return np.asarray(distance**2)
     return np.asarray(distance**2 * (1.0 + (distance / units.spread) ** 2))
@@ -254,7 +308,18 @@ def _growing(loss: ParametricLoss, distance: Array, units: Units) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One coefficient with its prior and posterior; ``sd`` are standard errors."""
+    """One coefficient with its prior and posterior.
+
+    Args:
+        mean: posterior mean.
+        sd: posterior standard error.
+        prior_mean: prior mean.
+        prior_sd: prior standard deviation.
+
+    Example:
+        >>> Estimate(0.3, 0.1, 0.2, 0.4).sd
+        0.1
+    """
 
     mean: float
     sd: float
@@ -266,17 +331,24 @@ class Estimate:
 class ScalingLaw:
     """The law read out of a fit, in natural units.
 
-    Attributes:
-        irreducible: E, in units of the loss.
-        reducible: R of each axis, loss still removable at ``reference``.
-        exponent: alpha of each axis (SCALE columns, then FIDELITY).
-        optimum: natural optimum of each decision at ``reference``.
-        drift: decisions x axes, change of the natural optimum per e-fold of scale.
-        reference: ``(axes,)``, natural scale coordinates that the coefficients refer to.
-        decisions, axes: names of the columns.
-
     R and alpha are estimated through their logarithms (the standard errors are first order), the
     others directly.
+
+    Args:
+        irreducible: E, in units of the loss.
+        reducible: R of each axis, loss still removable at `reference`.
+        exponent: alpha of each axis (SCALE columns, then FIDELITY).
+        optimum: natural optimum of each decision at `reference`.
+        drift: `decisions x axes`, change of the natural optimum per e-fold of scale.
+        reference: `(axes,)`, natural scale coordinates that the coefficients refer to.
+        decisions: names of the decision columns.
+        axes: names of the scale axes.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
+        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
+        >>> round(ScalingModel().fit(data).law().optimum[0].mean, 1)
+        0.4
     """
 
     irreducible: Estimate
@@ -291,9 +363,18 @@ class ScalingLaw:
 
 @dataclass(frozen=True, slots=True)
 class Optimum:
-    """Belief about ``z*`` at one scale, natural units: ``mean`` (decisions,), ``covariance``.
+    """Posterior of `z*` at one scale, natural units.
 
-    ``prior_covariance``: before any run.
+    Args:
+        mean: `(decisions,)`, posterior mean.
+        covariance: `decisions x decisions`, posterior covariance.
+        prior_covariance: `decisions x decisions`, covariance before any run.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
+        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
+        >>> ScalingModel().fit(data).optimum(np.zeros(0)).mean.round(1).tolist()
+        [0.4]
     """
 
     mean: Array
@@ -303,18 +384,26 @@ class Optimum:
 
 @dataclass(frozen=True, slots=True)
 class ScalingPredictor(GPPredictor):
-    """Belief about the loss at any config and scale.
+    """Posterior of the loss at any config and scale.
 
-    Attributes:
-        units: level and spread of the losses at the fit.
-        prior: of theta.
-        growth: c^2, see the module's opening.
-        row_noise: ``(n,)``, variance of each training row beyond ``noise_variance``.
+    Args:
+        units: location and spread of the losses at the fit.
+        prior: prior of theta.
+        discrepancy_variance: c^2, see the head of the module.
+        row_noise: `(n,)`, variance of each training row beyond `noise_variance`.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
+        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
+        >>> predictor = ScalingModel().fit(data)
+        >>> near, far = predictor.error_variance(np.array([[0.4], [1.0]]))
+        >>> bool(near < far)
+        True
     """
 
-    units: Units
+    units: LossUnits
     prior: Whitening
-    growth: float
+    discrepancy_variance: float
     row_noise: Array
 
     @property
@@ -324,16 +413,17 @@ class ScalingPredictor(GPPredictor):
 
     @property
     def columns(self) -> Columns:
+        """Roles of the columns."""
         return self._basis.columns
 
     @property
     def _basis(self) -> JacobianBasis:
-        assert isinstance(self.prior_mean, LinearisedMean)
+        assert isinstance(self.prior_mean, LinearizedMean)
         return self.prior_mean.basis
 
     @property
     def _mode(self) -> Array:
-        assert isinstance(self.prior_mean, LinearisedMean)
+        assert isinstance(self.prior_mean, LinearizedMean)
         return self.prior_mean.mode
 
     @property
@@ -342,12 +432,14 @@ class ScalingPredictor(GPPredictor):
         return self.kernel.parts
 
     def condition(self, X: Array, y: Array) -> Self:
-        """As :meth:`GPPredictor.condition`, each row with its own noise."""
+        """Append rows as `GPPredictor.condition`, each with its own noise."""
         y = self.units.bounded(y)
         rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            own = self.growth * distrust(self.loss, row, y[i : i + 1], self.units)
+            own = self.discrepancy_variance * discrepancy_factors(
+                self.loss, row, y[i : i + 1], self.units
+            )
             variance = self.kernel.diagonal(row) + self.noise_variance + own
             factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
             rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
@@ -355,20 +447,22 @@ class ScalingPredictor(GPPredictor):
         return grown.with_targets(np.concatenate([self.y, y]))
 
     def with_targets(self, y: Array) -> Self:
+        """Return the predictor of the same rows with other targets `y` `(n,)`."""
         y = self.units.bounded(y)
         weights = self.factor.solve(y - self.prior_mean.value(self.X))
         return replace(self, y=y, weights=weights)
 
     def training_mean(self) -> Array:
+        """Return the posterior mean at the training rows, `(n,)`."""
         return np.asarray(self.y - self.ridge * self.weights)
 
     @property
     def ridge(self) -> Array:
-        """``(n,)``, what was added to the diagonal of the kernel matrix."""
+        """Amount added to the diagonal of the kernel matrix, `(n,)`."""
         return self.noise_variance + self.row_noise + self.factor.jitter
 
     def posterior(self, X: Array) -> Posterior:
-        """As every predictor's, with the features computed once."""
+        """Return the marginal posterior at the rows of `X`; the features are computed once."""
         phi = self._basis.value(X)
         prior = np.einsum("mp,mp->m", phi, phi)
         k = phi @ self._basis.value(self.X).T
@@ -381,7 +475,7 @@ class ScalingPredictor(GPPredictor):
         return Posterior(mean, np.maximum(variance, MIN_VARIANCE * prior))
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
-        """As every predictor's, with the features and their differences computed once."""
+        """Return the marginal posterior and its derivatives; the features are computed once."""
         basis, mode = self._basis, self._mode
         phi, d_phi = basis.value(X), basis.gradient(X)
         seen = basis.value(self.X)
@@ -403,11 +497,20 @@ class ScalingPredictor(GPPredictor):
         return PosteriorGradient(mean, variance, d_mean, d_variance)
 
     def fantasize(self, X: Array, count: int, rng: np.random.Generator) -> ScalingFantasies:
-        worlds = GPPredictor.fantasize(self, X, count, rng)
-        return ScalingFantasies(worlds.predictor, worlds.y, worlds.weights)
+        """Draw joint fantasies of noisy outcomes at pending rows, as `GPPredictor.fantasize`."""
+        fantasies = GPPredictor.fantasize(self, X, count, rng)
+        return ScalingFantasies(fantasies.predictor, fantasies.y, fantasies.weights)
 
-    def carried(self, X: Array, moved: Array) -> Array:
-        """``moved`` m x d, the decisions as far from their optimum as in ``X``: along the drift."""
+    def moved_along_drift(self, X: Array, moved: Array) -> Array:
+        """Return `moved` with each decision as far from its optimum as in `X`.
+
+        Args:
+            X: `m x d`, rows whose place relative to the optimum is kept.
+            moved: `m x d`, rows at the new scales.
+
+        Returns:
+            `m x d`.
+        """
         result = moved.copy()
         layout = self.loss.layout
         result[:, layout.decisions] = self.loss.displacement(X) + self.loss.optimum_at(
@@ -416,10 +519,11 @@ class ScalingPredictor(GPPredictor):
         return result
 
     def optimum(self, scales: Array) -> Optimum:
-        """Belief about the parametric optimum at ``scales`` ``(axes,)``, natural coordinates.
+        """Return the posterior of the parametric optimum at `scales` `(axes,)`.
 
-        It may lie outside the box. The loss also holds g and the categorical columns, so the best
-        config is the minimum of :meth:`posterior`; this is its smooth, law-like part.
+        `scales` are natural coordinates. It may lie outside the box. The loss also holds g and the
+        categorical columns, so the best config is the minimum of `posterior`; this is its smooth,
+        law-like part.
         """
         rows = self._optimum_rows(scales)
         mean, covariance = self.coefficients()
@@ -433,27 +537,36 @@ class ScalingPredictor(GPPredictor):
         )
 
     def optimum_covariance(self, X: Array, scales: Array) -> Array:
-        """Posterior covariance of ``z*`` at ``scales`` ``(axes,)`` with the latent loss at ``X``.
+        """Return the posterior covariance of `z*` at `scales` with the latent loss at `X`.
 
-        m x decisions, in losses times box widths. Told a loss at ``x``, the belief about ``z*``
-        loses ``c c^T / (variance + noise)`` of its covariance, c the row of ``x``.
+        Given a loss at `x`, the posterior of `z*` loses `c c^T / (variance + noise)` of its
+        covariance, c the row of `x`.
+
+        Args:
+            X: `m x d`.
+            scales: `(axes,)`, natural coordinates.
+
+        Returns:
+            `m x decisions`, in losses times box widths.
         """
         seen, phi = self._basis.value(self.X), self._basis.value(X)
         root = self._optimum_rows(scales) @ self.prior.root
         solved = self.factor.solve(np.asfortranarray(seen @ root.T))
         return np.asarray(phi @ root.T - self.kernel.cross(X, self.X) @ solved)
 
-    def error_variance(self, X: Array, inadequacy: float = 0.0) -> Array:
-        """``(m,)``, variance of one run about the latent loss, where the law expects it to end.
+    def error_variance(self, X: Array, discrepancy: float = 0.0) -> Array:
+        """Return the variance of one run about the latent loss the law expects, `(m,)`.
 
-        ``inadequacy``: c at least, for whoever distrusts the bowl more than the runs so far do.
+        Args:
+            X: `m x d`.
+            discrepancy: least value of c, for callers that trust the bowl less than the fit does.
         """
-        growth = max(self.growth, inadequacy**2)
-        far = _growing(self.loss, self.loss.excess(X), self.units)
-        return np.asarray(self.noise_variance + growth * far)
+        variance = max(self.discrepancy_variance, discrepancy**2)
+        far = _discrepancy_factors_at(self.loss, self.loss.excess(X), self.units)
+        return np.asarray(self.noise_variance + variance * far)
 
     def _optimum_rows(self, scales: Array) -> Array:
-        """``A``, decisions x p, with ``z* = A theta`` at ``scales``."""
+        """Return `A`, `decisions x p`, with `z* = A theta` at `scales`."""
         layout = self.loss.layout
         step = scales - self.loss.reference
         J, A = len(layout.decisions), len(layout.axes)
@@ -465,7 +578,7 @@ class ScalingPredictor(GPPredictor):
         return rows
 
     def coefficients(self) -> tuple[Array, Array]:
-        """Posterior mean ``(p,)`` and covariance of theta under the linearised model."""
+        """Return posterior mean `(p,)` and covariance of theta under the linearized model."""
         phi = self._basis.value(self.X)
         half = self.factor.half_solve(np.asfortranarray(phi))
         root = self.prior.root
@@ -473,7 +586,7 @@ class ScalingPredictor(GPPredictor):
         return mean, root @ (np.eye(phi.shape[1]) - half.T @ half) @ root.T
 
     def law(self) -> ScalingLaw:
-        """Coefficients with standard errors, prior and posterior side by side."""
+        """Return the coefficients with standard errors, prior and posterior side by side."""
         layout, columns = self.loss.layout, self.columns
         mean, covariance = self.coefficients()
         sd = np.sqrt(np.diagonal(covariance))
@@ -512,7 +625,7 @@ class ScalingPredictor(GPPredictor):
         )
 
     def _irreducible(self, mean: Array, covariance: Array, prior_covariance: Array) -> Estimate:
-        """``E = c - sum R`` to first order."""
+        """Return the estimate of `E = c - sum R`, to first order."""
         where = self.loss.layout.log_reducible
 
         def value(theta: Array) -> tuple[float, Array]:
@@ -533,13 +646,23 @@ class ScalingPredictor(GPPredictor):
 
 @dataclass(frozen=True, slots=True)
 class ScalingFantasies(Fantasies):
-    """Fantasies of a predictor whose rows differ in noise."""
+    """Fantasies of a predictor whose rows differ in noise.
+
+    Example:
+        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
+        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
+        >>> predictor = ScalingModel().fit(data)
+        >>> fantasies = predictor.fantasize(np.array([[0.2]]), 3, np.random.default_rng(0))
+        >>> fantasies.training_means().shape
+        (9, 3)
+    """
 
     def training_means(self) -> Array:
+        """Return `ScalingPredictor.training_mean` under each fantasy, `n x S`."""
         assert isinstance(self.predictor, ScalingPredictor)
         return np.asarray(self.y - self.predictor.ridge[:, None] * self.weights)
 
 
-def _log_variance(sd: float, width: float) -> Normal:
-    """Prior of ln variance with median ``sd**2``."""
-    return Normal(2.0 * float(np.log(sd)), width)
+def _log_variance(sd: float, width: float) -> NormalPrior:
+    """Return the prior of ln variance with median `sd**2`."""
+    return NormalPrior(2.0 * float(np.log(sd)), width)
