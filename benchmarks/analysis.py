@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 __all__ = [
-    "Axis",
+    "BudgetAxis",
     "Comparison",
     "Interval",
     "Latency",
@@ -68,7 +68,7 @@ _REACHED = 1 - 1e-9
 _EDGES = (0, 10, 25, 50, 100, 200, 500, 1000, 2000, 5000)  # of the latency's bins, in trials
 
 
-class Axis(Enum):
+class BudgetAxis(Enum):
     """The quantity against which a curve is drawn."""
 
     TRIALS = "trials"
@@ -211,7 +211,7 @@ class Comparison:
     """
 
     suite: str
-    axis: Axis
+    axis: BudgetAxis
     label: str
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -235,7 +235,7 @@ class Comparison:
         return int((~np.isnan(self.regret[:, 0, :, -1])).sum())
 
 
-def compare(results: Results, axis: Axis, methods: Sequence[str] | None = None) -> Comparison:
+def compare(results: Results, axis: BudgetAxis, methods: Sequence[str] | None = None) -> Comparison:
     """Compare the regret of one suite's methods on their common studies.
 
     Args:
@@ -265,14 +265,14 @@ def _floats(values: Iterable[float | None]) -> Array:
     return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def _spent(results: Results, axis: Axis) -> tuple[str, dict[Study, Array]]:
+def _spent(results: Results, axis: BudgetAxis) -> tuple[str, dict[Study, Array]]:
     """The axis' label, and `(n,)` spent after each job of every study."""
     records = results.records
-    if axis is Axis.TRIALS:
+    if axis is BudgetAxis.TRIALS:
         return "full trainings", {
             s: _floats(o.effort for o in r.outcomes) for s, r in records.items()
         }
-    if axis is Axis.SECONDS:
+    if axis is BudgetAxis.SECONDS:
         return "seconds of ask + tell", {
             s: np.cumsum(_floats(o.ask_s + o.tell_s for o in r.outcomes))
             for s, r in records.items()
@@ -296,25 +296,25 @@ def _ended(record: Record) -> str | None:
     return None if record.note is None else record.note.reason.removeprefix(END)
 
 
-def _exhausted(record: Record, axis: Axis) -> bool:
+def _exhausted(record: Record, axis: BudgetAxis) -> bool:
     """Whether the study's last incumbent is its answer at any larger budget on this axis."""
     reason = _ended(record)
-    return reason == "method" or (axis is Axis.SECONDS and reason in ("trials", "cost"))
+    return reason == "method" or (axis is BudgetAxis.SECONDS and reason in ("trials", "cost"))
 
 
-def _grid(axis: Axis, records: Mapping[Study, Record], spent: Mapping[Study, Array]) -> Array:
+def _grid(axis: BudgetAxis, records: Mapping[Study, Record], spent: Mapping[Study, Array]) -> Array:
     """Budgets up to the largest that every study reached that ran to its limit.
 
     On seconds, the answer of studies that ended for another reason is final, so the axis ends where
     methods were stopped for slowness, or else with the slowest.
     """
-    reasons = ("seconds",) if axis is Axis.SECONDS else ("trials", "cost")
+    reasons = ("seconds",) if axis is BudgetAxis.SECONDS else ("trials", "cost")
     ends = [float(spent[s][-1]) for s, r in records.items() if _ended(r) in reasons]
     last = min(ends) if ends else max(float(s[-1]) for s in spent.values())
-    if axis is Axis.TRIALS:
+    if axis is BudgetAxis.TRIALS:
         has_starts = any(r.outcomes[0].trial < 0 for r in records.values())
         return np.arange(0.0 if has_starts else 1.0, math.floor(last + 1e-6) + 1.0)
-    if axis is Axis.COST:
+    if axis is BudgetAxis.COST:
         return np.linspace(last / 100, last, 100)
     return np.geomspace(1e-3, max(last, 1e-2), 100)
 
@@ -327,7 +327,7 @@ def _step(spent: Array, incumbent: Array, grid: Array) -> Array:
 
 def _common(
     suite: str,
-    axis: Axis,
+    axis: BudgetAxis,
     label: str,
     tasks: tuple[str, ...],
     names: tuple[str, ...],

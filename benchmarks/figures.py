@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis import (
     OURS,
     Array,
-    Axis,
+    BudgetAxis,
     Comparison,
     Interval,
     Latency,
@@ -246,7 +246,7 @@ def _band(curves: Array) -> tuple[Array, Array]:
 
 def _frame(axes: Axes, comparison: Comparison) -> None:
     axes.grid(axis="y", alpha=0.25)
-    if comparison.axis is Axis.SECONDS:
+    if comparison.axis is BudgetAxis.SECONDS:
         axes.set_xscale("log")
     if len(comparison.grid) > 1:  # a run stopped at its first trial is a point
         axes.set_xlim(comparison.grid[0], comparison.grid[-1])

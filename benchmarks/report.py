@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import analysis, figures
-from benchmarks.analysis import OURS, Array, Axis, Comparison, Interval, Latency, Results
+from benchmarks.analysis import OURS, Array, BudgetAxis, Comparison, Interval, Latency, Results
 from benchmarks.markdown import table_head, table_row
 
 __all__ = ["Bullets", "Heading", "Paragraph", "Picture", "TableBlock", "page", "write"]
@@ -213,9 +213,9 @@ def page(results: Results) -> list[Block]:
 
 def _suite(suite: Results, name: str) -> list[Block]:
     """The section of one suite."""
-    trials = analysis.compare(suite, Axis.TRIALS)
-    cost = analysis.compare(suite, Axis.COST)
-    seconds = analysis.compare(suite, Axis.SECONDS)
+    trials = analysis.compare(suite, BudgetAxis.TRIALS)
+    cost = analysis.compare(suite, BudgetAxis.COST)
+    seconds = analysis.compare(suite, BudgetAxis.SECONDS)
     latency = analysis.latency(suite)
     points = checkpoints(trials.grid)
     compared = OURS in trials.methods and len(trials.methods) > 1
@@ -617,11 +617,11 @@ def _task_table(suite: Results, trials: Comparison, point: float) -> TableBlock:
 
 def _beside(suite: Results, trials: Comparison, method: str) -> list[Block]:
     """A method with too few studies for the main comparison, on its own subset."""
-    pair = analysis.compare(suite, Axis.TRIALS, [*trials.methods, method])
+    pair = analysis.compare(suite, BudgetAxis.TRIALS, [*trials.methods, method])
     heading = Heading(f"{method}, on what it finished", 3)
     if not pair.tasks:
         return [heading, Paragraph(f"{method} finished no study that the others finished too.")]
-    seconds = analysis.compare(suite, Axis.SECONDS, [*trials.methods, method])
+    seconds = analysis.compare(suite, BudgetAxis.SECONDS, [*trials.methods, method])
     sentence = (
         f"{len(pair.tasks)} tasks, {pair.runs()} (task, seed) pairs: compare within this table"
         " only."

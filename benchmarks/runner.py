@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from benchmarks.environments import ROOT
-from benchmarks.simulate import Ending, Limits, Outcome, ReplayError, draw, full_cost, simulate
+from benchmarks.simulate import Ending, Outcome, ReplayError, StudyLimits, draw, full_cost, simulate
 from benchmarks.table import END, VOID, Appender, Note, Record, Study, prepare, read
 from benchmarks.task import DataMissing, Task
 
@@ -141,10 +141,10 @@ class Summary:
     missing: Mapping[str, str]
 
 
-def limits(plan: Plan, task: Task) -> Limits:
+def limits(plan: Plan, task: Task) -> StudyLimits:
     """Return the plan's limits on one task."""
     cost = None if plan.budget is None else plan.budget_on(full_cost(task))
-    return Limits(trials=plan.trials, cost=cost, seconds=plan.seconds)
+    return StudyLimits(trials=plan.trials, cost=cost, seconds=plan.seconds)
 
 
 def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
@@ -168,7 +168,7 @@ def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
 # --- one study -----------------------------------------------------------------------------------
 
 
-def is_done(note: Note | None, wanted: Limits) -> bool:
+def is_done(note: Note | None, wanted: StudyLimits) -> bool:
     """Return whether a study that ended so need not be run again under the wanted limits.
 
     A method that failed is not tried again: it would fail again.
@@ -194,7 +194,7 @@ def run_study(
     wanted = limits(plan, task)
     trials = wanted.trials
     if trials is None:
-        assert wanted.cost is not None  # Limits holds this
+        assert wanted.cost is not None  # StudyLimits holds this
         trials = wanted.cost / full_cost(task)
     starts = start_points(task, plan.starts, study.seed) if plan.starts else []
     record = Record(list(record.outcomes))
@@ -311,7 +311,7 @@ def _warm_up(method: str, task: Task) -> None:
     from benchmarks import peers
 
     peer = peers.make(method, task, seed=0, trials=1)
-    for _ in simulate(task, peer, seed=0, limits=Limits(trials=1e-6)):
+    for _ in simulate(task, peer, seed=0, limits=StudyLimits(trials=1e-6)):
         pass
 
 
@@ -383,7 +383,7 @@ def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
     out = out.resolve()
     # Refuse wrong plans before the folder exists.
     missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
-    wanted: dict[str, Limits] = {}
+    wanted: dict[str, StudyLimits] = {}
     described: dict[str, dict[str, Any]] = {}
     for name in plan.tasks:
         try:
@@ -417,7 +417,7 @@ def _check_same_protocol(path: Path, plan: Plan) -> None:
                 )
 
 
-def _describe(name: str, plan: Plan) -> tuple[Limits, dict[str, Any]]:
+def _describe(name: str, plan: Plan) -> tuple[StudyLimits, dict[str, Any]]:
     from benchmarks import tasks
 
     task = tasks.load(name)
@@ -473,7 +473,7 @@ class _Driver:
         out: Path,
         waiting: Sequence[Study],
         records: Mapping[Study, Record],
-        wanted: Mapping[str, Limits],
+        wanted: Mapping[str, StudyLimits],
         lock: int,
         progress: bool,
     ) -> None:
@@ -548,7 +548,7 @@ def _join(threads: Sequence[threading.Thread]) -> None:
             thread.join(0.2)
 
 
-def _share(wanted: Limits, effort: float, cost: float) -> float:
+def _share(wanted: StudyLimits, effort: float, cost: float) -> float:
     """How far a study is, in [0, 1], that has spent so much."""
     shares = [
         spent / limit
@@ -558,7 +558,7 @@ def _share(wanted: Limits, effort: float, cost: float) -> float:
     return min(max(shares), 1.0)
 
 
-def _reached(wanted: Limits, record: Record) -> float:
+def _reached(wanted: StudyLimits, record: Record) -> float:
     last = record.outcomes[-1] if record.outcomes else None
     return 0.0 if last is None else _share(wanted, last.effort, last.cost)
 
@@ -566,7 +566,7 @@ def _reached(wanted: Limits, record: Record) -> float:
 def _bar(
     waiting: Sequence[Study],
     records: Mapping[Study, Record],
-    wanted: Mapping[str, Limits],
+    wanted: Mapping[str, StudyLimits],
     *,
     enabled: bool,
 ) -> tuple[Progress, TaskID]:

@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 
     from hpo.space import Parameter
 
-__all__ = ["Ending", "Limits", "Outcome", "Pool", "ReplayError", "draw", "full_cost", "simulate"]
+__all__ = [
+    "Ending",
+    "StudyLimits",
+    "Outcome",
+    "Pool",
+    "ReplayError",
+    "draw",
+    "full_cost",
+    "simulate",
+]
 
 _ROUNDING = 1e-9  # relative: efforts are sums of fractions
 
@@ -58,7 +67,7 @@ class ReplayError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StudyLimits:
     """Limits of a study: `trials` full trainings, `cost` units, `seconds` of asks and tells."""
 
     trials: float | None = None
@@ -152,7 +161,7 @@ def simulate(
     peer: Peer,
     *,
     seed: int,
-    limits: Limits,
+    limits: StudyLimits,
     workers: int = 1,
     starts: Sequence[Mapping[str, Any]] = (),
     recorded: Sequence[Outcome] = (),
@@ -236,7 +245,7 @@ class _Study:
         """Recorded outcomes that were not replayed yet."""
         return max(len(self._recorded) - self._finished, 0)
 
-    def reached(self, limits: Limits) -> Ending | None:
+    def reached(self, limits: StudyLimits) -> Ending | None:
         """The limit that was reached, if any."""
         if limits.trials is not None and self._asked_effort >= limits.trials * (1 - _ROUNDING):
             return Ending.TRIALS

@@ -55,7 +55,7 @@ from benchmarks.analysis import Interval, percentiles
 from benchmarks.environments import ROOT
 from benchmarks.jsonlines import append_row, read_rows
 from benchmarks.markdown import table_head, table_row
-from benchmarks.simulate import Ending, Limits, full_cost, simulate
+from benchmarks.simulate import Ending, StudyLimits, full_cost, simulate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +163,7 @@ def follow(
             task,
             peers.make(study.method, task, seed=study.seed, trials=trials),
             seed=study.seed,
-            limits=Limits(cost=math.inf, seconds=seconds),
+            limits=StudyLimits(cost=math.inf, seconds=seconds),
             workers=study.workers,
         ):
             if isinstance(event, Ending):

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.peers.base import Checkpoints, Job, Unsupported
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.peers.spaces import CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _config_space(translation: Translation, seed: int) -> ConfigurationSpace:
 
     space = ConfigurationSpace(seed=seed % 2**31)
     for axis in translation.axes:
-        if axis.kind is Kind.CATEGORY:
+        if axis.kind is CodeKind.CATEGORY:
             added = CategoricalHyperparameter(axis.name, list(range(axis.size)))
-        elif axis.kind is Kind.INTEGER:
+        elif axis.kind is CodeKind.INTEGER:
             added = UniformIntegerHyperparameter(
                 axis.name, int(axis.low), int(axis.high), log=axis.log
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job, Unsupported
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 from hpo import SearchSpace
 
@@ -85,12 +85,12 @@ def over(space: SearchSpace, *, seed: int) -> CarbsPeer:
         return CarbsPeer(CARBS(parameters, spaces), translation, seed)
 
 
-def _parameter(axis: Axis) -> Param:
+def _parameter(axis: CodedAxis) -> Param:
     from carbs import LinearSpace, LogSpace, Param
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         raise Unsupported(f"CARBS knows numbers only, and `{axis.name}` is a category")
-    whole = axis.kind is Kind.INTEGER
+    whole = axis.kind is CodeKind.INTEGER
     low, high = float(axis.low), float(axis.high)
     if axis.log:
         center = math.sqrt(low * high)

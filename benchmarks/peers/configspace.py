@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 
 if TYPE_CHECKING:
     from ConfigSpace import Configuration, ConfigurationSpace
@@ -36,15 +36,15 @@ def configuration(
     return Configuration(space, values=translation.codes(config))
 
 
-def _hyperparameter(axis: Axis) -> Hyperparameter[Any]:
+def _hyperparameter(axis: CodedAxis) -> Hyperparameter[Any]:
     from ConfigSpace import (
         CategoricalHyperparameter,
         UniformFloatHyperparameter,
         UniformIntegerHyperparameter,
     )
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         return CategoricalHyperparameter(axis.name, list(range(axis.size)))
-    if axis.kind is Kind.INTEGER:
+    if axis.kind is CodeKind.INTEGER:
         return UniformIntegerHyperparameter(axis.name, int(axis.low), int(axis.high), log=axis.log)
     return UniformFloatHyperparameter(axis.name, float(axis.low), float(axis.high), log=axis.log)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job, Unsupported, rungs
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.peers.spaces import CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -163,9 +163,9 @@ def _domains(translation: Translation) -> dict[str, Any]:
 
     space: dict[str, Any] = {}
     for axis in translation.axes:
-        if axis.kind is Kind.CATEGORY:
+        if axis.kind is CodeKind.CATEGORY:
             space[axis.name] = choice(list(range(axis.size)))
-        elif axis.kind is Kind.INTEGER:
+        elif axis.kind is CodeKind.INTEGER:
             integers = lograndint if axis.log else randint
             space[axis.name] = integers(int(axis.low), int(axis.high))
         else:

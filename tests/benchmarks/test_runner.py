@@ -16,7 +16,7 @@ from benchmarks import peers, runner, tasks
 from benchmarks.__main__ import main
 from benchmarks.peers.base import Job
 from benchmarks.runner import Plan, is_done, limits, run, run_study, start_points
-from benchmarks.simulate import Ending, Limits, Outcome
+from benchmarks.simulate import Ending, Outcome, StudyLimits
 from benchmarks.table import COLUMNS, Appender, Note, Record, Study, prepare, read
 from benchmarks.task import Evaluation, Task
 
@@ -217,7 +217,7 @@ def test_rows_come_back_bit_for_bit(tmp_path: Path) -> None:
     ],
 )
 def test_a_study_is_done_when_it_meets_todays_limits(note: Note | None, done: bool) -> None:
-    assert is_done(note, Limits(trials=100, seconds=60)) is done
+    assert is_done(note, StudyLimits(trials=100, seconds=60)) is done
 
 
 def test_a_budget_in_full_trainings_scales_with_the_task() -> None:
