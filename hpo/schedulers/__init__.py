@@ -15,8 +15,8 @@ from hpo.schedulers.base import (
     StoppingRule,
 )
 from hpo.schedulers.freeze_thaw import FreezeThaw
-from hpo.schedulers.halving import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
-from hpo.schedulers.levels import Ladder
+from hpo.schedulers.hyperband import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
+from hpo.schedulers.ladder import Ladder
 from hpo.schedulers.median import MedianStopping
 from hpo.schedulers.one_epoch import OneEpoch
 from hpo.schedulers.pbt import PBT, Stretch, ancestry

@@ -27,8 +27,8 @@ from hpo.schedulers.base import (
     Setup,
     Start,
 )
-from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.run_history import Arrival, Run, Rung, Runs, at_level
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.

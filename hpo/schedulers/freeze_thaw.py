@@ -31,8 +31,8 @@ from hpo.errors import SpaceError
 from hpo.observations import Place, TrialLog
 from hpo.schedulers.asha import AsyncHalving, Kind
 from hpo.schedulers.base import Action, Forecast, Forecaster, Promote, Scheduler, Setup, Start
-from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Run, Runs, State
+from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.run_history import Run, Runs, State
 
 _WORTH_OF_NEW = 10.0  # times what new runs had is spent in all where no more may start
 

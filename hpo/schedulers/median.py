@@ -9,7 +9,7 @@ from statistics import median
 
 from hpo.observations import Observation, Report, Reported, Status, Trial, TrialLog
 from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
-from hpo.schedulers.levels import check_count
+from hpo.schedulers.ladder import check_count
 
 
 @dataclass(frozen=True, slots=True)

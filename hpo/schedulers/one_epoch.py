@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
-from hpo.schedulers.levels import Ladder, check_count
-from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.schedulers.ladder import Ladder, check_count
+from hpo.schedulers.run_history import Arrival, Run, Rung, Runs, at_level
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
 

@@ -29,8 +29,8 @@ from hpo.schedulers.base import (
     Setup,
     Start,
 )
-from hpo.schedulers.levels import Ladder, check_count
-from hpo.schedulers.runs import Arrival, Run, Runs, at_level
+from hpo.schedulers.ladder import Ladder, check_count
+from hpo.schedulers.run_history import Arrival, Run, Runs, at_level
 from hpo.space import Float, condition
 
 

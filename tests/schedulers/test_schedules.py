@@ -36,7 +36,7 @@ from hpo.schedulers import (
     Variant,
     ancestry,
 )
-from hpo.schedulers.runs import Arrival, Runs
+from hpo.schedulers.run_history import Arrival, Runs
 
 # --- a driver without processes and storage, under a virtual clock ------------------------------
 

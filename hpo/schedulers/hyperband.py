@@ -24,8 +24,8 @@ from enum import Enum
 from hpo.errors import SpaceError
 from hpo.observations import Place, Report, Trial, TrialLog
 from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
-from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Run, Runs, at_level
+from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.run_history import Run, Runs, at_level
 
 MARGIN = 2  # checkpoints kept in each rung beyond the share that goes on
 _AUTO = "auto"

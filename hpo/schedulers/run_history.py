@@ -29,7 +29,7 @@ from hpo.observations import (
     TrialLog,
 )
 from hpo.schedulers.base import Decision, Setup
-from hpo.schedulers.levels import Ladder
+from hpo.schedulers.ladder import Ladder
 
 
 class State(Enum):
