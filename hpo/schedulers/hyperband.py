@@ -1,7 +1,7 @@
 """Synchronous successive halving, Hyperband, and iterative deepening of either.
 
-A bracket is a set of configs that start at one rung; the best of a full rung go on to the next.
-While one bracket waits for its slowest run, free workers begin the next one.
+A bracket is a set of configs that start at one rung; the best of a full rung are promoted to the
+next. While one bracket waits for its slowest run, free workers begin the next one.
 
 Notation
 --------
@@ -9,6 +9,7 @@ K          index of the highest open rung, R = r_K
 n_b        starters of the bracket that begins at rung b (Li et al., JMLR 18, 2018, algorithm 1)
 N_i        slots in the i-th rung of a bracket: floor(n_b r_b / r_(b+i)), at least 1
 members    of a rung: the runs that compete in it, all starters at first
+cohort     one set of brackets; when all of its configs have started, the next cohort begins
 
 When K grows (Brandt et al., "Iterative deepening Hyperband", 2023), every bracket keeps its first
 rung and its runs, gets more slots and one rung more, and a new bracket begins at the new R. Nothing
@@ -22,30 +23,46 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hpo.errors import SpaceError
-from hpo.observations import Place, Report, Trial, TrialLog
-from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
+from hpo.observations import Place, TrialLog
+from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
 from hpo.schedulers.ladder import Ladder, check_count, check_eta
-from hpo.schedulers.run_history import Run, Runs, at_level
+from hpo.schedulers.run_history import PausingSchedule, Run, RunIndex, Started
 
-MARGIN = 2  # checkpoints kept in each rung beyond the share that goes on
+MARGIN = 2  # checkpoints kept in each rung beyond the share that is promoted
 _AUTO = "auto"
 
 
 class Variant(Enum):
-    """Who competes on when a rung has grown after some of its runs went on already."""
+    """Which runs are promoted when a rung has grown after some of its runs were promoted."""
 
-    EFFICIENT = "efficient"  # those that went on stay, the best others fill the slots left
-    PRESERVING = "preserving"  # those that went on stay, and the best of all come along
-    DISCARDING = "discarding"  # the best of all, whoever went on; as a fresh Hyperband would choose
+    EFFICIENT = "efficient"  # the promoted ones stay, the best others fill the slots left
+    PRESERVING = "preserving"  # the promoted ones stay, and the best of all are added
+    DISCARDING = "discarding"  # the best of all, as a new Hyperband would choose
 
 
 @dataclass(frozen=True, slots=True)
 class SuccessiveHalving(Scheduler):
-    """Rung after rung, the best 1 / eta of `configs` go on; then the same with new configs.
+    """Rung after rung, the best 1 / eta of `configs` are promoted; then the same with new configs.
 
     Args:
-        eta: one in `eta` goes on.
-        configs: started together; None for as many as leave one at full fidelity.
+        eta: reduction factor: one in `eta` runs of a rung is promoted.
+        configs: number of configs that start together; None for as many as leave one at full
+            fidelity.
+
+    Raises:
+        SpaceError: for settings that break these rules.
+
+    Example:
+        >>> from hpo import Fidelity, Float, Optimizer, StagedOptimizer, SuccessiveHalving
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 4)}
+        >>> engine = StagedOptimizer(Optimizer(space), SuccessiveHalving(eta=2))
+        >>> levels = []
+        >>> for loss in (0.7, 0.4, 0.9, 0.5, 0.3, 0.4, 0.2):
+        ...     trial = engine.ask()
+        ...     levels.append(trial.place.level)
+        ...     _ = engine.tell(trial, loss)
+        >>> levels
+        [1, 1, 1, 1, 2, 2, 4]
     """
 
     eta: int = 3
@@ -56,13 +73,14 @@ class SuccessiveHalving(Scheduler):
         if self.configs is not None:
             check_count("configs", self.configs)
 
-    def schedule(self, setup: Setup) -> SyncHalving:
+    def schedule(self, setup: Setup) -> HyperbandSchedule:
         """See `Scheduler`."""
         ladder = Ladder.over(setup.space, self.eta, "SuccessiveHalving")
         configs = self.configs or self.eta**ladder.top
-        return SyncHalving(
-            Runs.on(ladder, setup),
-            brackets=lambda grid: [configs],
+        return HyperbandSchedule(
+            RunIndex.on(ladder, setup),
+            self.eta,
+            brackets=lambda ladder: [configs],
             variant=Variant.EFFICIENT,
             first=ladder.top,
             repeats=True,
@@ -71,10 +89,27 @@ class SuccessiveHalving(Scheduler):
 
 @dataclass(frozen=True, slots=True)
 class Hyperband(Scheduler):
-    """Successive halving from every rung in turn, many short runs or few long ones; and again.
+    """Successive halving from every rung in turn, from many short runs to few long ones; repeated.
 
     Args:
-        eta: one in `eta` goes on.
+        eta: reduction factor: one in `eta` runs of a rung is promoted.
+
+    Raises:
+        SpaceError: unless `eta` is an integer of at least 2.
+
+    Example:
+        The first bracket starts 9 configs at level 1, the next 5 at level 3, the last 3 at level 9:
+
+        >>> from hpo import Fidelity, Float, Hyperband, SearchSpace, Trial
+        >>> from hpo.observations import TrialLog
+        >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 9)})
+        >>> schedule, log, levels = Hyperband(eta=3).begin(space), TrialLog(), []
+        >>> for number in range(17):
+        ...     place = schedule.next(log).place
+        ...     log.add(Trial(number, {"lr": 0.5, "epochs": 9}, number, None, None, place))
+        ...     levels.append(place.level)
+        >>> [levels.count(level) for level in (1, 3, 9)]
+        [9, 5, 3]
     """
 
     eta: int = 3
@@ -82,12 +117,13 @@ class Hyperband(Scheduler):
     def __post_init__(self) -> None:
         check_eta(self.eta)
 
-    def schedule(self, setup: Setup) -> SyncHalving:
+    def schedule(self, setup: Setup) -> HyperbandSchedule:
         """See `Scheduler`."""
         ladder = Ladder.over(setup.space, self.eta, "Hyperband")
-        return SyncHalving(
-            Runs.on(ladder, setup),
-            brackets=_hyperband,
+        return HyperbandSchedule(
+            RunIndex.on(ladder, setup),
+            self.eta,
+            brackets=_hyperband_brackets(self.eta),
             variant=Variant.EFFICIENT,
             first=ladder.top,
             repeats=True,
@@ -96,17 +132,28 @@ class Hyperband(Scheduler):
 
 @dataclass(frozen=True, slots=True)
 class IterativeDeepening(Scheduler):
-    """One Hyperband whose highest level grows in hindsight, and reuses all that was run.
+    """One Hyperband whose highest level can be raised afterwards, and that reuses all runs.
 
-    Ends when every bracket is done, whatever is left of the budget. Going on with a larger fidelity
-    (`result.extend(max_fidelity=243)`, or the same name with a wider `Fidelity`) runs what is
-    missing and nothing else.
+    It ends when every bracket is done, whatever is left of the budget. Continuing with a larger
+    fidelity (`result.extend(max_fidelity=243)`, or the same study name with a wider `Fidelity`)
+    runs what is missing and nothing else.
 
     Args:
-        eta: one in `eta` goes on.
-        variant: who goes on when a rung has grown.
-        max_fidelity: None opens all levels of the fidelity at once. "auto" opens two and then, each
-            time all brackets are done, one more, until the budget or the fidelity ends.
+        eta: reduction factor: one in `eta` runs of a rung is promoted.
+        variant: rule for promotions from a rung that has grown.
+        max_fidelity: None to open all levels of the fidelity at once. "auto" opens two and then,
+            each time all brackets are done, one more, until the budget or the fidelity ends.
+
+    Raises:
+        SpaceError: for settings that break these rules.
+
+    Example:
+        >>> from hpo import Fidelity, Float, IterativeDeepening, SearchSpace
+        >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 81)})
+        >>> IterativeDeepening(max_fidelity="auto").begin(space).ceiling  # levels 1 and 3 are open
+        1
+        >>> IterativeDeepening().begin(space).ceiling  # all five levels up to 81
+        4
     """
 
     eta: int = 3
@@ -125,35 +172,50 @@ class IterativeDeepening(Scheduler):
                 "level is the fidelity's own: Fidelity(1, 243)"
             )
 
-    def schedule(self, setup: Setup) -> SyncHalving:
-        """See `Scheduler`. Raises `SpaceError` unless R is on the grid, for a level that is not
-        would be no rung any more once R grows.
+    def schedule(self, setup: Setup) -> HyperbandSchedule:
+        """See `Scheduler`.
+
+        Raises:
+            SpaceError: unless R is r_min times a power of eta, for a level that is not would be no
+                rung any more once R grows.
         """
         ladder = Ladder.over(setup.space, self.eta, "IterativeDeepening")
-        if not ladder.on_grid:
+        if not ladder.ends_on_grid(self.eta):
             lower, upper = ladder.levels[-2], ladder.levels[-2] * self.eta
             raise SpaceError(
                 f"the largest fidelity must be {ladder.low} times a power of eta={self.eta}, got "
                 f"{ladder.high}; make it {lower} or {upper}"
             )
-        return SyncHalving(
-            Runs.on(ladder, setup),
-            brackets=_hyperband,
+        return HyperbandSchedule(
+            RunIndex.on(ladder, setup),
+            self.eta,
+            brackets=_hyperband_brackets(self.eta),
             variant=self.variant,
             first=min(1, ladder.top) if self.max_fidelity == _AUTO else ladder.top,
             repeats=False,
         )
 
 
-def _hyperband(ladder: Ladder) -> list[int]:
-    """Starters of each bracket, that of the lowest rung first."""
-    return [ladder.hyperband_size(bracket) for bracket in range(len(ladder))]
+def _hyperband_brackets(eta: int) -> Callable[[Ladder], list[int]]:
+    """Return the function from a ladder to the starters of each bracket, the lowest rung first."""
+    return lambda ladder: [ladder.hyperband_size(b, eta) for b in range(len(ladder))]
 
 
 class Bracket:
-    """The runs that started at one rung, and how far their competition has come.
+    """Runs that started at one rung, and the state of their competition.
 
-    `starters`: in the order of their start; `closed`: whether no more can come.
+    Args:
+        ladder: levels that are open.
+        rung: index of the rung at which they start.
+        starters: runs in the order of their start.
+        variant: rule for promotions from a rung that has grown.
+        slots: runs in each rung from `rung` up.
+
+    Attributes:
+        rung: index of the current rung.
+        members: runs that compete in the current rung.
+        ranked: members of each full rung, best first.
+        waiting: first trials of the members that have not reached the current rung.
     """
 
     def __init__(
@@ -169,7 +231,7 @@ class Bracket:
         self._slots = slots
         self._first = rung
         self.members = starters
-        self.ranked: list[list[Run]] = []  # members of full rungs, best first
+        self.ranked: list[list[Run]] = []
         self.waiting: set[int] = set()
         self._enter(rung)
 
@@ -178,11 +240,11 @@ class Bracket:
         """Whether the highest rung is full."""
         return self.rung == self._ladder.top and not self.waiting
 
-    def arrived(self, run: Run) -> None:
-        """`run` came to a rung, or to its end."""
+    def update(self, run: Run) -> None:
+        """Take into account that `run` reached a rung, or its end."""
         level = self._ladder.levels[self.rung]
         if level in run.losses or not run.alive:
-            self.waiting.discard(run.root)
+            self.waiting.discard(run.first_trial)
         while not self.waiting and len(self.ranked) <= self.rung - self._first:
             self.ranked.append(self._order())
             if self.rung == self._ladder.top:
@@ -190,65 +252,75 @@ class Bracket:
             self.members = self._chosen(self.ranked[-1])
             self._enter(self.rung + 1)
 
-    def owed(self) -> Iterator[Run]:
-        """Members that rest below the current rung, best of the rung below first."""
+    def promotable(self) -> Iterator[Run]:
+        """Yield the members paused below the current rung, in the order of the rung below."""
         level = self._ladder.levels[self.rung]
         for run in self.members:
-            if run.root in self.waiting and run.resting and run.place.level < level:
+            if run.first_trial in self.waiting and run.paused and run.place.level < level:
                 yield run
 
     def _enter(self, rung: int) -> None:
         self.rung = rung
         level = self._ladder.levels[rung]
-        self.waiting = {run.root for run in self.members if level not in run.losses and run.alive}
+        self.waiting = {
+            run.first_trial for run in self.members if level not in run.losses and run.alive
+        }
 
     def _order(self) -> list[Run]:
-        """Members of the full rung by loss, without those that did not come to it.
+        """Return the members of the full rung by loss, without those that did not reach it.
 
-        What became of them later does not matter, so that the order stays what it was.
+        What became of them later does not matter, so that the order never changes.
         """
         level = self._ladder.levels[self.rung]
-        there = [run for run in self.members if level in run.losses]
-        return sorted(there, key=lambda run: (run.losses[level], run.root))
+        reached = [run for run in self.members if level in run.losses]
+        return sorted(reached, key=lambda run: (run.losses[level], run.first_trial))
 
     def _chosen(self, ranked: list[Run]) -> list[Run]:
-        """Members of the next rung, best first."""
+        """Return the members of the next rung, best first."""
         level = self._ladder.levels[self.rung]
         slots = self._slots[len(self.ranked)]
         if self._variant is Variant.DISCARDING:
             return ranked[:slots]
-        ahead = [run for run in ranked if run.place.level > level]
+        promoted = [run for run in ranked if run.place.level > level]
         if self._variant is Variant.PRESERVING:
-            best = {run.root for run in ahead} | {run.root for run in ranked[:slots]}
+            best = {run.first_trial for run in [*promoted, *ranked[:slots]]}
         else:
             others = [run for run in ranked if run.place.level <= level]
-            free = max(0, slots - len(ahead))
-            best = {run.root for run in [*ahead, *others[:free]]}
-        return [run for run in ranked if run.root in best]
+            free = max(0, slots - len(promoted))
+            best = {run.first_trial for run in [*promoted, *others[:free]]}
+        return [run for run in ranked if run.first_trial in best]
 
 
-class SyncHalving:
-    """Brackets at work; see `Schedule`.
+class HyperbandSchedule(PausingSchedule):
+    """`Schedule` of `SuccessiveHalving`, `Hyperband` and `IterativeDeepening`.
 
-    `brackets`: starters of each bracket for a ladder. `first`: K to begin with. `repeats`: whether
-    new cohorts of brackets follow.
+    Args:
+        runs: index of the runs.
+        eta: reduction factor.
+        brackets: function from a ladder to the starters of each bracket.
+        variant: rule for promotions from a rung that has grown.
+        first: K to begin with.
+        repeats: whether new cohorts of brackets follow.
     """
 
     def __init__(
         self,
-        runs: Runs,
+        runs: RunIndex,
+        eta: int,
         *,
         brackets: Callable[[Ladder], list[int]],
         variant: Variant,
         first: int,
         repeats: bool,
     ) -> None:
-        self._runs = runs
+        super().__init__(runs)
+        self._eta = eta
         self._brackets_of = brackets
         self._variant = variant
         self._repeats = repeats
         self._open = self._first = first
         self._may_start = True
+        # Both by (cohort, bracket).
         self._starters: dict[tuple[int, int], list[Run]] = {}
         self._brackets: dict[tuple[int, int], Bracket] = {}
 
@@ -258,30 +330,27 @@ class SyncHalving:
         return self._open
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
+        """See `Schedule`."""
         self._sync(log)
         if may_start != self._may_start:
-            # Brackets close with what they have, or open again; nobody acted on a higher level yet.
+            # Brackets close with the runs they have, or open again. A level that was opened, but
+            # that no run has used yet, closes.
             self._may_start = may_start
             self._open = self._first
             self._brackets.clear()
-            self._open_what_is_in_use()
+            self._open_levels_in_use()
         while True:
             for cohort in range(self._cohorts + 1):
-                action = self._act(cohort, held)
+                action = self._next_in(cohort, locked)
                 if action is not None:
                     return action
             if not self._deepen():
                 return None
 
-    def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
-        self._sync(log)
-        run = self._runs.get(trial.number)
-        return Decision.CONTINUE if run is None else at_level(run, report)
-
-    def kept(self, log: TrialLog) -> frozenset[int]:
-        """The best ceil(N / eta) + `MARGIN` of each rung of N slots, as far as they rest.
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        """Return the best ceil(N / eta) + `MARGIN` of each rung of N slots, those paused there.
 
         So a run that is dropped is not promoted unless several better ones fail, or R grows by more
         than one step.
@@ -292,13 +361,13 @@ class SyncHalving:
             planned = max(len(starters), self._brackets_of(ladder)[index])
             if self._repeats and len(starters) == planned:
                 if self._bracket((cohort, index), starters, ladder).done:
-                    continue  # nothing of it is promoted any more
+                    continue  # none of its runs is promoted any more
             slots = ladder.sizes(index, planned)
             for level, size in zip(ladder.levels[index:], slots, strict=True):
-                there = [run for run in starters if level in run.losses]
-                there.sort(key=lambda run: (run.losses[level], run.root))
-                best = there[: -(-size // ladder.eta) + MARGIN]
-                numbers |= {r.number for r in best if r.resting and r.place.level == level}
+                reached = [run for run in starters if level in run.losses]
+                reached.sort(key=lambda run: (run.losses[level], run.first_trial))
+                best = reached[: -(-size // self._eta) + MARGIN]
+                numbers |= {run.number for run in best if run.paused and run.place.level == level}
         return frozenset(numbers)
 
     @property
@@ -312,25 +381,25 @@ class SyncHalving:
         return newest + 1 if self._repeats and self._may_start else newest
 
     def _sync(self, log: TrialLog) -> None:
-        any_news = False
-        for news in self._runs.sync(log):
-            any_news = True
-            run = news if isinstance(news, Run) else news.run
+        any_changes = False
+        for change in self._runs.changes(log):
+            any_changes = True
+            run = change.run
             key = run.place.cohort, run.place.bracket
-            if isinstance(news, Run):
+            if isinstance(change, Started):
                 self._starters.setdefault(key, []).append(run)
                 self._brackets.pop(key, None)
             elif key in self._brackets:
-                self._brackets[key].arrived(run)
-        if any_news:
-            self._open_what_is_in_use()
+                self._brackets[key].update(run)
+        if any_changes:
+            self._open_levels_in_use()
 
-    def _open_what_is_in_use(self) -> None:
+    def _open_levels_in_use(self) -> None:
         while self._open < self._runs.ladder.top and self._goes_beyond():
             self._reopen()
 
     def _goes_beyond(self) -> bool:
-        """Whether a run was given a place that K does not allow, so that K had grown before."""
+        """Return whether a run has a place that K does not allow, so that K had grown before."""
         sizes = self._brackets_of(self._ladder)
         return any(
             bracket >= len(sizes)
@@ -339,7 +408,7 @@ class SyncHalving:
             for (_, bracket), starters in self._starters.items()
         )
 
-    def _act(self, cohort: int, held: frozenset[int]) -> Action | None:
+    def _next_in(self, cohort: int, locked: frozenset[int]) -> Action | None:
         ladder = self._ladder
         for index, size in enumerate(self._brackets_of(ladder)):
             key = cohort, index
@@ -349,8 +418,8 @@ class SyncHalving:
             if not starters:
                 continue
             bracket = self._bracket(key, starters, ladder)
-            for run in bracket.owed():
-                if run.number not in held:
+            for run in bracket.promotable():
+                if run.number not in locked:
                     return Promote(run.number, ladder.levels[bracket.rung])
         return None
 
@@ -360,11 +429,11 @@ class SyncHalving:
             bracket = Bracket(ladder, key[1], list(starters), self._variant, slots)
             self._brackets[key] = bracket
             for run in starters[:1]:
-                bracket.arrived(run)  # all may have come already, when a log is read back
+                bracket.update(run)  # all may have arrived already, when a log is read again
         return self._brackets[key]
 
     def _deepen(self) -> bool:
-        """Open one more level if all is done; whether there was one."""
+        """Open one more level if all brackets are done; return whether there was one."""
         if self._open >= self._runs.ladder.top or not self._may_start or not self._all_done():
             return False
         self._reopen()
