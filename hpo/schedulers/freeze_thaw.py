@@ -146,6 +146,7 @@ class FreezeThawSchedule(ASHASchedule):
 
     def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
         """Return those that ASHA keeps, and the paused runs of highest value, one in `eta`."""
+        self._sync(log)
         ranked = self._by_value(log, frozenset())
         count = -(-len(ranked) // self._settings.eta)
         return super().checkpoints_to_keep(log) | {run.number for run, _ in ranked[:count]}

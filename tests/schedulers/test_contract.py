@@ -37,6 +37,8 @@ SUBJECTS = [
     Subject(PBT(population=4, interval=5), keeps_all=True),
     Subject(MedianStopping()),
     Subject(FreezeThaw()),
+    Subject(FreezeThaw(breadth=0.5), XIsBest()),
+    Subject(FreezeThaw(continues=False), XIsBest()),
 ]
 
 
