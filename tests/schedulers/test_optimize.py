@@ -180,11 +180,11 @@ def test_the_ledger_counts_each_run_once_and_each_epoch_once() -> None:
     ids=lambda s: type(s).__name__,
 )
 def test_every_scheduler_drives_a_study_to_its_end(scheduler: Scheduler, folder: Path) -> None:
-    result = run(with_checkpoints, scheduler, trials=20, budget=Budget(trials=20), name="n")
-    assert 4 <= len(everything(result)) <= 22
+    result = run(with_checkpoints, scheduler, budget=Budget(trials=12), name="n")
+    assert 4 <= len(everything(result)) <= 14
     assert all(o.cause is None for o in result.log.observations)
     before = [(o.number, o.loss) for o in everything(result)]
-    again = run(with_checkpoints, scheduler, trials=20, budget=Budget(trials=20), name="n")
+    again = run(with_checkpoints, scheduler, budget=Budget(trials=12), name="n")
     assert [(o.number, o.loss) for o in everything(again)] == before
 
 
@@ -288,26 +288,27 @@ def test_a_study_whose_fidelity_grew_goes_on_and_repeats_nothing(folder: Path) -
         return with_checkpoints(config, ctx)
 
     unbounded = Budget(cost=1e9)
-    run(train, IterativeDeepening(), high=9, budget=unbounded, name="n")
+    run(train, IterativeDeepening(), high=3, budget=unbounded, name="n")
     first = len(trained)
-    grown = run(train, IterativeDeepening(), high=27, budget=unbounded, name="n")
-    assert (first, len(trained)) == (69, 357)  # a Hyperband of 9, and of 27 in all
-    best = min(o.config["x"] for o in grown.log.observations if o.config["epochs"] == 27)
-    assert any(o.config["x"] == best and o.cost == 27.0 for o in grown.log.observations)
+    grown = run(train, IterativeDeepening(), high=9, budget=unbounded, name="n")
+    assert (first, len(trained)) == (11, 69)  # a Hyperband of 3, and of 9 in all
+    best = min(o.config["x"] for o in grown.log.observations if o.config["epochs"] == 9)
+    assert any(o.config["x"] == best and o.cost == 9.0 for o in grown.log.observations)
 
 
 @pytest.mark.parametrize("name", [None, "n"])
 def test_a_result_is_extended_and_pays_for_what_is_missing_only(
     name: str | None, folder: Path
 ) -> None:
-    small = run(with_checkpoints, IterativeDeepening(), budget=Budget(cost=1e9), name=name)
-    large = small.extend(max_fidelity=27)
+    unbounded = Budget(cost=1e9)
+    small = run(with_checkpoints, IterativeDeepening(), high=3, budget=unbounded, name=name)
+    large = small.extend(max_fidelity=9)
     paid = [sum(o.cost or 0.0 for o in everything(r) if o.cause is None) for r in (small, large)]
     # Trials that went on under a new number have their cost in the new one's, too.
     went_on = {t.parent for t in large.log.trials}
     again = sum(o.cost or 0.0 for o in large.log.observations if o.number in went_on)
-    assert (paid[0], paid[1] - again) == (69.0, 357.0)
-    assert max(o.config["epochs"] for o in large.log.observations) == 27
+    assert (paid[0], paid[1] - again) == (11.0, 69.0)
+    assert max(o.config["epochs"] for o in large.log.observations) == 9
 
 
 def test_only_what_can_go_on_is_extended() -> None:
