@@ -65,7 +65,7 @@ class Simulation:
         xs: configs in the order of their start.
         high: highest level.
         workers: number of stages that run at once.
-        speed: cost of a level by x; a stage lasts as long as what it costs.
+        speed: cost of a level by x; a stage takes as long as it costs.
         every: steps between reports; None reports nothing on the way.
         loses: whether the worker of the stage with this index is lost, and the stage retried.
         locks: fraction of the paused trials that are locked at each question.

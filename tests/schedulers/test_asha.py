@@ -23,12 +23,12 @@ from tests.schedulers.tables import LADDER, paths, rows, table, tell
 
 
 def asha_rule(
-    came: dict[int, dict[int, float]], failed: dict[int, int], at: dict[int, int], ladder: Ladder
+    reached: dict[int, dict[int, float]], failed: dict[int, int], at: dict[int, int], ladder: Ladder
 ) -> tuple[int, int] | None:
-    """(run, next level) to promote, by the definition; `at`: level where each run rests."""
+    """(run, next level) to promote, by the definition; `at`: level where each run is paused."""
     for rung in reversed(range(ladder.top)):
         level = ladder.levels[rung]
-        there = sorted((losses[level], run) for run, losses in came.items() if level in losses)
+        there = sorted((losses[level], run) for run, losses in reached.items() if level in losses)
         count = len(there) + sum(r == rung for r in failed.values())
         for _, run in there[: count * level // ladder.levels[rung + 1]]:
             if at.get(run) == level:
@@ -42,7 +42,7 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
     losses: list[list[float]], random: Any
 ) -> None:
     schedule, log = ASHA().begin(space(1, 27)), TrialLog()
-    came: dict[int, dict[int, float]] = {}
+    reached: dict[int, dict[int, float]] = {}
     failed: dict[int, int] = {}
     at: dict[int, int] = {}
     going: list[Trial] = []
@@ -52,9 +52,9 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
             assert trial.place is not None
             rung = LADDER.levels.index(trial.place.level)
             value = losses[trial.number][rung]
-            came.setdefault(trial.number, {})
+            reached.setdefault(trial.number, {})
             if math.isfinite(value):
-                came[trial.number][trial.place.level] = value
+                reached[trial.number][trial.place.level] = value
                 at[trial.number] = trial.place.level
                 tell(log, trial, value, Status.PAUSED if rung < 3 else Status.COMPLETED)
             else:
@@ -63,7 +63,7 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
             continue
         may_start = log.next_number < 40
         action = schedule.next(log, may_start=may_start)
-        wanted = asha_rule(came, failed, at, LADDER)
+        wanted = asha_rule(reached, failed, at, LADDER)
         if wanted is not None:
             assert action == Promote(*wanted)
             going.append(log.resume(*wanted))
@@ -80,7 +80,7 @@ def test_asha_promotes_by_its_definition_for_any_arrivals(
 
 @given(st.lists(rows, min_size=30, max_size=30), st.integers(1, 6))
 @settings(max_examples=15, deadline=None)
-def test_when_all_is_quiet_every_run_of_the_top_share_was_promoted(
+def test_at_the_end_every_run_of_the_top_share_was_promoted(
     losses: list[list[float]], workers: int
 ) -> None:
     curve, xs = table(losses, LADDER)
@@ -100,7 +100,7 @@ def test_the_stopping_kind_passes_the_best_third_so_far_rounded_up(
     losses: list[list[float]],
 ) -> None:
     schedule, log = ASHA(kind=ASHAVariant.STOPPING).begin(space(1, 27)), TrialLog()
-    came: dict[int, list[float]] = {1: [], 3: [], 9: []}
+    reached: dict[int, list[float]] = {1: [], 3: [], 9: []}
     failures = {1: 0, 3: 0, 9: 0}
     for number, row in enumerate(losses):
         assert schedule.next(log) == Start(Place(27))
@@ -113,9 +113,9 @@ def test_the_stopping_kind_passes_the_best_third_so_far_rounded_up(
                 failures[level] += 1
                 assert decision is Decision.STOP
                 break
-            better = sum(other <= value for other in came[level])
-            came[level].append(value)
-            passes = better < -(-(len(came[level]) + failures[level]) // 3)
+            better = sum(other <= value for other in reached[level])
+            reached[level].append(value)
+            passes = better < -(-(len(reached[level]) + failures[level]) // 3)
             assert decision is (Decision.CONTINUE if passes else Decision.STOP)
             if not passes:
                 break

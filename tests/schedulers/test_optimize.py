@@ -232,7 +232,7 @@ def test_a_worker_that_dies_after_its_report_is_continued_and_counted_once(folde
     assert result.log.observations[-1].status is Status.COMPLETED
 
 
-def test_paused_trials_of_a_finished_call_go_on_in_the_next_one(folder: Path) -> None:
+def test_paused_trials_of_a_finished_call_are_continued_in_the_next_one(folder: Path) -> None:
     stopped = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=14.0), name="n")
     assert len(stopped.log.paused) >= 5
     more = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=40.0), name="n")
@@ -253,7 +253,7 @@ def test_only_checkpoints_that_may_be_needed_are_kept(folder: Path) -> None:
     assert 1 <= len(kept) <= 15
 
 
-def test_a_clone_goes_on_from_its_parents_checkpoint_with_another_config() -> None:
+def test_a_clone_continues_from_its_parents_checkpoint_with_another_config() -> None:
     result = run(with_checkpoints, PBT(population=4, interval=4), trials=None)
     clones = [t for t in result.log.trials if t.parent is not None]
     assert clones
@@ -279,7 +279,7 @@ def test_a_diverging_run_is_never_promoted() -> None:
     assert any(o.status is Status.COMPLETED for o in result.log.observations)
 
 
-def test_a_study_whose_fidelity_grew_goes_on_and_repeats_nothing(folder: Path) -> None:
+def test_a_study_whose_fidelity_grew_continues_and_repeats_nothing(folder: Path) -> None:
     trained: list[tuple[float, int]] = []
 
     def train(config: Config, ctx: Context) -> dict[str, float]:
@@ -304,14 +304,14 @@ def test_a_result_is_extended_and_pays_for_what_is_missing_only(
     small = run(with_checkpoints, IterativeDeepening(), high=3, budget=unbounded, name=name)
     large = small.extend(max_fidelity=9)
     paid = [sum(o.cost or 0.0 for o in everything(r) if o.cause is None) for r in (small, large)]
-    # Trials that went on under a new number have their cost in the new one's, too.
+    # Trials that were continued under a new number have their cost in the new one's, too.
     went_on = {t.parent for t in large.log.trials}
     again = sum(o.cost or 0.0 for o in large.log.observations if o.number in went_on)
     assert (paid[0], paid[1] - again) == (11.0, 69.0)
     assert max(o.config["epochs"] for o in large.log.observations) == 9
 
 
-def test_only_what_can_go_on_is_extended() -> None:
+def test_only_what_can_continue_is_extended() -> None:
     plain = optimize(lambda config, ctx: config["x"], space(), budget=Budget(trials=1))
     with pytest.raises(StudyError, match="pass a scheduler"):
         plain.extend(max_fidelity=27)
@@ -322,6 +322,6 @@ def test_only_what_can_go_on_is_extended() -> None:
         result.extend(max_fidelity=3, budget=Budget(trials=5))
 
 
-def test_the_best_of_a_study_without_a_full_run_is_the_best_of_those_that_came_furthest() -> None:
+def test_the_best_of_a_study_without_a_full_run_is_the_best_of_those_at_the_highest_level() -> None:
     result = run(with_checkpoints, PASHA(), high=81, trials=20)
     assert result.best.number in {o.number for o in result.log.paused if o.cost == 3.0}

@@ -23,7 +23,7 @@ def test_each_level_counts_once_whatever_is_reported() -> None:
     assert arrivals(1, 0.9) == [(0, 0.9)]
     assert arrivals(1, 0.1) == []  # again
     assert arrivals(2, 0.8) == []
-    assert arrivals(4, None) == []  # came past a rung without saying how
+    assert arrivals(4, None) == []  # passed a rung without a loss
     assert arrivals(10, 0.5) == [(2, 0.5)]  # skipped one
     assert arrivals(3, 0.2) == []  # late
     assert arrivals(12, math.nan) == [(3, None)]  # failed on the way to the next
