@@ -31,7 +31,7 @@ from benchmarks.workloads.tabular import (
 from hpo import Fidelity, Float, Hyperband, Int, Optimizer, Prediction, Role, StagedOptimizer
 from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
-from hpo.schedulers.runs import Runs
+from hpo.schedulers.run_history import RunIndex
 from hpo.space import Parameter
 from hpo.trials import Reason, ReasonKind
 
@@ -81,9 +81,8 @@ class KernelDensities(Optimizer):
     def _largest_rung(self) -> tuple[Array, Array] | None:
         """Rows and losses of the highest rung that has enough of them to tell good from bad."""
         ladder = Ladder.over(self.space, ETA, "BOHB")
-        runs = Runs(ladder, self.encoder.loss_sign, self.space.fidelity)
-        for _ in runs.sync(self.log):
-            pass
+        runs = RunIndex(ladder, self.encoder.loss_sign, self.space.fidelity)
+        runs.sync(self.log)
         least = len(self.space) + 2
         for level in reversed(ladder.levels):
             there = [run for run in runs if level in run.losses]

@@ -26,7 +26,7 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.schedulers.base import Forecast, Setup
-from hpo.schedulers.runs import Run
+from hpo.schedulers.run_history import Run
 from hpo.space.encoding import Encoder
 from surrogates.data import Array
 from surrogates.interop.ftpfn import COLUMNS, FTPFNetwork, HistogramDistribution

@@ -1,7 +1,7 @@
 """Small random changes of a config: the explore step of population-based training.
 
-Jaderberg et al. (2017), section 4: a number is multiplied by 0.8 or 1.2, which here means its odds
-where the parameter is a logit, or drawn anew now and then.
+Jaderberg et al. (2017), section 4: a number is multiplied by 0.8 or 1.2 (its odds, where the
+parameter is searched on a logit scale), or sometimes resampled.
 """
 
 from __future__ import annotations
@@ -14,33 +14,47 @@ import numpy as np
 from hpo.space import Categorical, Float, Int, Parameter, SearchSpace
 
 _FACTORS = (0.8, 1.2)
-_REDRAWN = 0.25  # probability of a fresh value, where the parameter has bounds
+_RESAMPLE_PROBABILITY = 0.25  # of a new value, where the parameter has bounds
 _ATTEMPTS = 20  # before a config counts as one that cannot change
 
 
-def mutated(
+def perturb(
     space: SearchSpace, config: dict[str, Any], names: tuple[str, ...], *, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """`config` with those of `names` changed that are active in it; the rest as it is.
+    """Return a randomly changed copy of a config.
 
-    It differs from `config` unless none of them can change.
+    Args:
+        space: search space of `config`.
+        config: values by name.
+        names: parameters that change, those that are active in `config`; the rest stay as they are.
+        rng: random numbers.
+
+    Returns:
+        A config of `space`. It differs from `config` unless none of `names` can change.
+
+    Example:
+        >>> from hpo import Float, SearchSpace
+        >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "dropout": Float(0.0, 0.5)})
+        >>> config = {"lr": 0.01, "dropout": 0.1}
+        >>> perturb(space, config, ("lr",), rng=np.random.default_rng(1))
+        {'lr': 0.012, 'dropout': 0.1}
     """
     active = [name for name in names if name in config]
     for _ in range(_ATTEMPTS):
-        changed = config | {name: _changed(space[name], config[name], rng) for name in active}
+        changed = config | {name: _perturb_value(space[name], config[name], rng) for name in active}
         changed = space.canonical(changed, extrapolate=True)
         if changed != config:
             return changed
     return dict(config)
 
 
-def _changed(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
-    redrawn = rng.random() < _REDRAWN
+def _perturb_value(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
+    resampled = rng.random() < _RESAMPLE_PROBABILITY
     if isinstance(parameter, Categorical):
-        return parameter.choices[int(rng.integers(len(parameter.choices)))] if redrawn else value
+        return parameter.choices[int(rng.integers(len(parameter.choices)))] if resampled else value
     assert isinstance(parameter, Float | Int)
     low, high = parameter.low, parameter.high
-    if redrawn and low is not None and high is not None:
+    if resampled and low is not None and high is not None:
         return _uniform(parameter, float(low), float(high), float(rng.random()))
     factor = _FACTORS[int(rng.integers(2))]
     moved = value * factor
@@ -59,7 +73,7 @@ def _changed(parameter: Parameter, value: Any, rng: np.random.Generator) -> Any:
 
 
 def _uniform(parameter: Float | Int, low: float, high: float, share: float) -> float | int:
-    """The value that far up the range, on the parameter's own scale."""
+    """Return the value at `share` of the range, in [0, 1], on the parameter's own scale."""
     if isinstance(parameter, Float) and parameter.logit:
         a, b = math.log(low / (1.0 - low)), math.log(high / (1.0 - high))
         return 1.0 / (1.0 + math.exp(-(a + share * (b - a))))
