@@ -91,7 +91,7 @@ def _check_transfer(
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(help="Exponent of the optimum against size that still counts as invariant."),
+        typer.Option(help="Largest exponent e of optimum ~ size^e that still counts as invariant."),
     ] = 0.15,
     picture: Annotated[Path, typer.Option(help="PNG file to write.", dir_okay=False)] = Path(
         "transfer.png"
