@@ -16,13 +16,19 @@ from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
 from hpo.adapters.optuna import sampler as adapter
 from hpo.adapters.optuna.define_by_run import ObservedSpace, parameter_adapters
 from hpo.schedulers import Hyperband, Kind
-from hpo.trials import ReasonKind
+from hpo.trials import Reason, ReasonKind
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def study_of(sampler: optuna.samplers.BaseSampler, **settings: Any) -> optuna.Study:
     return optuna.create_study(sampler=sampler, **settings)
+
+
+def reason_of(trial: optuna.trial.FrozenTrial) -> Reason:
+    prediction = prediction_of(trial)
+    assert prediction is not None and prediction.reason is not None
+    return prediction.reason
 
 
 def bowl(trial: optuna.Trial) -> float:
@@ -257,6 +263,8 @@ def test_for_a_scale_that_is_a_user_attribute_the_sampler_proposes_at_that_scale
     for size in (1e3, 1e5):
         late = [t.params["lr"] for t in study.trials[10:] if t.user_attrs["params"] == size]
         assert abs(np.median(np.log(late)) - math.log(size**-0.5)) < 0.5
+    kinds = {reason_of(trial).kind for trial in study.trials[2:]}
+    assert kinds == {ReasonKind.LEARN_TARGET}  # no trial explores other sizes
 
 
 def test_priors_without_their_role_are_refused_at_once() -> None:
@@ -464,9 +472,8 @@ def test_a_trial_that_starts_and_ends_while_another_is_being_asked_is_not_repeat
         slow.optimize(corner, n_trials=1)
     chosen = []
     for trial in slow.trials:
-        prediction = prediction_of(trial)
-        reason = None if prediction is None else prediction.reason
-        if reason is None or reason.kind is not ReasonKind.REPLICATE:
+        drawn_at_random = prediction_of(trial) is None
+        if drawn_at_random or reason_of(trial).kind is not ReasonKind.REPLICATE:
             chosen.append(tuple(trial.params.values()))
     assert len(chosen) >= 15
     assert len(set(chosen)) == len(chosen)
@@ -475,10 +482,11 @@ def test_a_trial_that_starts_and_ends_while_another_is_being_asked_is_not_repeat
 def test_a_small_grid_is_exhausted_before_anything_repeats() -> None:
     study = study_of(ScaleTuneSampler(seed=0))
     study.optimize(
-        lambda t: t.suggest_int("x", 0, 3) + t.suggest_categorical("c", [0, 1, 2]), n_trials=12
+        lambda t: t.suggest_int("x", 0, 3) + t.suggest_categorical("c", [0, 1, 2]), n_trials=13
     )
-    seen = [tuple(t.params.values()) for t in study.trials]
-    assert len(set(seen)) == 12
+    assert len({tuple(t.params.values()) for t in study.trials[:12]}) == 12
+    reasons = [reason_of(trial) for trial in study.trials[1:]]
+    assert [reason.repeated for reason in reasons] == [False] * 11 + [True]
 
 
 def test_threads_share_one_sampler() -> None:
