@@ -134,6 +134,13 @@ class ParameterAdapter:
     Attributes:
         distribution: Optuna's distribution; None for a parameter that was never suggested.
         parameter: The engine's parameter.
+
+    Example:
+        >>> from optuna.distributions import FloatDistribution
+        >>> from hpo.adapters.optuna.define_by_run import ParameterAdapter
+        >>> adapter = ParameterAdapter.of(FloatDistribution(0, 1, step=0.1), None)
+        >>> adapter.to_engine(0.3), adapter.to_optuna(3)
+        (3, 0.3)
     """
 
     distribution: BaseDistribution | None

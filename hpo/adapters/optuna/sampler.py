@@ -20,7 +20,7 @@ pruned trial                           completed run at the fidelity of its last
 value or last report infinite or NaN   failed: diverged
 a constraint above 0                   failed: the search learns where constraints hold
 failed trial                           failed; user attribute "failed" may say oom, timeout, ...;
-                                       lost, which teaches nothing, if Optuna retried it
+                                       lost, which is ignored, if Optuna has retried it
 running trial                          pending
 =====================================  ============================================================
 """
