@@ -94,9 +94,10 @@ def command_line() -> "typer.Typer":
         Reads a CSV file of a small sweep, or a durable run by --name.
         """
 
-        from hpo.diagnostics.csv_runs import read_sweep
         from hpo.diagnostics.transfer_check import check_transfer
+        from hpo.optimizer.ask_tell import Optimizer
         from hpo.study.optimize import load_result
+        from hpo.trials.read_runs import read_runs
 
         with _errors_in_one_line():
             if (csv is None) == (name is None):
@@ -112,7 +113,7 @@ def command_line() -> "typer.Typer":
             elif csv is not None:
                 if storage is not None:
                     raise ValueError("--storage goes with --name; leave it out for a CSV file")
-                sweep = read_sweep(
+                runs = read_runs(
                     csv,
                     params=param or (),
                     scales=scale or (),
@@ -120,7 +121,10 @@ def command_line() -> "typer.Typer":
                     cost=cost,
                     direction="maximize" if maximize else "minimize",
                 )
-                result, notes = sweep.result, sweep.notes
+                engine = Optimizer(runs.space, direction=runs.direction, cost=runs.cost_unit)
+                for observation in runs.observations:
+                    engine.record(observation)
+                result, notes = engine.result(), runs.notes
             rules = [_rule(text) for text in prior] if prior else None
             check = check_transfer(result, priors=rules, tolerance=tolerance)
             for line in (*notes, "", str(check)):
