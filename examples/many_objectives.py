@@ -1,6 +1,6 @@
 """Loss, cost, latency and size at once: four objectives through qLogNEHVI, needs BoTorch.
 
-    python examples/many_objectives.py [--runs 32] [--start 10] [--seed 0]
+    python -m examples.many_objectives [--runs 32] [--start 10] [--seed 0]
 
 A perceptron learns scikit-learn's digits. No setting is best in everything; what is looked for is
 the front of those that nothing beats in all four. Each objective has a Gaussian process of its own
@@ -84,7 +84,7 @@ def _latency(model: MLPClassifier, image: Array) -> float:
 
 def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Array]:
     """Configs in the order they were tried and their objectives, runs x 4."""
-    from surrogates.botorch import HypervolumeImprovement
+    from surrogates.interop.botorch import HypervolumeImprovement
 
     encoder, rng = Encoder(SPACE), np.random.default_rng(seed)
     X = starts(encoder, start, rng=rng)

@@ -1,6 +1,6 @@
 """Does the learning rate of small models serve a large one? muP and standard side by side.
 
-    python examples/scale_up.py [--minutes 14] [--seed 0] [--out runs/scale_up]
+    python -m examples.scale_up [--minutes 14] [--seed 0] [--out runs/scale_up]
 
 Byte-level transformers that differ in width alone learn the source code of Python's standard
 library, once in muP and once in standard parametrization. For each, small proxies are searched, the
@@ -25,12 +25,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.workloads.corpus import spread_sequences, standard_library
+from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from hpo import Axis, Budget, Float, MuP, Recommendation, Role, Scale, check_transfer, optimize
 from hpo.training.accounting import achieved_flops_per_second
-from hpo.training.corpus import spread_sequences, standard_library
 from hpo.training.data import Split, Windows
 from hpo.training.devices import best_device, seeded
-from hpo.training.language_model import transformer_parameters, transformer_work
 from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,

@@ -2,8 +2,8 @@
 
 Tuning a small model and training a large one with its setting works only where the optimum does not
 move with scale, as muP claims for the learning rate. :func:`check_transfer` fits the scaling law
-(:mod:`surrogates.scaling`) with a neutral prior, whatever transfer rules the study used, and reads
-the drift of every optimum off it::
+(:mod:`surrogates.scaling_law.model`) with a neutral prior, whatever transfer rules the study used,
+and reads the drift of every optimum off it::
 
     b_ja = dz*_j / ds_a      z*_j best parameter j in natural units (ln lr, log-odds of beta2)
                              s_a  ln of scale axis a
@@ -49,9 +49,9 @@ from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
-from surrogates.law_fit import DriftPrior, LawPrior
-from surrogates.numerics import single_threaded
-from surrogates.scaling import Estimate, ScalingModel, ScalingPredictor
+from surrogates.numerics import normal_half_width, single_threaded
+from surrogates.scaling_law.model import Estimate, ScalingModel, ScalingPredictor
+from surrogates.scaling_law.prior import DriftPrior, LawPrior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ _MOST_SIZES = 30  # beyond it runs are grouped along the axis drawn
 _BINS = 8
 _CROWD = 3  # runs of one size from which the best of them is marked
 
-_NINETY = 1.6448536269514722  # normal_half_width(0.9): central 90 % interval, in sd
+_NINETY = normal_half_width(0.9)  # in standard deviations
 
 
 @dataclass(frozen=True, slots=True)

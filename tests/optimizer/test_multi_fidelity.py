@@ -16,7 +16,7 @@ from hpo import (
     Status,
     SuccessiveHalving,
 )
-from hpo.schedulers import Decision, Kind, Scheduler
+from hpo.schedulers import ASHAVariant, Decision, Scheduler
 
 SPACE = {"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}
 
@@ -60,8 +60,8 @@ def test_a_failed_stage_is_told_as_a_failed_trial() -> None:
     assert engine.log.paused == ()
 
 
-def test_reports_are_answered_under_the_stopping_kind() -> None:
-    engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=Kind.STOPPING))
+def test_reports_are_answered_under_the_stopping_variant() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA(variant=ASHAVariant.STOPPING))
     good, bad = engine.ask(), engine.ask()
     assert good is not None and bad is not None
     assert engine.report(good, Report(1, 0.1)) is Decision.CONTINUE
