@@ -61,7 +61,7 @@ def test_a_failed_stage_is_told_as_a_failed_trial() -> None:
 
 
 def test_reports_are_answered_under_the_stopping_variant() -> None:
-    engine = StagedOptimizer(Optimizer(SPACE), ASHA(variant=ASHAVariant.STOPPING))
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=ASHAVariant.STOPPING))
     good, bad = engine.ask(), engine.ask()
     assert good is not None and bad is not None
     assert engine.report(good, Report(1, 0.1)) is Decision.CONTINUE
