@@ -1,20 +1,15 @@
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parent.parent / "examples" / "demo.py"
-
 
 @pytest.mark.slow
-def test_demo_runs_from_probe_to_picture(tmp_path: Path) -> None:
-    command = [sys.executable, str(DEMO), "--minutes", "0.1", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+def test_demo_runs_from_probe_to_picture(run: Callable[..., str], tmp_path: Path) -> None:
+    printed = run("-m", "examples.studies.demo", "--minutes", "0.1", "--out", "out", seconds=240)
     for part in ("Probe", "Front of loss against cost", "Recommendation", "The target, trained"):
-        assert part in done.stdout
+        assert part in printed
     record = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert set(record["target runs"]) == {"recommended", "usual defaults"}
     assert record["plan"]["search_flops"] > 0

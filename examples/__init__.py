@@ -1,0 +1,1 @@
+"""Examples, one idea a script, and longer studies under `examples.studies`."""
