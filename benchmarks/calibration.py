@@ -98,7 +98,7 @@ def coverage(repetitions: int, sizes: list[int], members: list[str]) -> None:
 
 def _trees(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
     from surrogates.data import TrainingData
-    from surrogates.quantile import LEVELS, QuantileForest
+    from surrogates.quantile_forest import LEVELS, QuantileForest
 
     q = QuantileForest().fit(TrainingData(X, y, _columns(X.shape[1]))).quantiles(new)
     for level in COVERAGES:
@@ -107,7 +107,7 @@ def _trees(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
-    from surrogates.calibration import Calibration, fold_hyperparameters
+    from surrogates.conformal import Calibration, fold_hyperparameters
     from surrogates.data import TrainingData
     from surrogates.gp import GaussianProcess
     from surrogates.transforms import location_scale
@@ -131,10 +131,10 @@ def _process(X: Array, y: Array, new: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _columns(d: int):  # type: ignore[no-untyped-def]  # the type would load SciPy here
-    from surrogates.data import Columns, Kind
+    from surrogates.data import ColumnKind, Columns
 
     names = tuple(f"x{i}" for i in range(d))
-    return Columns((Kind.DECISION,) * d, names, np.zeros(d), np.ones(d), (0,) * d)
+    return Columns((ColumnKind.DECISION,) * d, names, np.zeros(d), np.ones(d), (0,) * d)
 
 
 _MEMBERS = {"trees": _trees, "process": _process}
@@ -169,8 +169,8 @@ def _followed(
     from hpo import Optimizer
     from hpo.models.fitted import Models
     from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
-    from surrogates.calibration import Calibration, OnlineLevel
-    from surrogates.quantile import Ahead
+    from surrogates.conformal import Calibration, OnlineLevel
+    from surrogates.quantile_forest import OnlineConformal
     from surrogates.transforms import Transform, location_scale
 
     task, rng = tasks.load(name), np.random.default_rng([seed, 1])
@@ -192,15 +192,17 @@ def _followed(
             residuals = members.calibration(raw, row, online=True)
             found: dict[str, list[bool]] = {"trees": [], "process": []}
             for c in COVERAGES:
-                level, ahead = OnlineLevel.start(1.0 - c), Ahead.start(c)
+                level, ahead = OnlineLevel.start(1.0 - c), OnlineConformal.start(c)
                 for block in members.blocks:
                     for beta in block.betas:
-                        level = level.after(beta)
+                        level = level.updated(beta)
                     assert block.foreseen is not None
-                    ahead = ahead.after(block.foreseen)
+                    ahead = ahead.updated(block.foreseen)
                 low, _, high = ahead.interval(members.forest(), row)
                 found["trees"].append(low <= loss <= high)
-                half = Calibration(residuals.scores, residuals.weights, {c: level}).shown(c)
+                half = Calibration(
+                    residuals.scores, residuals.weights, {c: level}
+                ).finite_multiplier(c)
                 found["process"].append(strange <= half)
             for member, covered in found.items():
                 hits[member].append(np.array(covered, dtype=float))

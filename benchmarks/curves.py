@@ -31,7 +31,7 @@ from scipy.optimize import nnls
 from benchmarks.simulate import draw
 from benchmarks.tasks import SUITES, load
 from benchmarks.tasks.curve_bank import read_bank
-from surrogates.curves import Curve, CurveModel
+from surrogates.learning_curves import Curve, CurveModel
 
 Array = NDArray[np.float64]
 

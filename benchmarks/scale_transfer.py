@@ -380,7 +380,7 @@ class RandomThenGP(RandomProxies):
     """Random affordable runs, and the best mean of a plain GP on (lr, batch, ln N, ln D)."""
 
     def answer(self) -> Answer:
-        from surrogates.data import Columns, Kind, TrainingData
+        from surrogates.data import ColumnKind, Columns, TrainingData
         from surrogates.gp import GaussianProcess
 
         names = ("lr", "batch", "params", "tokens")
@@ -389,7 +389,7 @@ class RandomThenGP(RandomProxies):
         low = np.minimum(rows.min(axis=0), [*rows.min(axis=0)[:2], *target])
         width = np.maximum(rows.max(axis=0), [*rows.max(axis=0)[:2], *target]) - low
         width[width == 0.0] = 1.0
-        columns = Columns((Kind.DECISION,) * 4, names, low, width, (0,) * 4)
+        columns = Columns((ColumnKind.DECISION,) * 4, names, low, width, (0,) * 4)
         loss = np.array([run[1] for run in self._runs])
         level, unit = loss.mean(), loss.std() or 1.0
         data = TrainingData((rows - low) / width, (loss - level) / unit, columns)

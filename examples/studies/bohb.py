@@ -24,7 +24,7 @@ from scipy.stats import norm
 from hpo import Fidelity, Float, Hyperband, Int, Optimizer, Prediction, Role, StagedOptimizer
 from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
-from hpo.schedulers.runs import Runs
+from hpo.schedulers.run_history import RunIndex
 from hpo.space import Parameter
 from hpo.training.tabular import Perceptron, Shape, Table, rows, tabular_loss
 from hpo.trials import Reason, ReasonKind
@@ -76,9 +76,8 @@ class KernelDensities(Optimizer):
     def _largest_rung(self) -> tuple[Array, Array] | None:
         """Return rows and losses of the highest rung with enough runs to separate good from bad."""
         ladder = Ladder.over(self.space, ETA, "BOHB")
-        runs = Runs(ladder, self.encoder.loss_sign, self.space.fidelity)
-        for _ in runs.sync(self.log):
-            pass
+        runs = RunIndex(ladder, self.encoder.loss_sign, self.space.fidelity)
+        runs.sync(self.log)
         least = len(self.space) + 2
         for level in reversed(ladder.levels):
             there = [run for run in runs if level in run.losses]

@@ -87,7 +87,7 @@ def _latency(model: MLPClassifier, image: Array) -> float:
 
 def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Array]:
     """Return the configs in the order they were tried and their objectives, runs x 4."""
-    from surrogates.botorch import HypervolumeImprovement
+    from surrogates.interop.botorch import HypervolumeImprovement
 
     encoder, rng = Encoder(SPACE), np.random.default_rng(seed)
     X = starts(encoder, start, rng=rng)

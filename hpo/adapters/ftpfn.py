@@ -4,7 +4,7 @@
 
     optimize(train, space, scheduler=FreezeThaw(forecaster=FTPFN("~/ftpfn")), ...)
 
-The network and the paper are named in :mod:`surrogates.ftpfn`. The weights are not part of the
+The network and the paper are named in :mod:`surrogates.interop.ftpfn`. The weights are not part of the
 package `ifbo`, which downloads them when it is told a folder:
 
     pip install 'scaletune[ftpfn]'
@@ -26,11 +26,11 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.schedulers.base import Forecast, Setup
-from hpo.schedulers.runs import Run
+from hpo.schedulers.run_history import Run
 from hpo.space.encoding import Encoder
-from surrogates.curves import Curve
 from surrogates.data import Array
-from surrogates.ftpfn import COLUMNS, BarBelief, FTPFNetwork
+from surrogates.interop.ftpfn import COLUMNS, FTPFNetwork, HistogramDistribution
+from surrogates.learning_curves import Curve
 
 __all__ = ["FTPFN"]
 
@@ -73,10 +73,10 @@ class FTPFNForecast(CurveForecast):
 
     def ends(
         self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
-    ) -> list[BarBelief]:
+    ) -> list[HistogramDistribution]:
         """See `CurveForecast`."""
         X = self._columns([run.config for run in runs])
-        return self._network.ends(X, curves, np.array(asked), self.high)
+        return self._network.predict_ends(X, curves, np.array(asked), self.high)
 
     def _columns(self, configs: Sequence[Mapping[str, Any]]) -> Array:
         """Configs as the network reads them: in [0, 1], categories in equal steps, no fidelity."""

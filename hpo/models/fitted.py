@@ -19,13 +19,13 @@ from hpo.models.refits import RefitChain
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status, TrialLog
 from surrogates.base import Predictor, Rescaled
-from surrogates.calibration import Calibration, conformal_quantile
+from surrogates.conformal import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor
 from surrogates.data import Array, IntArray, TrainingData
+from surrogates.feasibility import FeasibilityModel, FeasibilityPredictor
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingModel, ScalingPredictor
-from surrogates.success import SuccessModel, SuccessPredictor
+from surrogates.scaling_law.model import ScalingModel, ScalingPredictor
 from surrogates.transforms import CYCLE, Transform, location_scale
 
 MAX_PARTIAL_ROWS = 500  # the same where rows are stages: a suggestion buys only a part of a run
@@ -60,7 +60,7 @@ class Models:
         self.paused = empty
         self._absorbed = 0
         self.partial_runs = PartialRuns(encoder)
-        self._feasibility: tuple[tuple[Array, Array], SuccessPredictor] | None = None
+        self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
             transform: RefitChain(GaussianProcess(), columns, transform) for transform in Transform
         }
@@ -204,7 +204,7 @@ class Models:
         X, survived = self._survived
         return np.concatenate([X, self.paused]), np.append(survived, np.ones(len(self.paused)))
 
-    def success(self) -> SuccessPredictor | None:
+    def success(self) -> FeasibilityPredictor | None:
         """Return the model of success, fitted once for these runs; None while nothing has failed."""
         if np.all(self._survived[1] == 1.0):
             return None
@@ -212,7 +212,7 @@ class Models:
         fitted = self._feasibility
         if fitted is None or not all(map(np.array_equal, fitted[0], (X, survived))):
             data = TrainingData(X, survived, self.encoder.columns)
-            fitted = self._feasibility = (X, survived), SuccessModel().fit(data)
+            fitted = self._feasibility = (X, survived), FeasibilityModel().fit(data)
         return fitted[1]
 
     def snapshot(self) -> Models:

@@ -17,7 +17,8 @@ from surrogates.base import Predictor, Rescaled
 from surrogates.cost import CostPredictor
 from surrogates.data import Array
 from surrogates.gp import GPPredictor
-from surrogates.quantile import ForestPredictor
+from surrogates.numerics import bounded_exp
+from surrogates.quantile_forest import ForestPredictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def loss_forecast(
 def cost_forecast(warp: InputWarp, row: Array, *, model: CostPredictor) -> Expected:
     """Forecast the cost of one run, in the study's unit; arguments as of :func:`loss_forecast`."""
     half, mean = _half_width(warp, model, row)
-    return Expected(_exp(mean), (_exp(mean - half), _exp(mean + half)))
+    return Expected(bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half)))
 
 
 def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, float]:
@@ -67,9 +68,4 @@ def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, f
     followed = isinstance(model, Rescaled) and not warp.models.uses_partial_runs
     calibration = warp.selector.calibration(process, row, online=followed)
     sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-    return calibration.shown(COVERAGE) * sd, float(posterior.mean[0])
-
-
-def _exp(log_value: float) -> float:
-    """Return the exponential held inside the range of floats."""
-    return math.exp(min(max(log_value, -700.0), 700.0))
+    return calibration.finite_multiplier(COVERAGE) * sd, float(posterior.mean[0])

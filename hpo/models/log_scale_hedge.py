@@ -36,8 +36,8 @@ from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
 from surrogates.data import Array
-from surrogates.numerics import NumericalError
-from surrogates.scaling import ScalingModel
+from surrogates.numerics import NumericalError, kronecker
+from surrogates.scaling_law.model import ScalingModel
 from surrogates.transforms import CYCLE, Transform
 
 FLOOR = 0.1  # of the asks, to each view
@@ -109,7 +109,7 @@ class LogScaleHedge:
         if len(self.all) == 1 or not 0 < self._told <= JUDGED:
             return self.most_likely()
         share = np.clip(self._probability(CYCLE[index % len(CYCLE)]), FLOOR, 1.0 - FLOOR)
-        return self.all[-1] if (index + 0.5) * _STEP % 1.0 < share else self.declared
+        return self.all[-1] if kronecker(index, _STEP) < share else self.declared
 
     def most_likely(self) -> InputWarp:
         """Return the one under which the losses are most likely."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from surrogates.base import Surrogate
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GPPredictor, representative
 from surrogates.numerics import NumericalError
@@ -40,18 +41,6 @@ def refits_up_to(n: int) -> list[int]:
         counts.append(count)
         count = -(-11 * count // 10)
     return counts
-
-
-class Surrogate(Protocol[Fitted]):
-    """A model whose hyperparameters are one vector ``theta``."""
-
-    def learn(self, data: TrainingData, warm: Array | None, cold: bool) -> Array:
-        """Hyperparameters for ``data``, started from ``warm`` and, if ``cold``, from the prior."""
-        ...
-
-    def predictor(self, data: TrainingData, theta: Array) -> Fitted:
-        """The posterior under ``theta``; may raise NumericalError."""
-        ...
 
 
 class RefitChain(Generic[Fitted]):

@@ -1,7 +1,7 @@
 """Choose per ask between the Gaussian process and the quantile forest, and calibrate both.
 
 Two surrogates model the loss: the Gaussian process of :mod:`hpo.models.fitted`, and a conformalized
-quantile forest (:mod:`surrogates.quantile`) that assumes nothing about the noise and splits
+quantile forest (:mod:`surrogates.quantile_forest`) that assumes nothing about the noise and splits
 categories freely. Both are scored by their one-step-ahead (prequential) forecasts. The runs told
 between two of the counts at which hyperparameters are learned form a *block*; both models know the
 runs before it and are scored on it by the continuous ranked probability score (CRPS) of winsorized
@@ -25,7 +25,7 @@ the log.
 The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
 last runs, weighted by recency, and the level is corrected online by the misses of the same blocks.
 While runs are few, each residual is taken under hyperparameters learned without it. Intervals of
-the forest are corrected in the same way (:class:`surrogates.quantile.Ahead`).
+the forest are corrected in the same way (:class:`surrogates.quantile.OnlineConformal`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from scipy.special import ndtr
 from hpo.models.fitted import Models
 from hpo.models.refits import refits_up_to
 from hpo.space.encoding import Encoder
-from surrogates.calibration import (
+from surrogates.conformal import (
     Calibration,
     OnlineLevel,
     fold_hyperparameters,
@@ -50,16 +50,16 @@ from surrogates.calibration import (
     scale_weights,
 )
 from surrogates.data import Array, TrainingData
-from surrogates.fidelity import Reports
 from surrogates.gp import GaussianProcess, GPPredictor
-from surrogates.numerics import NumericalError
-from surrogates.quantile import (
-    Ahead,
-    Foreseen,
+from surrogates.numerics import NumericalError, kronecker
+from surrogates.quantile_forest import (
+    ForecastScores,
     ForestPredictor,
+    OnlineConformal,
     QuantileForest,
     conformity,
     crps,
+    last_reports,
 )
 from surrogates.transforms import Transform
 
@@ -122,7 +122,7 @@ class Block:
 
     scores: Array | None
     betas: tuple[float, ...]
-    foreseen: Foreseen | None
+    foreseen: ForecastScores | None
 
 
 class SurrogateSelector:
@@ -138,7 +138,7 @@ class SurrogateSelector:
         self._margin = margin(models.encoder)
         self._blocks: dict[int, Block] = {}  # by their end
         self._level = OnlineLevel.start(1.0 - COVERAGE)
-        self._ahead = Ahead.start(COVERAGE)
+        self._ahead = OnlineConformal.start(COVERAGE)
         self._scores = np.zeros(2)  # of the process and the forest, forgetting
         self._forest: tuple[int, ForestPredictor] | None = None
         self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # at a count, what its folds learned
@@ -162,14 +162,14 @@ class SurrogateSelector:
         }
         self._scores = np.zeros(2)
         self._level = OnlineLevel.start(1.0 - COVERAGE)
-        self._ahead = Ahead.start(COVERAGE)
+        self._ahead = OnlineConformal.start(COVERAGE)
         for block in self.blocks:
             if block.scores is not None:
                 self._scores = FORGETTING * self._scores + block.scores
             for beta in block.betas:
-                self._level = self._level.after(beta)
+                self._level = self._level.updated(beta)
             if block.foreseen is not None:
-                self._ahead = self._ahead.after(block.foreseen)
+                self._ahead = self._ahead.updated(block.foreseen)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -191,7 +191,7 @@ class SurrogateSelector:
         """
         if self._models.uses_partial_runs and self._choice is not SurrogateChoice.QUANTILE:
             return False
-        return bool((index + 0.5) * _GOLDEN % 1.0 < self.share)
+        return bool(kronecker(index, _GOLDEN) < self.share)
 
     @property
     def forest_share(self) -> float | None:
@@ -209,7 +209,7 @@ class SurrogateSelector:
         n = len(self._models.data)
         if self._forest is None or self._forest[0] != n:
             data = TrainingData(*self.training_data(), self._models.encoder.columns)
-            self._forest = n, QuantileForest().fit(data, seed=n)
+            self._forest = n, QuantileForest().fit(data, rng=np.random.default_rng(n))
         return self._forest[1]
 
     def training_data(self) -> tuple[Array, Array]:
@@ -224,10 +224,9 @@ class SurrogateSelector:
         tops = stages.X.copy()
         tops[:, column] = 1.0
         X, run = np.unique(tops, axis=0, return_inverse=True)
-        reports = Reports(
+        last = last_reports(
             X, self._models.encoder.columns, run.ravel(), stages.X[:, column], stages.loss
         )
-        last = reports.last()
         last.X[:, column] = 1.0
         return last.X, last.y
 
@@ -260,7 +259,7 @@ class SurrogateSelector:
         forest = foreseen = None
         if self._choice is not SurrogateChoice.GP:
             data = TrainingData(runs.X[known], y[known], columns)
-            forest = QuantileForest().fit(data, seed=start)
+            forest = QuantileForest().fit(data, rng=np.random.default_rng(start))
             foreseen = self._foreseen(forest, start, end)
         if self._choice is SurrogateChoice.QUANTILE:
             return Block(None, (), foreseen)
@@ -291,22 +290,22 @@ class SurrogateSelector:
             betas += [rank_of(float(z), past) for z in np.abs(y[first:last] - mean) / sd]
         return tuple(betas)
 
-    def _foreseen(self, forest: ForestPredictor, start: int, end: int) -> Foreseen:
+    def _foreseen(self, forest: ForestPredictor, start: int, end: int) -> ForecastScores:
         """Return scores of `forest`, fitted to the last rows before `start`, on raw losses.
 
         As for the process, runs told by the count before are known: they fall into the leaves.
         """
-        runs, count = self._models.runs, len(forest.leaves.y)
+        runs, count = self._models.runs, len(forest.leaf_weights.y)
         y = runs.loss[start - count : start]
-        leaves = forest.leaves.with_targets(y)
+        leaves = forest.leaf_weights.with_targets(y)
         q, rows = leaves.out_of_bag(np.arange(count))
         left_out, ahead = conformity(q, y[rows]), []
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
             asked = slice(max(first, end - _ROWS), last)  # more are never looked at
             if asked.start < last:
-                ahead.append(conformity(leaves.at(runs.X[asked]), runs.loss[asked]))
-            leaves = leaves.grown(runs.X[first:last], runs.loss[first:last])
-        return Foreseen(left_out, np.concatenate(ahead))
+                ahead.append(conformity(leaves.quantiles(runs.X[asked]), runs.loss[asked]))
+            leaves = leaves.with_rows(runs.X[first:last], runs.loss[first:last])
+        return ForecastScores(left_out, np.concatenate(ahead))
 
     def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
         """Build the process on the rows `known`, with what was learned at `start`.

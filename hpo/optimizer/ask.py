@@ -38,7 +38,7 @@ from hpo.models.log_scale_hedge import InputWarp
 from hpo.space.encoding import Encoder
 from hpo.trials import Reason
 from surrogates.data import Array
-from surrogates.quantile import ForestPredictor
+from surrogates.quantile_forest import ForestPredictor
 
 FRONT_EVERY = 2  # with a target, one ask in so many walks the front, the others serve the target
 RANDOM_EVERY = 4  # new runs that may pause: one in so many is drawn at random
@@ -204,14 +204,3 @@ def carry_out(search: Search, ask: Ask) -> Suggestion:
 
 def _seen(reason: Reason, ask: Ask) -> Reason:
     return replace(reason, log_parameters=ask.warp.log_parameters)
-
-
-def stratified(index: int) -> float:
-    """Return the entry of Van der Corput's sequence in base 2, which covers (0, 1) evenly."""
-    value, denominator = 0.0, 1.0
-    index += 1
-    while index:
-        index, digit = divmod(index, 2)
-        denominator *= 2.0
-        value += digit / denominator
-    return value

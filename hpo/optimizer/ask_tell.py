@@ -2,7 +2,7 @@
 
 An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
 random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
-same ask.
+same ask. :mod:`hpo.optimizer.ask` says which strategy answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from hpo.optimizer.ask import (
     Start,
     Suggestion,
     carry_out,
-    stratified,
     whose_turn,
 )
 from hpo.optimizer.initial_design import start_count, starts
@@ -52,8 +51,8 @@ from hpo.trials import (
 )
 from hpo.trials.budget import Budget, Ledger
 from surrogates.data import Array
-from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingModel
+from surrogates.numerics import radical_inverse, single_threaded
+from surrogates.scaling_law.model import ScalingModel
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -65,7 +64,13 @@ _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A config to try, before it is a trial of any study."""
+    """A config to try, before it is a trial of any study.
+
+    Attributes:
+        config: Canonical config.
+        ask_index: Index of the ask, the key of its random choices.
+        prediction: What the models expect of it, with the reason for it.
+    """
 
     config: dict[str, Any]
     ask_index: int
@@ -76,23 +81,40 @@ class Optimizer:
     """Proposes configs and learns from their results.
 
     Args:
-        space: parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
-        direction: of the loss.
-        cost: unit of the costs told, such as "seconds" or "flops". Naming one makes the search
-            cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
-        budget: caps what a proposal may cost; nothing here stops asking when it is spent.
-        target: scale values the user will finally train at, the default of :meth:`recommend`.
-        priors: transfer rules about how the best settings move with scale (:mod:`hpo.scaling.transfer_rules`);
-            None is the neutral prior, weak and zero-mean.
-        surrogate: who models the loss: a Gaussian process ("gp"), conformalized quantile trees
-            ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
-            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model speaks alone.
-        seed: non-negative, of every random choice.
-        driver: index of this driver among those that share a study.
+        space: Parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
+        direction: "minimize" or "maximize" the loss.
+        cost: Unit of the costs told, such as "seconds" or "flops". Naming one makes the search
+            cost-aware; so does a scale axis in the space. None otherwise looks at the loss alone.
+        budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
+        target: Scale values of the final training, the default of :meth:`recommend`.
+        priors: Transfer rules about how the best settings move with scale
+            (:mod:`hpo.scaling.transfer_rules`); None is the neutral prior, weak and zero-mean.
+        surrogate: Model of the loss: a Gaussian process ("gp"), a conformalized quantile forest
+            ("quantile"), or "auto", which mixes both in proportion to forecast skill (see
+            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model is used alone.
+        seed: Non-negative seed of every random choice.
+        driver: Index of this driver among those that share a study.
+
+    Attributes:
+        space: The space searched.
+        encoder: Encoder of its configs, on the declared scaling.
+        log: Trials and results; all of the state.
+        ledger: What the study has spent.
+        target: See above.
+        cost_unit: Unit of the costs; None if undeclared.
 
     Raises:
-        SpaceError: for a space or target that cannot be searched, or a rule that does not fit it.
-        ValueError: for any other bad argument.
+        SpaceError: If a space or target cannot be searched, or a rule does not fit it.
+        ValueError: If another argument breaks a rule.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True)}, seed=0)
+        >>> for _ in range(8):
+        ...     trial = optimizer.ask()
+        ...     _ = optimizer.tell(trial, loss=(trial.config["lr"] / 3e-3 - 1) ** 2)
+        >>> 1e-3 < optimizer.result().best.config["lr"] < 1e-2
+        True
     """
 
     def __init__(
@@ -129,7 +151,21 @@ class Optimizer:
             self._starts[:, self.encoder.columns.scale] = 0.0
 
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
-        """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
+        """Propose a config and make it a pending trial.
+
+        Args:
+            among: The only configs that may be run now; see :meth:`propose`.
+
+        Returns:
+            The trial, whose `config` is to be run and then told.
+
+        Example:
+            >>> from hpo import Int, Optimizer
+            >>> optimizer = Optimizer({"layers": Int(1, 4)})
+            >>> first, second = optimizer.ask(), optimizer.ask()
+            >>> first.config != second.config
+            True
+        """
         proposal = self.propose(among=among)
         trial = Trial(
             self.log.next_number, proposal.config, proposal.ask_index, proposal.prediction
@@ -256,7 +292,7 @@ class Optimizer:
             pending=pending,
             taken=encoder.encode([partial.at_full_fidelity(config) for config in asked]),
             pool=None if among is None else self._pool(encoder, among),
-            limits=CostLimits(math.log(cap) if cap else None, stratified(walk)),
+            limits=CostLimits(math.log(cap) if cap else None, radical_inverse(walk + 1, 2)),
             cost_aware=self._cost_aware,
             target=None if target is None else self._target_row(target),
             start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
@@ -264,7 +300,11 @@ class Optimizer:
         )
 
     def add_pending(self, trial: Trial) -> None:
-        """Record a trial as pending; adopting it again changes nothing."""
+        """Record a trial as pending; recording it again changes nothing.
+
+        Args:
+            trial: Trial asked here or elsewhere.
+        """
         self.log.add(trial)
         self.ledger.register(trial, self.log.carried(trial.number))
 
@@ -283,22 +323,34 @@ class Optimizer:
         """Record a result. Telling the same result twice changes nothing.
 
         Args:
-            trial: an asked trial, its number, or a config that was never asked for; such a config
-                may lie beyond the searched scales, as a run at the target does.
-            loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
-            cost: consumed, >= 0, also by a failed run; None if unknown.
+            trial: Asked trial, its number, or a config that was never asked for; such a config may
+                lie beyond the searched scales, as a run at the target does.
+            loss: Loss in the user's direction. NaN and infinities are recorded as `diverged`.
+            cost: Cost of the run, >= 0, also of a failed one; None if unknown.
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
-            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final
+            stopped: Whether the run was ended early on purpose, so that `loss` is not its final
                 one.
-            seconds: wall-clock of the run.
-            reports, metrics: kept with the result.
+            seconds: Wall-clock time of the run.
+            reports: Reports that the run made, kept with the result.
+            metrics: Other numbers, kept with the result.
+
+        Returns:
+            The observation, or the earlier one that says the same.
 
         Raises:
-            TypeError: if a number is not one.
-            ValueError: for a negative or non-finite cost, or neither loss nor failure.
-            SpaceError: for a config that does not belong to the space.
-            KeyError: for a number that was never asked.
-            StudyError: if the trial already has a different result.
+            TypeError: If a number is not one.
+            ValueError: If the cost is negative or not finite, or there is neither loss nor failure.
+            SpaceError: If a config does not belong to the space.
+            KeyError: If a number was never asked.
+            StudyError: If the trial already has a different result.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+            >>> optimizer.tell({"x": 0.5}, loss=1.25, cost=30.0).status.value
+            'completed'
+            >>> optimizer.tell({"x": 0.9}, failed="oom", cost=2.0).cause.value
+            'oom'
         """
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
@@ -333,14 +385,19 @@ class Optimizer:
         return observation
 
     def record(self, observation: Observation) -> None:
-        """Record an observation made elsewhere, such as one read back from storage."""
+        """Record an observation made elsewhere, such as one read back from storage.
+
+        Args:
+            observation: Result of a trial of the log, or of a config that was never asked.
+        """
         self.log.tell(observation)
         self.ledger.charge(observation)
 
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
-        """The config to train with, at ``target`` if the space has scale axes.
+        """Return the config to train with, at `target` if the space has scale axes.
 
-        See :meth:`Result.recommend`.
+        Args:
+            target: See :meth:`Result.recommend`.
         """
         return self.result().recommend(target)
 
@@ -407,7 +464,7 @@ class Optimizer:
     def _identify(
         self, trial: Trial | int | Mapping[str, Any]
     ) -> tuple[int, dict[str, Any], int | None]:
-        """Number, config and ask index of the trial meant; a config of its own has no ask index."""
+        """Return number, config and ask index of the trial meant; a bare config has no index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial, extrapolate=True), None
         if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
@@ -421,7 +478,7 @@ class Optimizer:
         return known.number, known.config, known.ask_index
 
     def _told_before(self, new: Observation) -> Observation | None:
-        """The observation of a never-asked config that says the same as ``new``, if any."""
+        """Return the observation of a never-asked config that equals `new`, if any."""
         if new.ask_index is not None:
             return None
         said = (new.config, new.loss, new.cost, new.cause)
@@ -433,10 +490,19 @@ class Optimizer:
 
 
 def number(name: str, value: object) -> float | None:
-    """``value`` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+    """Return `value` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: A number or None.
 
     Raises:
-        TypeError: for anything else, booleans and strings included.
+        TypeError: If it is anything else, booleans and strings included.
+
+    Example:
+        >>> import numpy as np
+        >>> number("loss", np.float32(0.5))
+        0.5
     """
     item = getattr(value, "item", None)
     if callable(item):
@@ -450,11 +516,15 @@ def number(name: str, value: object) -> float | None:
 
 
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
-    """Who may model the loss over ``space``.
+    """Return the surrogates that may model the loss over `space`.
+
+    Args:
+        name: "auto", "gp" or "quantile".
+        space: Space to be searched.
 
     Raises:
-        ValueError: for an unknown name.
-        SpaceError: for trees on a space with scale axes.
+        ValueError: If the name is unknown.
+        SpaceError: If the forest is named for a space with scale axes.
     """
     choice = SurrogateChoice.of(name)
     if not space.scales:

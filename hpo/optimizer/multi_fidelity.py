@@ -22,7 +22,7 @@ import numpy as np
 
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.schedulers import Clone, Decision, Promote, Scheduler, Start
-from hpo.schedulers.mutation import mutated
+from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
 from hpo.space.encoding import Direction
 from hpo.trials import Cause, Observation, Report, Status, Trial, TrialLog
@@ -188,7 +188,7 @@ class StagedOptimizer:
         index = self.log.next_ask_index
         rng = np.random.default_rng([self._seed, index])
         parent = self.log.trial(clone.parent)
-        config = mutated(self.optimizer.space, parent.config, clone.mutate, rng=rng)
+        config = perturb(self.optimizer.space, parent.config, clone.mutate, rng=rng)
         return self._added(
             Trial(self.log.next_number, config, index, None, clone.parent, clone.assignment)
         )

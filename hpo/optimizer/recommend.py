@@ -27,10 +27,11 @@ from hpo.space import Float, Int, Scale, SearchSpace
 from hpo.space.encoding import Encoder
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
-from surrogates.scaling import Optimum, ScalingPredictor
+from surrogates.numerics import normal_half_width
+from surrogates.scaling_law.model import Optimum, ScalingPredictor
 from surrogates.transforms import location_scale
 
-_NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
+_NINETY = normal_half_width(0.9)  # in standard deviations
 _CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
 _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum

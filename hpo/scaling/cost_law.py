@@ -25,12 +25,12 @@ from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natura
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
 from hpo.trials.records import SECONDS
+from surrogates.basis_gp import BasisKernel
 from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
-from surrogates.kriging import BasisKernel
 from surrogates.numerics import single_threaded
-from surrogates.scaling import Estimate
+from surrogates.scaling_law.model import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -29,7 +29,7 @@ from hpo.errors import BudgetError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Start
-from hpo.schedulers.mutation import mutated
+from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointKey, CheckpointStore, fingerprint
@@ -177,7 +177,7 @@ class Driver:
         if self._schedule is None:
             action: Action | None = Start(None) if may_start else None
         else:
-            action = self._schedule.next(self._run.log, may_start=may_start, held=self._held())
+            action = self._schedule.next(self._run.log, may_start=may_start, locked=self._held())
         match action:
             case Start(assignment):
                 proposal = self._optimizer.propose()
@@ -303,7 +303,7 @@ class Driver:
         index = log.next_ask_index
         rng = np.random.default_rng([self._seed, self._index, index])
         space, parent = self._optimizer.space, log.trial(clone.parent)
-        config = mutated(space, parent.config, clone.mutate, rng=rng)
+        config = perturb(space, parent.config, clone.mutate, rng=rng)
         self._ask(config, index, parent=clone.parent, assignment=clone.assignment)
 
     def _give_up(self, number: int) -> bool:
@@ -578,7 +578,7 @@ class Driver:
         """Let go of the checkpoints that nobody will go on from."""
         kept: frozenset[int] = frozenset()
         if self._schedule is not None and self._resting:
-            kept = self._schedule.kept(self._run.log)
+            kept = self._schedule.checkpoints_to_keep(self._run.log)
         for number in self._resting - kept:
             self._checkpoints.release(number)
         self._resting &= kept

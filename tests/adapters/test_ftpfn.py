@@ -33,8 +33,8 @@ from hpo.adapters.ftpfn import FTPFN  # noqa: E402
 from hpo.schedulers import Forecast  # noqa: E402
 from hpo.schedulers.base import Setup  # noqa: E402
 from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
-from surrogates.curves import Curve  # noqa: E402
-from surrogates.ftpfn import FTPFNetwork  # noqa: E402
+from surrogates.interop.ftpfn import FTPFNetwork  # noqa: E402
+from surrogates.learning_curves import Curve  # noqa: E402
 
 pytestmark = pytest.mark.guests
 HIGH = 27
@@ -84,7 +84,7 @@ def curves(*values: Sequence[float]) -> list[Curve]:
 def test_ends_come_back_in_the_units_of_the_losses(weights: Path) -> None:
     told = curves([900.0, 700.0, 500.0], [900.0, 800.0], [910.0, 600.0, 400.0])
     X = np.array([[0.1], [0.5], [0.9]])
-    ends = FTPFNetwork(weights).ends(X, told, np.array([2, 0]), 3)
+    ends = FTPFNetwork(weights).predict_ends(X, told, np.array([2, 0]), 3)
     for end, last in zip(ends, (400.0, 500.0), strict=True):
         assert end.quantile(0.5)[0] == pytest.approx(last, abs=1.0)
         assert end.quantile(0.05)[0] <= end.quantile(0.95)[0]
@@ -94,7 +94,7 @@ def test_ends_come_back_in_the_units_of_the_losses(weights: Path) -> None:
 
 def test_a_run_that_said_nothing_is_a_stranger_to_the_network(weights: Path) -> None:
     told = curves([0.9, 0.5], [])
-    end = FTPFNetwork(weights).ends(np.array([[0.1], [0.5]]), told, np.array([1]), 9)[0]
+    end = FTPFNetwork(weights).predict_ends(np.array([[0.1], [0.5]]), told, np.array([1]), 9)[0]
     low, high = end.quantile(0.05)[0], end.quantile(0.95)[0]
     assert high - low > 0.8 * (0.9 - 0.5)
 
@@ -102,7 +102,9 @@ def test_a_run_that_said_nothing_is_a_stranger_to_the_network(weights: Path) -> 
 def test_more_runs_and_reports_than_it_reads_keep_those_asked_about(weights: Path) -> None:
     values = [list(np.linspace(5.0, 1.0 + 7 * i % 1500 / 1500, 12)) for i in range(1500)]
     asked = np.array([3, 1400])
-    ends = FTPFNetwork(weights).ends(np.linspace(0, 1, 1500)[:, None], curves(*values), asked, 12)
+    ends = FTPFNetwork(weights).predict_ends(
+        np.linspace(0, 1, 1500)[:, None], curves(*values), asked, 12
+    )
     for run, end in zip(asked, ends, strict=True):
         assert end.quantile(0.5)[0] == pytest.approx(values[run][-1], abs=0.01)
 
@@ -111,7 +113,7 @@ def test_more_runs_and_reports_than_it_reads_keep_those_asked_about(weights: Pat
     "values", [[0.5, 0.5, 0.5], [0.0, 0.0], [-3.0], [1e300, 1e-300], [2.0, 2.0, 1.0]]
 )
 def test_constant_and_extreme_losses_are_read(weights: Path, values: list[float]) -> None:
-    end = FTPFNetwork(weights).ends(np.array([[0.5]]), curves(values), np.array([0]), 9)[0]
+    end = FTPFNetwork(weights).predict_ends(np.array([[0.5]]), curves(values), np.array([0]), 9)[0]
     assert np.isfinite(end.quantile(0.5)[0])
     assert 0.0 <= end.probability_below(values[-1])[0] <= 1.0
 
@@ -174,7 +176,7 @@ def test_what_it_cannot_read_is_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="downloads it"):
         FTPFN(tmp_path / "elsewhere").begin(Setup(SPACE, 1.0, 0, None))
     with pytest.raises(ValueError, match="finite report"):
-        FTPFNetwork(weights).ends(np.zeros((1, 1)), curves([]), np.array([0]), 9)
+        FTPFNetwork(weights).predict_ends(np.zeros((1, 1)), curves([]), np.array([0]), 9)
 
 
 def test_sizes_are_columns_too(weights: Path) -> None:

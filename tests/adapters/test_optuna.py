@@ -15,7 +15,7 @@ from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, S
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
 from hpo.adapters.optuna import sampler as adapter
 from hpo.adapters.optuna.define_by_run import ObservedSpace, columns
-from hpo.schedulers import Hyperband, Kind
+from hpo.schedulers import ASHAVariant, Hyperband
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -482,7 +482,7 @@ def run(study: optuna.Study, curves: list[list[float]], first: int = 1) -> list[
 def test_asha_stops_what_is_outside_the_top_share_at_its_rung() -> None:
     study = study_of(
         optuna.samplers.RandomSampler(seed=0),
-        pruner=ScaleTunePruner(ASHA(eta=3, kind=Kind.STOPPING), Fidelity(1, 9)),
+        pruner=ScaleTunePruner(ASHA(eta=3, kind=ASHAVariant.STOPPING), Fidelity(1, 9)),
     )
     flat = [[float(level)] * 9 for level in (5, 6, 4, 7, 3)]
     # ceil(n / 3) of the n arrivals at step 1 go on: the first always does, 6 and 7 come too late.
@@ -493,7 +493,7 @@ def test_maximising_stops_the_low_ones() -> None:
     study = study_of(
         optuna.samplers.RandomSampler(seed=0),
         direction="maximize",
-        pruner=ScaleTunePruner(ASHA(eta=3, kind=Kind.STOPPING), Fidelity(1, 9)),
+        pruner=ScaleTunePruner(ASHA(eta=3, kind=ASHAVariant.STOPPING), Fidelity(1, 9)),
     )
     assert run(study, [[5.0] * 9, [4.0] * 9, [6.0] * 9]) == [9, 1, 9]
 
@@ -501,7 +501,7 @@ def test_maximising_stops_the_low_ones() -> None:
 def test_a_trial_that_looks_rarely_is_judged_at_the_rungs_it_passed() -> None:
     study = study_of(
         optuna.samplers.RandomSampler(seed=0),
-        pruner=ScaleTunePruner(ASHA(eta=3, kind=Kind.STOPPING), Fidelity(1, 9)),
+        pruner=ScaleTunePruner(ASHA(eta=3, kind=ASHAVariant.STOPPING), Fidelity(1, 9)),
     )
     run(study, [[1.0] * 9])
     trial = study.ask()
@@ -531,7 +531,7 @@ def test_median_stopping_agrees_with_its_definition() -> None:
 
 def test_a_pruner_in_another_process_decides_alike(tmp_path: Path) -> None:
     def pruner() -> ScaleTunePruner:
-        return ScaleTunePruner(ASHA(eta=3, kind=Kind.STOPPING), Fidelity(1, 9))
+        return ScaleTunePruner(ASHA(eta=3, kind=ASHAVariant.STOPPING), Fidelity(1, 9))
 
     curves = [[float(level)] * 9 for level in (5, 6, 4, 7, 3, 8, 2)]
     calm = run(study_of(optuna.samplers.RandomSampler(seed=0), pruner=pruner()), curves)
@@ -547,10 +547,10 @@ def test_a_pruner_in_another_process_decides_alike(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_must_pause_is_refused_with_the_way_out() -> None:
     for scheduler in (ASHA(), Hyperband()):
-        with pytest.raises(SpaceError, match="Kind.STOPPING"):
+        with pytest.raises(SpaceError, match="ASHAVariant.STOPPING"):
             ScaleTunePruner(scheduler, Fidelity(1, 9))
     with pytest.raises(SpaceError, match="fidelity"):
-        ScaleTunePruner(ASHA(kind=Kind.STOPPING))
+        ScaleTunePruner(ASHA(kind=ASHAVariant.STOPPING))
 
 
 def test_sampler_and_pruner_together_find_the_optimum_for_less() -> None:
@@ -565,7 +565,7 @@ def test_sampler_and_pruner_together_find_the_optimum_for_less() -> None:
 
     study = study_of(
         ScaleTuneSampler({"epochs": Fidelity(1, 9)}, seed=0),
-        pruner=ScaleTunePruner(ASHA(eta=3, kind=Kind.STOPPING), Fidelity(1, 9)),
+        pruner=ScaleTunePruner(ASHA(eta=3, kind=ASHAVariant.STOPPING), Fidelity(1, 9)),
     )
     study.optimize(objective, n_trials=30)
     states = [t.state for t in study.trials]

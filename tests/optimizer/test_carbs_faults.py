@@ -214,11 +214,12 @@ def test_the_cost_cap_weighs_doubt_and_is_not_a_mask():
     X = np.array([[0.1, 0.5], [0.5, 0.5], [1.0, 0.5]])
     mean = predictor.posterior(X).mean
     for row, log_cap in zip(X, mean, strict=True):
-        assert predictor.probability_below(row[None], log_cap)[0] == pytest.approx(0.5)
-        assert 0.5 < predictor.probability_below(row[None], log_cap + 0.05)[0] < 0.9
+        below = predictor.log_probability_below
+        assert np.exp(below(row[None], log_cap)[0]) == pytest.approx(0.5)
+        assert 0.5 < np.exp(below(row[None], log_cap + 0.05)[0]) < 0.9
     # Just as far above the cap in the mean, the row the model knows less of is likelier below it.
     known, unknown = (
-        predictor.probability_below(X[i : i + 1], float(mean[i]) - 0.3)[0] for i in (0, 2)
+        predictor.log_probability_below(X[i : i + 1], float(mean[i]) - 0.3)[0] for i in (0, 2)
     )
     assert unknown > known
 

@@ -21,7 +21,7 @@ from hpo.adapters.optuna.define_by_run import ObservedSpace, ParameterAdapter
 from hpo.errors import SpaceError
 from hpo.optimizer.ask import FRONT_EVERY
 from hpo.optimizer.ask_tell import Optimizer
-from hpo.schedulers.levels import Ladder
+from hpo.schedulers.ladder import Ladder
 from hpo.space import Fidelity, Scale, SearchSpace
 from hpo.trials import Cause, Prediction, Trial
 from hpo.trials.records import SECONDS
@@ -214,7 +214,7 @@ class _Reading:
         if cause is not None or self.top is None or trial.state is not TrialState.COMPLETE:
             return [whole]
         shorter: list[_Run] = []
-        for level in Ladder(1, self.top, _RUNG).levels[:-1]:
+        for level in Ladder.geometric(1, self.top, _RUNG).levels[:-1]:
             step = min((s for s in finite if level <= s < self.top), default=None)
             if step is not None and all(run.fidelity != step for run in shorter):
                 shorter.append(_Run(step, finite[step], None, None, None))

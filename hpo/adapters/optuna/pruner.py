@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.adapters.optuna.engine import _FIDELITY, _PLACE, _PerStudy, _read, _write
 from hpo.errors import SpaceError
-from hpo.schedulers import ASHA, Decision, Kind, Schedule, Scheduler, Start, StoppingRule
+from hpo.schedulers import ASHA, ASHAVariant, Decision, Schedule, Scheduler, Start, StoppingRule
 from hpo.schedulers.median import MedianStopping
 from hpo.space import Categorical, Fidelity, SearchSpace
 from hpo.space.encoding import Direction
@@ -26,7 +26,7 @@ class ScaleTunePruner(_PerStudy["_Race"], BasePruner):
     """Stops trials by the rule of a scheduler.
 
     Optuna cannot pause a trial and go on with it later, so only schedulers that stop for good can
-    be used: `ASHA(kind=Kind.STOPPING)`, `MedianStopping()`, or a `StoppingRule` of your own.
+    be used: `ASHA(kind=ASHAVariant.STOPPING)`, `MedianStopping()`, or a `StoppingRule` of your own.
 
     A NaN or infinite value ends a trial at once, whatever the rule.
 
@@ -40,12 +40,12 @@ class ScaleTunePruner(_PerStudy["_Race"], BasePruner):
 
     def __init__(self, scheduler: Scheduler, fidelity: Fidelity | None = None) -> None:
         stops = isinstance(scheduler, StoppingRule | MedianStopping) or (
-            isinstance(scheduler, ASHA) and scheduler.kind is Kind.STOPPING
+            isinstance(scheduler, ASHA) and scheduler.kind is ASHAVariant.STOPPING
         )
         if not stops:
             raise SpaceError(
                 f"`scheduler` must only stop trials, for Optuna cannot go on with a paused one, got"
-                f" {scheduler!r}; use ASHA(kind=Kind.STOPPING) or MedianStopping(), or run it with "
+                f" {scheduler!r}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or run it with "
                 "hpo.optimize(..., scheduler=...)"
             )
         self._scheduler = scheduler

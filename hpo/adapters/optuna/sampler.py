@@ -2,7 +2,7 @@
 
     study = optuna.create_study(
         sampler=ScaleTuneSampler({"params": Scale(1e5, 1e7, axis=Axis.PARAMS)}, cost="flops"),
-        pruner=ScaleTunePruner(ASHA(kind=Kind.STOPPING), Fidelity(1, 81)),
+        pruner=ScaleTunePruner(ASHA(kind=ASHAVariant.STOPPING), Fidelity(1, 81)),
     )
     study.optimize(objective, n_trials=100)
 

@@ -11,14 +11,15 @@ from scipy.stats import qmc
 from hpo.acquisition import CostBelow
 from hpo.optimizer.ask import CostLimits
 from hpo.space.encoding import Box, Encoder
-from surrogates.calibration import Calibration
+from surrogates.conformal import Calibration
 from surrogates.cost import CostPredictor
 from surrogates.data import Array
+from surrogates.numerics import normal_half_width
 
 SLACK = 0.35  # ln cost that a candidate may lie above the drawn level
 _CHEAP_SHARE = 0.2  # of the range of ln cost: the cheap end competes as one point, as in CARBS
 _CALIBRATED = 200  # runs whose cost calibrates the cap
-_CAP_COVERAGE, _CAP_NORMAL = 0.9, 1.6448536269514722  # interval compared, its normal half-width
+_CAP_COVERAGE = 0.9  # of the intervals that are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ def below_cap(cost: CostPredictor, log_cap: float) -> CostBelow:
 
     It is never surer than the model is itself: a run above the cap is lost, one below it is not won.
     """
-    widening = Calibration.recent(cost, _CALIBRATED).shown(_CAP_COVERAGE) / _CAP_NORMAL
+    widening = Calibration.recent(cost, _CALIBRATED).finite_multiplier(
+        _CAP_COVERAGE
+    ) / normal_half_width(_CAP_COVERAGE)
     return CostBelow(cost, log_cap, max(widening, 1.0))
 
 

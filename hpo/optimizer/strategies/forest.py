@@ -32,7 +32,7 @@ from hpo.optimizer.strategies.search_region import (
 )
 from hpo.trials import Reason, ReasonKind
 from surrogates.data import Array
-from surrogates.quantile import at_level, moments
+from surrogates.quantile_forest import at_level, moments
 from surrogates.transforms import location_scale
 
 

@@ -8,7 +8,7 @@ from hpo.space.encoding import Encoder
 from surrogates.data import Array
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
-from surrogates.scaling import ScalingPredictor
+from surrogates.scaling_law.model import ScalingPredictor
 
 CANDIDATES = 1024  # rows scored in the first stage of the maximizer
 GLOBAL_SHARE = 0.5  # of them drawn from the whole box, in plain search
@@ -70,5 +70,5 @@ def scale_moves(
     moved = X.copy()
     moved[:, scale] = rng.random((len(X), len(scale)))
     if isinstance(predictor, ScalingPredictor):
-        moved = predictor.carried(X, moved)
+        moved = predictor.moved_along_drift(X, moved)
     return encoder.snap(moved)
