@@ -42,6 +42,7 @@ test-postgres-slow: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # torch comes first and pinned: a later request that admits a newer release would fetch it.

@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.workloads.digits import digits
 from hpo import Float, Optimizer, Report, Role, Trial
 from hpo.schedulers import Decision
 from hpo.study.checkpoints import CheckpointKey, CheckpointStore
 from hpo.study.context import Context
 from hpo.training.data import Shuffled, Split
-from hpo.training.digits import digits
 from hpo.training.optimizers import AdamW
 from hpo.training.schedules import Constant, Cosine, LearningRateSchedule
 from hpo.training.trainer import Settings, TorchTrainer

@@ -21,12 +21,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from benchmarks.workloads.tabular import (
+    Perceptron,
+    PerceptronShape,
+    SklearnTable,
+    rows,
+    tabular_loss,
+)
 from hpo import Fidelity, Float, Hyperband, Int, Optimizer, Prediction, Role, StagedOptimizer
 from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
 from hpo.schedulers.run_history import RunIndex
 from hpo.space import Parameter
-from hpo.training.tabular import Perceptron, Shape, Table, rows, tabular_loss
 from hpo.trials import Reason, ReasonKind
 
 EPOCHS = Fidelity(1, 27)
@@ -113,9 +119,11 @@ class Training:
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         torch.manual_seed(seed)
-        self.data = rows(Table.BREAST_CANCER)
+        self.data = rows(SklearnTable.BREAST_CANCER)
         self.epoch = 0
-        self.model = Perceptron(Shape(self.data.train_inputs.shape[1], config["width"], 2))
+        self.model = Perceptron(
+            PerceptronShape(self.data.train_inputs.shape[1], config["width"], 2)
+        )
         self.updates = torch.optim.SGD(
             self.model.parameters(),
             lr=config["lr"],

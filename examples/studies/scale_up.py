@@ -25,12 +25,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.workloads.corpus import spread_sequences, standard_library
+from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from hpo import Axis, Budget, Float, MuP, Recommendation, Role, Scale, check_transfer, optimize
 from hpo.training.accounting import achieved_flops_per_second
-from hpo.training.corpus import spread_sequences, standard_library
 from hpo.training.data import Split, Windows
 from hpo.training.devices import best_device, seeded
-from hpo.training.language_model import transformer_parameters, transformer_work
 from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,

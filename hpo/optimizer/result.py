@@ -102,32 +102,50 @@ class Result:
 
     @property
     def best(self) -> FrontMember:
-        """The completed trial of best posterior mean.
+        """Completed trial of best posterior mean.
 
-        Where none came to full fidelity, as under PASHA, the best of those that came furthest.
+        Where none came to full fidelity, as under PASHA, it is the best of those that came
+        furthest.
 
         Raises:
-            ValueError: before any trial was completed or paused.
+            ValueError: Before any trial was completed or paused.
         """
         members = self._members()
         sign = self.models.encoder.loss_sign
         return min(members, key=lambda member: sign * member.expected_loss)
 
     def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
-        """Go on with the study and a larger fidelity; everything that was run counts.
+        """Extend the study to a larger fidelity; everything that was run counts.
 
         The training function must not depend on the largest fidelity, as under a decaying learning
         rate; see docs/schedulers.md.
 
         Args:
-            max_fidelity: the new largest level.
-            budget: totals of the study, what was spent before included. None under
+            max_fidelity: New largest level.
+            budget: Totals of the study, what was spent before included. None under
                 `IterativeDeepening` runs what is missing, whatever it costs.
 
+        Returns:
+            The result of the extended study.
+
         Raises:
-            StudyError: for a result that no scheduler has led to.
-            SpaceError: for a smaller fidelity, or one that does not suit the scheduler.
-            BudgetError: for no budget where only a budget would end the search.
+            StudyError: If no scheduler has led to this result.
+            SpaceError: If the fidelity is smaller, or does not suit the scheduler.
+            BudgetError: If there is no budget where only a budget would end the search.
+
+        Example:
+            >>> from hpo import Budget, Fidelity, Float, IterativeDeepening, optimize
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 3)}
+            >>> result = optimize(
+            ...     lambda config, ctx: {"loss": config["x"] / ctx.fidelity, "cost": ctx.fidelity},
+            ...     space,
+            ...     budget=Budget(cost=60.0),
+            ...     cost="epochs",
+            ...     scheduler=IterativeDeepening(),
+            ... )
+            >>> longer = result.extend(max_fidelity=9)
+            >>> max(o.config["epochs"] for o in longer.log.observations)
+            9
         """
         if self.onward is None:
             raise StudyError(
@@ -138,7 +156,7 @@ class Result:
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
-        """Trials that no other beats in both expected loss and cost, cheapest first."""
+        """Completed trials that no other beats in both expected loss and cost, cheapest first."""
         members = [member for member in self._members() if member.cost is not None]
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
@@ -148,9 +166,9 @@ class Result:
     @property
     @single_threaded
     def scaling_law(self) -> FittedLaw | None:
-        """The fitted law, prior and posterior of every coefficient side by side.
+        """Fitted scaling law, prior and posterior of every coefficient side by side.
 
-        None for a space without scale axes, or before any trial was completed.
+        It is None for a space without scale axes, or before any trial was completed.
         """
         if not self.space.scales or not len(self.models.runs):
             return None
@@ -160,14 +178,14 @@ class Result:
     @property
     @single_threaded
     def cost_law(self) -> CostLaw | None:
-        """What a run costs, in the study's unit; None before any positive cost was told."""
+        """Law of the cost of a run, in the study's unit; None before any positive cost was told."""
         cost = self.models.cost()
         unit = self.cost_unit or "cost"
         return None if cost is None else CostLaw(unit, self.models.encoder, cost)
 
     @property
     def wall_clock_law(self) -> CostLaw | None:
-        """How many seconds a run takes; None where none was timed."""
+        """Law of the seconds of a run; None where none was timed."""
         if self.cost_unit == SECONDS:
             return self.cost_law
         return CostLaw.of_seconds(self.models.encoder, self.log.observations)
@@ -178,16 +196,29 @@ class Result:
         scale: Mapping[str, float] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> Prediction:
-        """Loss, cost, seconds and survival of one run that was never made, with intervals.
+        """Predict loss, cost, seconds and success of one run that was never made.
 
         Args:
-            scale: one positive value per scale axis; by default that of `config`, else as for
+            scale: One positive value per scale axis; by default that of `config`, else as for
                 :meth:`recommend`.
-            config: of the run; by default the one recommended at that scale.
+            config: Config of the run; by default the one recommended at that scale.
+
+        Returns:
+            The prediction, with 90 % intervals of one run.
 
         Raises:
-            SpaceError: for a scale or config that does not fit the space.
-            ValueError: before any trial was completed.
+            SpaceError: If a scale or config does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.3, 0.4, 0.6, 0.8, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> prediction = optimizer.result().predict(config={"x": 0.7})
+            >>> low, high = prediction.loss_interval
+            >>> low < 0.04 < high
+            True
         """
         self._require_runs()
         encoder = self.models.encoder
@@ -227,7 +258,8 @@ class Result:
             >>> for x in (0.1, 0.3, 0.4, 0.6, 0.8, 0.9):
             ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
             >>> advice = optimizer.result().recommend()
-            >>> abs(advice.config["x"] - 0.5) < 0.05
+            >>> low, high = advice.intervals["x"]
+            >>> low <= advice.config["x"] <= high
             True
         """
         self._require_runs()
@@ -244,16 +276,31 @@ class Result:
         initial_loss: float | None = None,
         rise: float | None = None,
     ) -> Instability:
-        """How sensitive training is to its lr at each scale, and the unstable edge at the target.
+        """Report how sensitive training is to its lr, and the unstable edge at the target.
 
         Args:
-            target: as for :meth:`recommend`.
-            parameter: the learning rate; by default the one of role LR.
-            initial_loss, rise: see :func:`hpo.models.lr_sensitivity.instability`.
+            target: See :meth:`recommend`.
+            parameter: Name of the learning rate; by default the parameter of role LR.
+            initial_loss: See :func:`hpo.models.lr_sensitivity.instability`.
+            rise: See :func:`hpo.models.lr_sensitivity.instability`.
+
+        Returns:
+            Curves of loss against lr at the scales of the runs and at the target.
 
         Raises:
-            SpaceError: for a target that does not fit, or no such parameter.
-            ValueError: before any trial was completed, or for a bad initial loss or rise.
+            SpaceError: If the target does not fit, or there is no such parameter.
+            ValueError: Before any trial was completed, or for a bad initial loss or rise.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Role
+            >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)})
+            >>> for k in range(12):
+            ...     lr = 1e-4 * 10 ** (k / 4)
+            ...     loss = (k - 5) ** 2 / 25
+            ...     _ = optimizer.tell({"lr": lr}, loss=loss)
+            >>> report = optimizer.result().instability(initial_loss=3.0)
+            >>> report.parameter, len(report.curves)
+            ('lr', 1)
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
@@ -263,7 +310,16 @@ class Result:
         return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a finished trial: number, params, loss, cost, status, cause and belief."""
+        """Return one row per finished trial: number, parameters, result and prediction.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> _ = optimizer.tell({"x": 0.25}, loss=1.5, cost=2.0)
+            >>> optimizer.result().to_pandas()[["number", "x", "loss", "cost", "status"]]
+               number     x  loss  cost     status
+            0       0  0.25   1.5   2.0  completed
+        """
         import pandas as pd
 
         rows = []
@@ -335,7 +391,7 @@ class Result:
         ]
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
-        if target is not None:
+        if target is not None and (target or self.space.scales):
             return check_target(self.space, target)
         if self.target is not None or not self.space.scales:
             return dict(self.target or {})

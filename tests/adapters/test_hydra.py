@@ -19,6 +19,8 @@ from hpo.space import Parameter  # noqa: E402
 
 pytestmark = pytest.mark.guests
 REPOSITORY = Path(__file__).parents[2]
+# What an installation puts on the path: the packages, and the folder of the namespace package.
+FOLDERS = (REPOSITORY, REPOSITORY / "hpo" / "adapters" / "hydra_plugin")
 
 APP = """
 import hydra
@@ -50,7 +52,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "app.py", "-m", "hydra.sweep.dir=out", *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, FOLDERS)), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -10,7 +10,7 @@ import pytest
 from hpo import ASHA, Budget, Context, Fidelity, Float, MedianStopping, optimize
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler
 
-HUB = Path(__file__).parents[2] / "hub" / "package"
+HUB = Path(__file__).parents[2] / "examples" / "optunahub" / "package"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

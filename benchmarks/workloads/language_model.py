@@ -1,11 +1,12 @@
 """A real training run to tune: next-byte prediction on the standard library's source.
 
-    from hpo.training.language_model import train_language_model
+    from benchmarks.workloads.language_model import train_language_model
     optimize(train_language_model, space, cost="flops", ...)
 
-The config names the scale, `params` and `tokens`, and any field of `Recipe`; the loss is the
-cross-entropy on files that were not trained on, in nats per byte, and the cost the training FLOPs
-of `accounting`. On a CUDA device when there is one, else on Apple's, else on the CPU.
+The config names the scale, `params` and `tokens`, and any field of `LanguageModelRecipe`; the loss
+is the cross-entropy on files that were not trained on, in nats per byte, and the cost the training
+FLOPs of `hpo.training.accounting`. It runs on a CUDA device if there is one, else on Apple's, else
+on the CPU.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.workloads.corpus import spread_sequences, standard_library
 from hpo.training.accounting import (
     ParameterCount,
     Work,
     achieved_flops_per_second,
     training_flops_per_token,
 )
-from hpo.training.corpus import spread_sequences, standard_library
 from hpo.training.data import Split, Windows
 from hpo.training.devices import best_device, seeded
 from hpo.training.optimizers import AdamW
@@ -43,15 +44,22 @@ _DIVERGENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The settings of a run besides its scale. The defaults are those people start from.
+class LanguageModelRecipe:
+    """Settings of a run besides its scale. The defaults are usual ones.
 
-    `lr`: peak learning rate. `weight_decay`: AdamW's, on matrices only. `beta1`, `beta2`: its
-    moment decays. `warmup`: share of the tokens over which the learning rate rises from zero.
-    `batch_size`: sequences per step. `dropout`: rate in the residual stream. `context`: bytes per
-    sequence. `final_lr`: where the cosine decay ends, as a share of the peak.
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: AdamW's weight decay, on matrices only.
+        beta1: decay of AdamW's first moment.
+        beta2: decay of AdamW's second moment.
+        warmup: share of the tokens over which the learning rate rises from zero.
+        batch_size: sequences per step.
+        dropout: rate in the residual stream.
+        context: bytes per sequence.
+        final_lr: end of the cosine decay, as a share of the peak.
 
-    Raises `ValueError` where a value is out of range.
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     lr: float = 1e-3
@@ -76,7 +84,7 @@ class Recipe:
                 raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}")
 
     def settings(self, tokens: float) -> Settings:
-        """Of a run on `tokens` bytes."""
+        """Return the trainer's settings of a run on `tokens` bytes."""
         examples = max(1, round(tokens / self.context))
         return Settings(
             examples=examples,
@@ -87,34 +95,47 @@ class Recipe:
             schedule=Cosine(warmup=self.warmup, final=self.final_lr),
             clip=_CLIP_NORM,
             evaluations=min(EVALUATIONS, math.ceil(examples / self.batch_size)),
-            # Guessing costs ln 256, and a rate that is too high by far ends above it for good.
+            # Guessing costs ln 256; with a rate that is much too high, the loss stays above it.
             divergence=_DIVERGENCE,
         )
 
 
 def train_language_model(config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
-    """One trial: trains one transformer from scratch on `config`.
+    """Train one transformer from scratch, as one trial.
 
-    `config`: `params` (non-embedding parameters), `tokens` (bytes to train on, each seen about once
-    while the corpus lasts) and any fields of `Recipe`. Reports after each quarter of the run.
+    Reports after each quarter of the run.
 
-    Returns what `TorchTrainer` does: `loss` in nats per byte, NaN where it diverged, `cost` in
-    FLOPs, `params` as built. Raises `ValueError` for a name that is neither a scale nor a field of
-    `Recipe`.
+    Args:
+        config: `params` (non-embedding parameters), `tokens` (bytes to train on, each seen about
+            once unless the corpus is smaller) and any fields of `LanguageModelRecipe`.
+        ctx: context of the trial.
+
+    Returns:
+        What `TorchTrainer` returns: `loss` in nats per byte, NaN if it diverged, `cost` in FLOPs,
+        `params` as built.
+
+    Raises:
+        ValueError: for a name that is neither a scale nor a field of `LanguageModelRecipe`.
     """
     return TRAINER(config, ctx)
 
 
 def train_transformer(config: Mapping[str, Any], *, seed: int) -> dict[str, float]:
-    """The same outside a study."""
+    """Train one transformer outside of a study; see `train_language_model`."""
     return TRAINER.train(config, seed=seed)
 
 
 def measured_flops_per_second(
-    params: float, recipe: Recipe | None = None, *, seconds: float = 1.0
+    params: float, recipe: LanguageModelRecipe | None = None, *, seconds: float = 1.0
 ) -> float:
-    """Training FLOPs per second that this machine achieves at `params`, by a short timed run."""
-    recipe = recipe or Recipe()
+    """Return the training FLOPs per second that this machine achieves, by a short timed run.
+
+    Args:
+        params: non-embedding parameters of the model.
+        recipe: settings of the run; by default the usual ones.
+        seconds: time to measure.
+    """
+    recipe = recipe or LanguageModelRecipe()
     device = best_device()
     endless = {"params": params, "tokens": 1e15, **dataclasses.asdict(recipe)}
     with seeded(0, device):
@@ -164,15 +185,15 @@ def transformer_parameters(model: nn.Module) -> ParameterCount:
     return ParameterCount(model.shape.non_embedding, model.shape.embedding)
 
 
-def _split(config: Mapping[str, Any]) -> tuple[float, float, Recipe]:
+def _split(config: Mapping[str, Any]) -> tuple[float, float, LanguageModelRecipe]:
     scales = ("params", "tokens")
-    fields = {field.name for field in dataclasses.fields(Recipe)}
+    fields = {field.name for field in dataclasses.fields(LanguageModelRecipe)}
     if missing := [name for name in scales if name not in config]:
         raise ValueError(f"`config` must name the scale, but lacks {missing}; got {dict(config)}")
     if unknown := sorted(set(config) - fields - set(scales)):
         raise ValueError(f"`config` may name {sorted(fields)} besides {scales}; got {unknown}")
     settings = {name: value for name, value in config.items() if name in fields}
-    return float(config["params"]), float(config["tokens"]), Recipe(**settings)
+    return float(config["params"]), float(config["tokens"]), LanguageModelRecipe(**settings)
 
 
 TRAINER = TorchTrainer(

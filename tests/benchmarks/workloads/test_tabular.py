@@ -5,23 +5,26 @@ import dataclasses
 import pytest
 import torch
 
-from hpo import ASHA, Budget, Fidelity, Float, Role, Scale, optimize
-from hpo.diagnostics.resume_check import check_continuation
-from hpo.training.accounting import count_work
-from hpo.training.tabular import (
+from benchmarks.workloads.tabular import (
     Perceptron,
-    Recipe,
-    Shape,
-    Table,
+    PerceptronRecipe,
+    PerceptronShape,
+    SklearnTable,
     params_to_shape,
     rows,
     tabular_loss,
     tabular_trainer,
 )
+from hpo import ASHA, Budget, Fidelity, Float, Role, Scale, optimize
+from hpo.diagnostics.resume_check import check_continuation
+from hpo.training.accounting import count_work
 
 
-@pytest.mark.parametrize("shape", [Shape(30, 7, 2), Shape(10, 12, 1, depth=3), Shape(13, 5, 3)])
-def test_parameters_and_flops_are_those_of_the_network(shape: Shape) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [PerceptronShape(30, 7, 2), PerceptronShape(10, 12, 1, depth=3), PerceptronShape(13, 5, 3)],
+)
+def test_parameters_and_flops_are_those_of_the_network(shape: PerceptronShape) -> None:
     model = Perceptron(shape)
     assert shape.parameters == sum(weight.numel() for weight in model.parameters())
     batch = (torch.zeros(4, shape.inputs), torch.zeros(4, dtype=torch.int64))
@@ -37,7 +40,7 @@ def test_a_shape_has_nearly_the_parameters_asked_for(n_params: int) -> None:
     assert shape.parameters == pytest.approx(n_params, rel=0.05)
 
 
-def test_no_neighbouring_width_is_nearer() -> None:
+def test_no_neighboring_width_is_nearer() -> None:
     for n_params in range(37, 2_000, 61):
         shape = params_to_shape(n_params)
         for width in (max(1, shape.width - 1), shape.width + 1):
@@ -52,10 +55,14 @@ def test_too_few_parameters_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("table", "count", "columns", "outputs"),
-    [(Table.BREAST_CANCER, 569, 30, 2), (Table.WINE, 178, 13, 3), (Table.DIABETES, 442, 10, 1)],
+    [
+        (SklearnTable.BREAST_CANCER, 569, 30, 2),
+        (SklearnTable.WINE, 178, 13, 3),
+        (SklearnTable.DIABETES, 442, 10, 1),
+    ],
 )
-def test_a_table_is_split_once_and_standardised_by_what_is_trained_on(
-    table: Table, count: int, columns: int, outputs: int
+def test_a_table_is_split_once_and_standardized_by_what_is_trained_on(
+    table: SklearnTable, count: int, columns: int, outputs: int
 ) -> None:
     data = rows(table)
     assert data is rows(table)
@@ -68,19 +75,19 @@ def test_a_table_is_split_once_and_standardised_by_what_is_trained_on(
 
 @pytest.mark.parametrize(
     ("table", "guessing"),
-    [(Table.BREAST_CANCER, 0.69), (Table.WINE, 1.10), (Table.DIABETES, 1.0)],
+    [(SklearnTable.BREAST_CANCER, 0.69), (SklearnTable.WINE, 1.10), (SklearnTable.DIABETES, 1.0)],
 )
-def test_it_learns_more_than_guessing(table: Table, guessing: float) -> None:
+def test_it_learns_more_than_guessing(table: SklearnTable, guessing: float) -> None:
     found = tabular_trainer(table).train({"params": 2_000, "lr": 3e-3, "epochs": 8})
     assert found["loss"] < 0.75 * guessing
     assert found["params"] == pytest.approx(2_000, rel=0.05)
-    assert ("error" in found) == (table is not Table.DIABETES)
+    assert ("error" in found) == (table is not SklearnTable.DIABETES)
 
 
 def test_epochs_are_a_legal_fidelity() -> None:
     space = {"epochs": Fidelity(1, 4)}
     config = {"epochs": 4}
-    trainer = tabular_trainer(Table.WINE)
+    trainer = tabular_trainer(SklearnTable.WINE)
     fixed = dataclasses.replace(
         trainer,
         make_model=lambda config, scale: trainer.make_model({**config, "params": 1e3}, scale),
@@ -97,7 +104,7 @@ def test_a_search_over_sizes_and_epochs_runs() -> None:
         "epochs": Fidelity(1, 3),
     }
     result = optimize(
-        tabular_trainer(Table.WINE),
+        tabular_trainer(SklearnTable.WINE),
         space,
         budget=Budget(trials=4),
         cost="flops",
@@ -110,7 +117,7 @@ def test_a_search_over_sizes_and_epochs_runs() -> None:
 @pytest.mark.parametrize("name", ["lr", "batch_size", "epochs"])
 def test_a_setting_out_of_range_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        Recipe(**{name: 0})  # type: ignore[arg-type]
+        PerceptronRecipe(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_a_config_that_names_something_else_is_refused() -> None:

@@ -8,21 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import speed, tasks
-from benchmarks.speed import HORIZON, Course, Study, enough_for, follow, pooled, race, read
+from benchmarks import tasks
+from benchmarks.__main__ import main
+from benchmarks.experiments import speed
+from benchmarks.experiments.speed import (
+    HORIZON,
+    RegretCurve,
+    SpeedStudy,
+    compare,
+    enough_for,
+    follow,
+    pooled,
+    read,
+)
 
 ENDS = st.floats(0.0, 1.0, allow_nan=False)
 TINY = ["--tasks", "synthetic/crossing-1", "--workers", "1", "--seeds", "1"]
 
 
-def course(*changes: tuple[float, float], ending: str = "horizon") -> Course:
+def curve(*changes: tuple[float, float], ending: str = "horizon") -> RegretCurve:
     """From (clock, regret) pairs."""
     clock, regret = zip(*changes, strict=True) if changes else ((), ())
-    return Course(clock, regret, ending)
+    return RegretCurve(clock, regret, ending)
 
 
 @st.composite
-def falling(draw: st.DrawFn) -> Course:
+def falling(draw: st.DrawFn) -> RegretCurve:
     regrets = sorted(draw(st.sets(ENDS, min_size=0, max_size=5)), reverse=True)
     clocks = sorted(
         draw(
@@ -33,16 +44,18 @@ def falling(draw: st.DrawFn) -> Course:
             )
         )
     )
-    return course(*zip(clocks, regrets, strict=True))
+    return curve(*zip(clocks, regrets, strict=True))
 
 
-def against_random(ours: list[Course], random: list[Course], draws: int = 20) -> speed.Race:
+def against_random(
+    ours: list[RegretCurve], random: list[RegretCurve], draws: int = 20
+) -> speed.SpeedComparison:
     rng = np.random.default_rng(0)
-    return race("t", {"ours": ours, "random": random}, "ours", ["random"], rng, draws)
+    return compare("t", {"ours": ours, "random": random}, "ours", ["random"], rng, draws)
 
 
 def test_regret_is_one_before_the_first_full_run_and_then_the_last_that_was_reached() -> None:
-    two = course((2.0, 0.5), (10.0, 0.1))
+    two = curve((2.0, 0.5), (10.0, 0.1))
     assert two.at(np.array([0.0, 1.99, 2.0, 9.0, 10.0, 40.0])).tolist() == [
         1,
         1,
@@ -54,33 +67,33 @@ def test_regret_is_one_before_the_first_full_run_and_then_the_last_that_was_reac
 
 
 def test_a_target_is_reached_at_the_first_change_that_is_no_worse() -> None:
-    two = course((2.0, 0.5), (10.0, 0.1))
+    two = curve((2.0, 0.5), (10.0, 0.1))
     assert two.first(np.array([0.7, 0.5, 0.49, 0.1])).tolist() == [2.0, 2.0, 10.0, 10.0]
 
 
 def test_a_target_never_reached_counts_with_the_whole_horizon() -> None:
-    assert course((2.0, 0.5)).first(np.array([0.4])).tolist() == [HORIZON]
-    assert course().first(np.array([0.4])).tolist() == [HORIZON]
+    assert curve((2.0, 0.5)).first(np.array([0.4])).tolist() == [HORIZON]
+    assert curve().first(np.array([0.4])).tolist() == [HORIZON]
 
 
 def test_the_target_is_the_median_end_and_speed_the_ratio_of_median_times() -> None:
     # Ends .2 .3 .4: the target is .3, which random has at 12, 30 and never, ours at 1, 3 and 8.
-    random = [course((12.0, 0.2)), course((30.0, 0.3)), course((5.0, 0.4))]
-    ours = [course((1.0, 0.3)), course((3.0, 0.25), (9.0, 0.0)), course((2.0, 0.5), (8.0, 0.1))]
+    random = [curve((12.0, 0.2)), curve((30.0, 0.3)), curve((5.0, 0.4))]
+    ours = [curve((1.0, 0.3)), curve((3.0, 0.25), (9.0, 0.0)), curve((2.0, 0.5), (8.0, 0.1))]
     found = against_random(ours, random)
     assert (found.target, found.theirs, found.ours, found.reached) == (0.3, 30.0, 3.0, 1.0)
     assert math.exp(found.log_speeds[0]) == pytest.approx(10.0)
 
 
 def test_of_an_even_number_of_seeds_the_lower_of_the_middle_two_counts() -> None:
-    random = [course((c, r)) for c, r in ((9.0, 0.1), (8.0, 0.2), (7.0, 0.3), (6.0, 0.4))]
+    random = [curve((c, r)) for c, r in ((9.0, 0.1), (8.0, 0.2), (7.0, 0.3), (6.0, 0.4))]
     found = against_random(random[:1], random)
     assert (found.target, found.theirs) == (0.2, 9.0)
 
 
 def test_a_method_whose_median_never_gets_there_is_counted_and_not_dropped() -> None:
-    random = [course((10.0, 0.2))] * 3
-    ours = [course((1.0, 0.1)), course((1.0, 0.21)), course((1.0, 0.3))]
+    random = [curve((10.0, 0.2))] * 3
+    ours = [curve((1.0, 0.1)), curve((1.0, 0.21)), curve((1.0, 0.3))]
     found = against_random(ours, random)
     assert (found.ours, found.reached) == (HORIZON, pytest.approx(1 / 3))
     assert math.exp(found.log_speeds[0]) == pytest.approx(10.0 / HORIZON)
@@ -88,37 +101,37 @@ def test_a_method_whose_median_never_gets_there_is_counted_and_not_dropped() -> 
 
 def test_the_best_rival_has_the_lowest_end_and_of_equals_the_earliest() -> None:
     rng = np.random.default_rng(0)
-    courses = {
-        "ours": [course((2.0, 0.1))],
-        "late": [course((20.0, 0.1))],
-        "early": [course((8.0, 0.3), (10.0, 0.1))],
-        "worse": [course((1.0, 0.2))],
+    curves = {
+        "ours": [curve((2.0, 0.1))],
+        "late": [curve((20.0, 0.1))],
+        "early": [curve((8.0, 0.3), (10.0, 0.1))],
+        "worse": [curve((1.0, 0.2))],
     }
-    found = race("t", courses, "ours", ["worse", "late", "early"], rng, 5)
+    found = compare("t", curves, "ours", ["worse", "late", "early"], rng, 5)
     assert (found.setter, found.target, found.theirs, found.ours) == ("early", 0.1, 10.0, 2.0)
 
 
 @given(st.lists(falling(), min_size=1, max_size=6))
-def test_who_sets_a_target_has_reached_it_by_its_end(courses: list[Course]) -> None:
-    found = against_random(courses, courses)
+def test_who_sets_a_target_has_reached_it_by_its_end(curves: list[RegretCurve]) -> None:
+    found = against_random(curves, curves)
     assert found.theirs == found.ours and found.log_speeds[0] == 0.0
-    half = math.ceil(len(courses) / 2) / len(courses)
+    half = math.ceil(len(curves) / 2) / len(curves)
     assert found.reached >= half
 
 
 @given(st.lists(falling(), min_size=1, max_size=6), st.floats(0.1, 1.0))
 def test_a_clock_that_runs_at_a_share_of_the_time_divides_the_speed_by_it(
-    courses: list[Course], share: float
+    curves: list[RegretCurve], share: float
 ) -> None:
-    quick = [Course(tuple(share * c for c in one.clock), one.regret) for one in courses]
-    found = against_random(quick, courses)
+    quick = [RegretCurve(tuple(share * c for c in one.clock), one.regret) for one in curves]
+    found = against_random(quick, curves)
     if found.target < 1.0:  # else nothing was finished, and nothing is a share of the horizon
         assert np.exp(found.log_speeds[0]) == pytest.approx(1.0 / share)
 
 
 def test_speeds_are_pooled_by_their_geometric_mean_over_tasks() -> None:
-    random = [course((20.0, 0.1))]
-    races = [against_random([course((clock, 0.1))], random) for clock in (1.0, 5.0)]
+    random = [curve((20.0, 0.1))]
+    races = [against_random([curve((clock, 0.1))], random) for clock in (1.0, 5.0)]
     found = pooled(races, np.random.default_rng(0))
     assert found.value == pytest.approx(math.sqrt(20.0 * 4.0))
     assert (found.low, found.high) == pytest.approx((4.0, 20.0))
@@ -127,8 +140,8 @@ def test_speeds_are_pooled_by_their_geometric_mean_over_tasks() -> None:
 
 
 def test_the_interval_holds_the_choice_of_seeds() -> None:
-    ours = [course((clock, 0.0)) for clock in (1.0, 2.0, 4.0)]
-    found = pooled([against_random(ours, [course((8.0, 0.1))], 2000)], np.random.default_rng(0))
+    ours = [curve((clock, 0.0)) for clock in (1.0, 2.0, 4.0)]
+    found = pooled([against_random(ours, [curve((8.0, 0.1))], 2000)], np.random.default_rng(0))
     assert found.value == pytest.approx(4.0)
     assert (found.low, found.high) == pytest.approx((2.0, 8.0))
 
@@ -136,21 +149,21 @@ def test_the_interval_holds_the_choice_of_seeds() -> None:
 def test_enough_is_the_lowest_quantile_of_any_other_method_of_the_same_task_and_workers() -> None:
     ends = {"random": (0.5, 0.3), "dehb": (0.2, 0.4), "asha": (0.1,)}
     done = {
-        Study(4, "t", method, seed): course((1.0, end))
+        SpeedStudy(4, "t", method, seed): curve((1.0, end))
         for method, of in ends.items()
         for seed, end in enumerate(of)
     }
-    done[Study(64, "t", "random", 0)] = course((1.0, 0.0))
-    done[Study(4, "other", "random", 0)] = course((1.0, 0.0))
-    asked = Study(4, "t", "scaletune-levels", 0)
+    done[SpeedStudy(64, "t", "random", 0)] = curve((1.0, 0.0))
+    done[SpeedStudy(4, "other", "random", 0)] = curve((1.0, 0.0))
+    asked = SpeedStudy(4, "t", "scaletune-levels", 0)
     assert enough_for(asked, done, 0.0) == pytest.approx(0.1)
-    assert enough_for(Study(4, "t", "asha", 1), done, 0.0) == pytest.approx(0.2)
-    assert enough_for(Study(4, "t", "asha", 1), done, 0.5) == pytest.approx(0.3)
-    assert enough_for(Study(4, "new", "asha", 1), done, 0.0) is None
+    assert enough_for(SpeedStudy(4, "t", "asha", 1), done, 0.0) == pytest.approx(0.2)
+    assert enough_for(SpeedStudy(4, "t", "asha", 1), done, 0.5) == pytest.approx(0.3)
+    assert enough_for(SpeedStudy(4, "new", "asha", 1), done, 0.0) is None
 
 
 def test_a_study_stopped_early_is_the_beginning_of_the_whole_one() -> None:
-    study = Study(2, "synthetic/crossing-1", "random", 0)
+    study = SpeedStudy(2, "synthetic/crossing-1", "random", 0)
     whole = follow(study)
     short = follow(study, enough=whole.regret[1])
     assert whole.ending == "horizon" and short.ending == "enough"
@@ -159,14 +172,14 @@ def test_a_study_stopped_early_is_the_beginning_of_the_whole_one() -> None:
 
 
 def test_random_search_trains_about_forty_times_a_worker() -> None:
-    jobs = [follow(Study(4, "synthetic/crossing-0", "random", seed)).jobs for seed in range(5)]
+    jobs = [follow(SpeedStudy(4, "synthetic/crossing-0", "random", seed)).jobs for seed in range(5)]
     assert 0.85 * 160 < np.mean(jobs) < 1.15 * 160
 
 
 def test_a_method_that_breaks_down_keeps_what_it_had_and_is_on_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = Study(1, "synthetic/crossing-1", "random", 0)
+    study = SpeedStudy(1, "synthetic/crossing-1", "random", 0)
     whole = follow(study)
     make = speed.peers.make
 
@@ -184,39 +197,41 @@ def test_a_method_that_breaks_down_keeps_what_it_had_and_is_on_record(
 
 def test_a_second_run_adds_nothing_and_a_damaged_line_is_run_again(tmp_path: Path) -> None:
     table = tmp_path / speed.TABLE
-    words = ["run", "--out", str(tmp_path), *TINY, "--methods", "random", "one-epoch"]
-    assert speed.main(words) == 0
+    words = ["speed", "run", "--out", str(tmp_path), *TINY, "--methods", "random", "one-epoch"]
+    assert main(words) == 0
     first = table.read_text()
-    assert speed.main(words) == 0 and table.read_text() == first
+    assert main(words) == 0 and table.read_text() == first
     assert {study.method for study in read(table)} == {"random", "one-epoch"}
     table.write_text(first[: first.index("\n") + 20] + "\n")
-    assert len(read(table)) == 1 and speed.main(words) == 0
+    assert len(read(table)) == 1 and main(words) == 0
     again = read(table)
     assert {s: (c.clock, c.regret) for s, c in again.items()} == {
-        Study(1, "synthetic/crossing-1", m, 0): (c.clock, c.regret)
+        SpeedStudy(1, "synthetic/crossing-1", m, 0): (c.clock, c.regret)
         for m in ("random", "one-epoch")
-        for c in [follow(Study(1, "synthetic/crossing-1", m, 0))]
+        for c in [follow(SpeedStudy(1, "synthetic/crossing-1", m, 0))]
     }
 
 
 def test_a_study_stopped_early_is_run_again_only_when_more_is_asked() -> None:
-    study, other = Study(1, "synthetic/crossing-1", "asha", 0), course((1.0, 0.2))
-    done = {study: course((1.0, 0.15), ending="enough")}
-    random = Study(1, "synthetic/crossing-1", "random", 0)
+    study, other = SpeedStudy(1, "synthetic/crossing-1", "asha", 0), curve((1.0, 0.2))
+    done = {study: curve((1.0, 0.15), ending="enough")}
+    random = SpeedStudy(1, "synthetic/crossing-1", "random", 0)
     assert not list(speed.waiting({**done, random: other}, [study], 0.0))
-    assert list(speed.waiting({**done, random: course((1.0, 0.1))}, [study], 0.0))
+    assert list(speed.waiting({**done, random: curve((1.0, 0.1))}, [study], 0.0))
     assert list(speed.waiting({**done, random: other}, [study], None)) == [(study, None)]
 
 
 def test_a_study_stopped_for_slowness_is_run_again_only_when_more_seconds_are_given() -> None:
-    study = Study(1, "synthetic/crossing-1", "asha", 0)
-    done = {study: Course((1.0,), (0.5,), "seconds", 2.0, 9, 61.0)}
+    study = SpeedStudy(1, "synthetic/crossing-1", "asha", 0)
+    done = {study: RegretCurve((1.0,), (0.5,), "seconds", 2.0, 9, 61.0)}
     again = [list(speed.waiting(done, [study], None, seconds)) for seconds in (60.0, 120.0, None)]
     assert again == [[], [(study, None)], [(study, None)]]
 
 
 def test_a_pool_no_larger_than_the_workers_is_left_out() -> None:
-    planned = [Study(workers, "curve-bank/resnet-large", "random", 0) for workers in (4, 39, 64)]
+    planned = [
+        SpeedStudy(workers, "curve-bank/resnet-large", "random", 0) for workers in (4, 39, 64)
+    ]
     assert [study.workers for study, _ in speed.waiting({}, planned, None)] == [4]
 
 
@@ -227,11 +242,11 @@ def test_the_page_has_a_row_for_every_family_method_and_task(tmp_path: Path) -> 
             for seed in range(3):
                 clock, end = rng.uniform(1.0, 40.0), rng.uniform(0.0, 0.5)
                 speed.append(
-                    tmp_path / speed.TABLE, Study(4, task, method, seed), course((clock, end))
+                    tmp_path / speed.TABLE, SpeedStudy(4, task, method, seed), curve((clock, end))
                 )
     page, figure = tmp_path / "page.md", tmp_path / "speed.svg"
-    words = ["report", str(tmp_path), "--ours", "mine"]
-    assert speed.main([*words, "--page", str(page), "--figure", str(figure)]) == 0
+    words = ["speed", "report", str(tmp_path), "--ours", "mine"]
+    assert main([*words, "--page", str(page), "--figure", str(figure)]) == 0
     text = page.read_text()
     for row in ("| crossing | 4 |", "| rpart | 8 |", "| all | 12 |", "| rpart/3 |", "| dehb | 3 |"):
         assert row in text
@@ -240,5 +255,5 @@ def test_the_page_has_a_row_for_every_family_method_and_task(tmp_path: Path) -> 
 
 
 def test_a_report_on_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert speed.main(["report", str(tmp_path)]) == 2
+    assert main(["speed", "report", str(tmp_path)]) == 2
     assert "no studies" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Bytes to learn from that every machine has: the source of Python's own standard library.
+"""Text for language models that every machine has: the source of Python's standard library.
 
 Training and validation text come from different files, told apart by a hash of the file's path, so
 that the split depends neither on the order of the files nor on which others are present. The text
@@ -8,6 +8,7 @@ differs between Python releases: compare losses only under one release.
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,19 +37,24 @@ class Corpus:
 
 
 def standard_library_files(*, tests: bool = False) -> list[Path]:
-    """Paths of the standard library's `.py` files, relative to its root, in a fixed order.
+    """Return the paths of the standard library's `.py` files, relative to its root, sorted.
 
-    `tests`: whether to include the library's own tests, about half of all bytes. Raises
-    `FileNotFoundError` where Python was installed without its sources.
+    Args:
+        tests: whether to include the library's own tests, about half of all bytes.
+
+    Raises:
+        FileNotFoundError: if Python was installed without its sources.
     """
     root = _root()
     skipped = _SKIPPED if tests else _SKIPPED | _TESTS
-    paths = (path.relative_to(root) for path in root.rglob("*.py"))
-    kept = [
-        path
-        for path in paths
-        if skipped.isdisjoint(path.parts) and not path.name.startswith("_sysconfigdata")
-    ]
+    kept = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in skipped]  # not entered
+        kept += [
+            (Path(folder) / name).relative_to(root)
+            for name in names
+            if name.endswith(".py") and not name.startswith("_sysconfigdata")
+        ]
     if not kept:
         raise FileNotFoundError(
             f"no Python sources under {root}; install a Python that comes with its library source"
@@ -57,14 +63,14 @@ def standard_library_files(*, tests: bool = False) -> list[Path]:
 
 
 def is_held_out(path: Path, *, fraction: float = 0.1) -> bool:
-    """Whether the file belongs to the validation text: true for about `fraction` of all paths."""
+    """Return whether a file belongs to the validation text: about `fraction` of all paths do."""
     digest = hashlib.blake2b(path.as_posix().encode(), digest_size=8).digest()
     return int.from_bytes(digest) < fraction * 2**64
 
 
 @cache
 def standard_library(*, tests: bool = False) -> Corpus:
-    """The standard library as one corpus; read once per process, about 10 MB without tests."""
+    """Return the standard library as one corpus; read once per process, 10 MB without tests."""
     files = standard_library_files(tests=tests)
     return Corpus(
         train=_read(path for path in files if not is_held_out(path)),
@@ -73,7 +79,7 @@ def standard_library(*, tests: bool = False) -> Corpus:
 
 
 def sample_sequences(text: Tensor, count: int, length: int, *, rng: torch.Generator) -> Tensor:
-    """`count x length` int64 bytes from places in `text` drawn uniformly, with replacement.
+    """Return `count x length` int64 bytes from uniformly drawn places in `text`, with replacement.
 
     `rng` lives on the CPU, so that a seed gives the same text on every device.
     """
@@ -82,7 +88,7 @@ def sample_sequences(text: Tensor, count: int, length: int, *, rng: torch.Genera
 
 
 def spread_sequences(text: Tensor, count: int, length: int) -> Tensor:
-    """`count x length` int64 bytes spread evenly over `text`: a fixed evaluation set."""
+    """Return `count x length` int64 bytes spread evenly over `text`: a fixed evaluation set."""
     starts = torch.linspace(0, len(text) - length, count, dtype=torch.float64).long()
     return _windows(text, starts, length)
 

@@ -1,21 +1,19 @@
-"""What the trainer costs, and whether muP keeps the best learning rate where it is.
+"""Cost of the built-in trainer, and drift of the best learning rate with width under muP.
 
-    python -m benchmarks.training throughput            # minutes
-    python -m benchmarks.training drift --out runs/drift.jsonl     # five minutes
+    python -m benchmarks training throughput            # minutes
+    python -m benchmarks training drift --out runs/drift.jsonl     # five minutes
 
-`throughput` times updates of the built-in trainer beside a plain loop written by hand, in turns, on
-the same model, data and optimizer. `drift` trains perceptrons of several widths on scikit-learn's
-digits over a grid of learning rates, in muP and in standard parametrization, and fits a parabola to
-the validation loss against log2 of the rate at each width. It appends every run to its file and
-goes on where it was killed. Results are in docs/training.md.
+`throughput` times updates of the built-in trainer and of a plain loop written by hand, alternately,
+on the same model, data and optimizer. `drift` trains perceptrons of several widths on
+scikit-learn's digits over a grid of learning rates, in muP and in standard parametrization, and
+fits a parabola to the validation loss against log2 of the rate at each width. It appends every run
+to its file and continues from there if it was killed. Results are in docs/training.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +27,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from hpo.training.corpus import standard_library
+from benchmarks.jsonlines import append_row, read_rows
+from benchmarks.markdown import table_head, table_row
+from benchmarks.workloads.corpus import standard_library
+from benchmarks.workloads.digits import CLASSES, SIDE, digits
+from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from hpo.training.data import Shuffled, Split, Windows
 from hpo.training.devices import best_device, peak_flops_per_second, seeded
-from hpo.training.digits import CLASSES, SIDE, digits
-from hpo.training.language_model import transformer_parameters, transformer_work
 from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,
@@ -52,11 +52,9 @@ BATCH_SIZE = 32
 PARAMETRIZATIONS: Mapping[str, Parametrization] = {"mup": MUP, "standard": STANDARD}
 
 
-def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m benchmarks training`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     throughput = commands.add_parser("throughput", help="updates per second beside a plain loop")
     throughput.add_argument("--rounds", type=int, default=15)
     drift = commands.add_parser("drift", help="the best learning rate against width")
@@ -64,16 +62,23 @@ def main(arguments: Sequence[str]) -> None:
     drift.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
     drift.add_argument("--seeds", type=int, default=3)
     drift.add_argument("--updates", type=int, default=300)
-    options = parser.parse_args(arguments)
-    if options.command == "throughput":
-        for line in throughput_lines(rounds=options.rounds):
-            print(line, flush=True)
-        return
-    runs = Runs(options.out, updates=options.updates, seeds=range(options.seeds))
+    throughput.set_defaults(action=_throughput)
+    drift.set_defaults(action=_drift)
+
+
+def _throughput(given: argparse.Namespace) -> int:
+    for line in throughput_lines(rounds=given.rounds):
+        print(line, flush=True)
+    return 0
+
+
+def _drift(given: argparse.Namespace) -> int:
+    runs = DriftRuns(given.out, updates=given.updates, seeds=range(given.seeds))
     for name in PARAMETRIZATIONS:
-        fits = [runs.fit(name, width) for width in options.widths]
-        for line in drift_lines(name, options.widths, fits):
+        fits = [runs.fit(name, width) for width in given.widths]
+        for line in drift_lines(name, given.widths, fits):
             print(line, flush=True)
+    return 0
 
 
 # --- throughput ----------------------------------------------------------------------------------
@@ -81,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Non-embedding parameters, sequences in an update, bytes in a sequence."""
+    """Model and batch to time: non-embedding parameters, sequences an update, bytes a sequence."""
 
     params: float
     batch_size: int
@@ -92,12 +97,12 @@ CASES = (Case(1e5, 32, 64), Case(1e6, 16, 128), Case(4e6, 8, 128))
 
 
 def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> Iterator[str]:
-    """A table: median milliseconds of an update by hand and by the trainer, and their ratio."""
+    """Yield a table of median milliseconds of an update by hand and by the trainer."""
     device = best_device()
     peak = peak_flops_per_second(device)
     yield f"device {device.type}, {torch.get_num_threads()} threads"
-    yield "| params | batch x context | by hand, ms | trainer, ms | ratio | GFLOP/s | MFU |"
-    yield "|---|---|---|---|---|---|---|"
+    columns = ("by hand, ms", "trainer, ms", "ratio", "GFLOP/s", "MFU")
+    yield from table_head(["params", "batch x context", *columns])
     for case in cases:
         with seeded(0, device):
             by_hand, flops = _plain_loop(case, device), _flops(case)
@@ -106,11 +111,9 @@ def throughput_lines(*, rounds: int, cases: Iterable[Case] = CASES) -> Iterator[
         ratio = float(np.median(second / first))
         rate = flops / float(np.median(second))
         share = "-" if peak is None else f"{rate / peak:.1%}"
-        yield (
-            f"| {case.params:,.0f} | {case.batch_size} x {case.context} "
-            f"| {1e3 * np.median(first):.2f} | {1e3 * np.median(second):.2f} | {ratio:.3f} "
-            f"| {rate / 1e9:.1f} | {share} |"
-        )
+        milliseconds = (f"{1e3 * np.median(seconds):.2f}" for seconds in (first, second))
+        size = (f"{case.params:,.0f}", f"{case.batch_size} x {case.context}")
+        yield table_row([*size, *milliseconds, f"{ratio:.3f}", f"{rate / 1e9:.1f}", share])
 
 
 def _flops(case: Case) -> float:
@@ -121,7 +124,7 @@ def _flops(case: Case) -> float:
 
 
 def _plain_loop(case: Case, device: torch.device) -> Callable[[], None]:
-    """What one would write: as fast as the trainer is meant to be."""
+    """The loop one would write by hand: as fast as the trainer should be."""
     model = Transformer(
         params_to_shape(case.params), context=case.context, rng=torch.default_generator
     ).to(device)
@@ -177,7 +180,7 @@ def _trainer_loop(case: Case, device: torch.device) -> Callable[[], None]:
 def _paired_seconds(
     first: Callable[[], None], second: Callable[[], None], *, rounds: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of an update of each, `(rounds,)`; in turns, so that both see the same machine."""
+    """Seconds of an update of each, `(rounds,)`; alternately, so that both see the same load."""
     for update in (first, second, first, second):
         update()
     once = _seconds(first, 1)
@@ -212,8 +215,10 @@ def _seconds(update: Callable[[], None], repeats: int) -> float:
 class Fit:
     """Parabola through the mean losses at the best rate of one width and two rates either side.
 
-    `optimum`: log2 of the best rate. `interval`: its 90 % interval, by the jackknife over seeds.
-    `losses`: log2 of the rate to mean loss, all that were run.
+    Attributes:
+        optimum: log2 of the best rate.
+        interval: 90 % interval of the optimum, by the jackknife over seeds.
+        losses: log2 of the rate -> mean loss, of all rates that were run.
     """
 
     optimum: float
@@ -221,32 +226,28 @@ class Fit:
     losses: Mapping[int, float]
 
 
-class Runs:
+class DriftRuns:
     """Trained perceptrons, each run once and kept in a file."""
 
     def __init__(self, path: Path, *, updates: int, seeds: Iterable[int]) -> None:
         self.path, self.updates, self.seeds = path, updates, tuple(seeds)
-        self._known: dict[tuple[Any, ...], float] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            for line in path.read_text().splitlines():
-                run = json.loads(line)
-                self._known[tuple(run["key"])] = math.nan if run["loss"] is None else run["loss"]
+        self._known: dict[tuple[Any, ...], float] = {
+            tuple(row["key"]): math.nan if row["loss"] is None else row["loss"]
+            for row in read_rows(path)
+        }
 
     def loss(self, name: str, width: int, exponent: int, seed: int) -> float:
-        """Validation loss of the run at rate 2^`exponent`; infinite where it diverged."""
+        """Return the validation loss of the run at rate 2^`exponent`; infinite if it diverged."""
         key = (name, width, exponent, seed, self.updates)
         if key not in self._known:
             loss = train(name, width, 2.0**exponent, updates=self.updates, seed=seed)
             self._known[key] = loss
-            with self.path.open("a") as file:
-                kept = loss if math.isfinite(loss) else None
-                file.write(json.dumps({"key": key, "loss": kept}) + "\n")
+            append_row(self.path, {"key": key, "loss": loss if math.isfinite(loss) else None})
         loss = self._known[key]
         return loss if math.isfinite(loss) else math.inf
 
     def fit(self, name: str, width: int, *, start: int = -7) -> Fit:
-        """Walks the grid until the best rate has two rates on either side, then fits."""
+        """Run rates until the best one has two others on either side, then fit."""
         losses: dict[int, list[float]] = {}
         best = start
         while True:
@@ -268,13 +269,13 @@ class Runs:
 
 
 def vertex(x: Sequence[float], y: NDArray[np.float64]) -> float:
-    """Where the least-squares parabola through the points is lowest."""
+    """Return where the least-squares parabola through the points is lowest."""
     square, linear, _ = np.polyfit(x, y, 2)
     return float(-linear / (2 * square))
 
 
 def drift_lines(name: str, widths: Sequence[int], fits: Sequence[Fit]) -> list[str]:
-    """The optima, and by how much they move over all widths."""
+    """Return the optima, and by how much they move over all widths, as lines of text."""
     lines = [f"{name}:"]
     for width, fit in zip(widths, fits, strict=True):
         low, high = fit.interval
@@ -293,7 +294,7 @@ def drift_lines(name: str, widths: Sequence[int], fits: Sequence[Fit]) -> list[s
 
 
 def train(name: str, width: int, lr: float, *, updates: int, seed: int) -> float:
-    """Validation cross-entropy of one run in nats; NaN where it diverged."""
+    """Return the validation cross-entropy of one run in nats; NaN if it diverged."""
     layout = ParameterLayout.of(_perceptron(BASE_WIDTH), _perceptron(2 * BASE_WIDTH))
     rule = PARAMETRIZATIONS[name]
 
@@ -333,7 +334,3 @@ def _perceptron(width: int) -> nn.Sequential:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return nn.Sequential(*layers, head)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.curves import STUDY, Recorded, measure, power_law, studied
+from benchmarks.experiments.curves import STUDY, Recorded, measure, power_law, studied
 
 LEVELS = np.arange(1.0, 28.0)
 

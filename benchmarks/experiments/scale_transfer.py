@@ -1,8 +1,8 @@
-"""Tune on proxies, answer at a scale nobody ran: recorded language models, and laws we know.
+"""Answers for a scale at which nothing was run: recorded language models and known laws.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer            # the six targets
-    OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer --design   # what choices were made on
-    OMP_NUM_THREADS=1 python -m benchmarks.scale_transfer --calibration
+    OMP_NUM_THREADS=1 python -m benchmarks scale-transfer            # the six targets
+    OMP_NUM_THREADS=1 python -m benchmarks scale-transfer --design   # what choices were made on
+    OMP_NUM_THREADS=1 python -m benchmarks scale-transfer --calibration
 
 The table is Step Law's dense runs (Li et al. 2025): learning rate x batch size for 17 pairs of
 model size N and tokens D. For one of them, the target, a run may be bought from any other whose
@@ -11,21 +11,22 @@ when no run fits into what is left of the budget, which is counted in runs of th
 is a learning rate and a batch size, and its gap is the loss there, by linear interpolation in
 (ln lr, ln batch) between the target's recorded runs, above the best of them, in percent.
 
-The six targets are the dearest cells. Model form, priors and search settings were chosen on the
-synthetic problems of this module, whose drift is known, and on the other eleven cells
-(`--design`); the targets were then run once. `rule: Step Law` was fitted by its authors on all
-17 cells, targets included: it is the figure to know, not a rival.
+The six targets are the most expensive cells. Model form, priors and search settings were chosen on
+the synthetic problems of this module, whose drift is known, and on the other eleven cells
+(`--design`); the targets were then run once. `rule: Step Law` was fitted by its authors on all 17
+cells, targets included: it is a reference, not a rival.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.jsonlines import append_row, read_rows
+from benchmarks.markdown import table_head, table_row
 from benchmarks.task import Evaluation
 from benchmarks.tasks.data import find
 from hpo import (
@@ -52,16 +55,18 @@ from hpo.scaling.claims import TransferRule
 NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
 Array = NDArray[np.float64]
 Config = dict[str, Any]
+_ERROR = "error %"  # of the predicted loss, told apart from the intervals of a calibration
 
 _AXES = ("params", "tokens")
 BUDGETS = (0.25, 0.5, 1.0, 2.0)
 SHARE = 0.25  # of the target's compute that a proxy may cost
-TARGETS = 0.3  # of the dearest cell's compute, from which on a cell is a target
+TARGETS = 0.3  # of the most expensive cell's compute, from which on a cell is a target
 CONFIRMED = 3  # runs of the target itself, where they are allowed
 _TOLD = 60  # random runs behind each interval of a calibration
 _FINE = 300  # steps of a grid over the target
 _FEWEST = 4  # cells of proxies that a problem needs
-_HEADER = ("problem", "method", "budget", "seed", "gap", "spent", "runs", "inside", "ape", "ask_ms")
+_KEY = ("problem", "method", "budget", "seed")
+Key = tuple[str, str, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Cell:
     """The recorded runs of one size.
 
     Attributes:
-        configs: lr, batch, params and tokens of each. loss: ``(n,)``. cost: FLOPs of one run.
+        configs: lr, batch, params and tokens of each run.
+        loss: validation loss of each, `(n,)`.
+        cost: FLOPs of one run.
     """
 
     configs: tuple[Config, ...]
@@ -86,9 +93,12 @@ class Problem:
     """Cells whose runs can be bought, the target, and the loss anywhere in the target.
 
     Attributes:
+        name: name in the table.
+        sources: cells whose runs can be bought.
+        target: cell to answer for.
         loss_at: target's loss at arrays of (ln lr, ln batch).
-        best: least loss of the target.
-        drift: d ln (lr, batch) / d ln (N, D), 2 x 2, where it is known.
+        best: smallest loss of the target.
+        drift: d ln (lr, batch) / d ln (N, D), 2 x 2, if it is known.
     """
 
     name: str
@@ -99,6 +109,7 @@ class Problem:
     drift: Array | None = None
 
     def space(self) -> SearchSpace:
+        """Return the space of lr, batch, N and D over the sources."""
         sizes = [cell.size for cell in self.sources]
         lr, batch = (
             [config[name] for cell in self.sources for config in cell.configs]
@@ -119,12 +130,12 @@ class Problem:
         )
 
     def gap(self, config: Mapping[str, Any]) -> float:
-        """Percent of excess loss of ``config`` at the target."""
+        """Return the percent by which the loss of `config` at the target exceeds the best."""
         place = np.log([[config["lr"]], [config["batch"]]])
         return 100.0 * (float(self.loss_at(*place)[0]) / self.best - 1.0)
 
     def plateau(self) -> dict[str, tuple[float, float]]:
-        """Least and greatest lr and batch with which the loss can be within 0.1 % of the best."""
+        """Return the ranges of lr and batch in which the loss can be within 0.1 % of the best."""
         corners = np.log([[c["lr"], c["batch"]] for c in self.target.configs])
         sides = np.linspace(corners.min(axis=0), corners.max(axis=0), _FINE).T
         lr, batch = (grid.ravel() for grid in np.meshgrid(*sides))
@@ -136,7 +147,7 @@ class Problem:
 
 
 class Shop:
-    """Runs that are still for sale, and what was ``spent``, in FLOPs."""
+    """Runs that can still be bought, and the FLOPs `spent`."""
 
     def __init__(self, problem: Problem, budget: float) -> None:
         self.spent = 0.0
@@ -152,10 +163,11 @@ class Shop:
         return self._purse - self.spent
 
     def offers(self) -> list[Config]:
+        """Return the configs that can still be afforded."""
         return [config for config, _, cost in self._left if cost <= self.left]
 
     def buy(self, config: Mapping[str, Any]) -> tuple[float, float]:
-        """Loss and cost of one of :meth:`offers`."""
+        """Return loss and cost of one of `offers`, which is then no longer offered."""
         place = next(i for i, offer in enumerate(self._left) if offer[0] == config)
         _, loss, cost = self._left.pop(place)
         self.spent += cost
@@ -163,15 +175,17 @@ class Shop:
 
 
 def recorded(*, design: bool) -> list[Problem]:
-    """Problems from Step Law's table: the targets, or those of the other cells with enough proxies.
+    """Return the problems of Step Law's table.
 
-    In the latter no run of a target occurs.
+    Args:
+        design: whether to return those of the other cells with enough proxies, in which no run of a
+            target occurs, instead of the targets.
     """
     made = _cells()
-    dearest = max(cell.cost for cell in made)
+    highest = max(cell.cost for cell in made)
     problems = []
     for target in made:
-        is_target = target.cost >= TARGETS * dearest
+        is_target = target.cost >= TARGETS * highest
         sources = tuple(cell for cell in made if cell.cost <= SHARE * target.cost)
         if is_target != design and len(sources) >= _FEWEST:
             problems.append(_problem(target, sources))
@@ -179,7 +193,7 @@ def recorded(*, design: bool) -> list[Problem]:
 
 
 def left_out() -> list[Problem]:
-    """Each cell of the table as the target of all others, whatever they cost."""
+    """Return a problem for each cell, with all others as sources whatever they cost."""
     made = _cells()
     return [_problem(target, tuple(cell for cell in made if cell is not target)) for target in made]
 
@@ -190,7 +204,7 @@ def _problem(target: Cell, sources: tuple[Cell, ...]) -> Problem:
 
 
 def _cells() -> list[Cell]:
-    """Step Law's table, from cheap to dear."""
+    """The cells of Step Law's table, cheapest first."""
     path = find("steplaw_dense.csv", "it is Step Law's `data/dense_lr_bs_loss.csv`")
     cells: dict[tuple[float, float], list[dict[str, str]]] = {}
     with path.open() as file:
@@ -231,10 +245,10 @@ def _interpolated(cell: Cell) -> Callable[[Array, Array], Array]:
 
 
 def synthetic(seed: int) -> Problem:
-    """A known law over a known bowl, recorded on a grid like Step Law's with noise of its own.
+    """Return a problem with a known law and drift, recorded on a grid like Step Law's with noise.
 
-    Exponents, drift, curvature, asymmetry, coupling, how curvature shrinks and noise are drawn
-    anew for each ``seed``; the loss at the target is free of noise.
+    Exponents, drift, curvature, asymmetry, coupling, how curvature shrinks and noise are drawn anew
+    for each `seed`; the loss at the target is free of noise.
     """
     rng = np.random.default_rng([0x5CA1E, seed])
     alpha, beta = rng.uniform(0.2, 0.45, 2)
@@ -294,7 +308,7 @@ def synthetic(seed: int) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to train the target with; predicted loss and its 90 % interval where there is one."""
+    """Config to train the target with; predicted loss and its 90 % interval, if there is one."""
 
     config: Config
     loss: float = math.nan
@@ -302,21 +316,23 @@ class Answer:
 
 
 class Method(Protocol):
-    """Buys proxies and answers for the target."""
+    """Method that buys proxies and answers for the target."""
 
     def choose(self, offers: Sequence[Config]) -> Config:
-        """One of ``offers``, which are never empty."""
+        """Return one of `offers`, which are never empty."""
         ...
 
-    def tell(self, config: Config, loss: float, cost: float) -> None: ...
+    def tell(self, config: Config, loss: float, cost: float) -> None:
+        """Take the result of a bought run."""
+        ...
 
     def answer(self) -> Answer:
-        """After at least one run."""
+        """Return the answer after at least one run."""
         ...
 
 
 class Scaletune:
-    """The engine: buys what teaches most about the target, answers with `recommend`."""
+    """Engine that buys the runs most informative about the target and answers by `recommend`."""
 
     def __init__(
         self, problem: Problem, budget: float, seed: int, priors: Sequence[TransferRule] = ()
@@ -339,7 +355,7 @@ class Scaletune:
         self._optimizer.tell(self._number, loss, cost)
 
     def confirm(self, config: Config, loss: float, cost: float) -> None:
-        """A run of the target itself."""
+        """Take the result of a run of the target itself."""
         self._optimizer.tell(config, loss, cost)
 
     def answer(self) -> Answer:
@@ -405,7 +421,7 @@ class RandomThenGP(RandomProxies):
 
 
 class OptunaOnLargest:
-    """Optuna's GPSampler on (lr, batch) at the dearest proxy it can afford; its best is copied."""
+    """Optuna's GPSampler on (lr, batch) at the largest affordable proxy; its best is copied."""
 
     def __init__(self, problem: Problem, budget: float, seed: int) -> None:
         import optuna
@@ -444,10 +460,11 @@ class OptunaOnLargest:
 
 
 class Carbs:
-    """CARBS with lr, batch, N and D as its parameters, its own front carried on in ln cost.
+    """CARBS with lr, batch, N and D as its parameters, its own front extrapolated in ln cost.
 
-    `SCALETUNE_CARBS` names its checkout, and `python -m benchmarks env carbs` makes what it needs:
-    run this file with that interpreter. It proposes with the budget unknown, as it always does.
+    `SCALETUNE_CARBS` names its checkout, and `python -m benchmarks env carbs` makes its
+    environment: run this experiment with that interpreter. CARBS does not know the budget when it
+    proposes, as always.
     """
 
     def __init__(self, problem: Problem, budget: float, seed: int) -> None:
@@ -507,7 +524,7 @@ def _nearest(
     offers: Sequence[Config],
     names: Sequence[str] = ("lr", "batch", "params", "tokens"),
 ) -> Config:
-    """The offer of least distance in logarithms."""
+    """The offer at the smallest distance in logarithms."""
     place = np.log([[offer[name] for name in names] for offer in offers])
     here = np.log([config[name] for name in names])
     return offers[int(np.argmin(np.sum((place - here) ** 2, axis=1)))]
@@ -540,18 +557,35 @@ METHODS: dict[str, Maker] = {
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One line of the table; `inside`: did the interval hold the loss, `ape`: of the prediction."""
+    """Measurements of one game.
+
+    Attributes:
+        gap: percent by which the answer's loss exceeds the best.
+        spent: compute, in runs of the target.
+        runs: number of runs bought.
+        inside: whether the interval holds the loss; NaN without an interval.
+        ape: absolute percentage error of the predicted loss; NaN without a prediction.
+        ask_ms: milliseconds of the method a run.
+    """
 
     gap: float
     spent: float
-    runs: int
+    runs: float
     inside: float
     ape: float
     ask_ms: float
 
 
 def play(problem: Problem, make: Maker, budget: float, seed: int, confirmed: int = 0) -> Score:
-    """Buy, answer, score; with ``confirmed`` runs of the target after that, the best one bought."""
+    """Buy, answer and score.
+
+    Args:
+        problem: problem to answer.
+        make: constructor of the method.
+        budget: compute that may be spent, in runs of the target.
+        seed: seed of the method.
+        confirmed: number of runs of the target bought after that, whose best is scored.
+    """
     shop, method = Shop(problem, budget), make(problem, budget, seed)
     runs, started = 0, time.perf_counter()
     if not isinstance(method, Formula):
@@ -579,7 +613,7 @@ def play(problem: Problem, make: Maker, budget: float, seed: int, confirmed: int
 
 
 def _confirm(problem: Problem, method: Scaletune, runs: int) -> float:
-    """Recorded gap of the best of ``runs`` target runs, each the answer after those before."""
+    """Recorded gap of the best of `runs` target runs, each the answer after those before."""
     offers, best = list(problem.target.configs), math.inf
     for _ in range(runs):
         config = _nearest(method.answer().config, offers, ("lr", "batch"))
@@ -591,49 +625,56 @@ def _confirm(problem: Problem, method: Scaletune, runs: int) -> float:
 
 
 def calibration(problems: Sequence[Problem], seeds: int) -> str:
-    """How often 90 % intervals hold the truth, told random runs and no published rule.
+    """Return how often 90 % intervals hold the truth, told random runs and no published rule.
 
     Intervals of lr and batch must reach the plateau within 0.1 % of the best loss; those of the
-    drift (each of four slopes) are checked where it is known.
+    drift (each of four slopes) are checked if it is known.
     """
     held: dict[str, list[float]] = {}
     for problem in problems:
         plateau = problem.plateau()
-        runs = [
-            (config, float(loss), cell.cost)
-            for cell in problem.sources
-            for config, loss in zip(cell.configs, cell.loss, strict=True)
-        ]
         for seed in range(seeds):
-            optimizer = Optimizer(problem.space(), cost="flops", target=problem.target.size)
-            chosen = np.random.default_rng(seed).choice(len(runs), _TOLD, replace=False)
-            for place in chosen:
-                optimizer.tell(runs[place][0], *runs[place][1:])
-            answer = optimizer.recommend()
-            loss = problem.best * (1.0 + problem.gap(answer.config) / 100.0)
-            low, high = answer.loss_interval
-            held.setdefault("loss", []).append(low <= loss <= high)
-            held.setdefault("error %", []).append(100.0 * abs(answer.loss / loss - 1.0))
-            for name, (least, greatest) in plateau.items():
-                low, high = answer.intervals[name]
-                held.setdefault(name, []).append(low <= greatest and least <= high)
-            law = optimizer.result().scaling_law
-            assert law is not None
-            if problem.drift is not None:
-                for (i, name), (a, axis) in product(enumerate(plateau), enumerate(_AXES)):
-                    slope = law.slope(name, axis)
-                    inside = abs(slope.mean - problem.drift[i, a]) <= NINETY * slope.sd
-                    held.setdefault("drift", []).append(inside)
-    errors = np.array(held.pop("error %"))
-    lines = ["| 90 % interval of | covered | of |", "|---|---|---|"]
+            for name, value in _held(problem, plateau, seed):
+                held.setdefault(name, []).append(value)
+    errors = np.array(held.pop(_ERROR))
+    lines = table_head(["90 % interval of", "covered", "of"])
     for name, inside in held.items():
-        lines.append(f"| {name} | {np.mean(inside):.3f} | {len(inside)} |")
+        lines.append(table_row([name, f"{np.mean(inside):.3f}", len(inside)]))
     lines.append(f"\nMedian error of the predicted loss: {np.median(errors):.2f} %")
     return "\n".join(lines)
 
 
+def _held(
+    problem: Problem, plateau: Mapping[str, tuple[float, float]], seed: int
+) -> Iterator[tuple[str, float]]:
+    """Whether each interval holds the truth after random runs, and the error of the loss."""
+    runs = [
+        (config, float(loss), cell.cost)
+        for cell in problem.sources
+        for config, loss in zip(cell.configs, cell.loss, strict=True)
+    ]
+    optimizer = Optimizer(problem.space(), cost="flops", target=problem.target.size)
+    for place in np.random.default_rng(seed).choice(len(runs), _TOLD, replace=False):
+        optimizer.tell(runs[place][0], *runs[place][1:])
+    answer = optimizer.recommend()
+    loss = problem.best * (1.0 + problem.gap(answer.config) / 100.0)
+    low, high = answer.loss_interval
+    yield "loss", low <= loss <= high
+    yield _ERROR, 100.0 * abs(answer.loss / loss - 1.0)
+    for name, (least, greatest) in plateau.items():
+        low, high = answer.intervals[name]
+        yield name, low <= greatest and least <= high
+    law = optimizer.result().scaling_law
+    assert law is not None
+    if problem.drift is None:
+        return
+    for (i, name), (a, axis) in product(enumerate(plateau), enumerate(_AXES)):
+        slope = law.slope(name, axis)
+        yield "drift", abs(slope.mean - problem.drift[i, a]) <= NINETY * slope.sd
+
+
 def chinchilla() -> str:
-    """The law on the points read off Chinchilla's figure, beside the published re-analysis.
+    """Return the law on the points read off Chinchilla's figure, beside the published re-analysis.
 
     Besiroglu et al. 2024 leave out the five points of highest loss, as runs that ended early, and
     fit E + A N^-a + B D^-b with a Huber loss. Ours also fits gamma, how the two terms combine.
@@ -642,7 +683,7 @@ def chinchilla() -> str:
     with path.open() as file:
         points = [(float(r["N"]), float(r["D"]), float(r["loss"])) for r in csv.DictReader(file)]
     points.sort(key=lambda point: -point[2])
-    lines = ["| points | exponent of N | exponent of D | E | gamma |", "|---|---|---|---|---|"]
+    lines = table_head(["points", "exponent of N", "exponent of D", "E", "gamma"])
     for kept in (points, points[5:]):
         sizes, tokens, _ = zip(*kept, strict=True)
         space = {
@@ -656,25 +697,22 @@ def chinchilla() -> str:
         assert law is not None
         exponents = (law.exponent("params"), law.exponent("tokens"))
         shown = (*exponents, law.coefficients.irreducible, law.gamma)
-        cells = " | ".join(f"{e.mean:.3f} +- {e.sd:.3f}" for e in shown)
-        lines.append(f"| {len(kept)} | {cells} |")
-    lines.append("| 240, published | 0.35 | 0.37 | 1.82 | 1 |")
+        lines.append(table_row([len(kept), *(f"{e.mean:.3f} +- {e.sd:.3f}" for e in shown)]))
+    lines.append(table_row(["240, published", 0.35, 0.37, 1.82, 1]))
     return "\n".join(lines)
 
 
 def _wanted(
     problems: Iterable[Problem], methods: Iterable[str], budgets: Iterable[float], seeds: int
 ) -> Iterator[tuple[Problem, str, float, int]]:
-    for seed in range(seeds):
-        for problem in problems:
-            for method in methods:
-                for budget in budgets:
-                    if method != "rule: Step Law" or (seed == 0 and budget == BUDGETS[0]):
-                        yield problem, method, budget, seed
+    """Every game; that of the formula, which buys nothing and draws nothing, only once."""
+    for seed, problem, method, budget in product(range(seeds), problems, methods, budgets):
+        if method != "rule: Step Law" or (seed == 0 and budget == BUDGETS[0]):
+            yield problem, method, budget, seed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m benchmarks scale-transfer`."""
     parser.add_argument("--design", action="store_true", help="cells that are no targets")
     parser.add_argument("--synthetic", type=int, metavar="N", help="N laws that are known instead")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["scaletune"])
@@ -685,69 +723,84 @@ def main() -> None:
         "--calibration", action="store_true", help="check intervals: each cell left out, 200 laws"
     )
     parser.add_argument("--chinchilla", action="store_true", help="exponents of another table")
-    parser.add_argument("--out", type=Path, help="table to append to; what it holds is not rerun")
-    arguments = parser.parse_args()
-    if arguments.chinchilla:
+    parser.add_argument("--out", type=Path, help="file to append to; what it holds is not rerun")
+    parser.set_defaults(action=_run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.chinchilla:
         print(chinchilla())
-        return
-    if arguments.calibration:
+    elif given.calibration:
         print(f"Each recorded cell left out, 3 seeds\n\n{calibration(left_out(), 3)}\n")
         laws = [synthetic(seed) for seed in range(200)]
         print(f"200 synthetic laws\n\n{calibration(laws, 1)}")
-        return
-    if arguments.synthetic:
-        problems = [synthetic(seed) for seed in range(arguments.synthetic)]
     else:
-        problems = recorded(design=arguments.design)
-    done: list[dict[str, str]] = []
-    if arguments.out and arguments.out.exists():
-        done = list(csv.DictReader(arguments.out.open()))
-    have = {(row["problem"], row["method"], row["budget"], row["seed"]) for row in done}
-    confirmed = CONFIRMED if arguments.confirm else 0
-    file = arguments.out.open("a") if arguments.out else sys.stderr
-    writer = csv.writer(file)
-    if not done:
-        writer.writerow(_HEADER)
+        print(table(_scores(given)))
+    return 0
+
+
+def _scores(given: argparse.Namespace) -> dict[Key, Score]:
+    """Play what `--out` does not hold yet; without it, each row is written to standard error."""
+    if given.synthetic:
+        problems = [synthetic(seed) for seed in range(given.synthetic)]
+    else:
+        problems = recorded(design=given.design)
+    confirmed = CONFIRMED if given.confirm else 0
+    done = read(given.out) if given.out else {}
     for problem, method, budget, seed in _wanted(
-        problems, arguments.methods, arguments.budgets, arguments.seeds
+        problems, given.methods, given.budgets, given.seeds
     ):
         name = f"{method} + {confirmed} confirmed" if confirmed else method
-        if (problem.name, name, f"{budget:g}", str(seed)) in have:
+        key = (problem.name, name, budget, seed)
+        if key in done:
             continue
-        s = play(problem, METHODS[method], budget, seed, confirmed)
-        row = (s.gap, s.spent, s.runs, s.inside, s.ape, s.ask_ms)
-        written = [problem.name, name, f"{budget:g}", seed, *(f"{value:.6g}" for value in row)]
-        writer.writerow(written)
-        file.flush()
-        done.append(dict(zip(_HEADER, map(str, written), strict=True)))
-    print(table(done))
+        score = play(problem, METHODS[method], budget, seed, confirmed)
+        # Six digits are more than the table shows.
+        values = {field: float(f"{value:.6g}") for field, value in asdict(score).items()}
+        row = dict(zip(_KEY, key, strict=True)) | values
+        if given.out:
+            append_row(given.out, row)
+        else:
+            print(json.dumps(row), file=sys.stderr, flush=True)
+        done[key] = Score(**values)
+    return done
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Markdown: gap by method and budget, over all targets and seeds."""
-    names = ["method", "budget", "spent", "runs", "gap % mean", "p90", "max"]
-    names += ["covered", "ape %", "ms per ask"]
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        for budget in sorted({float(row["budget"]) for row in rows if row["method"] == method}):
-            group = [
-                row for row in rows if row["method"] == method and float(row["budget"]) == budget
-            ]
-            column = {key: np.array([float(row[key]) for row in group]) for key in _HEADER[4:]}
-            gap = column["gap"]
-            cells = [
-                f"{column['spent'].mean():.2f}",
-                f"{column['runs'].mean():.0f}",
-                f"{gap.mean():.3f}",
-                f"{np.quantile(gap, 0.9):.3f}",
-                f"{gap.max():.3f}",
-                f"{column['inside'].mean():.2f}",
-                f"{np.median(column['ape']):.2f}",
-                f"{column['ask_ms'].mean():.0f}",
-            ]
-            lines.append(f"| {method} | {budget:g} | " + " | ".join(cells) + " |")
+def read(path: Path) -> dict[Key, Score]:
+    """Return the scores in a file."""
+    scores: dict[Key, Score] = {}
+    for row in read_rows(path):
+        problem, method, budget, seed = (row.pop(name) for name in _KEY)
+        scores[problem, method, budget, seed] = Score(**row)
+    return scores
+
+
+def table(scores: Mapping[Key, Score]) -> str:
+    """Return the gap by method and budget, over all targets and seeds, as Markdown."""
+    columns = ["method", "budget", "spent", "runs", "gap % mean", "p90", "max"]
+    lines = table_head([*columns, "covered", "ape %", "ms per ask"])
+    groups: dict[str, dict[float, list[Score]]] = {}
+    for (_, method, budget, _), score in scores.items():
+        groups.setdefault(method, {}).setdefault(budget, []).append(score)
+    for method, by_budget in groups.items():
+        for budget in sorted(by_budget):
+            lines.append(table_row([method, f"{budget:g}", *_summary(by_budget[budget])]))
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main()
+def _summary(scores: Sequence[Score]) -> list[str]:
+    column = {
+        field.name: np.array([getattr(score, field.name) for score in scores])
+        for field in fields(Score)
+    }
+    gap = column["gap"]
+    return [
+        f"{column['spent'].mean():.2f}",
+        f"{column['runs'].mean():.0f}",
+        f"{gap.mean():.3f}",
+        f"{np.quantile(gap, 0.9):.3f}",
+        f"{gap.max():.3f}",
+        f"{column['inside'].mean():.2f}",
+        f"{np.median(column['ape']):.2f}",
+        f"{column['ask_ms'].mean():.0f}",
+    ]

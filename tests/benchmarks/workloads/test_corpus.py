@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.training.corpus import (
+from benchmarks.workloads.corpus import (
     SEPARATOR,
     is_held_out,
     sample_sequences,
@@ -42,8 +42,8 @@ def test_a_file_stays_held_out_when_more_are(name: str, fraction: float) -> None
 
 def test_every_file_is_in_exactly_one_text() -> None:
     corpus = standard_library()
-    train = bytes(corpus.train.tolist()).split(SEPARATOR)
-    validation = bytes(corpus.validation.tolist()).split(SEPARATOR)
+    train = corpus.train.numpy().tobytes().split(SEPARATOR)
+    validation = corpus.validation.numpy().tobytes().split(SEPARATOR)
     assert len(train) + len(validation) == len(standard_library_files())
     argparse = next(text for text in train + validation if b"class ArgumentParser" in text)
     assert (argparse in validation) == is_held_out(Path("argparse.py"))

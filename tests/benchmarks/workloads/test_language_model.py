@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.workloads.language_model import (
+    LanguageModelRecipe,
+    measured_flops_per_second,
+    train_language_model,
+)
 from hpo.schedulers import Decision
 from hpo.study.context import Context
 from hpo.training.accounting import training_flops_per_token
 from hpo.training.devices import best_device
-from hpo.training.language_model import (
-    Recipe,
-    measured_flops_per_second,
-    train_language_model,
-)
 from hpo.training.transformer import params_to_shape
 from hpo.trials import Report, Trial
 
@@ -101,7 +101,7 @@ def test_a_config_without_scale_is_refused() -> None:
 
 
 def test_the_measured_rate_is_positive() -> None:
-    assert measured_flops_per_second(4e3, Recipe(batch_size=2), seconds=0.05) > 1e6
+    assert measured_flops_per_second(4e3, LanguageModelRecipe(batch_size=2), seconds=0.05) > 1e6
 
 
 @pytest.mark.gpu

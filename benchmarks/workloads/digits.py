@@ -1,6 +1,6 @@
 """Two small classifiers of handwritten digits: a multilayer perceptron and a residual network.
 
-    from hpo.training.digits import train_mlp
+    from benchmarks.workloads.digits import train_mlp
     optimize(train_mlp, space, cost="flops", ...)
 
 The images are scikit-learn's: 1797 of 8 x 8 pixels in ten classes, in the order in which they were
@@ -8,12 +8,12 @@ collected. The first half is trained on and the second half validated on, so tha
 the second were never seen; shuffling would make the task much easier. The loss is the validation
 cross-entropy in nats.
 
-The learning rate never looks at how long the run will be: after a linear warm-up counted in epochs
+The learning rate does not depend on the length of the run: after a linear warm-up counted in epochs
 it stays constant or falls as a power of time. The first r epochs of a run are therefore exactly the
-run of r epochs, which makes epochs a legal fidelity.
+run of r epochs, so epochs can be used as a fidelity.
 
-FLOPs follow `accounting`: a multiply-add is two, products and convolutions are counted exactly and
-nothing else is. The first layer needs no gradient of its input and is charged none. Notation:
+FLOPs follow `hpo.training.accounting`: a multiply-add is two; only products and convolutions are
+counted, and these exactly. The first layer needs no gradient of its input. Notation:
 
     N  parameters, all of them     w  width of the hidden layers      c  channels of the first stage
     L  hidden layers               b  residual blocks in each stage   m  inner channels of a block
@@ -53,18 +53,26 @@ _OPTIMIZERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The settings of a run besides its size. The defaults are those people start from.
+class DigitsRecipe:
+    """Settings of a run besides its size. The defaults are usual ones.
 
-    `optimizer`: "adamw" or "sgd". `lr`: peak learning rate. `momentum`: of SGD. `beta2`: decay of
-    AdamW's second moment. `weight_decay`: AdamW's, or the L2 penalty of SGD; on weights only, not
-    on biases and norms. `batch_size`: images per step, nearly (an epoch is cut into equal batches).
-    `dropout`: rate after each hidden layer, or inside each residual block. `label_smoothing`: share
-    of the target spread over all classes, in training only. `shift`: training images are moved by
-    up to this many pixels. `warmup`: epochs over which the rate rises from zero. `decay`: exponent
-    of the rate's fall, see `learning_rate`. `activation`: "relu", "gelu" or "tanh".
+    Attributes:
+        optimizer: "adamw" or "sgd".
+        lr: peak learning rate.
+        momentum: momentum of SGD.
+        beta2: decay of AdamW's second moment.
+        weight_decay: weight decay of AdamW, or the L2 penalty of SGD; on weights only, not on
+            biases and norms.
+        batch_size: approximate number of images per step (an epoch is cut into equal batches).
+        dropout: rate after each hidden layer, or inside each residual block.
+        label_smoothing: share of the target spread over all classes, in training only.
+        shift: largest number of pixels by which training images are moved.
+        warmup: epochs over which the rate rises from zero.
+        decay: exponent of the rate's decay, see `learning_rate`.
+        activation: "relu", "gelu" or "tanh".
 
-    Raises `ValueError` where a value is out of range.
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     optimizer: str = "adamw"
@@ -97,18 +105,18 @@ class Recipe:
             raise ValueError(f"`shift` must be 0 to {SIDE - 1} pixels, got {self.shift}")
 
     def learning_rate(self, epochs: float) -> float:
-        """The rate `epochs` after the start: lr t / warmup, then lr (1 + t - warmup)^-decay."""
+        """Return the rate after t `epochs`: lr t / warmup, then lr (1 + t - warmup)^-decay."""
         if epochs < self.warmup:
             return self.lr * epochs / self.warmup
         return float(self.lr * (1.0 + epochs - self.warmup) ** -self.decay)
 
 
-class Shape(Protocol):
-    """The integers that fix a network, and what follows from them."""
+class NetworkShape(Protocol):
+    """Integers that define a network, and what follows from them."""
 
     @property
     def parameters(self) -> int:
-        """N, all of them."""
+        """All parameters, N."""
         ...
 
     @property
@@ -116,14 +124,14 @@ class Shape(Protocol):
         """FLOPs of one image forward and backward."""
         ...
 
-    def build(self, recipe: Recipe, *, rng: torch.Generator) -> nn.Module:
-        """The network with fresh weights; `rng` draws them, and later its dropout."""
+    def build(self, recipe: DigitsRecipe, *, rng: torch.Generator) -> nn.Module:
+        """Return the network with fresh weights; `rng` draws them, and later its dropout."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MlpShape:
-    """`depth` L hidden layers of `width` w each. Raises `ValueError` where one is below 1."""
+    """`depth` L hidden layers of `width` w each. Raises `ValueError` if one is below 1."""
 
     width: int
     depth: int = 2
@@ -145,7 +153,7 @@ class MlpShape:
     def _weights(self) -> int:
         return self.width * (SIDE**2 + (self.depth - 1) * self.width + CLASSES)
 
-    def build(self, recipe: Recipe, *, rng: torch.Generator) -> Mlp:
+    def build(self, recipe: DigitsRecipe, *, rng: torch.Generator) -> Mlp:
         return Mlp(self, recipe, rng=rng)
 
 
@@ -154,7 +162,7 @@ class ResNetShape:
     """Two stages of `blocks` b residual blocks: `channels` c on 8 x 8 pixels, then 2 c on 4 x 4.
 
     `inner`: m, the channels between a block's two convolutions; 2 m in the second stage. Raises
-    `ValueError` where one is below 1.
+    `ValueError` if one is below 1.
     """
 
     channels: int
@@ -187,12 +195,12 @@ class ResNetShape:
         entry = 9 * c * 2 * m + 9 * 2 * m * 2 * c + 2 * c * c  # halves the image; 1 x 1 shortcut
         return 9 * c, b * 18 * c * m, entry + (b - 1) * 72 * c * m
 
-    def build(self, recipe: Recipe, *, rng: torch.Generator) -> ResNet:
+    def build(self, recipe: DigitsRecipe, *, rng: torch.Generator) -> ResNet:
         return ResNet(self, recipe, rng=rng)
 
 
 def mlp_shape_for(n_params: float) -> MlpShape:
-    """Two hidden layers, as wide as brings N nearest to `n_params`.
+    """Return two hidden layers of the width whose N is nearest to `n_params`.
 
     Within 5 % from 1000 parameters on. Raises `ValueError` below `FEWEST_PARAMS`.
     """
@@ -204,10 +212,11 @@ def mlp_shape_for(n_params: float) -> MlpShape:
 
 
 def resnet_shape_for(n_params: float) -> ResNetShape:
-    """The shape whose N is nearest to `n_params`, with blocks growing as channels / 16.
+    """Return the shape whose N is nearest to `n_params`, with blocks growing as channels / 16.
 
-    Channels are too coarse to hit a count, so the inner channels, as many on average, take up the
-    remainder. Within 10 % from 1000 parameters on. Raises `ValueError` below `FEWEST_PARAMS`.
+    Channels are too coarse to reach a given count, so the inner channels, on average equally many,
+    are adjusted to it. Within 10 % from 1000 parameters on. Raises `ValueError` below
+    `FEWEST_PARAMS`.
     """
     _check_size(n_params)
     previous = plain = _plain_resnet(1)
@@ -228,7 +237,7 @@ def _plain_resnet(channels: int) -> ResNetShape:
 class Mlp(nn.Module):
     """Class scores of images. He initialization; the read-out starts at zero."""
 
-    def __init__(self, shape: MlpShape, recipe: Recipe, *, rng: torch.Generator) -> None:
+    def __init__(self, shape: MlpShape, recipe: DigitsRecipe, *, rng: torch.Generator) -> None:
         super().__init__()
         widths = [SIDE**2] + [shape.width] * shape.depth
         self.hidden = nn.ModuleList(
@@ -251,7 +260,7 @@ class Mlp(nn.Module):
 class ResNet(nn.Module):
     """Class scores of images: pre-activation residual blocks (He et al., 2016, fig. 4e)."""
 
-    def __init__(self, shape: ResNetShape, recipe: Recipe, *, rng: torch.Generator) -> None:
+    def __init__(self, shape: ResNetShape, recipe: DigitsRecipe, *, rng: torch.Generator) -> None:
         super().__init__()
         c, m = shape.channels, shape.inner
         self.stem = nn.Conv2d(1, c, 3, padding=1, bias=False)
@@ -277,7 +286,7 @@ class ResidualBlock(nn.Module):
     """x + conv(drop(act(norm(conv(act(norm(x))))))); halves the image where channels grow."""
 
     def __init__(
-        self, before: int, inner: int, after: int, recipe: Recipe, *, rng: torch.Generator
+        self, before: int, inner: int, after: int, recipe: DigitsRecipe, *, rng: torch.Generator
     ) -> None:
         super().__init__()
         stride = 1 if after == before else 2
@@ -315,11 +324,14 @@ class Dropout(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Where a run stands after `number` epochs, counted from one.
+    """State of a run after `number` epochs, counted from one.
 
-    `loss`: validation cross-entropy in nats, NaN where the run diverged. `error`: share of
-    validation images misread. `train_loss`: mean over the epoch, as minimized. `flops`: spent on
-    training so far.
+    Attributes:
+        number: epochs trained.
+        loss: validation cross-entropy in nats, NaN if the run diverged.
+        error: share of validation images classified wrongly.
+        train_loss: mean training loss over the epoch, as minimized.
+        flops: FLOPs spent on training so far.
     """
 
     number: int
@@ -333,11 +345,14 @@ class Epoch:
         return not math.isfinite(self.loss)
 
 
-def train_epochs(shape: Shape, recipe: Recipe, *, seed: int) -> Iterator[Epoch]:
-    """Trains from scratch for as long as it is asked for epochs; ends after a diverged one.
+def train_epochs(shape: NetworkShape, recipe: DigitsRecipe, *, seed: int) -> Iterator[Epoch]:
+    """Train from scratch, an epoch each time the iterator is advanced; ends once a run diverged.
 
-    `seed` draws weights, the order of the images, shifts and dropout: one seed, one run, bit for
-    bit, on one machine and one number of threads.
+    Args:
+        shape: network to train.
+        recipe: settings of the run.
+        seed: seed of weights, order of the images, shifts and dropout. Equal seeds give the same
+            run bit for bit on one machine with one number of threads.
     """
     rng = torch.Generator().manual_seed(seed)
     data = digits()
@@ -375,30 +390,38 @@ def train_epochs(shape: Shape, recipe: Recipe, *, seed: int) -> Iterator[Epoch]:
 
 
 def train_mlp(config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
-    """One trial of the perceptron: `config` names `params`, `epochs` and fields of `Recipe`.
+    """Train the perceptron as one trial; reports every epoch.
 
-    Reports every epoch. Returns `loss`, `cost` in FLOPs, `error`, `params` as built and `seconds`;
-    the loss of a diverged run is NaN. Raises `ValueError` for an unknown name.
+    Args:
+        config: `params`, `epochs` and fields of `DigitsRecipe`.
+        ctx: context of the trial.
+
+    Returns:
+        `loss`, `cost` in FLOPs, `error`, `params` as built and `seconds`; the loss of a diverged
+        run is NaN.
+
+    Raises:
+        ValueError: for an unknown name in the config.
     """
     return _train(mlp_shape_for(_size(config)), config, ctx)
 
 
 def train_resnet(config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
-    """One trial of the residual network; otherwise as `train_mlp`."""
+    """Train the residual network as one trial; otherwise as `train_mlp`."""
     return _train(resnet_shape_for(_size(config)), config, ctx)
 
 
-def _train(shape: Shape, config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
+def _train(shape: NetworkShape, config: Mapping[str, Any], ctx: Context) -> dict[str, float]:
     start = time.perf_counter()
     if not config.get("epochs", 0) >= 1:
         raise ValueError(f"`epochs` must be in the config and at least 1; got {dict(config)}")
     settings = {k: v for k, v in config.items() if k not in ("params", "epochs")}
-    fields = {field.name for field in dataclasses.fields(Recipe)}
+    fields = {field.name for field in dataclasses.fields(DigitsRecipe)}
     if unknown := sorted(set(settings) - fields):
         raise ValueError(
             f"`config` may name {sorted(fields)} besides params and epochs; got {unknown}"
         )
-    for epoch in train_epochs(shape, Recipe(**settings), seed=ctx.seed):
+    for epoch in train_epochs(shape, DigitsRecipe(**settings), seed=ctx.seed):
         if not epoch.diverged:
             ctx.report(
                 step=epoch.number,
@@ -429,7 +452,7 @@ class Digits:
 
 @cache
 def digits() -> Digits:
-    """The two halves of scikit-learn's digits; read once per process, nothing is downloaded."""
+    """Return the two halves of scikit-learn's digits; read once per process, without download."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -442,7 +465,7 @@ def digits() -> Digits:
 
 
 def shifted(images: Tensor, shift: int) -> Tensor:
-    """Every image moved by up to `shift` pixels: a view `n x (2 s + 1) x (2 s + 1) x 8 x 8`."""
+    """Return every image moved by up to s = `shift` pixels, `n x (2 s + 1) x (2 s + 1) x 8 x 8`."""
     background = float(images.min())
     padded = F.pad(images, (shift,) * 4, value=background)
     return padded.unfold(1, SIDE, 1).unfold(2, SIDE, 1)
@@ -458,7 +481,7 @@ def _validate(model: nn.Module, data: Digits) -> tuple[float, float]:
     return float(F.cross_entropy(scores, data.validation_labels)), float(wrong.float().mean())
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, recipe: DigitsRecipe) -> torch.optim.Optimizer:
     """SGD or AdamW that decays weights and leaves biases and norms alone."""
     parameters = list(model.parameters())
     groups = [

@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpo.schedulers import Decision
-from hpo.study.context import Context
-from hpo.training.digits import (
+from benchmarks.workloads.digits import (
     CLASSES,
+    DigitsRecipe,
     MlpShape,
-    Recipe,
+    NetworkShape,
     ResNetShape,
-    Shape,
     digits,
     mlp_shape_for,
     resnet_shape_for,
@@ -24,11 +22,13 @@ from hpo.training.digits import (
     train_mlp,
     train_resnet,
 )
+from hpo.schedulers import Decision
+from hpo.study.context import Context
 from hpo.trials import Report, Trial
 
 SHAPES = [MlpShape(7), MlpShape(12, depth=3), ResNetShape(4, 5), ResNetShape(3, 2, blocks=2)]
 SMALL = [MlpShape(16), ResNetShape(3, 3)]
-BUSY = Recipe(lr=3e-3, batch_size=100, dropout=0.2, shift=1, warmup=1.5, decay=0.5)
+BUSY = DigitsRecipe(lr=3e-3, batch_size=100, dropout=0.2, shift=1, warmup=1.5, decay=0.5)
 
 
 @dataclass
@@ -49,15 +49,15 @@ def context(config: dict[str, Any]) -> tuple[Context, list[Report]]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_parameters_are_those_of_the_network(shape: Shape) -> None:
-    model = shape.build(Recipe(), rng=torch.Generator())
+def test_parameters_are_those_of_the_network(shape: NetworkShape) -> None:
+    model = shape.build(DigitsRecipe(), rng=torch.Generator())
     assert shape.parameters == sum(weight.numel() for weight in model.parameters())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_flops_match_those_that_torch_counts(shape: Shape) -> None:
+def test_flops_match_those_that_torch_counts(shape: NetworkShape) -> None:
     images = 5
-    model = shape.build(Recipe(), rng=torch.Generator())
+    model = shape.build(DigitsRecipe(), rng=torch.Generator())
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(images, 1, 8, 8)).sum().backward()
     assert counter.get_total_flops() == images * shape.training_flops
@@ -90,7 +90,7 @@ def test_sizes_that_no_network_has_are_refused(shape_for: Any, n_params: float) 
 
 
 @pytest.mark.parametrize("shape", SMALL)
-def test_one_seed_is_one_run(shape: Shape) -> None:
+def test_one_seed_is_one_run(shape: NetworkShape) -> None:
     first, again, other = (
         list(islice(train_epochs(shape, BUSY, seed=seed), 2)) for seed in (0, 0, 1)
     )
@@ -117,12 +117,14 @@ def test_an_untrained_network_guesses() -> None:
 @pytest.mark.parametrize(
     ("shape", "recipe", "epochs"),
     [
-        (MlpShape(32), Recipe(lr=3e-3, batch_size=32), 10),
-        (MlpShape(32), Recipe(optimizer="sgd", lr=0.1, batch_size=32), 10),
-        (ResNetShape(8, 8), Recipe(lr=1e-2, batch_size=32), 6),
+        (MlpShape(32), DigitsRecipe(lr=3e-3, batch_size=32), 10),
+        (MlpShape(32), DigitsRecipe(optimizer="sgd", lr=0.1, batch_size=32), 10),
+        (ResNetShape(8, 8), DigitsRecipe(lr=1e-2, batch_size=32), 6),
     ],
 )
-def test_networks_learn_digits_of_other_writers(shape: Shape, recipe: Recipe, epochs: int) -> None:
+def test_networks_learn_digits_of_other_writers(
+    shape: NetworkShape, recipe: DigitsRecipe, epochs: int
+) -> None:
     *_, last = islice(train_epochs(shape, recipe, seed=0), epochs)
     assert last.error < 0.25  # guessing errs on 0.9, a good run on 0.05
 
@@ -136,7 +138,7 @@ def test_cost_grows_by_the_same_flops_every_epoch() -> None:
 
 
 def test_a_diverged_run_ends_there_and_keeps_its_cost() -> None:
-    wild = Recipe(optimizer="sgd", lr=100.0, momentum=0.99, batch_size=100)
+    wild = DigitsRecipe(optimizer="sgd", lr=100.0, momentum=0.99, batch_size=100)
     epochs = list(islice(train_epochs(MlpShape(32), wild, seed=0), 10))
     assert len(epochs) < 10
     assert epochs[-1].diverged and math.isnan(epochs[-1].loss)
@@ -145,11 +147,11 @@ def test_a_diverged_run_ends_there_and_keeps_its_cost() -> None:
 
 
 def test_learning_rate_rises_in_a_line_and_falls_as_a_power() -> None:
-    recipe = Recipe(lr=0.1, warmup=2.0, decay=0.5)
+    recipe = DigitsRecipe(lr=0.1, warmup=2.0, decay=0.5)
     assert recipe.learning_rate(1.0) == pytest.approx(0.05)
     assert recipe.learning_rate(2.0) == pytest.approx(0.1)
     assert recipe.learning_rate(5.0) == pytest.approx(0.05)
-    assert Recipe(lr=0.1).learning_rate(40.0) == 0.1
+    assert DigitsRecipe(lr=0.1).learning_rate(40.0) == 0.1
 
 
 def test_shifted_images_are_moved_by_whole_pixels() -> None:
@@ -173,11 +175,11 @@ def test_the_halves_hold_all_digits_and_training_is_standardized() -> None:
 @pytest.mark.parametrize(
     ("train", "shape"), [(train_mlp, mlp_shape_for(600)), (train_resnet, resnet_shape_for(600))]
 )
-def test_a_trial_reports_every_epoch_and_returns_the_last(train: Any, shape: Shape) -> None:
+def test_a_trial_reports_every_epoch_and_returns_the_last(train: Any, shape: NetworkShape) -> None:
     config = {"params": 600, "epochs": 2, "lr": 3e-3, "batch_size": 200}
     ctx, reports = context(config)
     result = train(config, ctx)
-    expected = list(islice(train_epochs(shape, Recipe(lr=3e-3, batch_size=200), seed=0), 2))
+    expected = list(islice(train_epochs(shape, DigitsRecipe(lr=3e-3, batch_size=200), seed=0), 2))
     assert [report.loss for report in reports] == [epoch.loss for epoch in expected]
     assert result["loss"] == expected[-1].loss
     assert result["cost"] == reports[-1].cost == expected[-1].flops

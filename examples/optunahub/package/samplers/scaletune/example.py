@@ -1,4 +1,4 @@
-"""Tune on small models; the sampler learns how the best learning rate moves with size."""
+"""Tune on small models; the sampler learns how the best learning rate changes with size."""
 
 import optuna
 import optunahub
@@ -11,7 +11,8 @@ def objective(trial: optuna.Trial) -> float:
     lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
     trial.set_user_attr("flops", 6.0 * params)  # what this trial has cost
     miss = (lr / 3e-3) * (params / 1e5) ** 0.3 - 1.0
-    return 1.5 + 30.0 * params**-0.3 + 0.1 * miss**2
+    loss: float = 1.5 + 30.0 * params**-0.3 + 0.1 * miss**2
+    return loss
 
 
 if __name__ == "__main__":

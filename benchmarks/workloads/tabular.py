@@ -1,12 +1,13 @@
 """A multilayer perceptron on the small tables that come with scikit-learn.
 
-    from hpo.training.tabular import Table, tabular_trainer
-    optimize(tabular_trainer(Table.BREAST_CANCER), space, cost="flops", ...)
+    from benchmarks.workloads.tabular import SklearnTable, tabular_trainer
+    optimize(tabular_trainer(SklearnTable.BREAST_CANCER), space, cost="flops", ...)
 
-A quarter of the rows, drawn once and for all, is validated on. Columns are standardized by the
-others. The loss is the cross-entropy in nats, or for `DIABETES` the mean squared error in units of
-the variance of the training targets. An epoch is as many whole updates as come nearest to one pass,
-and the learning rate never looks at how long the run will be, so epochs are a legal fidelity.
+A fixed random quarter of the rows is used for validation. Columns are standardized by the other
+rows. The loss is the cross-entropy in nats, or for `DIABETES` the mean squared error in units of
+the variance of the training targets. An epoch is the number of whole updates nearest to one pass,
+and the learning rate does not depend on the length of the run, so the first epochs of a long run
+are exactly a shorter run.
 
     N  parameters, all of them        i  columns of the table
     w  width of the hidden layers     o  outputs: classes, or one for a regression
@@ -38,7 +39,7 @@ _VALIDATION_SHARE = 0.25
 _SPLIT_SEED = 0
 
 
-class Table(Enum):
+class SklearnTable(Enum):
     """A table of scikit-learn; nothing is downloaded."""
 
     BREAST_CANCER = "breast_cancer"  # 569 rows, 30 columns, 2 classes
@@ -64,13 +65,13 @@ class Rows:
 
 
 @cache
-def rows(table: Table) -> Rows:
-    """The two parts of `table`; read once per process."""
+def rows(table: SklearnTable) -> Rows:
+    """Return the two parts of `table`; read once per process."""
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{table.value}")()
     inputs = torch.tensor(np.asarray(bunch.data), dtype=torch.float32)
-    kind = torch.float32 if table is Table.DIABETES else torch.int64
+    kind = torch.float32 if table is SklearnTable.DIABETES else torch.int64
     targets = torch.tensor(np.asarray(bunch.target), dtype=kind)
     order = torch.from_numpy(np.random.default_rng(_SPLIT_SEED).permutation(len(targets)))
     held = round(_VALIDATION_SHARE * len(targets))
@@ -82,14 +83,19 @@ def rows(table: Table) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The settings of a run besides its size.
+class PerceptronRecipe:
+    """Settings of a run besides its size.
 
-    `lr`: AdamW's rate after the warm-up. `weight_decay`: on weights only. `batch_size`: rows in an
-    update. `dropout`: rate after each hidden layer. `warmup`: epochs over which the rate rises from
-    zero. `epochs`: of the whole run; each ends with a look at the validation rows.
+    Attributes:
+        lr: AdamW's rate after the warm-up.
+        weight_decay: weight decay, on weights only.
+        batch_size: rows in an update.
+        dropout: rate after each hidden layer.
+        warmup: epochs over which the rate rises from zero.
+        epochs: length of the run; each epoch ends with a validation.
 
-    Raises `ValueError` where a value is out of range.
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     lr: float = 1e-3
@@ -111,7 +117,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PerceptronShape:
     """`inputs` i, `depth` L hidden layers of `width` w, `outputs` o. `ValueError` below 1."""
 
     inputs: int
@@ -131,7 +137,7 @@ class Shape:
 
     @property
     def training_flops(self) -> int:
-        """Of one row: three products per weight, two in the first layer."""
+        """FLOPs of one row: three products per weight, two in the first layer."""
         return 2 * (3 * self._weights - self.inputs * self.width)
 
     @property
@@ -139,13 +145,15 @@ class Shape:
         return self.width * (self.inputs + (self.depth - 1) * self.width + self.outputs)
 
 
-def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> Shape:
-    """Two hidden layers, as wide as brings N nearest to `n_params`.
+def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> PerceptronShape:
+    """Return two hidden layers of the width whose N is nearest to `n_params`.
 
-    Within 5 % from 1000 parameters on. The defaults fit `Table.BREAST_CANCER`. Raises `ValueError`
-    for fewer parameters than width 1 has.
+    Within 5 % from 1000 parameters on. The defaults fit `SklearnTable.BREAST_CANCER`.
+
+    Raises:
+        ValueError: for fewer parameters than width 1 has.
     """
-    fewest = Shape(inputs, 1, outputs).parameters
+    fewest = PerceptronShape(inputs, 1, outputs).parameters
     if not (math.isfinite(n_params) and n_params >= fewest):
         raise ValueError(
             f"`n_params` must be finite and at least the {fewest} of width 1, got {n_params}"
@@ -154,7 +162,8 @@ def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> S
     half = 0.5 * (inputs + outputs + 2)
     width = math.sqrt(half**2 + n_params - outputs) - half
     candidates = [
-        Shape(inputs, max(1, near), outputs) for near in (math.floor(width), math.ceil(width))
+        PerceptronShape(inputs, max(1, near), outputs)
+        for near in (math.floor(width), math.ceil(width))
     ]
     return min(candidates, key=lambda shape: abs(shape.parameters - n_params))
 
@@ -162,7 +171,7 @@ def params_to_shape(n_params: float, *, inputs: int = 30, outputs: int = 2) -> S
 class Perceptron(nn.Module):
     """Scores of rows. He initialization from torch's global stream; the read-out starts at zero."""
 
-    def __init__(self, shape: Shape, *, dropout: float = 0.0) -> None:
+    def __init__(self, shape: PerceptronShape, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape
         widths = [shape.inputs] + [shape.width] * shape.depth
@@ -179,7 +188,7 @@ class Perceptron(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`: `B x i`. Returns `B x o`: logits, or the prediction of a regression."""
+        """Return logits, or the prediction of a regression, `B x o`, of rows `x` `B x i`."""
         for layer in self.hidden:
             x = self.dropout(torch.relu(layer(x)))
         scores: Tensor = self.head(x)
@@ -187,7 +196,7 @@ class Perceptron(nn.Module):
 
 
 def tabular_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Cross-entropy where the targets are classes, else the mean squared error."""
+    """Return the cross-entropy if the targets are classes, else the mean squared error."""
     inputs, targets = batch
     scores = model(inputs)
     if targets.is_floating_point():
@@ -195,11 +204,11 @@ def tabular_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(scores, targets)
 
 
-def tabular_trainer(table: Table = Table.BREAST_CANCER) -> TorchTrainer:
-    """A training function for configs of `params` and any fields of `Recipe`.
+def tabular_trainer(table: SklearnTable = SklearnTable.BREAST_CANCER) -> TorchTrainer:
+    """Return a training function for configs of `params` and any fields of `PerceptronRecipe`.
 
     It reports after each epoch and returns what `TorchTrainer` does, with FLOPs as the cost, and
-    for classes `error`, the share of validation rows that are misread.
+    for classes `error`, the share of validation rows that are classified wrongly.
     """
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Perceptron:
@@ -231,7 +240,7 @@ def tabular_trainer(table: Table = Table.BREAST_CANCER) -> TorchTrainer:
         make_data,
         tabular_loss,
         settings,
-        measure=None if table is Table.DIABETES else _error,
+        measure=None if table is SklearnTable.DIABETES else _error,
         work=_work,
     )
 
@@ -246,11 +255,11 @@ def _error(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     return {"error": (model(inputs).argmax(1) != targets).float().mean()}
 
 
-def _split(config: Mapping[str, Any]) -> tuple[float, Recipe]:
-    fields = {field.name for field in dataclasses.fields(Recipe)}
+def _split(config: Mapping[str, Any]) -> tuple[float, PerceptronRecipe]:
+    fields = {field.name for field in dataclasses.fields(PerceptronRecipe)}
     if "params" not in config:
         raise ValueError(f"`params` must be in the config; got {dict(config)}")
     if unknown := sorted(set(config) - fields - {"params"}):
         raise ValueError(f"`config` may name {sorted(fields)} besides `params`; got {unknown}")
     settings = {name: value for name, value in config.items() if name in fields}
-    return float(config["params"]), Recipe(**settings)
+    return float(config["params"]), PerceptronRecipe(**settings)
