@@ -9,6 +9,10 @@ Suites of tasks:
     python -m benchmarks record
     python -m benchmarks env smac
 
+The source tree:
+
+    python -m benchmarks structure
+
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
     python -m benchmarks {speed,calibration,scale-transfer,latency,training,curves}
@@ -133,6 +137,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
     "smoke": ("run a tiny suite and report it, in seconds", _add_smoke),
     "list": ("list suites, tasks and methods, and what is missing", _add_list),
     "env": ("make the environment of a method", _add_env),
+    "structure": (
+        "measure the source tree: rooms, arrows, circles, lengths, docstrings",
+        _from_module("benchmarks.structure"),
+    ),
     "record": (
         "train the curve bank's workloads",
         _from_module("benchmarks.recording.record"),

@@ -1,6 +1,6 @@
 """Measures of the source tree: rooms, floors, arrows, circles, lengths, and what is documented.
 
-    python benchmarks/structure.py [--root DIR]
+    python -m benchmarks structure [--root DIR]
 
 Read from syntax trees alone; nothing is imported or run. Imports inside functions count, those
 under `if TYPE_CHECKING:` do not. The code measured may be that of another commit.
@@ -442,14 +442,14 @@ def _quantiles(lengths: Mapping[str, int]) -> str:
     return f"{statistics.median(values):g} / {p90} / {values[-1]} ({longest.split(':')[0]})"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
-    root: Path = parser.parse_args(arguments).root
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m benchmarks structure`."""
+    root = Path(__file__).resolve().parent.parent
+    parser.add_argument("--root", type=Path, default=root, help="the tree to measure")
+    parser.set_defaults(action=_run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    root: Path = given.root
     print(table({name: measure(root, name) for name in PACKAGES if (root / name).is_dir()}))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

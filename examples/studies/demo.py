@@ -30,7 +30,7 @@ from benchmarks.workloads.language_model import (
     train_transformer,
 )
 from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
-from hpo.drawing.plots import Measured, plot_front
+from hpo.drawing.plot_data import Measured
 from hpo.training.devices import best_device
 
 SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for startup
@@ -126,7 +126,7 @@ def main() -> None:
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     stars = {name: Measured(run["cost"], run["loss"]) for name, run in measured.items()}
-    plot_front(result, arguments.out / "front.png", measured=stars)
+    result.plot_front(arguments.out / "front.png", measured=stars)
     record = {"plan": asdict(chosen), "recommendation": asdict(advice), "target runs": measured}
     (arguments.out / "demo.json").write_text(json.dumps(record, indent=2))
     minutes, seconds = divmod(time.perf_counter() - start, 60)

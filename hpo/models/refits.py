@@ -112,7 +112,7 @@ class RefitChain(Generic[Fitted]):
         return self._learned[counts[wanted]]
 
     def evidence(self, X: Array, y: Array) -> float:
-        """ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
+        """Ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
 
         May raise NumericalError.
         """

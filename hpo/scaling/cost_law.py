@@ -67,7 +67,7 @@ class CostLaw:
         return cls(SECONDS, encoder, CostModel().fit(data))
 
     def exponent(self, name: str) -> Estimate:
-        """d ln cost / d ln `name` of a scale axis or the fidelity.
+        """D ln cost / d ln `name` of a scale axis or the fidelity.
 
         A numeric setting has one as well, per natural unit (ln batch, log-odds of beta2, dropout
         itself).
@@ -119,7 +119,7 @@ class CostLaw:
         return _exp(mean), (_exp(mean - half), _exp(mean + half))
 
     def lines(self, row: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """k and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
+        """K and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
 
         Args:
             row: ``(d,)``, encoded; its scale entries do not matter.

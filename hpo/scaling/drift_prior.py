@@ -182,7 +182,7 @@ class _Beliefs:
 
 
 def middle_of_scales(space: SearchSpace) -> dict[str, float]:
-    """ln of the geometric middle of each scale axis."""
+    """Ln of the geometric middle of each scale axis."""
     middle = {}
     for name in space.scales:
         scale = space[name]

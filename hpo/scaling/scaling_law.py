@@ -74,7 +74,7 @@ class FittedLaw:
         return cls(predictor.law(), gamma, encoder, predictor, cost)
 
     def exponent(self, axis: str) -> Estimate:
-        """alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
+        """Alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
         return self.coefficients.exponent[_index(axis, self.coefficients.axes)]
 
     def slope(self, parameter: str, axis: str) -> Estimate:
@@ -209,7 +209,7 @@ class FittedLaw:
         )
 
     def _price(self, cost: CostLaw | None, rng: np.random.Generator) -> tuple[Array, Array, str]:
-        """k ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
+        """K ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
         if cost is not None:
             level, rate = cost.lines(self._best_row(), _DRAWS, rng)
             if np.any(rate[0] <= 0.0):

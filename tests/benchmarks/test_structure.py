@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.structure import circles, floors, main, measure
+from benchmarks.__main__ import main
+from benchmarks.structure import circles, floors, measure
 
 TREE = {
     "hpo/__init__.py": 'from hpo.top import Top\n\n__all__ = ["Top"]\n',
@@ -71,6 +72,6 @@ def test_names_with_docstrings_and_examples_are_counted(root: Path) -> None:
 
 
 def test_one_table_is_printed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--root", str(root)]) == 0
+    assert main(["structure", "--root", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "|  | hpo |" and all(line.count("|") == 3 for line in lines)
