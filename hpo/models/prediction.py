@@ -1,8 +1,8 @@
-"""Predict one run before it is made: its loss, cost, seconds, and whether it succeeds.
+"""Predict one run before it is made: loss, cost, seconds and probability of success.
 
-All come from the surrogates that drive the search, so a prediction at a scale nobody ran is the
-fitted laws' (:mod:`hpo.scaling.scaling_law`, :mod:`hpo.scaling.cost_law`), corrected near the runs
-by what the laws miss there.
+All come from the surrogates that drive the search. So a prediction beyond the observed scales is
+that of the fitted laws (:mod:`hpo.scaling.scaling_law`, :mod:`hpo.scaling.cost_law`), and near the
+runs it is corrected by the laws' residuals.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def predict(
         config: Canonical config.
         cost_law: Law of the cost in the study's unit; None where no cost was told.
         wall_clock_law: Law of the seconds; None where no run was timed.
-        extrapolation: Compute over that of the largest run, handed on.
-        warnings: Sentences on why to doubt the prediction, handed on.
+        extrapolation: Compute as a multiple of that of the largest run, copied to the prediction.
+        warnings: Sentences on why to doubt the prediction, copied to it.
     """
     row = warp.encoder.encode([config])
     loss = loss_forecast(warp, row, model=warp.models.loss())
-    cost, cost_interval = _priced(cost_law, config)
-    seconds, seconds_interval = _priced(wall_clock_law, config)
+    cost, cost_interval = _law_forecast(cost_law, config)
+    seconds, seconds_interval = _law_forecast(wall_clock_law, config)
     success = SuccessExtrapolation.of(warp.models)
     return Prediction(
         loss=loss.mean,
@@ -57,5 +57,7 @@ def predict(
     )
 
 
-def _priced(law: CostLaw | None, config: Mapping[str, Any]) -> tuple[float | None, Interval | None]:
+def _law_forecast(
+    law: CostLaw | None, config: Mapping[str, Any]
+) -> tuple[float | None, Interval | None]:
     return (None, None) if law is None else law.predict(config)
