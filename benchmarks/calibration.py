@@ -196,8 +196,8 @@ def _followed(
                 for block in members.blocks:
                     for beta in block.betas:
                         level = level.updated(beta)
-                    assert block.foreseen is not None
-                    ahead = ahead.updated(block.foreseen)
+                    assert block.conformity_scores is not None
+                    ahead = ahead.updated(block.conformity_scores)
                 low, _, high = ahead.interval(members.forest(), row)
                 found["trees"].append(low <= loss <= high)
                 half = Calibration(
