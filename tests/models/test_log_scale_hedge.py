@@ -144,27 +144,29 @@ def test_there_is_one_scaling_where_nothing_is_wide_or_the_space_has_scale_axes(
 
 
 @pytest.mark.parametrize("with_fidelity", [False, True])
-def test_the_best_of_a_wide_range_that_was_declared_linear_is_found(with_fidelity: bool) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_a_wide_range_that_was_declared_linear_is_found(
+    seed: int, with_fidelity: bool
+) -> None:
     space: dict[str, Parameter] = dict(DECAY)
     if with_fidelity:
         space["epochs"] = Fidelity(1, 9)
-    for seed in range(3):
-        optimizer = Optimizer(space, seed=seed)
-        for config in random_configs(DECAY, 12, seed=seed):
-            whole = {"epochs": 9} if with_fidelity else {}
-            optimizer.tell({**config, **whole}, in_logarithms(config))
-        before = min(observation.config["decay"] for observation in optimizer.log.observations)
-        seen = set()
-        for _ in range(16):
-            trial = optimizer.ask()
-            optimizer.tell(trial, in_logarithms(trial.config))
-            assert trial.prediction is not None and trial.prediction.reason is not None
-            seen.add(trial.prediction.reason.log_parameters)
-        result = optimizer.result()
-        assert before > 2e-3  # random draws on the declared scale do not come near 10^-3.5
-        assert result.best.config["decay"] == pytest.approx(10**-3.5, rel=0.2)
-        assert ("decay",) in seen
-        assert result.space == optimizer.space and not result.space["decay"].log  # type: ignore[union-attr]
+    optimizer = Optimizer(space, seed=seed)
+    for config in random_configs(DECAY, 12, seed=seed):
+        whole = {"epochs": 9} if with_fidelity else {}
+        optimizer.tell({**config, **whole}, in_logarithms(config))
+    before = min(observation.config["decay"] for observation in optimizer.log.observations)
+    seen = set()
+    for _ in range(10):
+        trial = optimizer.ask()
+        optimizer.tell(trial, in_logarithms(trial.config))
+        assert trial.prediction is not None and trial.prediction.reason is not None
+        seen.add(trial.prediction.reason.log_parameters)
+    result = optimizer.result()
+    assert before > 2e-3  # random draws on the declared scale do not come near 10^-3.5
+    assert result.best.config["decay"] == pytest.approx(10**-3.5, rel=0.2)
+    assert ("decay",) in seen
+    assert result.space == optimizer.space and not result.space["decay"].log  # type: ignore[union-attr]
 
 
 def test_every_config_of_a_pool_is_asked_once_whatever_the_scaling() -> None:
