@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import Bounds, minimize
 from scipy.stats import qmc
 
-from hpo.acquisition import Term
+from hpo.acquisition.base import Term
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, IntArray
 
