@@ -237,7 +237,7 @@ class Result:
         return predict(
             self.warp,
             run,
-            cost_law=self.cost_law,
+            cost_unit=self.cost_unit or "cost",
             wall_clock_law=self.wall_clock_law,
             extrapolation=extrapolation(self.models, fixed),
             warnings=doubts(self.models, fixed),
