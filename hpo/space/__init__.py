@@ -1,5 +1,6 @@
-"""Search spaces: parameters, their encoding as arrays, and the direction of the loss."""
+"""Search spaces: parameters and their units, encoding as arrays, direction of the objective."""
 
+from hpo.space.direction import Direction, DirectionName
 from hpo.space.parameters import (
     Axis,
     Categorical,
@@ -12,11 +13,14 @@ from hpo.space.parameters import (
     Scale,
 )
 from hpo.space.search_space import SearchSpace
+from hpo.space.units import Unit
 
 __all__ = [
     "Axis",
     "Categorical",
     "Choice",
+    "Direction",
+    "DirectionName",
     "Fidelity",
     "Float",
     "Int",
@@ -24,4 +28,5 @@ __all__ = [
     "Role",
     "Scale",
     "SearchSpace",
+    "Unit",
 ]

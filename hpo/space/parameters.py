@@ -1,4 +1,21 @@
-"""The kinds of parameters that a search space is made of."""
+"""The kinds of parameters a search space is made of.
+
+Notation
+--------
+v        a value as the user writes it, e.g. lr = 3e-4
+natural  the unit in which distances make sense: v (linear), ln v (log), ln(v / (1 - v)) (logit)
+center   where an unbounded search starts, in v; `spread` one standard deviation of it, natural
+config   a dict from the names of the *active* parameters to values
+
+Every kind is frozen and checked when it is made. A parameter does not know its name, so its own
+messages say `Float` or `Int`; `SearchSpace` names the parameter. All kinds share `unit`, `step`,
+`limits`, `check` and `canonical`.
+
+Canonical values. A float is kept on a lattice of about 12 significant digits. That is far coarser
+than the rounding of the maps in `hpo.space.encoding` and far finer than any experiment can tell, so
+encoding and decoding give back the very same number, and equal configs compare equal. Integers are
+limited to `LARGEST_INT` for the same reason.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +25,23 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from hpo.errors import SpaceError
-
-if TYPE_CHECKING:
-    pass
-
+from hpo.space.units import Unit
 
 #: What a categorical choice may be: what JSON, and so every Optuna storage, holds exactly.
 Choice: TypeAlias = str | int | float | bool | None
 
-
 #: Any value a config may hold.
 Value: TypeAlias = Choice
-
 
 #: Name of the parent parameter and the values of it under which a parameter is active.
 When: TypeAlias = tuple[str, Sequence[Choice]]
 Number = TypeVar("Number", int, float)
 
-
 #: Integers up to here survive ln, affine map and back without touching the next integer.
 LARGEST_INT = 10**12
-
 
 #: Floats stay inside these where the user gives no bound: the maps to natural units must not
 #: overflow.
@@ -41,7 +51,13 @@ SMALLEST_ODDS = 1e-15
 
 
 class Role(Enum):
-    """What a decision parameter is to the training run; read by transfer rules."""
+    """What a parameter is to the training run; transfer rules find their parameters by it.
+
+    Example:
+        >>> from hpo import Float
+        >>> Float(1e-4, 1e-1, log=True, role=Role.LR).role
+        <Role.LR: 'lr'>
+    """
 
     LR = "lr"
     BATCH = "batch"
@@ -56,7 +72,13 @@ class Role(Enum):
 
 
 class Axis(Enum):
-    """What a scale axis measures; read by transfer rules and the scaling law."""
+    """What a scale axis measures; transfer rules and the scaling law find their axes by it.
+
+    Example:
+        >>> from hpo import Scale
+        >>> Scale(64, 1024, axis=Axis.WIDTH).axis
+        <Axis.WIDTH: 'width'>
+    """
 
     PARAMS = "params"
     WIDTH = "width"
@@ -69,14 +91,27 @@ class Axis(Enum):
 class Float:
     """A real parameter.
 
-    `low`, `high`: bounds in v, inclusive; equal bounds make a constant. A missing bound means that
-    the search may grow that way, from `center` by `spread`, which are then both required.
-    `log`: search in ln v (`low` > 0). `logit`: search in log-odds (bounds inside (0, 1)).
-    `center`: first value to try. `spread`: one standard deviation of the first search, in natural
-    units (v; ln v under `log`; log-odds under `logit`).
-    `role`: what the parameter is to the run. `when`: `("parent", [values that activate])`.
+    Args:
+        low: lower bound in v, inclusive. Without it the search may grow that way, from `center` by
+            `spread`, which are then both required.
+        high: upper bound in v, inclusive, or missing as `low`. Equal bounds make a constant.
+        log: whether to search in ln v; needs positive bounds.
+        logit: whether to search in log-odds; needs bounds inside (0, 1).
+        center: first value to try.
+        spread: one standard deviation of the first search, in natural units (v; ln v under `log`;
+            log-odds under `logit`).
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
 
-    Raises `SpaceError` for arguments that break these rules.
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> lr = Float(1e-4, 1e-1, log=True, center=1e-3)
+        >>> beta2 = Float(0.9, 0.9999, logit=True)
+        >>> unbounded = Float(log=True, center=1e-3, spread=1.0)
+        >>> lr.bounded, unbounded.bounded
+        (True, False)
     """
 
     low: float | None = None
@@ -125,13 +160,30 @@ class Float:
         _check_role_and_when(self)
 
     @property
+    def unit(self) -> Unit:
+        """Unit of the search: LOG, LOGIT or LINEAR."""
+        if self.log:
+            return Unit.LOG
+        return Unit.LOGIT if self.logit else Unit.LINEAR
+
+    @property
+    def step(self) -> None:
+        """None: every number in between is legal."""
+        return None
+
+    @property
     def bounded(self) -> bool:
         """Whether both bounds are given."""
         return self.low is not None and self.high is not None
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Bounds in v, with the largest safe value where the user gave none."""
+        """Bounds in v, with the largest safe value where the user gave none.
+
+        Example:
+            >>> Float(0.0, center=1.0, spread=0.5).limits
+            (0.0, 1e+300)
+        """
         if self.log:
             least, most = SMALLEST_POSITIVE, LARGEST_FLOAT
         elif self.logit:
@@ -141,11 +193,31 @@ class Float:
         return least if self.low is None else self.low, most if self.high is None else self.high
 
     def check(self, value: object, name: str = "Float") -> float:
-        """`value` as a float inside the limits; raises `SpaceError` naming `name` otherwise."""
+        """Return `value` as a float inside the limits.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Float(0.0, 1.0).check(1, "dropout")
+            1.0
+        """
         return _check_range(_as_float(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> float:
-        """The nearest lattice value inside the limits (module docstring)."""
+        """Return the nearest canonical value inside the limits (see the head of the module).
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Float(0.0, 1.0).canonical(0.1 + 0.2)
+            0.3
+        """
         low, high = self.limits
         value = min(max(value, low), high)
         if self.log:
@@ -174,8 +246,25 @@ class Float:
 class Int:
     """An integer parameter on the lattice 0, +-`multiple_of`, +-2 `multiple_of`, ...
 
-    `low`, `high`: inclusive bounds, multiples of `multiple_of`, at most `LARGEST_INT` in size.
-    The other arguments are those of `Float`. Raises `SpaceError` for arguments that break these.
+    Args:
+        low: lower bound, inclusive, a multiple of `multiple_of`, at most `LARGEST_INT` in size; may
+            be missing as for `Float`.
+        high: upper bound, likewise.
+        log: whether to search in ln v; needs positive bounds.
+        multiple_of: distance between neighboring values.
+        center: first value to try.
+        spread: one standard deviation of the first search, in v, or in ln v under `log`.
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> layers = Int(1, 12)
+        >>> batch = Int(8, 512, log=True, multiple_of=8)
+        >>> batch.canonical(100)
+        96
     """
 
     low: int | None = None
@@ -224,19 +313,48 @@ class Int:
         _check_role_and_when(self)
 
     @property
+    def unit(self) -> Unit:
+        """Unit of the search: LOG or LINEAR."""
+        return Unit.LOG if self.log else Unit.LINEAR
+
+    @property
+    def step(self) -> int:
+        """Distance between neighboring values: `multiple_of`."""
+        return self.multiple_of
+
+    @property
     def bounded(self) -> bool:
         """Whether both bounds are given."""
         return self.low is not None and self.high is not None
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Bounds in v, with the largest safe lattice value where the user gave none."""
+        """Bounds in v, with the largest safe lattice value where the user gave none.
+
+        Example:
+            >>> Int(low=0, center=4, spread=2.0).limits
+            (0, 1000000000000)
+        """
         most = LARGEST_INT - LARGEST_INT % self.multiple_of
         least = self.multiple_of if self.log else -most
         return least if self.low is None else self.low, most if self.high is None else self.high
 
     def check(self, value: object, name: str = "Int") -> int:
-        """`value` as an int on the lattice; raises `SpaceError` naming `name` otherwise."""
+        """Return `value` as an int on the lattice, inside the limits.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Int(8, 64, multiple_of=8).check(17, "batch")
+            Traceback (most recent call last):
+            ...
+            hpo.errors.SpaceError: `batch` must be a multiple of 8, got 17; use 16
+        """
         integer = _check_range(_as_int(value, f"`{name}`"), self.limits, name)
         if integer % self.multiple_of:
             raise SpaceError(
@@ -246,7 +364,15 @@ class Int:
         return integer
 
     def canonical(self, value: float) -> int:
-        """The nearest lattice value inside the limits."""
+        """Return the nearest lattice value inside the limits.
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Int(8, 64, multiple_of=8).canonical(100.0)
+            64
+        """
         low, high = self.limits
         return min(max(self.multiple_of * round(value / self.multiple_of), low), high)
 
@@ -255,8 +381,22 @@ class Int:
 class Categorical:
     """One of several choices: str, int, float, bool or None.
 
-    `ordered`: the choices are listed in order and neighbors behave alike (an ordinal).
-    `center`: first choice to try. Raises `SpaceError` for empty, equal or unstorable choices.
+    Args:
+        choices: possible values, all different.
+        ordered: whether the choices are listed in order and neighbors behave alike (an ordinal).
+        center: first choice to try.
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
+
+    Raises:
+        SpaceError: for empty or equal choices, or choices that cannot be stored.
+
+    Example:
+        >>> optimizer = Categorical(["sgd", "adamw"])
+        >>> heads = Categorical([1, 2, 4, 8], ordered=True)
+        >>> momentum = Float(0.0, 0.99, when=("optimizer", ["sgd"]))
+        >>> heads.choices
+        (1, 2, 4, 8)
     """
 
     choices: Sequence[Choice]
@@ -281,22 +421,66 @@ class Categorical:
             )
         for position, choice in enumerate(choices):
             if choice in choices[:position]:
-                twin = choices[choices.index(choice)]
+                equal = choices[choices.index(choice)]
                 raise SpaceError(
-                    f"`choices` of Categorical must differ, got {twin!r} and {choice!r}; drop one"
+                    f"`choices` of Categorical must differ, got {equal!r} and {choice!r}; drop one"
                     " of the two"
-                    + ("" if type(twin) is type(choice) else " or name them by strings")
+                    + ("" if type(equal) is type(choice) else " or name them by strings")
                 )
         if self.center is not None:
             object.__setattr__(self, "center", self.check(self.center, "center` of `Categorical"))
         _check_role_and_when(self)
 
+    @property
+    def unit(self) -> Unit:
+        """LINEAR, in the index of the choice."""
+        return Unit.LINEAR
+
+    @property
+    def step(self) -> int:
+        """1, in the index of the choice."""
+        return 1
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Indices of the first and the last choice.
+
+        Example:
+            >>> Categorical(["a", "b", "c"]).limits
+            (0, 2)
+        """
+        return 0, len(self.choices) - 1
+
     def check(self, value: object, name: str = "Categorical") -> Choice:
-        """The choice equal to `value`; raises `SpaceError` naming `name` otherwise."""
+        """Return `value` as the choice equal to it.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).check("adamw", "optimizer")
+            'adamw'
+        """
         return self.choices[self.index(value, name)]
 
     def index(self, value: object, name: str = "Categorical") -> int:
-        """Position of `value` among the choices; raises `SpaceError` naming `name` otherwise."""
+        """Return the position of `value` among the choices.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for a value that is no choice.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).index("adamw")
+            1
+        """
         value = _plain(value)
         for position, choice in enumerate(self.choices):
             # True == 1 in Python, but a flag is not a number here.
@@ -308,7 +492,15 @@ class Categorical:
         )
 
     def canonical(self, value: Choice) -> Choice:
-        """The choice itself: choices need no rounding."""
+        """Return the choice itself: choices need no rounding.
+
+        Args:
+            value: one of the choices.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).canonical("sgd")
+            'sgd'
+        """
         return value
 
 
@@ -316,8 +508,20 @@ class Categorical:
 class Scale:
     """A size axis, searched on a log scale: parameters, tokens, width, depth, ...
 
-    `low`, `high`: range of the proxies that may be run, > 0. Values are floats. The target of the
-    search may lie far beyond `high`. Raises `SpaceError` for arguments that break these rules.
+    Values are floats. The target of the search may lie far beyond `high`.
+
+    Args:
+        low: smallest proxy that may be run, > 0.
+        high: largest proxy that may be run.
+        axis: what the axis measures, for transfer rules and the scaling law.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+        >>> params.limits
+        (1000000.0, 100000000.0)
     """
 
     low: float
@@ -342,12 +546,45 @@ class Scale:
             )
 
     @property
+    def unit(self) -> Unit:
+        """LOG."""
+        return Unit.LOG
+
+    @property
+    def step(self) -> None:
+        """None: every number in between is legal."""
+        return None
+
+    @property
     def limits(self) -> tuple[float, float]:
         """`(low, high)`."""
         return self.low, self.high
 
+    @property
+    def log_middle(self) -> float:
+        """Natural logarithm of the geometric middle of the range.
+
+        Example:
+            >>> round(math.exp(Scale(1e6, 1e8).log_middle))
+            10000000
+        """
+        return 0.5 * (math.log(self.low) + math.log(self.high))
+
     def check(self, value: object, name: str = "Scale", *, extrapolate: bool = False) -> float:
-        """`value` as a float inside the range, or any positive float if `extrapolate`."""
+        """Return `value` as a float inside the range.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+            extrapolate: whether any positive float is legal.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Scale(1e6, 1e8).check(7e9, "params", extrapolate=True)
+            7000000000.0
+        """
         size = _as_float(value, f"`{name}`")
         if size <= 0:
             raise SpaceError(f"`{name}` must be a positive size, got {value!r}; give e.g. 1e6")
@@ -355,7 +592,15 @@ class Scale:
         return _check_range(size, limits, name)
 
     def canonical(self, value: float) -> float:
-        """The nearest lattice value; the ends of the range stand for their lattice values."""
+        """Return the nearest canonical value; the ends of the range are canonical themselves.
+
+        Args:
+            value: positive number, perhaps beyond the range.
+
+        Example:
+            >>> Scale(1e6, 1e8).canonical(12345678.9012345678)
+            12345678.9012
+        """
         rounded = _significant(value)
         for end in self.limits:
             # Not by equal digits: exp(ln end) may round to the other side of a tie.
@@ -368,8 +613,19 @@ class Scale:
 class Fidelity:
     """The resource level inside one resumable run: epochs, steps, folds.
 
-    `low`, `high`: integers, 1 <= low <= high <= `LARGEST_INT`; at most one fidelity in a space.
-    Raises `SpaceError` for arguments that break these rules.
+    A space holds at most one fidelity.
+
+    Args:
+        low: lowest level, an integer >= 1.
+        high: level of a complete run, an integer from `low` to `LARGEST_INT`.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> epochs = Fidelity(1, 81)
+        >>> epochs.canonical(27.2)
+        27
     """
 
     low: int
@@ -387,16 +643,46 @@ class Fidelity:
         _check_order(self)
 
     @property
+    def unit(self) -> Unit:
+        """LOG."""
+        return Unit.LOG
+
+    @property
+    def step(self) -> int:
+        """1: levels are whole."""
+        return 1
+
+    @property
     def limits(self) -> tuple[int, int]:
         """`(low, high)`."""
         return self.low, self.high
 
     def check(self, value: object, name: str = "Fidelity") -> int:
-        """`value` as an int inside the range; raises `SpaceError` naming `name` otherwise."""
+        """Return `value` as an int inside the range.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Fidelity(1, 81).check(9.0, "epochs")
+            9
+        """
         return _check_range(_as_int(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> int:
-        """The nearest integer inside the range."""
+        """Return the nearest integer inside the range.
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Fidelity(1, 81).canonical(100)
+            81
+        """
         return min(max(round(value), self.low), self.high)
 
 
@@ -404,12 +690,23 @@ Parameter: TypeAlias = Float | Int | Categorical | Scale | Fidelity
 
 
 def condition(parameter: Parameter) -> When | None:
-    """The `when` of a parameter; None for scale axes and fidelities, which are always active."""
+    """Return the `when` of a parameter; scale axes and fidelities are always active.
+
+    Args:
+        parameter: parameter of any kind.
+
+    Returns:
+        Parent and values, or None for a parameter that is always active.
+
+    Example:
+        >>> condition(Float(0.0, 0.99, when=("optimizer", ["sgd"])))
+        ('optimizer', ('sgd',))
+    """
     return None if isinstance(parameter, Scale | Fidelity) else parameter.when
 
 
 def _plain(value: object) -> object:
-    """A NumPy scalar as the Python value it stands for; anything else unchanged."""
+    """Return a NumPy scalar as the Python value it stands for; anything else unchanged."""
     if (
         type(value).__module__ == "numpy"
         and hasattr(value, "item")
@@ -558,5 +855,5 @@ def _digits_before_point(size: float) -> int:
 
 
 def _significant(value: float) -> float:
-    """`value` > 0 to 12 significant digits; 11 beyond 1e+-100, where ln v has fewer left."""
+    """Round `value` > 0 to 12 significant digits; 11 beyond 1e+-100, where ln v has fewer left."""
     return float(f"{value:.12g}") if 1e-100 < value < 1e100 else float(f"{value:.11g}")
