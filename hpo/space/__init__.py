@@ -2,16 +2,15 @@
 
 from hpo.space.direction import Direction, DirectionName
 from hpo.space.parameters import (
-    Axis,
     Categorical,
     Choice,
     Fidelity,
     Float,
     Int,
     Parameter,
-    Role,
     Scale,
 )
+from hpo.space.roles import Axis, Role
 from hpo.space.search_space import SearchSpace
 from hpo.space.units import Unit
 

@@ -6,7 +6,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
-from hpo.space.parameters import Categorical, Fidelity, Float, Int, Number, Parameter, Scale
+from hpo.space.checks import Number
+from hpo.space.parameters import Categorical, Fidelity, Float, Int, Parameter, Scale
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -20,71 +20,44 @@ limited to `LARGEST_INT` for the same reason.
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from enum import Enum
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from hpo.errors import SpaceError
+from hpo.space.checks import (
+    LARGEST_FLOAT,
+    LARGEST_INT,
+    SMALLEST_ODDS,
+    SMALLEST_POSITIVE,
+    Choice,
+    When,
+    as_choice,
+    as_float,
+    as_int,
+    check_center,
+    check_flags,
+    check_order,
+    check_range,
+    check_role_and_when,
+    plain,
+    store_number,
+)
+from hpo.space.roles import Axis, Role
 from hpo.space.units import Unit
 
-#: What a categorical choice may be: what JSON, and so every Optuna storage, holds exactly.
-Choice: TypeAlias = str | int | float | bool | None
-
-#: Any value a config may hold.
-Value: TypeAlias = Choice
-
-#: Name of the parent parameter and the values of it under which a parameter is active.
-When: TypeAlias = tuple[str, Sequence[Choice]]
-Number = TypeVar("Number", int, float)
-
-#: Integers up to here survive ln, affine map and back without touching the next integer.
-LARGEST_INT = 10**12
-
-#: Floats stay inside these where the user gives no bound: the maps to natural units must not
-#: overflow.
-LARGEST_FLOAT = 1e300
-SMALLEST_POSITIVE = 1e-300
-SMALLEST_ODDS = 1e-15
-
-
-class Role(Enum):
-    """What a parameter is to the training run; transfer rules find their parameters by it.
-
-    Example:
-        >>> from hpo import Float
-        >>> Float(1e-4, 1e-1, log=True, role=Role.LR).role
-        <Role.LR: 'lr'>
-    """
-
-    LR = "lr"
-    BATCH = "batch"
-    WEIGHT_DECAY = "weight_decay"
-    BETA1 = "beta1"
-    BETA2 = "beta2"
-    EPSILON = "epsilon"
-    WARMUP = "warmup"
-    DROPOUT = "dropout"
-    INIT = "init"
-    OTHER = "other"
-
-
-class Axis(Enum):
-    """What a scale axis measures; transfer rules and the scaling law find their axes by it.
-
-    Example:
-        >>> from hpo import Scale
-        >>> Scale(64, 1024, axis=Axis.WIDTH).axis
-        <Axis.WIDTH: 'width'>
-    """
-
-    PARAMS = "params"
-    WIDTH = "width"
-    DEPTH = "depth"
-    TOKENS = "tokens"
-    OTHER = "other"
+__all__ = [
+    "LARGEST_INT",
+    "Categorical",
+    "Choice",
+    "Fidelity",
+    "Float",
+    "Int",
+    "Parameter",
+    "Scale",
+    "When",
+    "condition",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +99,8 @@ class Float:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high", "center"):
-            _store_number(self, argument)
-        _check_flags(self, "log", "logit")
+            store_number(self, argument)
+        check_flags(self, "log", "logit")
         if self.log and self.logit:
             raise SpaceError(
                 "`log` and `logit` of Float exclude each other, got both True; keep one"
@@ -146,7 +119,7 @@ class Float:
                     f"`{argument}` of Float must lie inside (0, 1) with logit=True, got "
                     f"{argument}={value!r}; move it inside, e.g. 1e-4 or 0.9999"
                 )
-        _check_order(self)
+        check_order(self)
         if (
             self.low is not None
             and self.high is not None
@@ -156,8 +129,8 @@ class Float:
                 f"`high - low` of Float must be finite, got low={self.low!r}, high={self.high!r}; "
                 "narrow the range or use log=True"
             )
-        _check_center(self)
-        _check_role_and_when(self)
+        check_center(self)
+        check_role_and_when(self)
 
     @property
     def unit(self) -> Unit:
@@ -206,7 +179,7 @@ class Float:
             >>> Float(0.0, 1.0).check(1, "dropout")
             1.0
         """
-        return _check_range(_as_float(value, f"`{name}`"), self.limits, name)
+        return check_range(as_float(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> float:
         """Return the nearest canonical value inside the limits (see the head of the module).
@@ -278,8 +251,8 @@ class Int:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _check_flags(self, "log")
-        object.__setattr__(self, "multiple_of", _as_int(self.multiple_of, "`multiple_of` of Int"))
+        check_flags(self, "log")
+        object.__setattr__(self, "multiple_of", as_int(self.multiple_of, "`multiple_of` of Int"))
         if self.multiple_of < 1:
             raise SpaceError(
                 f"`multiple_of` of Int must be >= 1, got {self.multiple_of}; drop it for every"
@@ -289,7 +262,7 @@ class Int:
             value = getattr(self, argument)
             if value is None:
                 continue
-            value = _as_int(value, f"`{argument}` of Int")
+            value = as_int(value, f"`{argument}` of Int")
             object.__setattr__(self, argument, value)
             if abs(value) > LARGEST_INT:
                 raise SpaceError(
@@ -308,9 +281,9 @@ class Int:
                     f"`{argument}` of Int must be > 0 with log=True, got {argument}={value}; raise"
                     " it or drop log=True"
                 )
-        _check_order(self)
-        _check_center(self)
-        _check_role_and_when(self)
+        check_order(self)
+        check_center(self)
+        check_role_and_when(self)
 
     @property
     def unit(self) -> Unit:
@@ -355,7 +328,7 @@ class Int:
             ...
             hpo.errors.SpaceError: `batch` must be a multiple of 8, got 17; use 16
         """
-        integer = _check_range(_as_int(value, f"`{name}`"), self.limits, name)
+        integer = check_range(as_int(value, f"`{name}`"), self.limits, name)
         if integer % self.multiple_of:
             raise SpaceError(
                 f"`{name}` must be a multiple of {self.multiple_of}, got {integer}; use"
@@ -407,13 +380,13 @@ class Categorical:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _check_flags(self, "ordered")
+        check_flags(self, "ordered")
         if isinstance(self.choices, str) or not isinstance(self.choices, Iterable):
             raise SpaceError(
                 f"`choices` of Categorical must be a list of values, got {self.choices!r}; write"
                 " Categorical([...])"
             )
-        choices = tuple(_as_choice(choice, "`choices` of Categorical") for choice in self.choices)
+        choices = tuple(as_choice(choice, "`choices` of Categorical") for choice in self.choices)
         object.__setattr__(self, "choices", choices)
         if not choices:
             raise SpaceError(
@@ -429,7 +402,7 @@ class Categorical:
                 )
         if self.center is not None:
             object.__setattr__(self, "center", self.check(self.center, "center` of `Categorical"))
-        _check_role_and_when(self)
+        check_role_and_when(self)
 
     @property
     def unit(self) -> Unit:
@@ -481,7 +454,7 @@ class Categorical:
             >>> Categorical(["sgd", "adamw"]).index("adamw")
             1
         """
-        value = _plain(value)
+        value = plain(value)
         for position, choice in enumerate(self.choices):
             # True == 1 in Python, but a flag is not a number here.
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
@@ -531,14 +504,14 @@ class Scale:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high"):
-            _store_number(self, argument)
+            store_number(self, argument)
             value = getattr(self, argument)
             if value is None or not SMALLEST_POSITIVE <= value <= LARGEST_FLOAT:
                 raise SpaceError(
                     f"`{argument}` of Scale must be a positive number, got {argument}={value!r}; "
                     "scale axes are searched in ln v, so start above 0"
                 )
-        _check_order(self)
+        check_order(self)
         if not isinstance(self.axis, Axis):
             raise SpaceError(
                 f"`axis` of Scale must be an Axis, got {self.axis!r}; write axis=Axis.PARAMS or"
@@ -585,11 +558,11 @@ class Scale:
             >>> Scale(1e6, 1e8).check(7e9, "params", extrapolate=True)
             7000000000.0
         """
-        size = _as_float(value, f"`{name}`")
+        size = as_float(value, f"`{name}`")
         if size <= 0:
             raise SpaceError(f"`{name}` must be a positive size, got {value!r}; give e.g. 1e6")
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return _check_range(size, limits, name)
+        return check_range(size, limits, name)
 
     def canonical(self, value: float) -> float:
         """Return the nearest canonical value; the ends of the range are canonical themselves.
@@ -633,14 +606,14 @@ class Fidelity:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high"):
-            value = _as_int(getattr(self, argument), f"`{argument}` of Fidelity")
+            value = as_int(getattr(self, argument), f"`{argument}` of Fidelity")
             object.__setattr__(self, argument, value)
             if not 1 <= value <= LARGEST_INT:
                 raise SpaceError(
                     f"`{argument}` of Fidelity must be an integer from 1 to {LARGEST_INT:.0e}, got"
                     f" {argument}={value}; count the resource in whole units from 1"
                 )
-        _check_order(self)
+        check_order(self)
 
     @property
     def unit(self) -> Unit:
@@ -671,7 +644,7 @@ class Fidelity:
             >>> Fidelity(1, 81).check(9.0, "epochs")
             9
         """
-        return _check_range(_as_int(value, f"`{name}`"), self.limits, name)
+        return check_range(as_int(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> int:
         """Return the nearest integer inside the range.
@@ -703,150 +676,6 @@ def condition(parameter: Parameter) -> When | None:
         ('optimizer', ('sgd',))
     """
     return None if isinstance(parameter, Scale | Fidelity) else parameter.when
-
-
-def _plain(value: object) -> object:
-    """Return a NumPy scalar as the Python value it stands for; anything else unchanged."""
-    if (
-        type(value).__module__ == "numpy"
-        and hasattr(value, "item")
-        and getattr(value, "ndim", None) == 0
-    ):
-        return value.item()
-    return value
-
-
-def _as_float(value: object, what: str) -> float:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise SpaceError(
-            f"{what} must be a number, got {value!r} ({type(value).__name__}); pass a float"
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise SpaceError(
-            f"{what} must be finite, got {value!r}; leave it out or pass a finite number"
-        )
-    return number
-
-
-def _as_int(value: object, what: str) -> int:
-    value = _plain(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise SpaceError(
-            f"{what} must be an integer, got {value!r} ({type(value).__name__}); pass an int"
-        )
-    return operator.index(value)
-
-
-def _as_choice(value: object, what: str) -> Choice:
-    value = _plain(value)
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise SpaceError(
-            f"{what} must hold only str, int, float, bool or None, got {value!r}"
-            f" ({type(value).__name__}); name it by a string and look it up in your function"
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpaceError(f"{what} must hold finite numbers, got {value!r}; name it by a string")
-    return value
-
-
-def _store_number(parameter: Float | Scale, argument: str) -> None:
-    value = getattr(parameter, argument)
-    if value is not None:
-        kind = type(parameter).__name__
-        object.__setattr__(parameter, argument, _as_float(value, f"`{argument}` of {kind}"))
-
-
-def _check_flags(parameter: Float | Int | Categorical, *arguments: str) -> None:
-    for argument in arguments:
-        value = getattr(parameter, argument)
-        if not isinstance(value, bool):
-            raise SpaceError(
-                f"`{argument}` of {type(parameter).__name__} must be True or False, got {value!r};"
-                " pass a bool"
-            )
-
-
-def _check_order(parameter: Float | Int | Scale | Fidelity) -> None:
-    if (
-        parameter.low is not None
-        and parameter.high is not None
-        and not parameter.low <= parameter.high
-    ):
-        raise SpaceError(
-            f"`low <= high` must hold for {type(parameter).__name__}, got low={parameter.low!r}, "
-            f"high={parameter.high!r}; swap them?"
-        )
-
-
-def _check_center(parameter: Float | Int) -> None:
-    kind, center, spread = type(parameter).__name__, parameter.center, parameter.spread
-    if spread is not None:
-        spread = _as_float(spread, f"`spread` of {kind}")
-        object.__setattr__(parameter, "spread", spread)
-        if spread <= 0:
-            raise SpaceError(
-                f"`spread` of {kind} must be > 0, got spread={spread!r}; it is one standard"
-                " deviation in natural units"
-            )
-        if center is None:
-            raise SpaceError(
-                f"`spread` of {kind} needs `center`, got spread={spread!r} alone; add center="
-            )
-    if not parameter.bounded and (center is None or spread is None):
-        raise SpaceError(
-            f"{kind} without both bounds needs `center` and `spread`, got low={parameter.low!r},"
-            f" high={parameter.high!r}, center={center!r}, spread={spread!r}; give the missing ones"
-        )
-    if center is not None:
-        low, high = parameter.limits
-        if not low <= center <= high:
-            raise SpaceError(
-                f"`center` of {kind} must lie in [low, high], got center={center!r}, low={low!r},"
-                f" high={high!r}; move it or widen the bounds"
-            )
-
-
-def _check_role_and_when(parameter: Float | Int | Categorical) -> None:
-    kind = type(parameter).__name__
-    if not isinstance(parameter.role, Role):
-        raise SpaceError(
-            f"`role` of {kind} must be a Role, got {parameter.role!r}; write role=Role.LR or"
-            " another member"
-        )
-    if parameter.when is None:
-        return
-    hint = 'write when=("optimizer", ["adamw"])'
-    if not isinstance(parameter.when, tuple | list) or len(parameter.when) != 2:
-        raise SpaceError(
-            f"`when` of {kind} must be a pair (parent name, values), got {parameter.when!r}; {hint}"
-        )
-    parent, values = parameter.when
-    if not isinstance(parent, str) or isinstance(values, str) or not isinstance(values, Iterable):
-        raise SpaceError(
-            f"`when` of {kind} must be a name and a list of values, got {parameter.when!r}; {hint}"
-        )
-    values = tuple(values)
-    if not values:
-        raise SpaceError(
-            f"`when` of {kind} must list at least one value of `{parent}`, got []; {hint}"
-        )
-    object.__setattr__(parameter, "when", (parent, values))
-
-
-def _check_range(value: Number, limits: tuple[Number, Number], name: str) -> Number:
-    low, high = limits
-    if not low <= value <= high:
-        raise SpaceError(
-            f"`{name}` must lie in [{low!r}, {high!r}], got {value!r}; move it or widen the bounds"
-        )
-    return value
 
 
 def _digits_before_point(size: float) -> int:

@@ -13,19 +13,18 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
+from hpo.space.checks import Value
 from hpo.space.optuna_distributions import from_distribution, to_distribution
 from hpo.space.parameters import (
-    Axis,
     Categorical,
     Fidelity,
     Float,
     Int,
     Parameter,
-    Role,
     Scale,
-    Value,
     condition,
 )
+from hpo.space.roles import Axis, Role
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
