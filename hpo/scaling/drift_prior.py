@@ -158,15 +158,15 @@ class _Pool:
             levels = self._levels.setdefault(claim.parameter, [])
             levels.extend([claim] if claim not in levels else [])
 
-    def slope(self, parameter: str, scale: str, asking: tuple[str, ...] = ()) -> MeanSd:
+    def slope(self, parameter: str, scale: str, chain: tuple[str, ...] = ()) -> MeanSd:
         """Return mean and sd of one slope; the neutral prior where nothing was claimed.
 
         Claims with the same `given` are pooled before that part is added: they share its error.
         """
-        if parameter in asking:
+        if parameter in chain:
             raise SpaceError(
                 "claims must not depend on one another in a circle, got"
-                f" {' -> '.join([*asking, parameter])} along {scale!r}; leave out one `given`"
+                f" {' -> '.join([*chain, parameter])} along {scale!r}; leave out one `given`"
             )
         claims = self._slopes.get((parameter, scale))
         if claims is None:
@@ -179,7 +179,7 @@ class _Pool:
         for given, claimed in alike.items():
             mean, sd = pooled(claimed)
             for other, weight in given:
-                its_mean, its_sd = self.slope(other, scale, (*asking, parameter))
+                its_mean, its_sd = self.slope(other, scale, (*chain, parameter))
                 mean, sd = mean + weight * its_mean, math.hypot(sd, weight * its_sd)
             estimates.append((mean, sd))
         return pooled(estimates)

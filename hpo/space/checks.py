@@ -122,7 +122,7 @@ def check_order(parameter: Float | Int | Scale | Fidelity) -> None:
 
 
 def check_center(parameter: Float | Int) -> None:
-    """Raise `SpaceError` where `center`, `spread` and bounds disagree; store `spread` as a float."""
+    """Raise `SpaceError` where center, spread and bounds disagree; store `spread` as a float."""
     kind, center, spread = type(parameter).__name__, parameter.center, parameter.spread
     if spread is not None:
         spread = as_float(spread, f"`spread` of {kind}")
