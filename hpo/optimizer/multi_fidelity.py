@@ -24,7 +24,6 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.schedulers import Clone, Decision, Promote, Scheduler, Start
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
-from hpo.space.encoding import Direction
 from hpo.trials import Cause, Observation, Report, Status, Trial, TrialLog
 from hpo.trials.budget import Ledger
 
@@ -54,9 +53,8 @@ class StagedOptimizer:
         self.optimizer = optimizer
         self._fidelity = space.fidelity
         self._seed = seed
-        direction: Direction = "minimize" if optimizer.encoder.loss_sign > 0 else "maximize"
         self._schedule = scheduler.begin(
-            space, direction=direction, seed=seed, forecast=optimizer.forecast
+            space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
         )
 
     @property

@@ -30,7 +30,7 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Start
 from hpo.schedulers.perturb import perturb
-from hpo.space import Fidelity
+from hpo.space import Direction, Fidelity
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointKey, CheckpointStore, fingerprint
 from hpo.study.context import Paid
@@ -460,7 +460,7 @@ class Driver:
         """Whether no finished trial that is known has done as well."""
         if observation.status is not Status.COMPLETED or observation.loss is None:
             return False
-        sign = 1.0 if self._run.direction == "minimize" else -1.0
+        sign = Direction(self._run.direction).sign
         return all(
             sign * observation.loss < sign * other.loss
             for other in self._run.log.observations

@@ -24,8 +24,8 @@ from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import IterativeDeepening, Scheduler
-from hpo.space import Fidelity, Parameter, SearchSpace
-from hpo.space.encoding import Direction, Encoder
+from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
+from hpo.space.encoding import Encoder
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointStore, study_folder
 from hpo.study.driver import Driver, replay
@@ -47,7 +47,7 @@ def optimize(
     *,
     budget: Budget,
     cost: str | None = None,
-    direction: Direction = "minimize",
+    direction: DirectionName = "minimize",
     target: Mapping[str, float] | None = None,
     confirm: int = 0,
     scheduler: Scheduler | None = None,
@@ -151,7 +151,7 @@ class _Call:
     train_fn: TrainFunction
     space: SearchSpace
     cost: str | None
-    direction: Direction
+    direction: DirectionName
     target: Mapping[str, float] | None
     confirm: int
     scheduler: Scheduler | None
