@@ -12,10 +12,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, SpaceError
-from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler
+from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
+from hpo.adapters.optuna import sampler as adapter
 from hpo.adapters.optuna.define_by_run import ObservedSpace, parameter_adapters
-from hpo.adapters.optuna.sampler import prediction_of
-from hpo.adapters.optuna.sampler import sampler as adapter
 from hpo.schedulers import ASHAVariant, Hyperband
 from hpo.trials import Reason, ReasonKind
 

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Plotly in Optuna
 ]
-HUB = Path(__file__).parents[2] / "hub" / "package"
+HUB = Path(__file__).parents[2] / "examples" / "optunahub" / "package"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hpo import Float, SearchSpace
-from hpo.space.search_space import Direction
+from hpo.space import Direction
 from hpo.space.encoding import Encoder
 
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo import Categorical, Fidelity, Float, Int, Scale
-from hpo.space import Parameter
-from hpo.space.search_space import Unit
+from hpo.space import Parameter, Unit
 
 VALUES = {
     Unit.LINEAR: st.floats(-1e6, 1e6),
