@@ -5,8 +5,8 @@
     optimize(train, space, scheduler=FreezeThaw(forecaster=FTPFN("~/ftpfn")), ...)
 
 It only decides which paused run resumes; new configs still come from the engine. The network and
-its paper are named in :mod:`surrogates.interop.ftpfn`. The weights are not part of the package `ifbo`,
-which downloads them into a folder:
+its paper are named in :mod:`surrogates.interop.ftpfn`. The weights are not part of the package
+`ifbo`, which downloads them into a folder:
 
     pip install 'scaletune[ftpfn]'
     python -c "from ifbo.surrogate import FTPFN; FTPFN(target_path='$HOME/ftpfn')"

@@ -1,7 +1,7 @@
 """Fitted scaling law: coefficients beside their priors, and the compute-optimal sizes.
 
-Notation as in `surrogates.scaling_law.parametric_loss`: at the best settings, and relative to the reference scale,
-the loss is ::
+Notation as in `surrogates.scaling_law.parametric_loss`: at the best settings, and relative to the
+reference scale, the loss is ::
 
     E + R rho,    rho = (sum_a w_a exp(-alpha_a D_a / gamma))^gamma,    w_a = R_a / R
 

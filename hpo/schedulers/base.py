@@ -244,7 +244,7 @@ class StoppingRule(Scheduler):
             trial: running trial.
             report: its last report, which is already in `log`.
             log: log of the study.
-            direction: direction of the losses in the log.
+            sign: factor that makes a loss one to minimize, 1 or -1.
         """
 
     def schedule(self, setup: Setup) -> Schedule:

@@ -77,8 +77,8 @@ class FreezeThaw(Scheduler):
         >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
         >>> schedule, log = FreezeThaw(breadth=0.3).begin(space), TrialLog()
         >>> for number, loss in enumerate((0.4, 0.7, 0.9)):
-        ...     start = schedule.next(log)
-        ...     trial = Trial(number, {"lr": 0.5, "epochs": 27}, number, None, None, start.assignment)
+        ...     rung = schedule.next(log).assignment
+        ...     trial = Trial(number, {"lr": 0.5, "epochs": 27}, number, None, None, rung)
         ...     log.add(trial)
         ...     result = (number, trial.config, loss, 1.0, Status.PAUSED, None, number, number)
         ...     _ = log.tell(Observation(*result))

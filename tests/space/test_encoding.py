@@ -208,9 +208,12 @@ def test_columns_are_decisions_then_groups_then_scales_then_fidelity() -> None:
         "optimizer", "beta2", "size", "eps", "active: beta2, eps", "params", "epochs"
     )  # fmt: skip
     assert columns.kinds == (
-        ColumnKind.CATEGORICAL, ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.ACTIVITY, ColumnKind.SCALE,
+        ColumnKind.CATEGORICAL,
+        *3 * [ColumnKind.DECISION],
+        ColumnKind.ACTIVITY,
+        ColumnKind.SCALE,
         ColumnKind.FIDELITY,
-    )  # fmt: skip
+    )
     assert columns.categories == (3, 0, 0, 0, 2, 0, 0)
     config = {"optimizer": "sgd", "size": 32, "params": 1e6, "epochs": 9}
     row = encoder.encode([config])[0]

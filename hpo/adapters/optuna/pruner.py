@@ -66,8 +66,8 @@ class ScaleTunePruner(BasePruner):
         if not only_stops:
             raise SpaceError(
                 "`scheduler` must only stop trials, because Optuna cannot resume a paused one, got"
-                f" {scheduler!r}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or run it with "
-                "hpo.optimize(..., scheduler=...)"
+                f" {scheduler!r}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or run"
+                " it with hpo.optimize(..., scheduler=...)"
             )
         self._scheduler = scheduler
         self._space = SearchSpace({FIDELITY: fidelity or Categorical([0])})

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from hpo.acquisition import CostBelow
+from hpo.acquisition import CostBelow, ProbabilityOfSuccess, Term
+from hpo.models.fitted import Models
 from hpo.optimizer.ask import CostLimits
 from hpo.space.encoding import Box, Encoder
 from surrogates.conformal import Calibration
@@ -29,6 +30,7 @@ class CostMean:
     cost: CostPredictor
 
     def mean(self, X: Array) -> Array:
+        """Return the predicted ln cost of the m rows of `X`, `(m,)`."""
         return self.cost.posterior(X).mean
 
 
@@ -43,15 +45,26 @@ def known_costs(log_costs: Array, X: Array, cost: CostPredictor | None) -> Array
     return known
 
 
-def below_cap(cost: CostPredictor, log_cap: float) -> CostBelow:
+def _below_cap(cost: CostPredictor, log_cap: float) -> CostBelow:
     """Return the term that a run costs less than the cap, as sure as past errors allow.
 
-    It is never surer than the model is itself: a run above the cap is lost, one below it is not won.
+    It is never surer than the model itself, because a run above the cap is a loss and one below it
+    is no gain.
     """
-    widening = Calibration.recent(cost, _CALIBRATED).finite_multiplier(
-        _CAP_COVERAGE
-    ) / normal_half_width(_CAP_COVERAGE)
+    shown = Calibration.recent(cost, _CALIBRATED).finite_multiplier(_CAP_COVERAGE)
+    widening = shown / normal_half_width(_CAP_COVERAGE)
     return CostBelow(cost, log_cap, max(widening, 1.0))
+
+
+def requirements(models: Models, limits: CostLimits) -> list[Term]:
+    """Return the terms of every proposal: that the run succeeds, and stays below the cap."""
+    terms: list[Term] = []
+    success, cost = models.success(), models.cost()
+    if success is not None:
+        terms.append(ProbabilityOfSuccess(success))
+    if cost is not None and limits.log_cap is not None:
+        terms.append(_below_cap(cost, limits.log_cap))
+    return terms
 
 
 def affordable(

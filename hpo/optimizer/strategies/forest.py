@@ -6,20 +6,18 @@ import numpy as np
 
 from hpo.acquisition import (
     CostBelow,
-    ProbabilityOfSuccess,
     Region,
     SharedLevel,
     Staircase,
     Sum,
-    Term,
 )
 from hpo.optimizer.ask import Ask, Search
 from hpo.optimizer.strategies.cost_levels import (
     SLACK,
     CostMean,
-    below_cap,
     cost_level,
     known_costs,
+    requirements,
 )
 from hpo.optimizer.strategies.search_region import (
     CANDIDATES,
@@ -45,12 +43,7 @@ def sample_forest(ask: Ask) -> Search:
     if len(ask.pending):  # taken to end where the forest expects, so that the next looks elsewhere
         forest = forest.condition(ask.pending, moments(forest, ask.pending).mean)
     draws = at_level(forest, X, level)
-    terms: list[Term] = []
-    success = models.success()
-    if success is not None:
-        terms.append(ProbabilityOfSuccess(success))
-    if cost is not None and limits.log_cap is not None:
-        terms.append(below_cap(cost, limits.log_cap))
+    terms = requirements(models, limits)
     eligible = np.ones(len(X), dtype=bool)
     threshold = Staircase.build(np.zeros(len(X)), draws[:, None], 0.0, None)
     if ask.cost_aware and cost is not None and not models.uses_partial_runs:
@@ -86,6 +79,6 @@ def sample_forest(ask: Ask) -> Search:
 
 
 def _spread(draws: Array, loss: Array) -> float:
-    """How far draws lie apart, or if they agree, losses; no difference of these overflows it."""
+    """Return the spread of the draws or, where they agree, that of the losses; it is positive."""
     low, high = np.quantile(draws, [0.25, 0.75])
     return max(float(high - low), location_scale(draws)[1], 1e-9 * location_scale(loss)[1])

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from hpo.acquisition import (
     CostBelow,
     Improvement,
-    ProbabilityOfSuccess,
     Region,
     Staircase,
     Sum,
-    Term,
     TrustRegion,
     knowledge_gradient,
 )
@@ -28,9 +26,9 @@ from hpo.optimizer.strategies.cost_levels import (
     SLACK,
     CostMean,
     affordable,
-    below_cap,
     cost_level,
     known_costs,
+    requirements,
 )
 from hpo.optimizer.strategies.search_region import (
     CANDIDATES,
@@ -73,12 +71,7 @@ def improve_front(ask: Ask) -> Search:
         posterior, means = fantasies.predictor, fantasies.training_means()
         pending_costs = np.zeros(len(pending)) if cost is None else cost.posterior(pending).mean
         log_costs = np.concatenate([log_costs, pending_costs])
-    terms: list[Term] = []
-    success = models.success()
-    if success is not None:
-        terms.append(ProbabilityOfSuccess(success))
-    if cost is not None and limits.log_cap is not None:
-        terms.append(below_cap(cost, limits.log_cap))
+    terms = requirements(models, limits)
     if ask.cost_aware and cost is not None:
         box = encoder.box(X)
         level, top = cost_level(encoder, box, cost, log_costs, limits, ask.pool, rng)
@@ -139,10 +132,11 @@ def _replicate(
 ) -> int | None:
     """Return the visited row to measure again if that teaches more than the new `row`, else None.
 
-    Only the best of the ``eligible`` rows can be it: the front member at the level of this ask.
+    Only the best of the `eligible` rows can be it: the front member at the level of this ask.
     The gain of either is the expected fall of the smallest posterior mean at that level (knowledge
-    gradient), so the two are in the same unit. The noise is the model's, but never more than repeats have shown: a model that cannot follow the
-    function explains the rest as noise, and repeats correct that.
+    gradient), so the two are in the same unit. The noise is the model's, but never more than
+    repeats have shown: a model that cannot follow the function explains the rest as noise, and
+    repeats correct that.
     """
     noise = min(predictor.noise_variance, _repeat_variance(X, predictor.y))
     least = _MIN_REPLICATED_NOISE * float(np.var(predictor.y))
@@ -159,7 +153,7 @@ def _replicate(
 
 
 def _repeat_variance(X: Array, y: Array) -> float:
-    """Return the pooled variance of ``y`` within groups of equal rows; infinite while nothing was repeated."""
+    """Return the pooled variance of `y` within groups of equal rows; infinite without any."""
     _, group, counts = np.unique(X, axis=0, return_inverse=True, return_counts=True)
     freedom = len(y) - len(counts)
     if not freedom:

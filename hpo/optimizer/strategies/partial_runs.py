@@ -9,15 +9,13 @@ import numpy as np
 
 from hpo.acquisition import (
     Improvement,
-    ProbabilityOfSuccess,
     Region,
     Staircase,
     Sum,
-    Term,
     TrustRegion,
 )
 from hpo.optimizer.ask import Ask, Search
-from hpo.optimizer.strategies.cost_levels import below_cap
+from hpo.optimizer.strategies.cost_levels import requirements
 from hpo.optimizer.strategies.search_region import (
     CANDIDATES,
     CENTERS,
@@ -57,12 +55,7 @@ def improve_full_fidelity(ask: Ask) -> Search:
         posterior, means = fantasies.predictor, fantasies.training_means()
     standard = means[ended] if ended.any() else expected[:, None]
     threshold = Staircase.build(np.zeros(len(standard)), standard, 0.0, None)
-    terms: list[Term] = []
-    success, cost = models.success(), models.cost()
-    if success is not None:
-        terms.append(ProbabilityOfSuccess(success))
-    if cost is not None and ask.limits.log_cap is not None:
-        terms.append(below_cap(cost, ask.limits.log_cap))
+    terms = requirements(models, ask.limits)
     centers = ends[np.argsort(expected, kind="stable")[:CENTERS]]
     width = radii(predictor, encoder, 1.0)
     trust = TrustRegion(centers, np.maximum(REGION * width, SMALLEST_REGION), encoder.unbounded)
@@ -82,10 +75,10 @@ def improve_full_fidelity(ask: Ask) -> Search:
 
 
 def _most_promising(predictor: GPPredictor, pending: Array, paused: Array) -> Array:
-    """Of the `paused` rows, m x d at full fidelity, those whose ends may be lowest.
+    """Return those of the `paused` rows, m x d at full fidelity, that may end lowest.
 
-    Of twins, and beside a twin that is `pending`, one is enough: a row is left out where the rows
-    before it leave next to nothing of its variance, by a Cholesky factorization in that order.
+    Near-duplicates are skipped by a greedy Cholesky factorization: a row is left out where its
+    variance given the pending rows and the rows before it is negligible.
     """
     end = predictor.posterior(paused)
     order = np.argsort(end.mean - np.sqrt(end.variance), kind="stable")

@@ -24,9 +24,9 @@ _LENGTH_SHARE = 0.5  # a cloud's radius, in length-scales
 def region_scale(losses: Array, columns: int) -> float:
     """Return the factor of the trust region after the losses told so far, in order.
 
-    Doubled after three improvements in a row and halved after ``max(4, columns)`` tells without one
-    (TuRBO, Eriksson et al. 2019, section 3.1), but bounded instead of restarted: global candidates
-    stay in the pool anyway. An improvement counts when it exceeds a thousandth of the spread.
+    It is doubled after three improvements in a row and halved after `max(4, columns)` tells without
+    one (TuRBO, Eriksson et al. 2019, section 3.1), but bounded instead of restarted: there are
+    global candidates anyway. An improvement counts when it exceeds a thousandth of the spread.
     """
     factor, won, lost = 1.0, 0, 0
     if len(losses) < 2:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, TargetGain, Term
+from hpo.acquisition import Region, Sum, TargetGain
 from hpo.optimizer.ask import Ask, Search
-from hpo.optimizer.strategies.cost_levels import below_cap
+from hpo.optimizer.strategies.cost_levels import requirements
 from hpo.optimizer.strategies.search_region import (
     CANDIDATES,
     CENTERS,
@@ -28,18 +28,13 @@ def learn_target(ask: Ask) -> Search:
     """
     models, encoder = ask.models, ask.encoder
     predictor, _ = models.scaling()
-    cost, success = models.cost(), models.success()
     at = np.ones((1, len(encoder.lower)))  # at full fidelity
     at[0, encoder.columns.scale] = ask.target
     posterior = predictor
     if len(ask.pending):  # what a run teaches does not depend on its loss, so any will do
         posterior = predictor.condition(ask.pending, predictor.posterior(ask.pending).mean)
-    gain = TargetGain(posterior, posterior.loss.layout.scales(at)[0], cost)
-    terms: list[Term] = [gain]
-    if success is not None:
-        terms.append(ProbabilityOfSuccess(success))
-    if cost is not None and ask.limits.log_cap is not None:
-        terms.append(below_cap(cost, ask.limits.log_cap))
+    gain = TargetGain(posterior, posterior.loss.layout.scales(at)[0], models.cost())
+    terms = [gain, *requirements(models, ask.limits)]
     members = np.argsort(predictor.training_mean(), kind="stable")[:CENTERS]
     centers = models.runs.X[members]
     region = Region(
