@@ -76,11 +76,11 @@ def host(request: Request, mailbox: RemoteChannel) -> Outcome:
     except Exception as error:  # anything can go wrong while a stranger's modules are imported
         text = f"train_fn could not be loaded on the other machine: {error!r}"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text)
-    runner.open(task, ask, workers=1)
+    runner.open(task, workers=1)
     try:
         runner.submit(request.job)
         while not mailbox.killed():
-            for outcome in runner.poll(_LOOK):
+            for outcome in runner.poll(_LOOK, ask):
                 return outcome
         text = "killed by its driver"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.LOST, text=text)
@@ -91,14 +91,15 @@ def host(request: Request, mailbox: RemoteChannel) -> Outcome:
 class RemoteRunner(ABC):
     """A `Runner` over a cluster: derive from it and say how to launch, talk and end."""
 
+    interruptible = False
+
     def __init__(self) -> None:
         self._task = b""
-        self._on_report: OnReport | None = None
         self._jobs: dict[int, Job] = {}
         self._started: dict[int, float] = {}
         self._costs: dict[int, float] = {}
 
-    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+    def open(self, task: Task, workers: int) -> None:
         """See `Runner`. Raises TypeError if the training function cannot be pickled."""
         import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
 
@@ -109,7 +110,6 @@ class RemoteRunner(ABC):
                 f"train_fn must be picklable to run on other machines, but {error}; create locks, "
                 "open files, CUDA tensors and the like inside the function"
             ) from error
-        self._on_report = on_report
         self._connect(workers)
 
     def submit(self, job: Job) -> None:
@@ -119,9 +119,8 @@ class RemoteRunner(ABC):
         self._started[number] = time.monotonic()
         self._launch(number, Request(self._task, job))
 
-    def poll(self, timeout: float) -> list[Outcome]:
+    def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
         """See `Runner`."""
-        assert self._on_report is not None
         until = time.monotonic() + timeout
         while self._jobs:
             for letter in self._letters():
@@ -130,7 +129,7 @@ class RemoteRunner(ABC):
                     continue  # of a trial that was killed
                 if letter.report.cost is not None:
                     self._costs[letter.number] = letter.report.cost
-                self._answer(letter, self._on_report(job.trial, letter.report))
+                self._answer(letter, on_report(job.trial, letter.report))
             wait = min(max(until - time.monotonic(), 0.0), _POLL)
             ended = [self._outcome(n, end) for n, end in self._ended(wait).items()]
             if ended or time.monotonic() >= until:
@@ -150,7 +149,7 @@ class RemoteRunner(ABC):
 
     def _outcome(self, number: int, end: Outcome | Exception) -> Outcome:
         job = self._jobs.pop(number)
-        seconds = job.paid.seconds + time.monotonic() - self._started.pop(number)
+        seconds = job.consumed.seconds + time.monotonic() - self._started.pop(number)
         cost = self._costs.pop(number, None)
         if isinstance(end, Outcome):
             return end
