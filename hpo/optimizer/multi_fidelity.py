@@ -257,7 +257,7 @@ class StagedOptimizer:
         return trial
 
     def report(self, trial: Trial, report: Report) -> Decision:
-        """Record a report of a running trial, and decide whether the trial goes on.
+        """Record a report of a running trial, and decide whether the trial continues.
 
         Args:
             trial: The trial, as asked.

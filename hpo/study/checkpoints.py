@@ -8,7 +8,7 @@ Layout under the folder of a study:
 
 A folder belongs to one attempt of one trial, and so to the driver that holds its lease. An attempt
 that is taken over is continued under a new trial number with a folder of its own, so a former owner
-that turns out to be alive writes where nobody reads any more.
+that turns out to be alive writes where nothing is read any more.
 
 Every folder made here holds a marker, `.scaletune.json`, with the unique id of its study and the
 fingerprint of its config; each state repeats both. A folder without the marker of this study is

@@ -316,7 +316,7 @@ class Context:
         if self._loaded is not None and counted < self._loaded.cost:
             raise ValueError(
                 f"cost must not fall below that of the loaded checkpoint, {self._loaded.cost!r}, "
-                f"got {counted!r}; keep the count in the saved state and go on from it"
+                f"got {counted!r}; keep the count in the saved state and continue from it"
             )
         if self._offset is None:
             self._offset = self._resolved(step)

@@ -658,7 +658,7 @@ def _where(storage: str | BaseStorage | None) -> str:
 def _check_same_study(
     name: str, stored: dict[str, Any], header: dict[str, Any], space: SearchSpace
 ) -> None:
-    """Raise StudyError unless a stored study may go on under `header`."""
+    """Raise StudyError unless a stored study may continue under `header`."""
     rest = "give it another name=, or pass what it was started with; nothing stored was changed"
     _check_schema(name, stored)
     before = stored["space"]

@@ -33,7 +33,7 @@ def job(number: int, folder: Path, *, confirming: bool = False, **config: Any) -
     return Job(trial, 100 + number, folder / str(number), confirming)
 
 
-def goes_on(trial: Trial, report: Report) -> Decision:
+def continues(trial: Trial, report: Report) -> Decision:
     return Decision.CONTINUE
 
 
@@ -49,7 +49,7 @@ class Bench:
         self,
         train: Callable[[Config, Context], Any],
         *configs: Config,
-        answer: Callable[[Trial, Report], Decision] = goes_on,
+        answer: Callable[[Trial, Report], Decision] = continues,
         limits: Limits = Limits(),  # noqa: B008  a frozen value
         confirming: bool = False,
     ) -> list[Outcome]:

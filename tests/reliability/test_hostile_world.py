@@ -59,7 +59,9 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 # --- the storage ----------------------------------------------------------------------------------
 
 
-def test_a_full_disk_ends_in_one_error_and_the_study_goes_on_where_there_is_room(url: str) -> None:
+def test_a_full_disk_ends_in_one_error_and_the_study_continues_where_there_is_room(
+    url: str,
+) -> None:
     optimize(bowl, SPACE, budget=Budget(trials=3), name="s", storage=url)
     storage = RDBStorage(url)
 
@@ -250,7 +252,7 @@ def test_sixty_four_asynchronous_workers_get_no_duplicate_in_a_continuous_space(
     "scheduler", [ASHA(), ASHA(kind=Kind.STOPPING), FreezeThaw()], ids=["asha", "stops", "thaws"]
 )
 def test_none_of_sixty_four_workers_is_ever_left_idle(scheduler: Scheduler) -> None:
-    """Under a virtual clock: who becomes free gets something to do from the very next ask."""
+    """Under a virtual clock: a worker that becomes free gets a stage from the very next ask."""
     space = SPACE | {"epochs": Fidelity(1, 27)}
     engine, rng = StagedOptimizer(Optimizer(space, seed=0), scheduler), np.random.default_rng(0)
     busy: list[tuple[float, int]] = []  # when each stage makes its next report, and its trial

@@ -18,7 +18,7 @@ from hpo.study.progress import Progress
 from tests.study.studies import SPACE, Config, Recorder, bowl
 
 
-def test_callbacks_hear_of_every_step_in_order() -> None:
+def test_callbacks_are_called_at_every_step_in_order() -> None:
     def train(config: Config, ctx: Context) -> float:
         ctx.report(step=0, loss=2.0)
         return 1.0

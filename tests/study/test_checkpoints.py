@@ -109,7 +109,9 @@ def test_a_removed_parent_leaves_the_child_its_state(tmp_path: Path) -> None:
     assert saved is not None and saved.state == 42
 
 
-def test_a_clone_may_load_what_its_parent_saved_and_a_stranger_may_not(tmp_path: Path) -> None:
+def test_a_clone_may_load_what_its_parent_saved_and_an_unrelated_run_may_not(
+    tmp_path: Path,
+) -> None:
     store = CheckpointStore(tmp_path, "study")
     save_state(store.folder(0), 42, seconds=0.0, key=KEY)
     clone = CheckpointKey("study", "changed", frozenset({"config"}))
@@ -121,13 +123,13 @@ def test_a_clone_may_load_what_its_parent_saved_and_a_stranger_may_not(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "stranger", [CheckpointKey("other", "config"), CheckpointKey("study", "b")]
+    "unrelated", [CheckpointKey("other", "config"), CheckpointKey("study", "b")]
 )
 def test_a_state_of_another_study_or_config_is_not_loaded(
-    tmp_path: Path, stranger: CheckpointKey, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, unrelated: CheckpointKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_state(tmp_path / "0", 42, seconds=0.0, key=KEY)
-    assert load_state(tmp_path / "0", key=stranger) is None
+    assert load_state(tmp_path / "0", key=unrelated) is None
     assert str(tmp_path / "0") in caplog.text
 
 
@@ -254,12 +256,12 @@ def test_no_name_of_a_study_touches_folders_of_its_user(folder: Path, name: str)
 def test_a_study_begun_again_under_an_old_name_never_loads_an_old_checkpoint(
     folder: Path,
 ) -> None:
-    strangers: list[int] = []
+    mistaken: list[int] = []
 
     def train(config: Config, ctx: Context) -> float:
         state = ctx.load() or {"epochs": 0, "x": config["x"]}
         if state["x"] != config["x"]:
-            strangers.append(ctx.trial.number)
+            mistaken.append(ctx.trial.number)
         assert ctx.fidelity is not None
         for epoch in range(state["epochs"] + 1, ctx.fidelity + 1):
             state["epochs"] = epoch
@@ -291,10 +293,10 @@ def test_a_study_begun_again_under_an_old_name_never_loads_an_old_checkpoint(
     begin(7, optuna.storages.RDBStorage("sqlite:///b.db"))
     begin(8, "sqlite:///x.db")
     begin(9, "sqlite:///x.sqlite3")
-    assert strangers == []
+    assert mistaken == []
 
 
-def test_a_paused_run_still_goes_on_from_its_checkpoint_in_the_next_call(folder: Path) -> None:
+def test_a_paused_run_still_continues_from_its_checkpoint_in_the_next_call(folder: Path) -> None:
     begun: dict[int, list[int]] = {}
 
     def train(config: Config, ctx: Context) -> float:

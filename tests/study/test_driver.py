@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 def interrupted(
     folder: Path, number: signal.Signals, workers: int, wait: Callable[[], bool]
 ) -> dict[str, Any]:
-    """What a script said whose study was interrupted by `number` once `wait()` holds."""
+    """Output of a script whose study is interrupted by `number` once `wait()` holds."""
     script = folder / "script.py"
     script.write_text(
         textwrap.dedent("""
@@ -35,7 +35,7 @@ def interrupted(
             from pathlib import Path
             from hpo import Budget, Float, optimize
 
-            # a shell that starts the tests in the background has SIGINT ignored by all below it
+            # A shell that starts the tests in the background lets all below it ignore SIGINT.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             folder = Path(sys.argv[1])
 
@@ -51,7 +51,6 @@ def interrupted(
                         pass
                 return 1.0
 
-            began = time.monotonic()
             result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=40),
                               workers=int(sys.argv[2]), name="n")
             states = [trial.state.name for trial in result.study.trials]
@@ -67,24 +66,24 @@ def interrupted(
         text=True,
     )
     until = time.monotonic() + 60
-    while not wait() and time.monotonic() < until:
+    while not wait() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    said: dict[str, Any] = json.loads(output)
-    return said
+    output: dict[str, Any] = json.loads(printed)
+    return output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_returns_the_result_so_far_and_the_next_call_goes_on(
+def test_an_interrupt_returns_the_result_so_far_and_the_next_call_continues(
     folder: Path, number: signal.Signals, workers: int
 ) -> None:
-    said = interrupted(folder, number, workers, lambda: (folder / "trial-3").exists())
-    assert said["told"] == 3
-    assert said["states"][:3] == ["COMPLETE"] * 3
-    assert set(said["states"][3:]) == {"RUNNING"}
+    output = interrupted(folder, number, workers, lambda: (folder / "trial-3").exists())
+    assert output["told"] == 3
+    assert output["states"][:3] == ["COMPLETE"] * 3
+    assert set(output["states"][3:]) == {"RUNNING"}
     steps: list[int] = []
 
     def train(config: Config, ctx: Context) -> float:
@@ -94,7 +93,7 @@ def test_an_interrupt_returns_the_result_so_far_and_the_next_call_goes_on(
         return 1.0
 
     result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=6), name="n")
-    running = len(said["states"]) - 3
+    running = len(output["states"]) - 3
     assert len(steps) == running and min(steps) >= 1
     retried = [trial for trial in result.log.trials if trial.parent is not None]
     assert len(retried) == running

@@ -46,7 +46,7 @@ def test_a_returned_value_that_is_no_loss_ends_the_study_and_is_stored(
     )
 
 
-def test_failures_are_told_with_their_cause_and_their_text_and_the_search_goes_on(
+def test_failures_are_told_with_their_cause_and_their_text_and_the_search_continues(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def train(config: Config, ctx: Context) -> float:
@@ -84,7 +84,7 @@ def test_a_train_function_with_other_parameters_is_refused() -> None:
             optimize(train, SPACE, budget=Budget(trials=1))  # type: ignore[arg-type]
 
 
-def test_a_train_function_that_only_ever_raises_ends_the_search_and_goes_on_once_fixed(
+def test_a_train_function_that_only_ever_raises_ends_the_search_and_continues_once_fixed(
     folder: Path,
 ) -> None:
     broken, seen = True, 0
@@ -156,7 +156,7 @@ def test_a_worker_that_always_vanishes_is_tried_three_times_and_then_an_error(
     assert len(tries) == 3 and len(set(tries)) == 1
 
 
-def test_a_lost_trial_goes_on_from_its_checkpoint_and_keeps_its_time(folder: Path) -> None:
+def test_a_lost_trial_continues_from_its_checkpoint_and_keeps_its_time(folder: Path) -> None:
     def train(config: Config, ctx: Context) -> dict[str, float]:
         state = ctx.load() or {"step": 0, "weight": torch.zeros(3)}
         for step in range(state["step"], 4):

@@ -253,7 +253,7 @@ def test_only_checkpoints_that_may_be_needed_are_kept(folder: Path) -> None:
     assert 1 <= len(kept) <= 8
 
 
-def test_a_clone_goes_on_from_its_parents_checkpoint_with_another_config() -> None:
+def test_a_clone_continues_from_its_parents_checkpoint_with_another_config() -> None:
     result = run(with_checkpoints, PBT(population=4, interval=4), trials=None)
     clones = [t for t in result.log.trials if t.parent is not None]
     assert clones
@@ -279,7 +279,7 @@ def test_a_diverging_run_is_never_promoted() -> None:
     assert any(o.status is Status.COMPLETED for o in result.log.observations)
 
 
-def test_a_study_whose_fidelity_grew_goes_on_and_repeats_nothing(folder: Path) -> None:
+def test_a_study_whose_fidelity_grew_continues_and_repeats_nothing(folder: Path) -> None:
     trained: list[tuple[float, int]] = []
 
     def train(config: Config, ctx: Context) -> dict[str, float]:

@@ -64,7 +64,7 @@ def test_a_resumed_study_that_differs_is_refused_and_nothing_is_lost(
     assert asks(optimize(**arguments)) == asks(before)
 
 
-def test_a_study_of_a_newer_schema_or_of_someone_else_is_refused(folder: Path) -> None:
+def test_a_study_of_a_newer_schema_or_of_another_program_is_refused(folder: Path) -> None:
     url = f"sqlite:///{folder}/scaletune.db"
     optimize(bowl, SPACE, budget=Budget(trials=1), cost="flops", name="newer")
     study = optuna.load_study(study_name="newer", storage=url)
