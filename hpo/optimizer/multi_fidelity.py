@@ -204,7 +204,7 @@ class StagedOptimizer:
         *,
         may_start: bool = True,
         among: Sequence[Mapping[str, Any]] | None = None,
-        held: frozenset[int] = frozenset(),
+        locked: frozenset[int] = frozenset(),
         may_resume: Callable[[Trial, int], bool] | None = None,
     ) -> Turn | None:
         """Return what a free worker should do, without recording it.
@@ -212,14 +212,14 @@ class StagedOptimizer:
         Args:
             may_start: Whether new configs may still start, rather than only runs be finished.
             among: The only configs that may be started now; see `Optimizer.propose`.
-            held: Trials that must be left alone, such as those of another living driver.
+            locked: Trials that must be left alone, such as those of another living driver.
             may_resume: Whether a paused trial can be promoted in place to a level; one that cannot
                 is continued as a new trial. By default it can if its config allows the level.
 
         Returns:
             The turn; None to wait for runs that are under way, or at the end if there are none.
         """
-        match self.schedule.next(self.log, may_start=may_start, held=held):
+        match self.schedule.next(self.log, may_start=may_start, held=locked):
             case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
                 return StartTrial(

@@ -276,7 +276,7 @@ class Driver:
         """Do what the engine says is next; False when there is nothing to do now."""
         turn = self._engine.next_turn(
             may_start=self._trials_left(),
-            held=self._shared.locked(),
+            locked=self._shared.locked(),
             may_resume=lambda trial, level: self._shared.is_ours(trial.number),
         )
         match turn:

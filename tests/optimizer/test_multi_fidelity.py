@@ -117,11 +117,11 @@ def test_a_paused_trial_that_cannot_be_resumed_is_continued_as_a_new_one() -> No
     assert engine.next_turn() == ResumeTrial(turn.parent.number, turn.assignment.level)
 
 
-def test_held_trials_are_left_alone() -> None:
+def test_locked_trials_are_left_alone() -> None:
     engine = StagedOptimizer(Optimizer(SPACE), ASHA())
     turn = until(engine, ResumeTrial)
     assert isinstance(turn, ResumeTrial)
-    assert engine.next_turn(held=frozenset({turn.number})) != turn
+    assert engine.next_turn(locked=frozenset({turn.number})) != turn
 
 
 def test_drivers_that_share_a_study_change_their_clones_by_random_numbers_of_their_own() -> None:
