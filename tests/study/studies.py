@@ -1,6 +1,9 @@
 """What tests of studies share: a space, a training function, and what to read from a result."""
 
+import sys
 from typing import Any
+
+import cloudpickle
 
 from hpo import (
     Categorical,
@@ -12,6 +15,9 @@ from hpo import (
     Trial,
 )
 from hpo.study.callbacks import Callback, StudyState
+
+# Workers then need not import this file and what it imports, which takes seconds.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Config = dict[str, Any]
 SPACE = {"x": Float(-1.0, 1.0), "kind": Categorical(["a", "b"])}

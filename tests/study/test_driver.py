@@ -1,77 +1,36 @@
 """Interrupts: a study ends in good order and the next call continues it."""
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpo import (
-    Budget,
-    Context,
-    Float,
-    optimize,
-)
+from hpo import Budget, Context, Float, optimize
+from tests.study.interrupted import live
 from tests.study.studies import SPACE, Config
 
-REPOSITORY = Path(__file__).parents[2]
+# Forked from a server that has imported everything: a study costs no seconds of imports.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "alembic.command", "tests.study.interrupted"])
 
 
-def interrupted(
-    folder: Path, number: signal.Signals, workers: int, wait: Callable[[], bool]
-) -> dict[str, Any]:
-    """Output of a script whose study is interrupted by `number` once `wait()` holds."""
-    script = folder / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-            import json, signal, sys, time
-            from pathlib import Path
-            from hpo import Budget, Float, optimize
-
-            # A shell that starts the tests in the background lets all below it ignore SIGINT.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            folder = Path(sys.argv[1])
-
-            def train(config, ctx):
-                state = ctx.load() or {"step": 0}
-                for step in range(state["step"], 400 if ctx.trial.number >= 3 else 2):
-                    ctx.save({"step": step + 1})
-                    (folder / f"trial-{ctx.trial.number}").touch()
-                    time.sleep(0.05)
-                    try:
-                        ctx.report(step=step, loss=1.0)
-                    except Exception:
-                        pass
-                return 1.0
-
-            result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=40),
-                              workers=int(sys.argv[2]), name="n")
-            states = [trial.state.name for trial in result.study.trials]
-            print(json.dumps({"told": len(result.log), "states": states}))
-        """)
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(workers)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+def interrupted(folder: Path, number: signal.Signals, workers: int) -> dict[str, Any]:
+    """What is known of a study that is interrupted by `number` in its fourth trial."""
+    reader, writer = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=live, args=(folder, workers, writer))
+    process.start()
+    assert process.pid is not None
     until = time.monotonic() + 60
-    while not wait() and process.poll() is None and time.monotonic() < until:
+    while not (folder / "trial-3").exists() and process.is_alive() and time.monotonic() < until:
         time.sleep(0.02)
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    output: dict[str, Any] = json.loads(printed)
+    os.kill(process.pid, number)
+    process.join(30)
+    assert process.exitcode == 0
+    output: dict[str, Any] = reader.recv()
     return output
 
 
@@ -80,7 +39,7 @@ def interrupted(
 def test_an_interrupt_returns_the_result_so_far_and_the_next_call_continues(
     folder: Path, number: signal.Signals, workers: int
 ) -> None:
-    output = interrupted(folder, number, workers, lambda: (folder / "trial-3").exists())
+    output = interrupted(folder, number, workers)
     assert output["told"] == 3
     assert output["states"][:3] == ["COMPLETE"] * 3
     assert set(output["states"][3:]) == {"RUNNING"}

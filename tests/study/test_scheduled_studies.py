@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
@@ -43,6 +45,8 @@ from hpo.study.runners import InlineRunner, Runner
 from tests.study.studies import Config
 
 RUNNERS: list[Callable[[], Runner]] = [InlineRunner, ProcessRunner]
+# Workers then need not import this file and what it imports, which takes seconds.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def space(high: int = 9) -> dict[str, Any]:
@@ -245,12 +249,12 @@ def test_paused_trials_of_a_finished_call_go_on_in_the_next_one(folder: Path) ->
 
 
 def test_only_checkpoints_that_may_be_needed_are_kept(folder: Path) -> None:
-    result = run(with_checkpoints, ASHA(), trials=15, name="n")
+    result = run(with_checkpoints, ASHA(), trials=30, name="n", storage=InMemoryStorage())
     (root,) = (folder / "scaletune_checkpoints").glob("n-*")
     kept = {int(p.name) for p in root.iterdir()}
     schedule = ASHA().begin(SearchSpace(space()))
     assert kept <= schedule.kept(result.log)  # one dropped early may have come back into the best
-    assert 1 <= len(kept) <= 8
+    assert 1 <= len(kept) <= 15
 
 
 def test_a_clone_continues_from_its_parents_checkpoint_with_another_config() -> None:
