@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,9 +200,10 @@ def test_several_worker_processes_pause_and_resume(folder: Path) -> None:
 
 
 def test_a_study_stopped_midway_fills_the_rungs_of_one_that_was_not(folder: Path) -> None:
-    whole = run(with_checkpoints, SuccessiveHalving(), name="whole", seed=3)
+    options: dict[str, Any] = {"seed": 3, "storage": InMemoryStorage()}
+    whole = run(with_checkpoints, SuccessiveHalving(), name="whole", **options)
     for trials in (4, 9):  # the rung is not full at 4, and closes with what it has
-        parts = run(with_checkpoints, SuccessiveHalving(), trials=trials, name="parts", seed=3)
+        parts = run(with_checkpoints, SuccessiveHalving(), trials=trials, name="parts", **options)
     started = [
         [o.config["x"] for o in sorted(everything(result), key=lambda o: o.number)]
         for result in (whole, parts)
@@ -236,16 +238,42 @@ def test_a_worker_that_dies_after_its_report_is_continued_and_counted_once(folde
     assert result.log.observations[-1].status is Status.COMPLETED
 
 
-def test_paused_trials_of_a_finished_call_go_on_in_the_next_one(folder: Path) -> None:
-    stopped = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=14.0), name="n")
-    assert len(stopped.log.paused) >= 5
-    more = run(with_checkpoints, ASHA(), trials=None, budget=Budget(cost=40.0), name="n")
-    assert any(o.status is Status.COMPLETED for o in more.log.observations)
-    for o in more.log.observations:
-        if o.status is Status.COMPLETED:
-            assert o.cost == 9.0
+def earlier_is_better(config: Config, ctx: Context) -> dict[str, float]:
+    return {"loss": 1.0 * ctx.trial.ask_index + 1.0 / config["epochs"], "cost": config["epochs"]}
+
+
+def test_paused_trials_of_a_finished_call_are_continued_as_new_ones_in_the_next_call(
+    folder: Path,
+) -> None:
+    def search(trials: int) -> Result:
+        return run(earlier_is_better, ASHA(), budget=Budget(trials=trials), name="n")
+
+    assert {o.number for o in search(3).log.paused} == {0, 1, 2}
+    log = search(9).log
+    assert {t.parent for t in log.trials} == {None, 0, 1, 2}
+    assert {o.number for o in log.observations if o.cause is Cause.LOST} == {0, 1, 2}
+    for trial in log.trials:
+        if trial.parent is not None:
+            parent = log.trial(trial.parent)
+            assert (trial.config, trial.ask_index) == (parent.config, parent.ask_index)
+    best = next(t for t in log.trials if t.parent == 0)
+    assert log.observation(best.number).status is Status.COMPLETED  # type: ignore[union-attr]
+
+
+def test_paused_trials_of_a_driver_that_lives_are_left_to_it(folder: Path) -> None:
+    def search(trials: int) -> Result:
+        return run(earlier_is_better, ASHA(), budget=Budget(trials=trials), name="n")
+
+    search(3)
     study = optuna.load_study(study_name="n", storage="sqlite:///scaletune.db")
-    assert all("scaletune:asked" in t.user_attrs for t in study.trials)
+    released = study.user_attrs["scaletune:driver:0"]
+    study.set_user_attr("scaletune:driver:0", released | {"expires": time.time() + 1e4})
+    beside = search(9).log
+    assert {0, 1, 2} <= {o.number for o in beside.paused}
+    assert not {0, 1, 2} & {t.parent for t in beside.trials}
+    assert {t.user_attrs["scaletune:asked"]["driver"] for t in study.trials[3:]} == {1}
+    study.set_user_attr("scaletune:driver:0", released)
+    assert {0, 1, 2} <= {t.parent for t in search(10).log.trials}
 
 
 def test_only_checkpoints_that_may_be_needed_are_kept(folder: Path) -> None:
@@ -291,10 +319,10 @@ def test_a_study_whose_fidelity_grew_continues_and_repeats_nothing(folder: Path)
         trained.extend((config["x"], epoch) for epoch in range(done + 1, config["epochs"] + 1))
         return with_checkpoints(config, ctx)
 
-    unbounded = Budget(cost=1e9)
-    run(train, IterativeDeepening(), high=3, budget=unbounded, name="n")
+    options: dict[str, Any] = {"name": "n", "storage": InMemoryStorage()}
+    run(train, IterativeDeepening(), high=3, budget=Budget(cost=1e9), **options)
     first = len(trained)
-    grown = run(train, IterativeDeepening(), high=9, budget=unbounded, name="n")
+    grown = run(train, IterativeDeepening(), high=9, budget=Budget(cost=1e9), **options)
     assert (first, len(trained)) == (11, 69)  # a Hyperband of 3, and of 9 in all
     best = min(o.config["x"] for o in grown.log.observations if o.config["epochs"] == 9)
     assert any(o.config["x"] == best and o.cost == 9.0 for o in grown.log.observations)
