@@ -45,7 +45,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
-from hpo.study.attributes import read, split
+from hpo.study.attributes import read as read_attribute
+from hpo.study.attributes import split as split_attribute
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 
@@ -283,7 +284,7 @@ class StudyStorage:
                 "scheduler": scheduler,
             }
             with _damage_errors(where, "header"):
-                stored = read(study.user_attrs, _STUDY)
+                stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
                     _check_same_study(study.study_name, stored, header, space)
             if stored is not None:
@@ -295,7 +296,7 @@ class StudyStorage:
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
                 )
-            for key, value in split(_STUDY, header):
+            for key, value in split_attribute(_STUDY, header):
                 backend.set_study_user_attr(opened._study_id, key, value)
             return opened
 
@@ -325,7 +326,7 @@ class StudyStorage:
                     f"there is no study {name!r} in {where}; it has {known or 'none'}"
                 ) from None
             with _damage_errors(where, "header"):
-                header = read(study.user_attrs, _STUDY)
+                header = read_attribute(study.user_attrs, _STUDY)
         if header is None:
             raise StudyError(
                 f"the study {name!r} in {where} was not made by optimize(); name one that was"
@@ -366,7 +367,7 @@ class StudyStorage:
             state=TrialState.RUNNING,
             params=config,
             distributions=distributions,
-            user_attrs=dict(split(_ASKED, asked.to_json())),
+            user_attrs=dict(split_attribute(_ASKED, asked.to_json())),
         )
         tried = False
 
@@ -390,7 +391,7 @@ class StudyStorage:
         """Storage id of the trial that this driver created for `asked`, if it did."""
         text = json.dumps(asked.to_json())
         for trial in self.storage.get_all_trials(self._study_id, deepcopy=False):
-            ours = json.dumps(read(trial.user_attrs, _ASKED)) == text
+            ours = json.dumps(read_attribute(trial.user_attrs, _ASKED)) == text
             if ours and trial.number not in self._ids:
                 return trial._trial_id
         return None
@@ -408,7 +409,7 @@ class StudyStorage:
         self._reported.pop(number, None)
         self._written[number] = len(observation.reports)
         with _storage_errors(self._where), _unless_finished():
-            for key, value in split(f"{_PAUSED}{stage}", told):
+            for key, value in split_attribute(f"{_PAUSED}{stage}", told):
                 self._set_attribute(number, key, value)
 
     def resume(self, number: int, stage: int, *, level: int, after: int) -> None:
@@ -454,7 +455,7 @@ class StudyStorage:
         told = self._told(observation, driven=driven, text=text)
         self._reported.pop(number, None)
         with _storage_errors(self._where), _unless_finished():
-            for key, value in split(_TOLD, told):
+            for key, value in split_attribute(_TOLD, told):
                 self._set_attribute(number, key, value)
             self.finalize(observation)
             return True
@@ -494,7 +495,7 @@ class StudyStorage:
         """
         lost = {"order": order, "superseded": superseded}
         with _storage_errors(self._where), _unless_finished():
-            for key, value in split(_LOST, lost):
+            for key, value in split_attribute(_LOST, lost):
                 self._set_attribute(number, key, value)
             identity = self._id(number)
             _repeated(lambda: self.storage.set_trial_state_values(identity, TrialState.FAIL))
@@ -717,7 +718,7 @@ def _require_file(storage: str | BaseStorage | None) -> None:
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
     """Entry of a stored trial; None for one that optimize() did not ask for."""
     attributes = stored.user_attrs
-    asked_json = read(attributes, _ASKED)
+    asked_json = read_attribute(attributes, _ASKED)
     if asked_json is None:
         return None
     asked = Asked.from_json(asked_json)
@@ -726,7 +727,7 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
     )
     pauses, resumptions = _stages(attributes, trial)
-    told, lost = read(attributes, _TOLD), read(attributes, _LOST) or {}
+    told, lost = read_attribute(attributes, _TOLD), read_attribute(attributes, _LOST) or {}
     released = attributes.get(_RELEASED)
     observation = None
     if told is not None:
@@ -742,7 +743,11 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         released=released is not None,
         driven=max(
             (written or {"driven": 0.0})["driven"]
-            for written in (told, released, read(attributes, f"{_PAUSED}{len(pauses) - 1}"))
+            for written in (
+                told,
+                released,
+                read_attribute(attributes, f"{_PAUSED}{len(pauses) - 1}"),
+            )
         ),
         pauses=pauses,
         resumptions=resumptions,
@@ -755,7 +760,7 @@ def _stages(
     """Pauses of a stored trial, and its resumptions."""
     pauses: tuple[Observation, ...] = ()
     resumptions: list[Resumed] = []
-    while (told := read(attributes, f"{_PAUSED}{len(pauses)}")) is not None:
+    while (told := read_attribute(attributes, f"{_PAUSED}{len(pauses)}")) is not None:
         resumed = attributes.get(f"{_RESUMED}{len(pauses)}")
         pauses = (*pauses, _observation(told, trial, pauses))
         if resumed is not None:

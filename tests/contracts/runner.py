@@ -8,6 +8,7 @@ Derive a test class from `RunnerContract` and override the fixture `make`:
             return InlineRunner
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +188,12 @@ class RunnerContract:
         (second,) = bench.run(train, {})
         assert (first.loss, second.loss) == (0.0, 1.0)
         assert 0.1 <= first.seconds < second.seconds and second.seconds >= 0.2
+
+    def test_it_is_interruptible_exactly_if_it_runs_functions_in_the_driver(
+        self, bench: Bench
+    ) -> None:
+        (outcome,) = bench.run(lambda config, ctx: {"loss": 0.0, "pid": os.getpid()}, {})
+        assert (outcome.metrics["pid"] == os.getpid()) is bench.runner.interruptible
 
     def test_closing_twice_does_nothing(self, bench: Bench) -> None:
         bench.run(lambda config, ctx: 0.0, {})
