@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .PHONY: demo test test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
@@ -42,6 +42,7 @@ test-postgres-slow: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # torch comes first and pinned: a later request that admits a newer release would fetch it.

@@ -1,11 +1,21 @@
 """Command line of the benchmarks.
 
-python -m benchmarks list
-python -m benchmarks run hpob-style --methods scaletune optuna-gp --seeds 10 --out results/hpob
-python -m benchmarks report results/hpob
-python -m benchmarks smoke
-python -m benchmarks record
-python -m benchmarks env smac
+Suites of tasks:
+
+    python -m benchmarks list
+    python -m benchmarks run hpob-style --methods scaletune optuna-gp --seeds 10 --out results/hpob
+    python -m benchmarks report results/hpob
+    python -m benchmarks smoke
+    python -m benchmarks record
+    python -m benchmarks env smac
+
+The source tree:
+
+    python -m benchmarks structure
+
+Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
+
+    python -m benchmarks {speed,calibration,scale-transfer,latency,training,curves}
 """
 
 from __future__ import annotations
@@ -15,7 +25,8 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 _DEFAULT_METHODS = ("scaletune", "random", "optuna-tpe", "optuna-gp")
@@ -28,16 +39,22 @@ _DEFAULT_PROTOCOL = (0, 10)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 when a study failed or none could run; 2 when refused; 130 on Ctrl-C."""
+    """Run one command.
+
+    Args:
+        arguments: words after `python -m benchmarks`; by default those of the process.
+
+    Returns:
+        The exit status: 0; 1 if a study failed or none could run; 2 if the command was refused;
+        130 on Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # `record` reads its own options; argparse.REMAINDER would refuse one that comes first.
-    own = words[:1] if words[:1] == ["record"] else words
-    given = _parser().parse_args(own)
-    given.rest = words[len(own) :]
+    given = _parser(words[0] if words else None).parse_args(words)
+    given.words = words
     try:
-        status: int = given.command(given)
+        status: int = given.action(given)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -45,46 +62,117 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Declare the options of the chosen command only, so that no other is imported."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare optimizers.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="run a suite into a table, or go on with it")
-    run.add_argument("suite", help="a suite, or a name for those given by --tasks")
-    run.add_argument("--tasks", nargs="+", help="instead of the suite's own")
-    run.add_argument("--methods", nargs="+", default=list(_DEFAULT_METHODS))
-    run.add_argument("--seeds", type=int, help="default: 10, of HPO-B's own suites 5")
-    run.add_argument("--first-seed", type=int, default=0)
-    run.add_argument("--trials", type=float, help="full trainings per study; 100 without --budget")
-    run.add_argument("--budget", help='cost per study: a number, or "20x" for mean full trainings')
-    run.add_argument("--seconds-per-study", type=float, help="stop slower methods; is recorded")
-    run.add_argument("--starts", type=int, help="common start points (hpob-*: 5, else 0)")
-    run.add_argument("--workers", type=int, default=1, help="simulated, on a virtual clock")
-    run.add_argument("--processes", type=int, default=1, help="real, in parallel")
-    run.add_argument("--threads", type=int, default=1, help="per process")
-    run.add_argument("--out", type=Path, help="default: runs/SUITE")
-    run.add_argument("--quiet", action="store_true", help="no progress bar")
-    run.set_defaults(command=_run)
-
-    report = commands.add_parser("report", help="Markdown, pictures and an HTML page")
-    report.add_argument("folders", nargs="+", type=Path, help="what `run --out` named")
-    report.add_argument("--out", type=Path, help="default: report/ in the first folder")
-    report.set_defaults(command=_report)
-
-    smoke = commands.add_parser("smoke", help="run a tiny suite and report it, in seconds")
-    smoke.add_argument("--out", type=Path, help="default: a temporary folder")
-    smoke.set_defaults(command=_smoke)
-
-    listing = commands.add_parser("list", help="suites, tasks and methods, and what is missing")
-    listing.set_defaults(command=_list)
-
-    env = commands.add_parser("env", help="make the environment of a method")
-    env.add_argument("name")
-    env.set_defaults(command=_env)
-
-    record = commands.add_parser("record", help="train the curve bank's workloads", add_help=False)
-    record.set_defaults(command=_record)
+    for name, (summary, add_arguments) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name == chosen:
+            add_arguments(command)
     return parser
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", help="a suite, or a name for those given by --tasks")
+    parser.add_argument("--tasks", nargs="+", help="instead of the suite's own")
+    parser.add_argument("--methods", nargs="+", default=list(_DEFAULT_METHODS))
+    parser.add_argument("--seeds", type=int, help="default: 10, of HPO-B's own suites 5")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument(
+        "--trials", type=float, help="full trainings per study; 100 without --budget"
+    )
+    parser.add_argument(
+        "--budget", help='cost per study: a number, or "20x" for mean full trainings'
+    )
+    parser.add_argument("--seconds-per-study", type=float, help="stop slower methods; is recorded")
+    parser.add_argument("--starts", type=int, help="common start points (hpob-*: 5, else 0)")
+    parser.add_argument("--workers", type=int, default=1, help="simulated, on a virtual clock")
+    parser.add_argument("--processes", type=int, default=1, help="real, in parallel")
+    parser.add_argument("--threads", type=int, default=1, help="per process")
+    parser.add_argument("--out", type=Path, help="default: runs/SUITE")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(action=_run)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, help="what `run --out` named")
+    parser.add_argument("--out", type=Path, help="default: report/ in the first folder")
+    parser.set_defaults(action=_report)
+
+
+def _add_smoke(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="default: a temporary folder")
+    parser.set_defaults(action=_smoke)
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action=_list)
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.set_defaults(action=_env)
+
+
+def _from_module(module: str) -> Callable[[argparse.ArgumentParser], None]:
+    """Return a function that lets `module`, imported only then, declare its options."""
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        imported = import_module(module)
+        parser.description = imported.__doc__
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        imported.add_arguments(parser)
+
+    return add_arguments
+
+
+#: Command -> its line in the help, and what declares its options.
+_COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("run a suite into a table, or continue it", _add_run),
+    "report": ("write Markdown, pictures and an HTML page", _add_report),
+    "smoke": ("run a tiny suite and report it, in seconds", _add_smoke),
+    "list": ("list suites, tasks and methods, and what is missing", _add_list),
+    "env": ("make the environment of a method", _add_env),
+    "structure": (
+        "measure the source tree: rooms, arrows, circles, lengths, docstrings",
+        _from_module("benchmarks.structure"),
+    ),
+    "record": (
+        "train the curve bank's workloads",
+        _from_module("benchmarks.recording.record"),
+    ),
+    "speed": (
+        "time to a good answer of multi-fidelity methods",
+        _from_module("benchmarks.experiments.speed"),
+    ),
+    "calibration": (
+        "coverage of intervals, and what the quantile forest adds and costs",
+        _from_module("benchmarks.experiments.calibration"),
+    ),
+    "scale-transfer": (
+        "answers for a scale at which nothing was run",
+        _from_module("benchmarks.experiments.scale_transfer"),
+    ),
+    "latency": (
+        "time and memory of one ask + tell",
+        _from_module("benchmarks.experiments.latency"),
+    ),
+    "training": (
+        "cost of the trainer, and drift of the best learning rate",
+        _from_module("benchmarks.experiments.training"),
+    ),
+    "curves": (
+        "coverage and error of learning-curve extrapolation",
+        _from_module("benchmarks.experiments.curves"),
+    ),
+}
+
+
+# --- actions -------------------------------------------------------------------------------------
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -171,12 +259,6 @@ def _env(given: argparse.Namespace) -> int:
 
     print(environments.make(given.name))
     return 0
-
-
-def _record(given: argparse.Namespace) -> int:
-    from benchmarks import recording
-
-    return recording.main(given.rest)
 
 
 if __name__ == "__main__":

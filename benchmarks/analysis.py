@@ -1,18 +1,18 @@
-"""Numbers from result tables. Every function takes arrays and returns new ones.
+"""Statistics of result tables. Every function takes arrays and returns new ones.
 
 Notation
 --------
 T, M, S, G      tasks, methods, seeds, points of a grid of budgets
 regret          `(T, M, S, G)`: (incumbent - best) / (worst - best), clipped to [0, 1]; 1 before a
-                first full run; NaN where that study did not get so far (slower methods may be
-                stopped early, and are then compared only where they got)
-axis            what is spent: full trainings, cost, or seconds of the method's own asks and tells.
-                Cost is in mean full trainings of the task where all studies had a budget of cost;
+                first full run; NaN beyond the end of that study (slower methods may be stopped
+                early, and are then compared only up to where they were stopped)
+axis            amount spent: full trainings, cost, or seconds of the method's own asks and tells.
+                Cost is in mean full trainings of the task if all studies had a budget of cost;
                 otherwise it is the share of the smallest total among finished studies of the same
                 task and seed, up to which all of them can be compared
 
-Seeds are averaged first; intervals resample tasks, as runs of one task are no independent evidence
-on the next (HPO-B's own diagrams treat 430 runs of 86 tasks as independent).
+Seeds are averaged first; intervals resample tasks, as several runs of one task are not independent
+evidence on another task (HPO-B's own diagrams treat 430 runs of 86 tasks as independent).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 __all__ = [
-    "Axis",
+    "BudgetAxis",
     "Comparison",
     "Interval",
     "Latency",
@@ -50,6 +50,7 @@ __all__ = [
     "load",
     "mean_ranks",
     "mean_seconds",
+    "percentiles",
     "quick_rivals",
     "ranks",
     "regret_ratio",
@@ -67,8 +68,8 @@ _REACHED = 1 - 1e-9
 _EDGES = (0, 10, 25, 50, 100, 200, 500, 1000, 2000, 5000)  # of the latency's bins, in trials
 
 
-class Axis(Enum):
-    """What a curve runs against."""
+class BudgetAxis(Enum):
+    """The quantity against which a curve is drawn."""
 
     TRIALS = "trials"
     COST = "cost"
@@ -77,7 +78,7 @@ class Axis(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """What `tasks.json` says of a task; see `benchmarks.task`."""
+    """Properties of a task as stored in `tasks.json`; see `benchmarks.task`."""
 
     best: float
     worst: float
@@ -92,7 +93,7 @@ class TaskFacts:
         return None if self.levels is None else int(self.levels["high"])
 
     def agrees(self, other: TaskFacts) -> bool:
-        """Whether regrets and costs compare; surrogates differ in the last digits by machine."""
+        """Return whether regrets and costs are comparable; last digits may differ by machine."""
         return all(
             math.isclose(mine, theirs, rel_tol=1e-4, abs_tol=1e-9)
             for mine, theirs in (
@@ -103,7 +104,7 @@ class TaskFacts:
         )
 
     def regret(self, loss: Array) -> Array:
-        """Of losses of any shape; 1 for NaN, 0 where all losses are equal."""
+        """Return the regret of losses of any shape; 1 for NaN, 0 if all losses are equal."""
         width = self.worst - self.best
         scaled = (loss - self.best) / width if width > 0 else np.zeros_like(loss)
         return np.asarray(np.where(np.isnan(loss), 1.0, np.clip(scaled, 0.0, 1.0)))
@@ -111,7 +112,7 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the tables hold, facts on the tasks, and the runs' own records."""
+    """Contents of the tables, properties of the tasks, and the records of the runs."""
 
     records: Mapping[Study, Record]
     tasks: Mapping[str, TaskFacts]
@@ -128,17 +129,18 @@ class Results:
         return tuple(sorted({s.method for s in self.records}, key=lambda m: (m != OURS, m)))
 
     def suite(self, name: str) -> Results:
-        """The studies of one suite that have any row."""
+        """Return the studies of one suite that have any row."""
         kept = {s: r for s, r in self.records.items() if s.suite == name and r.outcomes}
         return Results(kept, self.tasks, self.runs)
 
 
 def load(folders: Sequence[Path]) -> Results:
-    """The results in the folders of one or more runs.
+    """Load the results in the folders of one or more runs.
 
-    Raises `FileNotFoundError` for a folder without a table, `ValueError` where there is no finished
-    job, where a file is damaged, and where folders do not go together: a study in two of them, or a
-    suite run under two protocols.
+    Raises:
+        FileNotFoundError: for a folder without a table.
+        ValueError: if there is no finished job, if a file is damaged, or if the folders cannot be
+            compared: a study in two of them, or a suite run under two protocols.
     """
     records: dict[Study, Record] = {}
     runs: list[Mapping[str, Any]] = []
@@ -179,7 +181,7 @@ def load(folders: Sequence[Path]) -> Results:
 
 
 def _beside(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, TaskFacts]]:
-    """What a run wrote beside its table; raises `ValueError` naming a damaged file."""
+    """Read the files beside a table; raises `ValueError` naming a damaged one."""
     path = folder / "run.json"
     try:
         runs = list(json.loads(path.read_text(encoding="utf-8")))
@@ -202,13 +204,14 @@ def _beside(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, TaskFacts]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Methods on the studies that all of them have: `regret` is NaN outside those.
+    """Methods on the studies that all of them have: `regret` is NaN outside of those.
 
-    `coverage`: sentences on what was left out. `outside`: methods with too few studies to be here.
+    `coverage`: sentences on what was left out. `outside`: methods with too few studies to be
+    compared.
     """
 
     suite: str
-    axis: Axis
+    axis: BudgetAxis
     label: str
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -219,24 +222,28 @@ class Comparison:
     outside: tuple[str, ...] = ()
 
     def at(self, budget: float) -> Array:
-        """`(T, M)` regret at the last grid point up to `budget`, seeds averaged."""
+        """Return the regret at the last grid point up to `budget`, seeds averaged, `(T, M)`."""
         index = int(np.searchsorted(self.grid, budget * (1 + 1e-9), side="right")) - 1
         return np.asarray(np.nanmean(self.regret[..., index], axis=2))
 
     def curve(self, method: str) -> Array:
-        """`(T, G)`, seeds averaged."""
+        """Return the regret of one method, seeds averaged, `(T, G)`."""
         return np.asarray(np.nanmean(self.regret[:, self.methods.index(method)], axis=1))
 
     def runs(self) -> int:
-        """How many (task, seed) pairs are compared."""
+        """Return the number of (task, seed) pairs that are compared."""
         return int((~np.isnan(self.regret[:, 0, :, -1])).sum())
 
 
-def compare(results: Results, axis: Axis, methods: Sequence[str] | None = None) -> Comparison:
-    """Regret of one suite's methods on their common studies.
+def compare(results: Results, axis: BudgetAxis, methods: Sequence[str] | None = None) -> Comparison:
+    """Compare the regret of one suite's methods on their common studies.
 
-    `methods`: exactly these; by default every method that has at least 80 % of the studies that
-    any method has, so that one slow method does not shrink the comparison of all others.
+    Args:
+        results: results of the suite.
+        axis: quantity against which regret is taken.
+        methods: names of the methods to compare; by default every method that has at least 80 % of
+            the studies that any method has, so that one slow method does not restrict the
+            comparison of all others.
     """
     names = results.methods
     tasks = tuple(dict.fromkeys(study.task for study in results.records))
@@ -258,14 +265,14 @@ def _floats(values: Iterable[float | None]) -> Array:
     return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def _spent(results: Results, axis: Axis) -> tuple[str, dict[Study, Array]]:
+def _spent(results: Results, axis: BudgetAxis) -> tuple[str, dict[Study, Array]]:
     """The axis' label, and `(n,)` spent after each job of every study."""
     records = results.records
-    if axis is Axis.TRIALS:
+    if axis is BudgetAxis.TRIALS:
         return "full trainings", {
             s: _floats(o.effort for o in r.outcomes) for s, r in records.items()
         }
-    if axis is Axis.SECONDS:
+    if axis is BudgetAxis.SECONDS:
         return "seconds of ask + tell", {
             s: np.cumsum(_floats(o.ask_s + o.tell_s for o in r.outcomes))
             for s, r in records.items()
@@ -289,25 +296,25 @@ def _ended(record: Record) -> str | None:
     return None if record.note is None else record.note.reason.removeprefix(END)
 
 
-def _exhausted(record: Record, axis: Axis) -> bool:
+def _exhausted(record: Record, axis: BudgetAxis) -> bool:
     """Whether the study's last incumbent is its answer at any larger budget on this axis."""
     reason = _ended(record)
-    return reason == "method" or (axis is Axis.SECONDS and reason in ("trials", "cost"))
+    return reason == "method" or (axis is BudgetAxis.SECONDS and reason in ("trials", "cost"))
 
 
-def _grid(axis: Axis, records: Mapping[Study, Record], spent: Mapping[Study, Array]) -> Array:
-    """Budgets up to where every study got that ran to its limit.
+def _grid(axis: BudgetAxis, records: Mapping[Study, Record], spent: Mapping[Study, Array]) -> Array:
+    """Budgets up to the largest that every study reached that ran to its limit.
 
-    On seconds, studies that ended for another reason have their answer for good, so the axis goes
-    on to where methods were stopped for slowness, or else to the slowest.
+    On seconds, the answer of studies that ended for another reason is final, so the axis ends where
+    methods were stopped for slowness, or else with the slowest.
     """
-    reasons = ("seconds",) if axis is Axis.SECONDS else ("trials", "cost")
+    reasons = ("seconds",) if axis is BudgetAxis.SECONDS else ("trials", "cost")
     ends = [float(spent[s][-1]) for s, r in records.items() if _ended(r) in reasons]
     last = min(ends) if ends else max(float(s[-1]) for s in spent.values())
-    if axis is Axis.TRIALS:
+    if axis is BudgetAxis.TRIALS:
         has_starts = any(r.outcomes[0].trial < 0 for r in records.values())
         return np.arange(0.0 if has_starts else 1.0, math.floor(last + 1e-6) + 1.0)
-    if axis is Axis.COST:
+    if axis is BudgetAxis.COST:
         return np.linspace(last / 100, last, 100)
     return np.geomspace(1e-3, max(last, 1e-2), 100)
 
@@ -320,7 +327,7 @@ def _step(spent: Array, incumbent: Array, grid: Array) -> Array:
 
 def _common(
     suite: str,
-    axis: Axis,
+    axis: BudgetAxis,
     label: str,
     tasks: tuple[str, ...],
     names: tuple[str, ...],
@@ -337,7 +344,7 @@ def _common(
         for i, name in enumerate(names)
         if (name in methods if methods is not None else count[i] >= _CORE * union)
     ]
-    if not chosen:  # nobody got far: those who got farthest
+    if not chosen:  # no method got far: take the one that got farthest
         chosen = [int(np.argmax(count))]
     shared: Mask = np.asarray(there[:, chosen].all(axis=1))  # (T, S)
     kept_tasks: Mask = np.asarray(shared.any(axis=1))
@@ -384,25 +391,37 @@ class Interval:
 def bootstrap(
     values: Array, *, rng: np.random.Generator, log: bool = False, level: float = LEVEL
 ) -> Interval:
-    """Mean of `values` `(T,)` with a percentile interval over tasks; `log`: geometric mean."""
+    """Return the mean of `values` `(T,)` and its percentile interval; geometric mean if `log`."""
     values = np.log(values) if log else np.asarray(values, dtype=np.float64)
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     picks = rng.integers(len(values), size=(_BOOTSTRAPS, len(values)))
-    tail = (1 - level) / 2
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
-    figures = (float(v) for v in (values.mean(), low, high))
+    figures = (float(values.mean()), *percentiles(values[picks].mean(axis=1), level))
     return Interval(*(math.exp(v) if log else v for v in figures))
 
 
+def percentiles(draws: Array, level: float = LEVEL, *, finite: bool = True) -> tuple[float, float]:
+    """Return the ends of the central interval that holds a share `level` of `draws` `(n,)`.
+
+    Args:
+        draws: resampled figures.
+        level: share of the draws inside.
+        finite: whether all draws are finite. If not, each end is a draw, because interpolation
+            between an infinite and a finite one is undefined.
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="linear" if finite else "nearest")
+    return float(low), float(high)
+
+
 def quick_rivals(results: Results, comparison: Comparison, limit: float) -> tuple[str, ...]:
-    """Compared rivals, not of our own making, whose mean ask + tell is below `limit` seconds."""
+    """Return the compared rivals, ours excluded, whose mean ask + tell is below `limit` seconds."""
     seconds = dict(zip(results.methods, mean_seconds(results), strict=True))
     return tuple(m for m in comparison.methods if not m.startswith(OURS) and seconds[m] < limit)
 
 
 def mean_seconds(results: Results) -> Array:
-    """`(M,)` mean ask + tell of a trial, over all of a method's trials."""
+    """Return the mean ask + tell of a trial, over all of a method's trials, `(M,)`."""
     seconds: dict[str, list[float]] = {method: [] for method in results.methods}
     for study, record in results.records.items():
         seconds[study.method] += [o.ask_s + o.tell_s for o in record.outcomes if o.trial >= 0]
@@ -412,43 +431,40 @@ def mean_seconds(results: Results) -> Array:
 def regret_ratio(
     at: Array, ours: int, rivals: Sequence[int], *, rng: np.random.Generator
 ) -> Interval:
-    """Mean of column `ours` of `at` `(T, M)` over the smallest mean among columns `rivals`.
+    """Return the mean of column `ours` of `at` `(T, M)` over the smallest mean of the `rivals`.
 
-    Which rival is the best is found anew in every resample of tasks, so the interval holds that
-    choice too. 1 where both means are 0, infinite where the rivals' alone is.
+    The best rival is chosen again in every resample of tasks, so that the interval includes this
+    choice. The ratio is 1 if both means are 0, and infinite if only the rivals' is.
     """
     picks = rng.integers(len(at), size=(_BOOTSTRAPS, len(at)))
     drawn = np.concatenate([at[None], at[picks]]).mean(axis=1)  # (1 + bootstraps, M)
     above, below = drawn[:, ours], drawn[:, list(rivals)].min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where((above == 0) & (below == 0), 1.0, above / below)
-    tail = (1 - LEVEL) / 2
-    # An infinite ratio would make the interpolation between it and a finite one undefined.
-    low, high = np.quantile(ratios[1:], [tail, 1 - tail], method="nearest")
-    return Interval(float(ratios[0]), float(low), float(high))
+    return Interval(float(ratios[0]), *percentiles(ratios[1:], finite=False))
 
 
 def ranks(regret: Array) -> Array:
-    """Ranks along axis 1 (methods), 1 the best, ties averaged after rounding to 8 digits."""
+    """Return ranks along axis 1 (methods), 1 the best, ties averaged after rounding to 8 digits."""
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(np.round(regret, 8), axis=1, nan_policy="propagate"))
 
 
 def mean_ranks(comparison: Comparison) -> Array:
-    """`(M, G)`: ranked within each (task, seed), averaged over seeds, then tasks."""
+    """Return ranks within each (task, seed), averaged over seeds, then tasks, `(M, G)`."""
     return np.asarray(np.nanmean(ranks(comparison.regret), axis=2).mean(axis=0))
 
 
 def win_tie_loss(at: Array, ours: int, theirs: int) -> tuple[int, int, int]:
-    """Tasks on which column `ours` of `at` `(T, M)` is lower than, equal to, above `theirs`."""
+    """Count tasks on which column `ours` of `at` `(T, M)` is below, equal to, above `theirs`."""
     apart = at[:, theirs] - at[:, ours]
     won, lost = int((apart > _TIE).sum()), int((apart < -_TIE).sum())
     return won, len(apart) - won - lost, lost
 
 
 def holm(p: Array) -> Array:
-    """Holm's step-down adjustment of `(k,)` p-values: max over j <= i of (k - j) p_(j)."""
+    """Return Holm's step-down adjustment of `(k,)` p-values: max over j <= i of (k - j) p_(j)."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
@@ -457,7 +473,7 @@ def holm(p: Array) -> Array:
 
 
 def wilcoxon_holm(at: Array) -> Array:
-    """`(M, M)` adjusted two-sided p-values of all pairs of columns of `at` `(T, M)`.
+    """Return adjusted two-sided p-values `(M, M)` of all pairs of columns of `at` `(T, M)`.
 
     Wilcoxon's signed-rank test over tasks; ties count half to either side (Pratt's rule would drop
     them from the sum of ranks, and equal columns then have no test).
@@ -477,10 +493,15 @@ def wilcoxon_holm(at: Array) -> Array:
 
 
 def time_to_target(ours: Array, theirs: Array, grid: Array) -> Array:
-    """`(T,)` budget that curve `ours` needs over that of `theirs`, each `(T, G)`; < 1: ours faster.
+    """Return the budget that curve `ours` needs to a target over that of `theirs`, `(T,)`.
 
-    The target of a task is the worse of the two final regrets, which both reach, so that no ratio
-    is censored.
+    Below 1, ours is faster. The target of a task is the worse of the two final regrets, which both
+    reach, so that no ratio is censored.
+
+    Args:
+        ours: regret of our method, `(T, G)`.
+        theirs: regret of the rival, `(T, G)`.
+        grid: budgets, `(G,)`.
     """
     target = np.maximum(ours[:, -1], theirs[:, -1])[:, None]
     positive = np.maximum(grid, grid[grid > 0][0])
@@ -489,15 +510,15 @@ def time_to_target(ours: Array, theirs: Array, grid: Array) -> Array:
 
 
 def anytime_area(comparison: Comparison) -> Array:
-    """`(T, M)` mean regret over the grid, seeds averaged: low all along, not only at the end."""
+    """Return the mean regret over the grid, seeds averaged, `(T, M)`."""
     return np.asarray(np.nanmean(comparison.regret, axis=2).mean(axis=2))
 
 
 def hypervolumes(results: Results, comparison: Comparison) -> Array:
-    """`(T, M)` area dominated by the front of full runs' regret against their own cost.
+    """Return the area dominated by the front of full runs' regret against their cost, `(T, M)`.
 
-    Costs are shares of the dearest run of any method on the task; the reference point is regret 1
-    at that cost, so 1 would be the best loss for nothing. Only studies that are compared count.
+    Costs are shares of the most expensive run of any method on the task; the reference point is
+    regret 1 at that cost, so 1 would be the best loss at no cost. Only compared studies count.
     """
     from hpo.trials.pareto import hypervolume
 
@@ -506,10 +527,10 @@ def hypervolumes(results: Results, comparison: Comparison) -> Array:
         for study, record in results.records.items()
         for top in [results.tasks[study.task].top_level]
     }
-    dearest: dict[str, float] = {}
+    highest: dict[str, float] = {}
     for study, outcomes in full.items():
-        costs = [dearest.get(study.task, 0.0), *(o.run_cost for o in outcomes)]
-        dearest[study.task] = max(costs)
+        costs = [highest.get(study.task, 0.0), *(o.run_cost for o in outcomes)]
+        highest[study.task] = max(costs)
     volumes = np.full(comparison.regret.shape[:3], np.nan)
     cells = itertools.product(
         enumerate(comparison.tasks), enumerate(comparison.methods), enumerate(comparison.seeds)
@@ -519,7 +540,7 @@ def hypervolumes(results: Results, comparison: Comparison) -> Array:
             continue
         outcomes = full[Study(comparison.suite, task, method, seed)]
         regret = results.tasks[task].regret(_floats(o.loss for o in outcomes))
-        share = _floats(o.run_cost for o in outcomes) / (dearest[task] or 1.0)
+        share = _floats(o.run_cost for o in outcomes) / (highest[task] or 1.0)
         volumes[t, m, s] = hypervolume(regret, share, (1.0, 1.0))
     return np.asarray(np.nanmean(volumes, axis=2))
 
@@ -539,7 +560,10 @@ class Latency:
 
 
 def latency(results: Results) -> Latency:
-    """Mean, not median: refits that fall on a few trials are part of the price."""
+    """Return the mean time of ask + tell by bins of trials.
+
+    Not the median, because refits that fall on a few trials are part of the cost.
+    """
     seconds: dict[str, list[tuple[int, float]]] = {method: [] for method in results.methods}
     for study, record in results.records.items():
         rows = [(o.trial, o.ask_s + o.tell_s) for o in record.outcomes if o.trial >= 0]

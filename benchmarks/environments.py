@@ -19,8 +19,8 @@ from pathlib import Path
 __all__ = ["ENVIRONMENTS", "NAMES", "Environment", "is_made", "make", "python"]
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What running any task needs. No bound on NumPy: spaces and tasks run on 1.26 too, which one of
-#: the environments needs.
+#: Requirements of running any task. No bound on NumPy: spaces and tasks run on 1.26 too, which one
+#: of the environments needs.
 TASKS = (
     "numpy",
     "scipy>=1.15",
@@ -38,7 +38,7 @@ _DONE = "scaletune-benchmarks.txt"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is installed: `packages` beside :data:`TASKS`, then `unresolved` without dependencies.
+    """Packages of an environment besides `TASKS`, then `unresolved` ones without dependencies.
 
     `unresolved`: packages whose own pins are out of date and would refuse to install.
     """
@@ -52,23 +52,23 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "smac": Environment(("smac==2.4.1", "dehb==0.1.2")),
     # huggingface_hub: imported by its searchers though not required by its metadata.
     "syne": Environment(("syne-tune==0.16.0", "huggingface_hub")),
-    # HEBO's pins (NumPy < 1.25, pymoo 0.6.0, GPy) are left aside; what is used runs without.
+    # HEBO's pins (NumPy < 1.25, pymoo 0.6.0, GPy) are ignored; the parts used here run without.
     "bo": Environment(
         ("ax-platform==1.3.1", "pymoo==0.6.2", "disjoint-set"),
         torch=True,
         unresolved=("HEBO==0.3.6",),
     ),
     "neps": Environment(("neural-pipeline-search==0.17.0",), torch=True),
-    # What CARBS imports; itself it is a checkout that the user names.
+    # Imports of CARBS, which is itself a checkout that the user names.
     "carbs": Environment(("pyro-ppl", "wandb", "seaborn", "attrs", "loguru"), torch=True),
-    # HpBandSter speaks to ConfigSpace before 1.0, whose releases want NumPy 1.
+    # HpBandSter needs a ConfigSpace before 1.0, whose releases need NumPy 1.
     "bohb": Environment(("hpbandster==0.7.4", "ConfigSpace==0.7.1", "numpy<2", "pandas<3")),
 }
 NAMES: tuple[str, ...] = tuple(ENVIRONMENTS)
 
 
 def folder(name: str) -> Path:
-    """Where environment `name` lives; `SCALETUNE_ENVS` moves them all."""
+    """Return the folder of environment `name`; `SCALETUNE_ENVS` names another base folder."""
     if name not in ENVIRONMENTS:
         raise ValueError(f"an environment is one of {list(NAMES)}, got {name!r}")
     base = os.environ.get("SCALETUNE_ENVS")
@@ -76,7 +76,7 @@ def folder(name: str) -> Path:
 
 
 def python(name: str) -> Path:
-    """The interpreter of environment `name`; this one for "main"."""
+    """Return the interpreter of environment `name`; this one for "main"."""
     if name == "main":
         return Path(sys.executable)
     windows = os.name == "nt"
@@ -84,14 +84,15 @@ def python(name: str) -> Path:
 
 
 def is_made(name: str) -> bool:
-    """Whether :func:`make` has finished for `name`; always for "main"."""
+    """Return whether `make` has finished for `name`; always true for "main"."""
     return name == "main" or (folder(name) / _DONE).exists()
 
 
 def make(name: str) -> Path:
     """Make environment `name` unless it is made and up to date; returns its interpreter.
 
-    Raises `subprocess.CalledProcessError` when pip fails; what it said is on standard error.
+    Raises:
+        subprocess.CalledProcessError: if pip fails; its message is on standard error.
     """
     environment, home = ENVIRONMENTS.get(name), folder(name)
     assert environment is not None  # `folder` has checked the name

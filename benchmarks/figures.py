@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from benchmarks.analysis import (
     OURS,
     Array,
-    Axis,
+    BudgetAxis,
     Comparison,
     Interval,
     Latency,
@@ -36,17 +36,17 @@ __all__ = [
     "STYLE",
     "colors",
     "critical_difference",
+    "inline_svg",
     "latency_lines",
     "rank_lines",
     "ratio_dots",
     "regret_lines",
     "save",
-    "svg",
     "task_grid",
 ]
 
 FLOOR = 1e-4
-# Okabe and Ito's palette without its yellow, which is lost on white; ours is always the blue.
+# Okabe and Ito's palette without its yellow, which is hard to see on white; ours is the blue.
 _OURS, _RANDOM = "#0072B2", "#8A8A8A"
 _OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B4E16", "#1B3A57")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
@@ -68,7 +68,7 @@ _NAMESPACES = (
 
 
 def colors(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Color and dashes by method; random search is gray."""
+    """Return color and dashes by method; random search is gray."""
     others = [m for m in methods if m not in (OURS, "random")]
     styles: dict[str, tuple[str, Any]] = {OURS: (_OURS, "-"), "random": (_RANDOM, "-")}
     for index, method in enumerate(others):
@@ -78,7 +78,7 @@ def colors(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
 
 
 def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
-    """Mean regret over tasks against the budget; bands are 95 % bootstrap intervals over tasks."""
+    """Draw mean regret over tasks against the budget, with 95 % bootstrap bands over tasks."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.4), layout="constrained")
         axes = figure.subplots()
@@ -100,7 +100,7 @@ def regret_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
 
 
 def rank_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
-    """Mean rank among the compared methods against the budget, 1 the best."""
+    """Draw the mean rank among the compared methods against the budget, 1 the best."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.6), layout="constrained")
         axes = figure.subplots()
@@ -117,7 +117,7 @@ def rank_lines(comparison: Comparison, methods: Sequence[str]) -> Figure:
 
 
 def task_grid(comparison: Comparison, methods: Sequence[str], titles: Mapping[str, str]) -> Figure:
-    """One small picture a task: mean regret over seeds. `titles`: what to write above each."""
+    """Draw one small panel per task: mean regret over seeds. `titles`: text above each panel."""
     count = len(comparison.tasks)
     columns = min(4, count)
     rows = math.ceil(count / columns)
@@ -154,7 +154,7 @@ def task_grid(comparison: Comparison, methods: Sequence[str], titles: Mapping[st
 
 
 def critical_difference(ranks: Mapping[str, float], p: Array, methods: Sequence[str]) -> Figure:
-    """Mean ranks on a line; a bar joins methods that the tests cannot tell apart at 5 %.
+    """Draw mean ranks on a line; a bar joins methods that do not differ at 5 %.
 
     `p`: `(M, M)` adjusted p-values in the order of `ranks`.
     """
@@ -179,7 +179,7 @@ def critical_difference(ranks: Mapping[str, float], p: Array, methods: Sequence[
 
 
 def latency_lines(latency: Latency) -> Figure:
-    """Mean ask + tell a trial against the number of trials told before, both in logs."""
+    """Draw the mean ask + tell of a trial against the number of trials before, both in logs."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -199,7 +199,7 @@ def latency_lines(latency: Latency) -> Figure:
 
 
 def ratio_dots(ratios: Mapping[str, Interval], methods: Sequence[str], label: str) -> Figure:
-    """One row a rival: a ratio and its interval on a log axis; left of 1 is ours ahead."""
+    """Draw one row per rival: a ratio and its interval on a log axis; left of 1 ours is ahead."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.9 + 0.32 * len(ratios)), layout="constrained")
         axes = figure.subplots()
@@ -218,21 +218,20 @@ def ratio_dots(ratios: Mapping[str, Interval], methods: Sequence[str], label: st
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """`path` with the suffixes .png and .svg."""
-    with mpl.rc_context(STYLE):
-        figure.savefig(path.with_suffix(".png"), dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
-def svg(figure: Figure, prefix: str) -> str:
-    """The figure as an `<svg>` element; `prefix` keeps its ids apart from other figures'."""
+def save(figure: Figure, path: Path) -> str:
+    """Write the figure to `path` with the suffixes .png and .svg; return the text of the latter."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".png"), dpi=160)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    path.with_suffix(".svg").write_text(buffer.getvalue(), encoding="utf-8")
+    return buffer.getvalue()
+
+
+def inline_svg(text: str, prefix: str) -> str:
+    """Return an SVG file's text as an element; `prefix` makes its ids unique among figures."""
     text = text[text.index("<svg") :]
-    # The metadata block links to vocabularies on the net, which nothing needs to show it.
+    # The metadata block links to vocabularies on the web, which no viewer needs.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {_NAMESPACES}>", text, count=1)
@@ -247,7 +246,7 @@ def _band(curves: Array) -> tuple[Array, Array]:
 
 def _frame(axes: Axes, comparison: Comparison) -> None:
     axes.grid(axis="y", alpha=0.25)
-    if comparison.axis is Axis.SECONDS:
+    if comparison.axis is BudgetAxis.SECONDS:
         axes.set_xscale("log")
     if len(comparison.grid) > 1:  # a run stopped at its first trial is a point
         axes.set_xlim(comparison.grid[0], comparison.grid[-1])

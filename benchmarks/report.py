@@ -1,13 +1,13 @@
 """Markdown, pictures and one self-contained HTML page from the same blocks.
 
 A page is a list of blocks (heading, paragraph, bullets, table, picture), written out twice. Every
-sentence about who is ahead is generated from the numbers beside it, whoever it favors.
+sentence about which method is ahead is generated from the numbers beside it, for any method.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import analysis, figures
-from benchmarks.analysis import OURS, Array, Axis, Comparison, Interval, Latency, Results
+from benchmarks.analysis import OURS, Array, BudgetAxis, Comparison, Interval, Latency, Results
+from benchmarks.markdown import table_head, table_row
 
-__all__ = ["Bullets", "Heading", "Paragraph", "Picture", "Table", "page", "write"]
+__all__ = ["Bullets", "Heading", "Paragraph", "Picture", "TableBlock", "page", "write"]
 
 SEEN = "°"  # marks tasks that the engine's design has seen
 _QUICK = 0.5  # seconds of ask + tell a trial: rivals below are what we are measured against
@@ -47,7 +48,7 @@ figcaption { color: #666; font-size: 13px; } .scroll { overflow-x: auto; }
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """`level` 1 to 3."""
+    """A heading of `level` 1 to 3."""
 
     text: str
     level: int = 2
@@ -55,20 +56,22 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
+    """One paragraph of plain text."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bullets:
-    """A list; `warns` sets it off, for where we lose."""
+    """A list; `warns` highlights it, for where we lose."""
 
     items: tuple[str, ...]
     warns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of texts; `best` holds (row, column) of cells in bold, `ours` the row set off."""
+class TableBlock:
+    """Rows of texts; `best` holds (row, column) of cells in bold, `ours` the highlighted row."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -78,30 +81,33 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`name`: of the files written beside the Markdown."""
+    """A figure with a caption; `name` is that of its files beside the Markdown."""
 
     name: str
     figure: Figure
     caption: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Picture
+Block = Heading | Paragraph | Bullets | TableBlock | Picture
 
 
 def write(results: Results, folder: Path) -> Path:
     """Write `report.md`, `report.html` and `figures/` into `folder`; returns the HTML's path."""
     blocks = page(results)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for block in blocks:
-        if isinstance(block, Picture):
-            figures.save(block.figure, folder / "figures" / block.name)
+    drawn = {
+        block.name: figures.save(block.figure, folder / "figures" / block.name)
+        for block in blocks
+        if isinstance(block, Picture)
+    }
     (folder / "report.md").write_text(markdown(blocks), encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(html(blocks), encoding="utf-8")
+    path.write_text(html(blocks, drawn), encoding="utf-8")
     return path
 
 
 def markdown(blocks: Iterable[Block]) -> str:
+    """Return the blocks as Markdown."""
     parts = []
     for block in blocks:
         match block:
@@ -111,7 +117,7 @@ def markdown(blocks: Iterable[Block]) -> str:
                 parts.append(_plain(text))
             case Bullets(items):
                 parts.append("\n".join(f"* {_plain(item)}" for item in items))
-            case Table(header, rows, best):
+            case TableBlock(header, rows, best):
                 lines = [header, *rows]
                 cells = [
                     [
@@ -120,8 +126,7 @@ def markdown(blocks: Iterable[Block]) -> str:
                     ]
                     for i, line in enumerate(lines)
                 ]
-                drawn = ["| " + " | ".join(line) + " |" for line in cells]
-                parts.append("\n".join([drawn[0], "|---" * len(header) + "|", *drawn[1:]]))
+                parts.append("\n".join([*table_head(cells[0]), *map(table_row, cells[1:])]))
             case Picture(name, _, caption):
                 parts.append(f"![{_plain(caption)}](figures/{name}.svg)\n\n{_plain(caption)}")
     return "\n\n".join(parts) + "\n"
@@ -135,7 +140,13 @@ def _plain(text: str) -> str:
     return text
 
 
-def html(blocks: Iterable[Block]) -> str:
+def html(blocks: Iterable[Block], drawn: Mapping[str, str]) -> str:
+    """Return the blocks as one HTML page that loads nothing else.
+
+    Args:
+        blocks: contents of the page.
+        drawn: name of each picture -> its SVG.
+    """
     parts = []
     title = "scaletune benchmarks"
     for block in blocks:
@@ -149,11 +160,11 @@ def html(blocks: Iterable[Block]) -> str:
                 mark = ' class="loses"' if warns else ""
                 inner = "".join(f"<li>{escape(item)}</li>" for item in items)
                 parts.append(f"<div{mark}><ul>{inner}</ul></div>")
-            case Table():
+            case TableBlock():
                 parts.append(_html_table(block))
-            case Picture(name, figure, caption):
+            case Picture(name, _, caption):
                 parts.append(
-                    f"<figure>{figures.svg(figure, name)}"
+                    f"<figure>{figures.inline_svg(drawn[name], name)}"
                     f"<figcaption>{escape(caption)}</figcaption></figure>"
                 )
     return (
@@ -164,7 +175,7 @@ def html(blocks: Iterable[Block]) -> str:
     )
 
 
-def _html_table(table: Table) -> str:
+def _html_table(table: TableBlock) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     body = []
     for i, row in enumerate(table.rows):
@@ -201,35 +212,74 @@ def page(results: Results) -> list[Block]:
 
 
 def _suite(suite: Results, name: str) -> list[Block]:
-    methods = suite.methods
-    trials = analysis.compare(suite, Axis.TRIALS)
-    cost = analysis.compare(suite, Axis.COST)
-    seconds = analysis.compare(suite, Axis.SECONDS)
+    """The section of one suite."""
+    trials = analysis.compare(suite, BudgetAxis.TRIALS)
+    cost = analysis.compare(suite, BudgetAxis.COST)
+    seconds = analysis.compare(suite, BudgetAxis.SECONDS)
     latency = analysis.latency(suite)
     points = checkpoints(trials.grid)
-    seen = sum(suite.tasks[t].seen_in_design for t in trials.tasks)
-    blocks: list[Block] = [
-        Heading(name),
-        Paragraph(
-            f"{len(trials.tasks)} tasks ({seen} seen in design), up to {len(trials.seeds)} seeds,"
-            f" {trials.runs()} (task, seed) pairs, {trials.grid[-1]:g} full trainings."
-            f" Compared: {', '.join(trials.methods)}."
-            + "".join(f" {sentence}" for sentence in trials.coverage)
-        ),
-    ]
-    if OURS in trials.methods and len(trials.methods) > 1:
+    compared = OURS in trials.methods and len(trials.methods) > 1
+    blocks: list[Block] = [Heading(name), _extent(suite, trials)]
+    if compared:
         blocks += _headline(suite, trials, points[-2:])
-        blocks.append(Heading("Where scaletune loses", 3))
-        sentences = losses(suite, trials, cost, latency, points)
-        lost = _lost_tasks(suite, trials, points[-1])
-        if sentences:
-            blocks.append(Bullets(sentences, warns=True))
-        if lost is not None:
-            blocks += lost
-        elif not sentences:
-            doubt = "Nowhere in this comparison; see the intervals for how sure that is."
-            blocks.append(Paragraph(doubt))
+        blocks += _where_we_lose(suite, trials, cost, latency, points)
+    blocks += _curves(suite, name, trials, cost, seconds, points)
+    if len(trials.methods) > 1:
+        blocks += _tests(trials, suite.methods, points[-1])
+    if compared:
+        blocks += _speed_up(trials, suite.methods)
     blocks += [
+        Heading("Other measures", 3),
+        _measures(suite, trials),
+        *_by_task(suite, name, trials, points[-1]),
+    ]
+    for method in trials.outside:
+        blocks += _beside(suite, trials, method)
+    return [*blocks, *_times(latency, name), *_stopped(suite)]
+
+
+def _extent(suite: Results, trials: Comparison) -> Paragraph:
+    """What was run and compared."""
+    seen = sum(suite.tasks[t].seen_in_design for t in trials.tasks)
+    return Paragraph(
+        f"{len(trials.tasks)} tasks ({seen} seen in design), up to {len(trials.seeds)} seeds,"
+        f" {trials.runs()} (task, seed) pairs, {trials.grid[-1]:g} full trainings."
+        f" Compared: {', '.join(trials.methods)}."
+        + "".join(f" {sentence}" for sentence in trials.coverage)
+    )
+
+
+def _where_we_lose(
+    suite: Results,
+    trials: Comparison,
+    cost: Comparison,
+    latency: Latency,
+    points: Sequence[float],
+) -> list[Block]:
+    blocks: list[Block] = [Heading("Where scaletune loses", 3)]
+    sentences = losses(suite, trials, cost, latency, points)
+    lost = _lost_tasks(suite, trials, points[-1])
+    if sentences:
+        blocks.append(Bullets(sentences, warns=True))
+    if lost is not None:
+        blocks += lost
+    elif not sentences:
+        doubt = "Nowhere in this comparison; see the intervals for how sure that is."
+        blocks.append(Paragraph(doubt))
+    return blocks
+
+
+def _curves(
+    suite: Results,
+    name: str,
+    trials: Comparison,
+    cost: Comparison,
+    seconds: Comparison,
+    points: Sequence[float],
+) -> list[Block]:
+    """Regret against trials, against cost and against the methods' own time."""
+    methods = suite.methods
+    blocks: list[Block] = [
         Heading("Regret against trials", 3),
         _regret_table(trials, points),
     ]
@@ -240,7 +290,8 @@ def _suite(suite: Results, name: str) -> list[Block]:
                 f" {points[-1]:g} trainings, seeds averaged."
             )
         )
-    blocks += [
+    return [
+        *blocks,
         Picture(
             f"{name}-trials",
             figures.regret_lines(trials, methods),
@@ -268,24 +319,22 @@ def _suite(suite: Results, name: str) -> list[Block]:
             + "".join(f" {s}" for s in seconds.coverage),
         ),
     ]
-    if len(trials.methods) > 1:
-        blocks += _tests(trials, methods, points[-1])
-    if OURS in trials.methods and len(trials.methods) > 1:
-        blocks += _speed_up(trials, methods)
-    blocks += [
-        Heading("Other measures", 3),
-        _measures(suite, trials),
+
+
+def _by_task(suite: Results, name: str, trials: Comparison, point: float) -> list[Block]:
+    return [
         Heading("Task by task", 3),
-        _task_table(suite, trials, points[-1]),
+        _task_table(suite, trials, point),
         Picture(
             f"{name}-tasks",
-            figures.task_grid(trials, methods, {t: _marked(suite, t) for t in trials.tasks}),
+            figures.task_grid(trials, suite.methods, {t: _marked(suite, t) for t in trials.tasks}),
             "Mean regret over seeds on every task.",
         ),
     ]
-    for method in trials.outside:
-        blocks += _beside(suite, trials, method)
-    blocks += [
+
+
+def _times(latency: Latency, name: str) -> list[Block]:
+    return [
         Heading("Time of one ask + tell", 3),
         Paragraph(
             "Seconds, the mean over trials, as refits that fall on a few trials are part of the"
@@ -294,7 +343,6 @@ def _suite(suite: Results, name: str) -> list[Block]:
         _latency_table(latency),
         Picture(f"{name}-latency", figures.latency_lines(latency), "Mean seconds of ask + tell."),
     ]
-    return [*blocks, *_stopped(suite)]
 
 
 def checkpoints(grid: Array) -> tuple[float, ...]:
@@ -449,7 +497,7 @@ def _slower(latency: Latency) -> list[str]:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _regret_table(comparison: Comparison, points: Sequence[float]) -> Table:
+def _regret_table(comparison: Comparison, points: Sequence[float]) -> TableBlock:
     rng = np.random.default_rng(0)
     ranks = analysis.mean_ranks(comparison)
     header = ["method"]
@@ -474,7 +522,9 @@ def _regret_table(comparison: Comparison, points: Sequence[float]) -> Table:
     return _table(header, rows, columns)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Array]) -> Table:
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Array]
+) -> TableBlock:
     """`columns`: the numbers behind columns 1, 2, ..., the smallest of each set in bold."""
     best = {
         (int(i), j + 1)
@@ -483,7 +533,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequen
         for i in np.flatnonzero(values <= np.nanmin(values) + 1e-12)
     }
     ours = next((i for i, row in enumerate(rows) if row[0] == OURS), None)
-    return Table(tuple(header), tuple(tuple(row) for row in rows), frozenset(best), ours)
+    return TableBlock(tuple(header), tuple(tuple(row) for row in rows), frozenset(best), ours)
 
 
 def _tests(trials: Comparison, methods: Sequence[str], point: float) -> list[Block]:
@@ -539,7 +589,7 @@ def _speed_up(trials: Comparison, methods: Sequence[str]) -> list[Block]:
     ]
 
 
-def _measures(suite: Results, trials: Comparison) -> Table:
+def _measures(suite: Results, trials: Comparison) -> TableBlock:
     areas = analysis.anytime_area(trials).mean(axis=0)
     volumes = analysis.hypervolumes(suite, trials).mean(axis=0)
     rows = [
@@ -550,7 +600,7 @@ def _measures(suite: Results, trials: Comparison) -> Table:
     return _table(header, rows, [areas, -volumes])
 
 
-def _task_table(suite: Results, trials: Comparison, point: float) -> Table:
+def _task_table(suite: Results, trials: Comparison, point: float) -> TableBlock:
     at = trials.at(point)
     rows = [
         [_marked(suite, task), *(_show(v) for v in at[t])] for t, task in enumerate(trials.tasks)
@@ -560,16 +610,18 @@ def _task_table(suite: Results, trials: Comparison, point: float) -> Table:
         for t in range(len(at))
         for m in np.flatnonzero(at[t] <= at[t].min() + 1e-12)
     )
-    return Table((f"regret at {point:g}", *trials.methods), tuple(tuple(row) for row in rows), best)
+    return TableBlock(
+        (f"regret at {point:g}", *trials.methods), tuple(tuple(row) for row in rows), best
+    )
 
 
 def _beside(suite: Results, trials: Comparison, method: str) -> list[Block]:
     """A method with too few studies for the main comparison, on its own subset."""
-    pair = analysis.compare(suite, Axis.TRIALS, [*trials.methods, method])
+    pair = analysis.compare(suite, BudgetAxis.TRIALS, [*trials.methods, method])
     heading = Heading(f"{method}, on what it finished", 3)
     if not pair.tasks:
         return [heading, Paragraph(f"{method} finished no study that the others finished too.")]
-    seconds = analysis.compare(suite, Axis.SECONDS, [*trials.methods, method])
+    seconds = analysis.compare(suite, BudgetAxis.SECONDS, [*trials.methods, method])
     sentence = (
         f"{len(pair.tasks)} tasks, {pair.runs()} (task, seed) pairs: compare within this table"
         " only."
@@ -586,7 +638,7 @@ def _beside(suite: Results, trials: Comparison, method: str) -> list[Block]:
     ]
 
 
-def _latency_table(latency: Latency) -> Table:
+def _latency_table(latency: Latency) -> TableBlock:
     rows = [
         [method, *("" if math.isnan(s) else f"{s:.2g}" for s in seconds)]
         for method, seconds in zip(latency.methods, latency.seconds, strict=True)

@@ -1,6 +1,6 @@
-"""Runs (task x method x seed) in parallel processes into one table that survives any kill.
+"""Run (task x method x seed) in parallel processes into one table that survives any kill.
 
-    python -m benchmarks run SUITE --out DIR    # again with the same DIR: goes on, or does nothing
+    python -m benchmarks run SUITE --out DIR   # again with the same DIR: continues or does nothing
 
 The driver hands studies, one at a time, to worker processes: `python -m benchmarks.runner`, started
 with the interpreter of the method's own environment. A worker appends to the table itself (a synced
@@ -8,9 +8,10 @@ line per job) and ends with its driver. A lock, which the workers inherit, keeps
 until the last of them is gone.
 
 **Resuming.** A study with an end note that satisfies today's limits is done. Any other is replayed:
-a fresh method is asked again and told the recorded results, nothing is written, until it is where
-it was; this needs a method that is deterministic given its seed and what it is told. One that asks
-something else meanwhile gets a `void` note and its study starts again.
+a new instance of the method is asked again and told the recorded results, and nothing is written,
+until it has reached the end of the record. This needs a method that is deterministic given its seed
+and the results. If a method asks for another job than recorded, a `void` note is written and its
+study starts again.
 
 Files in DIR: `results.csv` (`benchmarks.table`), `tasks.json` (best, worst, units), `run.json` (one
 entry per invocation: command, versions, machine, threads, what was missing), `logs/`.
@@ -39,7 +40,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmarks.simulate import Ending, Limits, Outcome, ReplayError, draw, full_cost, simulate
+from benchmarks.environments import ROOT
+from benchmarks.simulate import Ending, Outcome, ReplayError, StudyLimits, draw, full_cost, simulate
 from benchmarks.table import END, VOID, Appender, Note, Record, Study, prepare, read
 from benchmarks.task import DataMissing, Task
 
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Summary", "run"]
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLE, TASKS, RUN, LOGS = "results.csv", "tasks.json", "run.json", "logs"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _VERSIONS = (
@@ -65,10 +66,20 @@ _log = logging.getLogger(__name__)
 class Plan:
     """What to run.
 
-    `trials`: full trainings per study. `budget`: cost per study, in the task's unit, or a text like
-    "20x" for 20 mean full trainings of the task. `seconds`: of a method's own time per study, after
-    which it is stopped. `workers`: simulated, per study. `starts`: common start points per study.
-    `processes`: real, in parallel. `threads`: per process.
+    Attributes:
+        suite: name of the suite.
+        tasks: names of the tasks.
+        methods: names of the methods.
+        seeds: number of seeds.
+        trials: full trainings per study.
+        budget: cost per study, in the task's unit, or a text like "20x" for 20 mean full trainings
+            of the task.
+        seconds: limit on a method's own time per study, after which it is stopped.
+        workers: simulated workers per study.
+        starts: common start points per study.
+        processes: real processes in parallel.
+        threads: threads per process.
+        first_seed: first seed.
     """
 
     suite: str
@@ -96,7 +107,7 @@ class Plan:
         self.budget_on(1.0)
 
     def budget_on(self, full_cost: float) -> float | None:
-        """`budget` on a task whose full trainings cost `full_cost` on average."""
+        """Return `budget` on a task whose full trainings cost `full_cost` on average."""
         if self.budget is None:
             return None
         number = str(self.budget).removesuffix("x")
@@ -112,7 +123,7 @@ class Plan:
         return amount if number == str(self.budget) else amount * full_cost
 
     def studies(self) -> list[Study]:
-        """All studies, seed by seed, so that a run cut short is still a fair comparison."""
+        """Return all studies, seed by seed, so that a stopped run is still a fair comparison."""
         return [
             Study(self.suite, task, method, seed)
             for seed in range(self.first_seed, self.first_seed + self.seeds)
@@ -123,24 +134,24 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an invocation did: studies by how they ended, and what could not be had."""
+    """Result of an invocation: studies by how they ended, and what was not available."""
 
     ended: Mapping[str, int]
     already_done: int
     missing: Mapping[str, str]
 
 
-def limits(plan: Plan, task: Task) -> Limits:
-    """The plan's limits on one task."""
+def limits(plan: Plan, task: Task) -> StudyLimits:
+    """Return the plan's limits on one task."""
     cost = None if plan.budget is None else plan.budget_on(full_cost(task))
-    return Limits(trials=plan.trials, cost=cost, seconds=plan.seconds)
+    return StudyLimits(trials=plan.trials, cost=cost, seconds=plan.seconds)
 
 
 def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
-    """The first configs of a study, the same for all methods; a task may bring its own.
+    """Return the first configs of a study, the same for all methods.
 
-    A task with `starts(seed)`, as HPO-B's fixed ones, is asked for them; otherwise `count` random
-    distinct members of the pool, or random configs.
+    A task with a method `starts(seed)` defines them itself, as HPO-B's tasks do; otherwise they are
+    `count` random distinct members of the pool, or random configs.
     """
     own = getattr(task, "starts", None)
     if own is not None:
@@ -157,8 +168,8 @@ def start_points(task: Task, count: int, seed: int) -> list[dict[str, Any]]:
 # --- one study -----------------------------------------------------------------------------------
 
 
-def is_done(note: Note | None, wanted: Limits) -> bool:
-    """Whether a study that ended so need not be run again under the wanted limits.
+def is_done(note: Note | None, wanted: StudyLimits) -> bool:
+    """Return whether a study that ended so need not be run again under the wanted limits.
 
     A method that failed is not tried again: it would fail again.
     """
@@ -179,19 +190,21 @@ def is_done(note: Note | None, wanted: Limits) -> bool:
 def run_study(
     study: Study, plan: Plan, record: Record, table: Appender, *, task: Task
 ) -> Iterator[Outcome | Ending]:
-    """Run or go on with one study; yields what it appended to the table."""
-    from benchmarks import peers
-
+    """Run or continue one study; yields what it appended to the table."""
     wanted = limits(plan, task)
     trials = wanted.trials
     if trials is None:
-        assert wanted.cost is not None  # Limits holds this
+        assert wanted.cost is not None  # StudyLimits holds this
         trials = wanted.cost / full_cost(task)
     starts = start_points(task, plan.starts, study.seed) if plan.starts else []
     record = Record(list(record.outcomes))
-    while True:
+
+    def events() -> Iterator[Outcome | Ending]:
+        """A fresh method, asked and told again up to where the record ends, then continued."""
+        from benchmarks import peers
+
         peer = peers.make(study.method, task, seed=study.seed, trials=math.ceil(trials))
-        events = simulate(
+        return simulate(
             task,
             peer,
             seed=study.seed,
@@ -200,19 +213,28 @@ def run_study(
             starts=starts,
             recorded=tuple(record.outcomes),
         )
+
+    while True:
         try:
-            for event in events:
-                if isinstance(event, Outcome):
-                    table.outcome(study, event)
-                    record.outcomes.append(event)
-                else:
-                    table.note(study, record, f"{END}{event.value}")
-                yield event
+            yield from _append(events(), study, record, table)
             return
         except ReplayError as error:
             _log.warning("%s starts again: %s", study, error)
             table.note(study, record, VOID)
             record = Record()
+
+
+def _append(
+    events: Iterator[Outcome | Ending], study: Study, record: Record, table: Appender
+) -> Iterator[Outcome | Ending]:
+    """Yield events once they are in the table and the record."""
+    for event in events:
+        if isinstance(event, Outcome):
+            table.outcome(study, event)
+            record.outcomes.append(event)
+        else:
+            table.note(study, record, f"{END}{event.value}")
+        yield event
 
 
 # --- the worker process --------------------------------------------------------------------------
@@ -221,51 +243,63 @@ def run_study(
 def _work(out: Path, answers: IO[str]) -> None:
     """Serve studies from stdin until it closes; ends at once when the driver is gone."""
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            jobs.put(json.loads(line))
-        os._exit(0)  # mid-study too: every finished job is on disk
-
-    threading.Thread(target=listen, daemon=True).start()
-
-    def answer(**message: object) -> None:
-        try:
-            answers.write(json.dumps(message) + "\n")
-            answers.flush()
-        except BrokenPipeError:  # the driver is gone, which is no failure of the study
-            os._exit(0)
-
-    from benchmarks import tasks
-    from benchmarks.peers import Unsupported
-
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     warm: set[str] = set()
     with Appender(out / TABLE) as table:
         while True:
             job = jobs.get()
-            study, plan = Study(**job["study"]), _plan(job["plan"])
-            record = Record([Outcome(**o) for o in job["outcomes"]])
-            ending = ERROR
-            try:
-                task = tasks.load(study.task)
-                if study.method not in warm:
-                    _warm_up(study.method, task)
-                    warm.add(study.method)
-                for event in run_study(study, plan, record, table, task=task):
-                    if isinstance(event, Ending):
-                        ending = event.value
-                    else:
-                        answer(effort=event.effort, cost=event.cost)
-            except Unsupported as error:
-                print(f"{study}: {error}", file=sys.stderr, flush=True)
-                table.note(study, _so_far(out, study), f"{END}{UNSUPPORTED}")
-                ending = UNSUPPORTED
-            except Exception:
-                # A rival's bug must not end the suite; it is on record and in the log.
-                traceback.print_exc()
-                print(f"{study} failed", file=sys.stderr, flush=True)
-                table.note(study, _so_far(out, study), f"{END}{ERROR}")
-            answer(ended=ending)
+            study = Study(**job["study"])
+            _answer(answers, ended=_run_job(job, study, out, table, answers, warm))
+
+
+def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    os._exit(0)  # mid-study too: every finished job is on disk
+
+
+def _answer(answers: IO[str], **message: object) -> None:
+    try:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+    except BrokenPipeError:  # the driver is gone, which is no failure of the study
+        os._exit(0)
+
+
+def _run_job(
+    job: Mapping[str, Any],
+    study: Study,
+    out: Path,
+    table: Appender,
+    answers: IO[str],
+    warm: set[str],
+) -> str:
+    """Run one study and report its progress; return how it ended. `warm`: methods run before."""
+    from benchmarks import tasks
+    from benchmarks.peers import Unsupported
+
+    record = Record([Outcome(**o) for o in job["outcomes"]])
+    ending = ERROR
+    try:
+        task = tasks.load(study.task)
+        if study.method not in warm:
+            _warm_up(study.method, task)
+            warm.add(study.method)
+        for event in run_study(study, _plan(job["plan"]), record, table, task=task):
+            if isinstance(event, Ending):
+                ending = event.value
+            else:
+                _answer(answers, effort=event.effort, cost=event.cost)
+    except Unsupported as error:
+        print(f"{study}: {error}", file=sys.stderr, flush=True)
+        table.note(study, _so_far(out, study), f"{END}{UNSUPPORTED}")
+        ending = UNSUPPORTED
+    except Exception:
+        # A rival's bug must not end the suite; it is on record and in the log.
+        traceback.print_exc()
+        print(f"{study} failed", file=sys.stderr, flush=True)
+        table.note(study, _so_far(out, study), f"{END}{ERROR}")
+    return ending
 
 
 def _so_far(out: Path, study: Study) -> Record:
@@ -273,11 +307,11 @@ def _so_far(out: Path, study: Study) -> Record:
 
 
 def _warm_up(method: str, task: Task) -> None:
-    """One job of a study that is thrown away, so that imports are not timed as the first ask."""
+    """Run one job of a discarded study, so that imports are not timed as the first ask."""
     from benchmarks import peers
 
     peer = peers.make(method, task, seed=0, trials=1)
-    for _ in simulate(task, peer, seed=0, limits=Limits(trials=1e-6)):
+    for _ in simulate(task, peer, seed=0, limits=StudyLimits(trials=1e-6)):
         pass
 
 
@@ -305,7 +339,7 @@ class _Worker:
             )
 
     def run(self, study: Study, plan: Plan, record: Record) -> Iterator[dict[str, Any]]:
-        """The worker's messages; ends after the one with `ended`, or when the process died."""
+        """Yield the worker's messages, up to the one with `ended` or until the process died."""
         job = {
             "study": asdict(study),
             "plan": asdict(replace(plan, tasks=(), methods=())),
@@ -340,14 +374,16 @@ class _Worker:
 def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
     """Run what is not done yet of `plan` into the folder `out`.
 
-    Raises `RuntimeError` when another driver is writing there, `ValueError` for unknown names.
+    Raises:
+        RuntimeError: if another driver is writing there.
+        ValueError: for unknown names.
     """
     from benchmarks import peers
 
     out = out.resolve()
-    # What can be refused is refused before the folder exists.
+    # Refuse wrong plans before the folder exists.
     missing = {m: r for m in plan.methods if (r := peers.missing(m)) is not None}
-    wanted: dict[str, Limits] = {}
+    wanted: dict[str, StudyLimits] = {}
     described: dict[str, dict[str, Any]] = {}
     for name in plan.tasks:
         try:
@@ -366,7 +402,7 @@ def run(plan: Plan, out: Path, *, progress: bool = True) -> Summary:
         if not waiting:
             return summary
         with _recorded(out / RUN, plan, missing):
-            ended = _drive(plan, out, waiting, records, wanted, lock, progress)
+            ended = _Driver(plan, out, waiting, records, wanted, lock, progress).run()
         return replace(summary, ended=ended)
 
 
@@ -381,7 +417,7 @@ def _check_same_protocol(path: Path, plan: Plan) -> None:
                 )
 
 
-def _describe(name: str, plan: Plan) -> tuple[Limits, dict[str, Any]]:
+def _describe(name: str, plan: Plan) -> tuple[StudyLimits, dict[str, Any]]:
     from benchmarks import tasks
 
     task = tasks.load(name)
@@ -418,7 +454,7 @@ class _Queue:
         with self._lock:
             if self.stopped or not self._studies:
                 return None
-            # Only within the first seed at hand: seeds finish in order.
+            # Only studies of the first seed left, so that seeds finish in order.
             first = self._studies[0]
             for index, study in enumerate(self._studies):
                 if study.seed != first.seed:
@@ -428,68 +464,91 @@ class _Queue:
             return self._studies.pop(0)
 
 
-def _drive(
-    plan: Plan,
-    out: Path,
-    waiting: Sequence[Study],
-    records: Mapping[Study, Record],
-    wanted: Mapping[str, Limits],
-    lock: int,
-    progress: bool,
-) -> dict[str, int]:
-    interpreters = {method: _interpreter(method) for method in plan.methods}
-    todo = _Queue(waiting, interpreters)
-    ended: dict[str, int] = {}
-    workers: dict[int, _Worker] = {}
-    bar, item = _bar(waiting, records, wanted, enabled=progress)
+class _Driver:
+    """Hands the waiting studies to worker processes, a thread for each, and counts how they end."""
 
-    def serve(index: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        waiting: Sequence[Study],
+        records: Mapping[Study, Record],
+        wanted: Mapping[str, StudyLimits],
+        lock: int,
+        progress: bool,
+    ) -> None:
+        self._plan, self._out, self._lock = plan, out, lock
+        self._records, self._wanted = records, wanted
+        self._interpreters = {method: _interpreter(method) for method in plan.methods}
+        self._todo = _Queue(waiting, self._interpreters)
+        self._ended: dict[str, int] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._bar, self._item = _bar(waiting, records, wanted, enabled=progress)
+
+    def run(self) -> dict[str, int]:
+        """Run all studies; return how many ended for each reason."""
+        threads = [
+            threading.Thread(target=self._serve, args=(index,), daemon=True)
+            for index in range(self._plan.processes)
+        ]
+        try:
+            with self._bar:
+                for thread in threads:
+                    thread.start()
+                _join(threads)
+        finally:
+            self._todo.stopped = True
+            for worker in list(self._workers.values()):
+                worker.kill() if any(t.is_alive() for t in threads) else worker.close()
+        return self._ended
+
+    def _serve(self, index: int) -> None:
+        """Run studies in the worker process of one thread until none is left."""
         interpreter: str | None = None
-        while (study := todo.next(interpreter)) is not None:
-            record = records.get(study, Record())
-            if index not in workers or interpreters[study.method] != interpreter:
-                if index in workers:
-                    workers.pop(index).close()
-                interpreter = interpreters[study.method]
-                log = out / LOGS / f"worker-{index}.log"
-                workers[index] = _Worker(out, interpreter, log, plan.threads, lock)
-            reached = _reached(wanted[study.task], record)
-            reason = None
-            for message in workers[index].run(study, plan, record):
-                reason = message.get("ended", reason)
-                if "effort" in message:
-                    share = _share(wanted[study.task], message["effort"], message["cost"])
-                    bar.advance(item, share - reached)
-                    reached = share
-            if todo.stopped:
+        while (study := self._todo.next(interpreter)) is not None:
+            if index not in self._workers or self._interpreters[study.method] != interpreter:
+                interpreter = self._interpreters[study.method]
+                self._start_worker(index, interpreter)
+            reason, reached = self._follow(self._workers[index], study)
+            if self._todo.stopped:
                 return
             if reason is None:  # the process died: out of memory, a crash in native code
-                workers.pop(index).kill()
+                self._workers.pop(index).kill()
                 reason = ERROR
-                with Appender(out / TABLE) as table:
-                    table.note(study, _so_far(out, study), f"{END}{ERROR}")
-            ended[reason] = ended.get(reason, 0) + 1
-            bar.advance(item, 1.0 - reached)
-            bar.update(item, description=f"{study.method} on {study.task}")
+                with Appender(self._out / TABLE) as table:
+                    table.note(study, _so_far(self._out, study), f"{END}{ERROR}")
+            self._ended[reason] = self._ended.get(reason, 0) + 1
+            self._bar.advance(self._item, 1.0 - reached)
+            self._bar.update(self._item, description=f"{study.method} on {study.task}")
 
-    threads = [
-        threading.Thread(target=serve, args=(i,), daemon=True) for i in range(plan.processes)
-    ]
-    try:
-        with bar:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)
-    finally:
-        todo.stopped = True
-        for worker in list(workers.values()):
-            worker.kill() if any(t.is_alive() for t in threads) else worker.close()
-    return ended
+    def _start_worker(self, index: int, interpreter: str) -> None:
+        """Start the worker of one thread, in place of one with another interpreter."""
+        if index in self._workers:
+            self._workers.pop(index).close()
+        log = self._out / LOGS / f"worker-{index}.log"
+        self._workers[index] = _Worker(self._out, interpreter, log, self._plan.threads, self._lock)
+
+    def _follow(self, worker: _Worker, study: Study) -> tuple[str | None, float]:
+        """Run one study; return how it ended, None if the process died, and how far it came."""
+        record, wanted = self._records.get(study, Record()), self._wanted[study.task]
+        reached, reason = _reached(wanted, record), None
+        for message in worker.run(study, self._plan, record):
+            reason = message.get("ended", reason)
+            if "effort" in message:
+                share = _share(wanted, message["effort"], message["cost"])
+                self._bar.advance(self._item, share - reached)
+                reached = share
+        return reason, reached
 
 
-def _share(wanted: Limits, effort: float, cost: float) -> float:
+def _join(threads: Sequence[threading.Thread]) -> None:
+    """Wait for all threads; unlike a join without a limit, Ctrl-C interrupts this."""
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.2)
+
+
+def _share(wanted: StudyLimits, effort: float, cost: float) -> float:
     """How far a study is, in [0, 1], that has spent so much."""
     shares = [
         spent / limit
@@ -499,7 +558,7 @@ def _share(wanted: Limits, effort: float, cost: float) -> float:
     return min(max(shares), 1.0)
 
 
-def _reached(wanted: Limits, record: Record) -> float:
+def _reached(wanted: StudyLimits, record: Record) -> float:
     last = record.outcomes[-1] if record.outcomes else None
     return 0.0 if last is None else _share(wanted, last.effort, last.cost)
 
@@ -507,7 +566,7 @@ def _reached(wanted: Limits, record: Record) -> float:
 def _bar(
     waiting: Sequence[Study],
     records: Mapping[Study, Record],
-    wanted: Mapping[str, Limits],
+    wanted: Mapping[str, StudyLimits],
     *,
     enabled: bool,
 ) -> tuple[Progress, TaskID]:
@@ -539,33 +598,37 @@ def _bar(
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """An exclusive lock that lives until this process and all who inherit it are gone."""
+    """Hold an exclusive lock until this process and all that inherit it have ended."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         patience = time.monotonic() + _LOCK_PATIENCE
-        said = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > patience:
-                    raise RuntimeError(
-                        f"another run is writing to {path.parent}; wait for it or choose another"
-                        " --out"
-                    ) from None
-                if not said:
-                    _log.warning("waiting for another run that writes to %s", path.parent)
-                    said = True
-                time.sleep(0.1)
+        warned = False
+        while not _took(handle):
+            if time.monotonic() > patience:
+                raise RuntimeError(
+                    f"another run is writing to {path.parent}; wait for it or choose another --out"
+                )
+            if not warned:
+                _log.warning("waiting for another run that writes to %s", path.parent)
+                warned = True
+            time.sleep(0.1)
         yield handle
     finally:
         os.close(handle)
 
 
+def _took(handle: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[None]:
-    """Adds an entry on this invocation to `run.json`, completed at its end."""
+    """Add an entry on this invocation to `run.json`, completed at its end."""
     entry: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "plan": asdict(plan),
@@ -585,7 +648,7 @@ def _recorded(path: Path, plan: Plan, missing: Mapping[str, str]) -> Iterator[No
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """Describe the machine on which the numbers were measured."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -618,7 +681,7 @@ def _versions(methods: Sequence[str], missing: Mapping[str, str]) -> dict[str, d
 
 
 def installed() -> dict[str, str]:
-    """Versions of the packages that matter here, in this interpreter."""
+    """Return the versions of the relevant packages in this interpreter."""
     versions = {}
     for package in _VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -655,7 +718,7 @@ def _save_json(path: Path, value: object) -> None:
 
 
 def _main() -> None:
-    # Methods print: what they say goes to the log, and only our messages to the driver.
+    # Methods print to standard output: redirect that to the log, so the driver gets messages only.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _work(Path(sys.argv[1]), answers)

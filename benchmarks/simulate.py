@@ -1,20 +1,20 @@
-"""A study against a recorded task under a virtual clock: 64 workers cost no real time.
+"""Simulate a study on a recorded task under a virtual clock: 64 workers take no real time.
 
-A job occupies one of n workers for as long as its cost says (whatever the unit), so results come
-back to the method in the order in which they would have on a real cluster, and the method must ask
-while others still run. Only the method's own ask and tell take real time, which is measured.
+A job occupies one of n workers for a time equal to its cost (in any unit), so the method gets its
+results in the order of a real cluster and must ask while other jobs still run. Only the method's
+own ask and tell take real time, which is measured.
 
 Notation
 --------
-run cost   what one config took from scratch up to its level, in `Task.unit`
-cost       what the study has paid so far; a job that resumes pays only the increment, unless the
-           task's levels cannot be continued (`Levels.continues`), where it pays for all of it
-effort     the same in full trainings: a job that goes from level a to b pays (b - a) / high, or
-           b / high where levels cannot be continued; start points are free in it, as the HPO-B
-           protocol does not count them
+run cost   cost of one config from scratch up to its level, in `Task.unit`
+cost       total of the study so far; a job that resumes pays only the increment, unless the task's
+           levels cannot be continued (`Levels.continues`), when it pays for the whole run
+effort     the same in full trainings: a job from level a to b pays (b - a) / high, or b / high if
+           levels cannot be continued; start points are free in it, as the HPO-B protocol does not
+           count them
 time       the virtual clock at which a job ended, in the unit of cost
-incumbent  loss of the full-fidelity run whose observed loss is lowest; without its noise where the
-           task knows it, so a lucky run earns nothing
+incumbent  loss of the full-fidelity run whose observed loss is lowest; without its noise if the
+           task knows it, so that a lucky draw does not count
 """
 
 from __future__ import annotations
@@ -39,13 +39,22 @@ if TYPE_CHECKING:
 
     from hpo.space import Parameter
 
-__all__ = ["Ending", "Limits", "Outcome", "Pool", "ReplayError", "draw", "full_cost", "simulate"]
+__all__ = [
+    "Ending",
+    "StudyLimits",
+    "Outcome",
+    "Pool",
+    "ReplayError",
+    "draw",
+    "full_cost",
+    "simulate",
+]
 
 _ROUNDING = 1e-9  # relative: efforts are sums of fractions
 
 
 class Ending(Enum):
-    """Why a study ended."""
+    """The reason why a study ended."""
 
     TRIALS = "trials"  # the wanted number of full trainings was spent
     COST = "cost"  # the wanted cost was spent
@@ -54,12 +63,12 @@ class Ending(Enum):
 
 
 class ReplayError(RuntimeError):
-    """A method asked something else than it did when the same results were recorded."""
+    """The method asked for another job than in the recorded run, although told the same results."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop asking: `trials` full trainings, `cost` units, `seconds` of asks and tells."""
+class StudyLimits:
+    """Limits of a study: `trials` full trainings, `cost` units, `seconds` of asks and tells."""
 
     trials: float | None = None
     cost: float | None = None
@@ -76,11 +85,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One finished job, in the order in which they end.
+    """One finished job; the module's notation defines the other attributes.
 
-    `trial`: position in that order; start points count down to -1, so trial 0 is the method's
-    first. `number`: the config, as the method numbers them. `level`: None on tasks without levels.
-    `loss`: as observed, None when failed. `status`: "ok" or what failed. The rest: see the module.
+    Attributes:
+        trial: position in the order in which jobs end; start points count down to -1, so trial 0
+            is the method's first.
+        number: number that the method gave to the config.
+        level: level of the job; None on tasks without levels.
+        loss: observed loss, None if the job failed.
+        status: "ok" or the kind of failure.
     """
 
     trial: int
@@ -97,16 +110,16 @@ class Outcome:
     status: str
 
     def agrees(self, other: Outcome) -> bool:
-        """Whether both record the same event, whatever the method's own time was."""
+        """Return whether both record the same event; the method's own time may differ."""
         return replace(self, ask_s=0.0, tell_s=0.0) == replace(other, ask_s=0.0, tell_s=0.0)
 
 
 class Pool:
     """The members of a finite task that were not evaluated yet.
 
-    A method that searches the space is given the nearest of them: by squared distance over numbers
-    scaled to [0, 1] in the search's own transform (log, logit, rank), plus 1 for each category
-    that differs and each parameter active on one side only.
+    A method that proposes another config gets the nearest member instead: by squared distance over
+    numbers scaled to [0, 1] in the parameter's own transform (log, logit, rank), plus 1 for each
+    category that differs and each parameter active in one of the two only.
     """
 
     def __init__(self, space: SearchSpace, members: Sequence[Mapping[str, Any]]) -> None:
@@ -120,9 +133,10 @@ class Pool:
         return int(self._free.sum())
 
     def take(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The nearest free member (the first of equals), which is free no longer.
+        """Remove and return the nearest member (the first of equals).
 
-        Raises `LookupError` when none is left.
+        Raises:
+            LookupError: if no member is left.
         """
         if not len(self):
             raise LookupError("every member of the pool was evaluated; ask no more")
@@ -147,7 +161,7 @@ def simulate(
     peer: Peer,
     *,
     seed: int,
-    limits: Limits,
+    limits: StudyLimits,
     workers: int = 1,
     starts: Sequence[Mapping[str, Any]] = (),
     recorded: Sequence[Outcome] = (),
@@ -155,13 +169,19 @@ def simulate(
 ) -> Iterator[Outcome | Ending]:
     """Run `peer` on `task`; yields each new outcome after it was told, and at last the ending.
 
-    `seed`: of the task's noise; equal for equal (seed, task, config number), so methods meet equal
-    noise. `workers`: jobs running at once. `starts`: configs evaluated and told first, under
-    negative numbers that the method never gave.
-    `recorded`: outcomes of an interrupted run of the same study; the method is asked and told its
-    way through them, nothing is yielded again, and their times count instead of today's.
+    Args:
+        task: task to tune.
+        peer: method to run.
+        seed: seed of the task's noise, which is equal for equal (seed, task, config number), so
+            that methods get equal noise.
+        limits: when the study ends.
+        workers: number of jobs running at once.
+        starts: configs evaluated and told first, under negative numbers, which no method gives.
+        recorded: outcomes of an interrupted run of the same study. The method is asked and told
+            again through all of them; they are not yielded again, and their recorded times count.
 
-    Raises `ReplayError` when the method does not repeat what is recorded.
+    Raises:
+        ReplayError: if the method does not repeat the recorded jobs.
     """
     if workers < 1:
         raise ValueError(f"`workers` must be >= 1, got {workers!r}; 1 runs one job at a time")
@@ -225,8 +245,8 @@ class _Study:
         """Recorded outcomes that were not replayed yet."""
         return max(len(self._recorded) - self._finished, 0)
 
-    def reached(self, limits: Limits) -> Ending | None:
-        """The limit that forbids another ask."""
+    def reached(self, limits: StudyLimits) -> Ending | None:
+        """The limit that was reached, if any."""
         if limits.trials is not None and self._asked_effort >= limits.trials * (1 - _ROUNDING):
             return Ending.TRIALS
         if limits.cost is not None and self._asked_cost >= limits.cost * (1 - _ROUNDING):
@@ -236,23 +256,23 @@ class _Study:
         return None
 
     def ask(self) -> bool:
-        """Ask the method and start what it wants; False when it wants nothing now."""
+        """Ask the method and start its job; False if it has none at the moment."""
         used_up = self._pool is not None and not self._pool
         if used_up and self._task.levels is None:
             return False
         start = self._clock()
         job = self._peer.ask()
         seconds = self._clock() - start
-        # Of a pool that is used up, runs may still go on to higher levels; a new config is lost.
+        # Runs of a used-up pool can still continue to higher levels; a new config cannot start.
         if job is None or (used_up and job.number not in self._configs):
-            # Nobody's row to put it on, but the method did take the time.
+            # There is no row to put it on, but the method did take the time.
             self._seconds += seconds
             return False
         self.launch(job, seconds)
         return True
 
     def launch(self, job: Job, ask_s: float) -> None:
-        """Start `job`; a negative number is a start point."""
+        """Start `job`; a negative number means a start point."""
         job = replace(job, config=self._config(job))
         rng = np.random.default_rng(
             [self._seed, zlib.crc32(self._task.name.encode()), job.number % 2**32]
@@ -329,7 +349,7 @@ class _Study:
 
 
 def full_cost(task: Task, *, count: int = 32, seed: int = 0) -> float:
-    """Mean cost of a full training over `count` random configs: the unit of budgets like "20x"."""
+    """Return the mean cost of a full training over random configs, the unit of "20x" budgets."""
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
     costs = []
     for _ in range(count):
@@ -343,7 +363,7 @@ def full_cost(task: Task, *, count: int = 32, seed: int = 0) -> float:
 
 
 def draw(space: SearchSpace, rng: np.random.Generator) -> dict[str, Any]:
-    """A config uniform in the search's own transform, of a space with bounded parameters."""
+    """Draw a config, uniform in each parameter's own transform; all must have bounds."""
     config: dict[str, Any] = {}
     for name in space.parents_first:
         when = getattr(space[name], "when", None)

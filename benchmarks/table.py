@@ -2,12 +2,13 @@
 
 A line is written with one `write` and synced before the next job starts, so a kill at any moment
 loses at most the job in flight. A line without its end (a kill inside a write) is dropped when the
-run goes on, and any line that does not parse is skipped when reading. Beside jobs there are notes,
-told apart by their status:
+run continues, and any line that does not parse is skipped when reading. Besides jobs there are
+notes, which have one of these statuses:
 
-* `end:trials`, `end:cost`, `end:seconds`, `end:method`, `end:error`, `end:unsupported`: the study
-  ended, why, and what it had spent; all but the first two mean before its limit. The last counts.
-* `void`: what the study recorded above does not count; it was started again.
+* `end:trials`, `end:cost`, `end:seconds`, `end:method`, `end:error`, `end:unsupported`: the reason
+  why the study ended and what it had spent. All but the first two mean before its limit. The last
+  such note of a study counts.
+* `void`: the lines above of this study do not count; it was started again.
 
 Columns: suite, task, method, seed, then those of `simulate.Outcome`.
 """
@@ -47,7 +48,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How a study ended: `reason` as in the module's list, and what it had spent by then."""
+    """How a study ended: `reason` as in the module's list, and what it had spent."""
 
     reason: str
     effort: float
@@ -57,7 +58,7 @@ class Note:
 
 @dataclass(slots=True)
 class Record:
-    """What the table holds of one study."""
+    """The lines of one study in the table."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     note: Note | None = None
@@ -84,10 +85,11 @@ class Appender:
         os.close(self._file)
 
     def outcome(self, study: Study, outcome: Outcome) -> None:
+        """Append one finished job."""
         self._append(study, dataclasses.astuple(outcome))
 
     def note(self, study: Study, record: Record, reason: str) -> None:
-        """`reason`: "void" or "end:..."; spent amounts are those of the record."""
+        """Append a note with `reason` "void" or "end:..."; amounts spent are the record's."""
         outcomes = record.outcomes
         last = outcomes[-1] if outcomes else None
         asks, tells = sum(o.ask_s for o in outcomes), sum(o.tell_s for o in outcomes)
@@ -102,7 +104,7 @@ class Appender:
 
 
 def prepare(path: Path) -> None:
-    """Make `path` ready for appending: a header in a new file, no unfinished last line."""
+    """Prepare `path` for appending: write the header of a new file, drop a cut-off last line."""
     if not path.exists() or path.stat().st_size == 0:
         path.write_bytes(_line(COLUMNS))
         return
@@ -118,7 +120,7 @@ def prepare(path: Path) -> None:
 
 
 def read(path: Path) -> dict[Study, Record]:
-    """What counts of every study in the table."""
+    """Return the lines that count of every study in the table."""
     records: dict[Study, Record] = {}
     text = path.read_text(encoding="utf-8")
     for fields in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):

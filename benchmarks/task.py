@@ -1,14 +1,14 @@
-"""What a benchmark task is: a space, units, a fidelity range, an oracle, best and worst known.
+"""The contract of a benchmark task: space, units, fidelity range, oracle, best and worst known.
 
 Notation
 --------
-loss    what is minimized; 1 - accuracy where the metric is an accuracy
+loss    minimized; 1 - accuracy if the metric is an accuracy
 level   how far a run is trained, an integer: epochs, percent of the training set
-cost    in `Task.unit`, cumulative: what it takes from scratch up to that level
+cost    in `Task.unit`, cumulative: of training from scratch up to that level
 best, worst    losses at full fidelity; regret = (loss - best) / (worst - best), clipped to [0, 1]
 
-A task never sees who asks. What is random in it comes from the `rng` handed to `evaluate`, so that
-two methods given equal streams meet equal noise.
+A task does not depend on the method that evaluates it. Its noise comes from the `rng` given to
+`evaluate`, so that two methods with equal streams get equal noise.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ class Point:
 class Evaluation:
     """The outcome of one run.
 
-    `loss`: at the level asked for; None exactly when the run failed. `cost`: from scratch up to
-    that level, or up to the failure. `curve`: every recorded level up to the one asked for,
-    ascending; a single point where no curve is recorded; a failed run keeps what came before.
-    `failed`: None, or one of "oom", "diverged", "timeout", "error". `true_loss`: the loss without
-    noise on tasks that add noise, for scoring only (never told to a method); None means `loss`.
+    Attributes:
+        loss: loss at the requested level; None exactly if the run failed.
+        cost: cost from scratch up to that level, or up to the failure.
+        curve: every recorded level up to the requested one, ascending; a single point if no curve
+            is recorded; of a failed run, the points before the failure.
+        failed: None, or one of "oom", "diverged", "timeout", "error".
+        true_loss: loss without noise on tasks that add noise, for scoring only (never told to a
+            method); None means `loss`.
     """
 
     loss: float | None
@@ -76,8 +79,9 @@ class Evaluation:
 class Levels:
     """The fidelity range of a task: `name` of the resource, first and last integer level.
 
-    `continues`: whether a run to a lower level is the beginning of one to a higher (epochs), so
-    that going on costs only the difference; False where each level starts afresh (training sizes).
+    `continues`: whether a run to a lower level is the beginning of a run to a higher one (epochs),
+    so that a resumed run costs only the difference; False if each level starts from scratch
+    (training sizes).
     """
 
     name: str
@@ -86,7 +90,7 @@ class Levels:
     continues: bool = True
 
     def check(self, level: int | None) -> int:
-        """`level`, or the last one for None; raises `ValueError` outside the range."""
+        """Return `level`, or the last one for None; raises `ValueError` outside the range."""
         if level is None:
             return self.high
         if not self.low <= level <= self.high:
@@ -112,7 +116,7 @@ class Bounds:
             )
 
     def regret(self, loss: float) -> float:
-        """Normalized regret of `loss`, in [0, 1]; 0 where all losses are equal."""
+        """Return the normalized regret of `loss`, in [0, 1]; 0 if all losses are equal."""
         width = self.worst - self.best
         return min(max((loss - self.best) / width, 0.0), 1.0) if width > 0 else 0.0
 
@@ -137,12 +141,12 @@ class Task(Protocol):
 
     @property
     def levels(self) -> Levels | None:
-        """Fidelity range; None where only full runs are recorded."""
+        """Fidelity range; None if only full runs are recorded."""
         ...
 
     @property
     def pool(self) -> tuple[dict[str, Any], ...] | None:
-        """The only configs that may be asked; None where every config of the space has a value."""
+        """The only configs that can be evaluated; None if every config of the space can."""
         ...
 
     @property
@@ -152,7 +156,7 @@ class Task(Protocol):
 
     @property
     def seen_in_design(self) -> bool:
-        """Whether the engine's design or defaults were chosen while looking at this task."""
+        """Whether the engine's design or defaults were chosen with knowledge of this task."""
         ...
 
     def evaluate(
@@ -160,7 +164,8 @@ class Task(Protocol):
     ) -> Evaluation:
         """Run `config` up to `level` (None: full fidelity).
 
-        Raises `SpaceError` for a config that is not in the space (or pool) and `ValueError` for a
-        level outside the range or given to a task without levels.
+        Raises:
+            SpaceError: for a config that is not in the space (or pool).
+            ValueError: for a level outside the range, or given to a task without levels.
         """
         ...

@@ -1,6 +1,6 @@
 """A learning-rate schedule searched stage by stage on a paused run, after AutoLRS.
 
-    python examples/auto_lrs.py [--stages 8] [--looks 6] [--seed 0]
+    python -m examples.auto_lrs [--stages 8] [--looks 6] [--seed 0]
 
 A run is cut into stages. At each one several rates are tried from the same checkpoint, each
 proposed by a model of the loss against the rate, and the run goes on from where the best one led:
@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.workloads.digits import digits
 from hpo import Float, Optimizer, Report, Role, Trial
 from hpo.schedulers import Decision
 from hpo.study.checkpoints import CheckpointKey, CheckpointStore
 from hpo.study.context import Context
 from hpo.training.data import Shuffled, Split
-from hpo.training.digits import digits
 from hpo.training.optimizers import AdamW
-from hpo.training.schedules import Constant, Cosine, Schedule
+from hpo.training.schedules import Constant, Cosine, LearningRateSchedule
 from hpo.training.trainer import Settings, TorchTrainer
 
 SPACE = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)}
@@ -62,7 +62,7 @@ class Trained:
     unseen: float
 
 
-def trainer(schedule: Schedule, stages: int) -> TorchTrainer:
+def trainer(schedule: LearningRateSchedule, stages: int) -> TorchTrainer:
     """Trains configs of `lr` up to the end of `stage`; the whole run has `stages`."""
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:

@@ -1,6 +1,6 @@
 """Another search on the same parts: BOHB, kernel densities under Hyperband.
 
-    python examples/bohb.py [--epochs 2000] [--seed 0]
+    python -m examples.bohb [--epochs 2000] [--seed 0]
 
 Falkner, Klein and Hutter ("BOHB", ICML 2018, algorithm 2) let Hyperband say how far a config is
 trained, and draw new configs from where good runs lie densely and bad ones do not. Here that is an
@@ -21,12 +21,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from benchmarks.workloads.tabular import (
+    Perceptron,
+    PerceptronShape,
+    SklearnTable,
+    rows,
+    tabular_loss,
+)
 from hpo import Fidelity, Float, Hyperband, Int, Optimizer, Prediction, Role, StagedOptimizer
 from hpo.optimizer.ask_tell import Proposal
 from hpo.schedulers import Ladder
-from hpo.schedulers.runs import Runs
+from hpo.schedulers.run_history import RunIndex
 from hpo.space import Parameter
-from hpo.training.tabular import Perceptron, Shape, Table, rows, tabular_loss
 from hpo.trials import Reason, ReasonKind
 
 EPOCHS = Fidelity(1, 27)
@@ -75,9 +81,8 @@ class KernelDensities(Optimizer):
     def _largest_rung(self) -> tuple[Array, Array] | None:
         """Rows and losses of the highest rung that has enough of them to tell good from bad."""
         ladder = Ladder.over(self.space, ETA, "BOHB")
-        runs = Runs(ladder, self.encoder.loss_sign, self.space.fidelity)
-        for _ in runs.sync(self.log):
-            pass
+        runs = RunIndex(ladder, self.encoder.loss_sign, self.space.fidelity)
+        runs.sync(self.log)
         least = len(self.space) + 2
         for level in reversed(ladder.levels):
             there = [run for run in runs if level in run.losses]
@@ -113,9 +118,11 @@ class Training:
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         torch.manual_seed(seed)
-        self.data = rows(Table.BREAST_CANCER)
+        self.data = rows(SklearnTable.BREAST_CANCER)
         self.epoch = 0
-        self.model = Perceptron(Shape(self.data.train_inputs.shape[1], config["width"], 2))
+        self.model = Perceptron(
+            PerceptronShape(self.data.train_inputs.shape[1], config["width"], 2)
+        )
         self.updates = torch.optim.SGD(
             self.model.parameters(),
             lr=config["lr"],

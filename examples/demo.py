@@ -1,6 +1,6 @@
 """Tune a transformer on small runs, then train it with eight times the compute.
 
-    python examples/demo.py [--minutes 3.5] [--seed 0] [--out runs/demo]
+    python -m examples.demo [--minutes 3.5] [--seed 0] [--out runs/demo]
 
 A byte-level transformer learns the source code of Python's standard library. The search may spend
 only small runs; the target, four times the parameters and twice the tokens of the largest of them,
@@ -23,15 +23,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
-from hpo.drawing.plots import Measured, plot_front
-from hpo.training.devices import best_device
-from hpo.training.language_model import (
-    Recipe,
+from benchmarks.workloads.language_model import (
+    LanguageModelRecipe,
     measured_flops_per_second,
     train_language_model,
     train_transformer,
 )
+from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
+from hpo.drawing.plots import Measured, plot_front
+from hpo.training.devices import best_device
 
 SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up
 REFERENCE_FLOPS = 1.4e12  # of a search that suits the sizes below: about sixty trials
@@ -67,7 +67,7 @@ def plan(minutes: float) -> Plan:
         # another program wants its core.
         torch.set_num_threads(1)
     middle = math.sqrt(SMALLEST["params"] * LARGEST["params"])
-    rate = measured_flops_per_second(middle, Recipe(batch_size=8), seconds=2.0)
+    rate = measured_flops_per_second(middle, LanguageModelRecipe(batch_size=8), seconds=2.0)
     seconds = 60.0 * minutes * SEARCH_SHARE
     # Compute is parameters times tokens, so each axis grows as its square root; in powers of two,
     # so that machines of one kind get the same sizes; below 1000 parameters there is no shape.
@@ -114,7 +114,7 @@ def main() -> None:
     measured = {}
     for name, config in {
         "recommended": advice.config,
-        "usual defaults": {**chosen.target, **asdict(Recipe())},
+        "usual defaults": {**chosen.target, **asdict(LanguageModelRecipe())},
     }.items():
         with console.status(f"training the target: {name}"):
             measured[name] = train_transformer(config, seed=arguments.seed)

@@ -1,6 +1,6 @@
 """Loss, cost, latency and size at once: four objectives through qLogNEHVI, needs BoTorch.
 
-    python examples/many_objectives.py [--runs 32] [--start 10] [--seed 0]
+    python -m examples.many_objectives [--runs 32] [--start 10] [--seed 0]
 
 A perceptron learns scikit-learn's digits. No setting is best in everything; what is looked for is
 the front of those that nothing beats in all four. Each objective has a Gaussian process of its own
@@ -84,7 +84,7 @@ def _latency(model: MLPClassifier, image: Array) -> float:
 
 def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Array]:
     """Configs in the order they were tried and their objectives, runs x 4."""
-    from surrogates.botorch import HypervolumeImprovement
+    from surrogates.interop.botorch import HypervolumeImprovement
 
     encoder, rng = Encoder(SPACE), np.random.default_rng(seed)
     X = starts(encoder, start, rng=rng)
@@ -101,8 +101,10 @@ def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Arra
         )
         best = X[front(Y)]
         radii = np.full(X.shape[1], 0.2)
-        where = Region(encoder.lower, encoder.upper, best, radii, X[:0], 0.5)
-        row = maximize(term, encoder, where, X, candidates=128, rng=rng, smooth=False).row
+        where = Region(
+            encoder.lower, encoder.upper, best, radii, X[:0], 0.5, candidates=128, smooth=False
+        )
+        row = maximize(term, encoder, where, X, rng=rng).row
         X = np.vstack([X, row])
         Y = np.vstack([Y, train(encoder.decode(row[None, :])[0])])
     return encoder.decode(X), Y

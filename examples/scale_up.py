@@ -1,6 +1,6 @@
 """Does the learning rate of small models serve a large one? muP and standard side by side.
 
-    python examples/scale_up.py [--minutes 14] [--seed 0] [--out runs/scale_up]
+    python -m examples.scale_up [--minutes 14] [--seed 0] [--out runs/scale_up]
 
 Byte-level transformers that differ in width alone learn the source code of Python's standard
 library, once in muP and once in standard parametrization. For each, small proxies are searched, the
@@ -25,24 +25,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.workloads.corpus import spread_sequences, standard_library
+from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from hpo import Axis, Budget, Float, MuP, Recommendation, Role, Scale, check_transfer, optimize
 from hpo.training.accounting import achieved_flops_per_second
-from hpo.training.corpus import spread_sequences, standard_library
 from hpo.training.data import Split, Windows
 from hpo.training.devices import best_device, seeded
-from hpo.training.language_model import transformer_parameters, transformer_work
 from hpo.training.optimizers import AdamW
 from hpo.training.parametrization import (
     MUP,
     STANDARD,
-    Layout,
+    ParameterLayout,
     Parametrization,
     Parametrized,
     rescale_,
 )
 from hpo.training.schedules import Cosine
-from hpo.training.trainer import Run, Settings, TorchTrainer
-from hpo.training.transformer import Shape, Transformer, next_byte_loss
+from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
+from hpo.training.transformer import Transformer, TransformerShape, next_byte_loss
 
 SEARCH_SHARE = 0.55  # of the minutes, for both searches; the rest is for the targets and margins
 TARGET_SHARE = 0.25  # for both target runs
@@ -61,11 +61,11 @@ class Family:
     context: int
     batch_size: int
 
-    def shape(self, params: float) -> Shape:
+    def shape(self, params: float) -> TransformerShape:
         """The width at which 12 L d^2 is nearest to `params`."""
         heads = max(1, round((params / (12 * self.depth)) ** 0.5 / self.head_width))
         width = heads * self.head_width
-        return Shape(width, self.depth, heads, 4 * width)
+        return TransformerShape(width, self.depth, heads, 4 * width)
 
     def build(self, params: float) -> Transformer:
         return Transformer(self.shape(params), context=self.context, rng=torch.default_generator)
@@ -88,7 +88,7 @@ class Plan:
 
 def trainer(family: Family, rule: Parametrization, sequences: int) -> TorchTrainer:
     """Trains configs of `params`, `lr` and `weight_decay`."""
-    layout = Layout.of(family.build(family.smallest), family.build(4 * family.smallest))
+    layout = ParameterLayout.of(family.build(family.smallest), family.build(4 * family.smallest))
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Transformer:
         model = family.build(config["params"])
@@ -126,7 +126,7 @@ def plan(family: Family, minutes: float) -> Plan:
     middle = (family.smallest * family.largest) ** 0.5
     config = {"params": middle, "lr": 1e-3, "weight_decay": 0.01}
     with seeded(0, device):
-        run = Run(trainer(family, STANDARD, 10**9), config, {}, 0, device)
+        run = TrainingRun(trainer(family, STANDARD, 10**9), config, {}, 0, device)
 
         def step() -> float:
             float(run.update(share=1.0))  # waits for the device

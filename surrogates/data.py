@@ -1,11 +1,11 @@
-"""What the surrogates learn from: rows of numbers and what each column means.
+"""Training data of the surrogates: rows of numbers and the role of each column.
 
 Notation, used in every module of this package:
 
 =========  =========  ==============================================================================
-``X``      n x d      encoded rows. Numeric columns lie about in [0, 1], categorical ones hold codes
-``y``      (n,)       targets, smaller is better for a loss
-``x``                 a numeric entry of ``X``; its natural value is ``origin + width * x``
+`X`        n x d      encoded rows. Numeric columns lie about in [0, 1], categorical ones hold codes
+`y`        (n,)       targets, smaller is better for a loss
+`x`                   a numeric entry of `X`; its natural value is `origin + width * x`
 natural               ln(value) for a log parameter, log-odds for a logit one, the value otherwise
 =========  =========  ==============================================================================
 """
@@ -22,8 +22,13 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 
-class Kind(Enum):
-    """The role of one column of ``X``."""
+class ColumnKind(Enum):
+    """The role of one column of `X`.
+
+    Example:
+        >>> [kind.value for kind in ColumnKind]
+        ['decision', 'scale', 'fidelity', 'categorical', 'activity']
+    """
 
     DECISION = "decision"  # numeric, to be tuned
     SCALE = "scale"  # numeric, ln of a size such as parameters or tokens
@@ -34,20 +39,28 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The meaning of each column of ``X``.
+    """The role, name and unit of each column of `X`.
 
     Args:
         kinds: kind of each column.
         names: name of each column, for messages only.
-        origin: ``(d,)``, natural value at x = 0 (0 for categorical columns).
-        width: ``(d,)``, natural length of the unit interval, > 0 (1 for categorical columns).
+        origin: `(d,)`, natural value at x = 0 (0 for categorical columns).
+        width: `(d,)`, natural length of the unit interval, > 0 (1 for categorical columns).
         categories: number of codes of each column, 0 for numeric ones.
 
     Raises:
         ValueError: when the lengths differ or a width is not positive and finite.
+
+    Example:
+        >>> columns = Columns(
+        ...     (ColumnKind.DECISION, ColumnKind.CATEGORICAL), ("lr", "optimizer"),
+        ...     np.zeros(2), np.ones(2), (0, 3),
+        ... )
+        >>> columns.numeric.tolist(), columns.categorical.tolist()
+        ([0], [1])
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ColumnKind, ...]
     names: tuple[str, ...]
     origin: Array
     width: Array
@@ -63,41 +76,85 @@ class Columns:
         if np.any(self.width <= 0):
             raise ValueError(f"width must be positive, got {self.width}")
 
+    @classmethod
+    def of_decisions(cls, *names: str) -> Columns:
+        """Return tuned numeric columns whose natural values are the entries of `X` themselves.
+
+        Args:
+            names: name of each column.
+
+        Example:
+            >>> Columns.of_decisions("x", "y").decision.tolist()
+            [0, 1]
+        """
+        d = len(names)
+        return cls((ColumnKind.DECISION,) * d, names, np.zeros(d), np.ones(d), (0,) * d)
+
     @property
     def numeric(self) -> IntArray:
-        return self._where(Kind.DECISION, Kind.SCALE, Kind.FIDELITY)
+        """Indices of the DECISION, SCALE and FIDELITY columns."""
+        return self._where(ColumnKind.DECISION, ColumnKind.SCALE, ColumnKind.FIDELITY)
 
     @property
     def categorical(self) -> IntArray:
-        return self._where(Kind.CATEGORICAL, Kind.ACTIVITY)
+        """Indices of the CATEGORICAL and ACTIVITY columns."""
+        return self._where(ColumnKind.CATEGORICAL, ColumnKind.ACTIVITY)
 
     @property
     def decision(self) -> IntArray:
-        return self._where(Kind.DECISION)
+        """Indices of the DECISION columns."""
+        return self._where(ColumnKind.DECISION)
 
     @property
     def scale(self) -> IntArray:
-        return self._where(Kind.SCALE)
+        """Indices of the SCALE columns."""
+        return self._where(ColumnKind.SCALE)
 
     @property
     def fidelity(self) -> IntArray:
-        return self._where(Kind.FIDELITY)
+        """Indices of the FIDELITY columns."""
+        return self._where(ColumnKind.FIDELITY)
 
-    def _where(self, *kinds: Kind) -> IntArray:
+    def one_hot(self, X: Array) -> Array:
+        """Return one column per code of every categorical or activity column.
+
+        Args:
+            X: `n x d`.
+
+        Returns:
+            `n x codes`, 0 or 1. A code outside the known ones gives zeros.
+
+        Example:
+            >>> columns = Columns((ColumnKind.CATEGORICAL,), ("c",), np.zeros(1), np.ones(1), (3,))
+            >>> columns.one_hot(np.array([[2.0], [0.0]])).tolist()
+            [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+        """
+        blocks = [
+            (X[:, q, None] == np.arange(self.categories[q])).astype(np.float64)
+            for q in self.categorical
+        ]
+        return np.concatenate([np.empty((len(X), 0)), *blocks], axis=1)
+
+    def _where(self, *kinds: ColumnKind) -> IntArray:
         return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Finite rows and targets, checked once at the door.
+    """Finite rows and targets, checked once on construction.
 
     Args:
-        X: ``n x d``.
-        y: ``(n,)``.
+        X: `n x d`.
+        y: `(n,)`.
         columns: meaning of the d columns.
 
     Raises:
         ValueError: on shapes that disagree or numbers that are not finite, naming the row.
+
+    Example:
+        >>> data = TrainingData(np.zeros((3, 1)), np.arange(3.0), Columns.of_decisions("x"))
+        >>> len(data)
+        3
     """
 
     X: Array

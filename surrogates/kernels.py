@@ -6,17 +6,16 @@ The kernel of this package is one stationary product::
     r^2      = sum_j (x_j - x'_j)^2 / l_j^2                          over numeric columns j
     m(r)     = (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)             Matern, smoothness 5/2
 
-with variance ``s``, one length ``l_j`` a numeric column (ARD) and one weight ``w_q`` a categorical
-or activity column; Rasmussen & Williams (2006), eq. 4.17 for m. The categorical factor is the
+with variance `s`, one length `l_j` per numeric column (ARD) and one weight `w_q` per categorical or
+activity column; Rasmussen & Williams (2006), eq. 4.17 for m. The categorical factor is the
 exponential of a weighted Hamming distance.
 
-Conditional columns need no case of their own: an inactive entry sits at a fixed neutral value and
-its group's ACTIVITY column differs, which multiplies the covariance by rho = exp(-w) < 1. (The
-tempting rule "1 if both inactive, rho if one is, k otherwise" without the neutral value is *not*
-positive semi-definite: K - rho^2 11^T >= 0 fails as soon as enough active points are nearly
-independent.)
+Conditional columns need no special case: an inactive entry sits at a fixed neutral value and its
+group's ACTIVITY column differs, which multiplies the covariance by rho = exp(-w) < 1. (The tempting
+rule "1 if both inactive, rho if one is, k otherwise" without the neutral value is *not* positive
+semi-definite: K - rho^2 11^T >= 0 fails as soon as enough active points are nearly independent.)
 
-Hyperparameters live in log space: ``theta = (ln s, ln l_1.., ln w_1..)``.
+Hyperparameters live in log space: `theta = (ln s, ln l_1.., ln w_1..)`.
 """
 
 from __future__ import annotations
@@ -32,29 +31,44 @@ _ROOT5 = np.sqrt(5.0)
 
 
 class Kernel(Protocol):
-    """A covariance function; rows of ``A`` are a x d, rows of ``B`` b x d."""
+    """A covariance function; rows of `A` are `a x d`, rows of `B` `b x d`.
+
+    Example:
+        >>> def correlation(kernel: Kernel, A: Array, B: Array) -> Array:
+        ...     scale = np.sqrt(np.outer(kernel.diagonal(A), kernel.diagonal(B)))
+        ...     return kernel.cross(A, B) / scale
+    """
 
     def cross(self, A: Array, B: Array) -> Array:
-        """Covariances, a x b."""
+        """Return the covariances, `a x b`."""
         ...
 
     def diagonal(self, A: Array) -> Array:
-        """Variances ``k(x, x)``, ``(a,)``."""
+        """Return the variances `k(x, x)`, `(a,)`."""
         ...
 
     def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
-        """Covariances a x b and their derivatives in the rows of ``A``, a x b x d."""
+        """Return the covariances `a x b` and their derivatives in the rows of `A`, `a x b x d`."""
         ...
 
     def diagonal_gradient(self, A: Array) -> Array:
-        """Derivatives of :meth:`diagonal`, a x d."""
+        """Return the derivatives of `diagonal`, `a x d`."""
         ...
 
 
 def squared_distances(A: Array, B: Array) -> Array:
-    """``|a_i - b_j|^2``, a x b, by one matrix product; rounding below zero is clipped."""
-    centre = B.mean(axis=0) if len(B) else 0.0  # less cancellation
-    A, B = A - centre, B - centre
+    """Return `|a_i - b_j|^2`, `a x b`, by one matrix product; rounding below zero is clipped.
+
+    Args:
+        A: `a x p`.
+        B: `b x p`.
+
+    Example:
+        >>> squared_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])).tolist()
+        [[25.0]]
+    """
+    center = B.mean(axis=0) if len(B) else 0.0  # less cancellation
+    A, B = A - center, B - center
     squares = np.einsum("ij,ij->i", A, A)[:, None] + np.einsum("ij,ij->i", B, B)
     squares -= 2.0 * (A @ B.T)
     return np.asarray(np.maximum(squares, 0.0, out=squares))
@@ -62,14 +76,21 @@ def squared_distances(A: Array, B: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class MaternHamming:
-    """The product kernel of this module's opening.
+    """Matern-5/2 kernel on numeric columns times a Hamming kernel on categorical ones.
+
+    The formula stands at the head of the module.
 
     Args:
-        numeric: columns entering the Matern factor.
-        categorical: columns entering the Hamming factor.
+        numeric: columns of the Matern factor.
+        categorical: columns of the Hamming factor.
         log_variance: ln s.
-        log_lengths: ``(p,)``, ln l of the numeric columns.
-        log_weights: ``(q,)``, ln w of the categorical columns.
+        log_lengths: `(p,)`, ln l of the numeric columns.
+        log_weights: `(q,)`, ln w of the categorical columns.
+
+    Example:
+        >>> kernel = MaternHamming.from_theta(Columns.of_decisions("x"), np.log([2.0, 0.5]))
+        >>> kernel.cross(np.array([[0.0]]), np.array([[0.0], [0.5]])).round(3).tolist()
+        [[2.0, 1.048]]
     """
 
     numeric: IntArray
@@ -80,16 +101,23 @@ class MaternHamming:
 
     @classmethod
     def from_theta(cls, columns: Columns, theta: Array) -> MaternHamming:
-        """Read ``theta = (ln s, ln l.., ln w..)``, ``(1 + p + q,)``."""
+        """Build the kernel of all columns from `theta = (ln s, ln l.., ln w..)`.
+
+        Args:
+            columns: roles of the columns.
+            theta: `(1 + p + q,)`.
+        """
         p = len(columns.numeric)
         lengths, weights = theta[1 : 1 + p], theta[1 + p :]
         return cls(columns.numeric, columns.categorical, float(theta[0]), lengths, weights)
 
     @property
     def lengths(self) -> Array:
+        """Length scales `l`, `(p,)`."""
         return np.asarray(np.exp(self.log_lengths))
 
     def cross(self, A: Array, B: Array) -> Array:
+        """Return the covariances of the rows of `A` with those of `B`, `a x b`."""
         squares, r = self._distances(A, B)
         decay = np.exp(self._exponent(r, A, B))
         squares *= 1.0 / 3.0
@@ -99,9 +127,11 @@ class MaternHamming:
         return squares
 
     def diagonal(self, A: Array) -> Array:
+        """Return the variances, `(a,)`, all equal to `s`."""
         return np.full(len(A), np.exp(self.log_variance))
 
     def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
+        """Return the covariances and their derivatives in the rows of `A`, `a x b x d`."""
         K, slope = self._with_slope(A, B)
         gradient = np.zeros((len(A), len(B), A.shape[1]))
         steps = A[:, None, self.numeric] - B[None, :, self.numeric]
@@ -109,27 +139,28 @@ class MaternHamming:
         return K, gradient
 
     def diagonal_gradient(self, A: Array) -> Array:
+        """Return zeros, `a x d`: the kernel is stationary."""
         return np.zeros(A.shape)
 
     def gram(self, X: Array) -> tuple[Array, Array]:
-        """Gram matrix and slope matrix at ``X``, both n x n, for :meth:`pullback`."""
+        """Return the Gram matrix and the slope matrix at `X`, both `n x n`, for `pullback`."""
         return self._with_slope(X, X)
 
     def _distances(self, A: Array, B: Array) -> tuple[Array, Array]:
-        """``5 r^2`` and ``sqrt(5) r``, a x b each."""
+        """Return `5 r^2` and `sqrt(5) r`, `a x b` each."""
         units = _ROOT5 * np.exp(-self.log_lengths)
         squares = squared_distances(A[:, self.numeric] * units, B[:, self.numeric] * units)
         return squares, np.sqrt(squares)
 
     def _exponent(self, r: Array, A: Array, B: Array) -> Array:
-        """``ln s - sqrt(5) r - Hamming``, a x b, for ``r`` already times sqrt(5)."""
+        """Return `ln s - sqrt(5) r - Hamming`, `a x b`, for `r` already times sqrt(5)."""
         exponent = self.log_variance - r
         for column, weight in zip(self.categorical, np.exp(self.log_weights), strict=True):
             exponent -= weight * (A[:, column, None] != B[None, :, column])
         return exponent
 
     def _with_slope(self, A: Array, B: Array) -> tuple[Array, Array]:
-        """``k`` and ``-2 dk/d(r^2) = 5/3 (1 + sqrt(5) r) exp(..)``, a x b each."""
+        """Return `k` and `-2 dk/d(r^2) = 5/3 (1 + sqrt(5) r) exp(..)`, `a x b` each."""
         squares, r = self._distances(A, B)
         slope = np.exp(self._exponent(r, A, B))
         r += 1.0
@@ -141,11 +172,13 @@ class MaternHamming:
         return squares, slope
 
     def pullback(self, X: Array, K: Array, slope: Array, sensitivity: Array) -> Array:
-        """``sum_ik sensitivity_ik dK_ik/dtheta``, ``(1 + p + q,)``, in O(n^2 d).
+        """Return `sum_ik sensitivity_ik dK_ik/dtheta`, `(1 + p + q,)`, in O(n^2 d).
 
         Args:
-            K, slope: what :meth:`gram` returned for ``X``.
-            sensitivity: symmetric n x n, derivative of an objective in ``K``.
+            X: `n x d`.
+            K: Gram matrix, the first value of `gram(X)`.
+            slope: slope matrix, the second value of `gram(X)`.
+            sensitivity: symmetric `n x n`, derivative of an objective in `K`.
         """
         weighted = sensitivity * K
         total = float(np.sum(weighted))
@@ -163,6 +196,6 @@ class MaternHamming:
 
 
 def _same_code_sum(values: Array, codes: Array) -> float:
-    """Sum of ``values`` n x n over the pairs whose codes agree."""
+    """Return the sum of `values` `n x n` over the pairs whose codes agree."""
     members = (codes[:, None] == np.unique(codes)).astype(np.float64)
     return float(np.einsum("ik,ik->", members, values @ members))

@@ -1,20 +1,23 @@
-"""Positive definite linear algebra in float64, with the failures said out loud.
+"""Positive definite linear algebra in float64, and the scalar numerics several modules share.
 
-Notation: ``K`` n x n symmetric positive definite, ``L`` its lower Cholesky factor, ``K = L L^T``.
+Functions raise `NumericalError` instead of returning numbers that mean nothing.
 
-A :class:`Factor` is kept in two levels, a *head* factorised at once and a *tail* of rows appended
-later one by one::
+Notation: `K` n x n symmetric positive definite, `L` its lower Cholesky factor, `K = L L^T`.
+
+A `Factor` is kept in two levels, a *head* factorized at once and a *tail* of rows appended later
+one by one::
 
     L = [ head   0  ]      head n x n,  cross t x n,  tail t x t
         [ cross tail]
 
-Appending touches only ``cross`` and ``tail``, so it costs O(n^2) arithmetic and no copy of the
-head. A row is always appended by the same operations whatever was appended after it, so a factor
-grown during a run and one rebuilt from the log agree to the last bit.
+Appending touches only `cross` and `tail`, so it costs O(n^2) arithmetic and no copy of the head. A
+row is always appended by the same operations whatever was appended after it, so a factor grown
+during a run and one rebuilt from the log agree to the last bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -22,6 +25,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 from scipy.linalg import lapack
+from scipy.special import ndtri
 from threadpoolctl import ThreadpoolController
 
 from surrogates.data import Array
@@ -30,11 +34,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _JITTERS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # of the mean diagonal
+_LARGEST_EXPONENT = 700.0  # exp of it is still a float64, of 710 it is not
 _WORST_CONDITION = 1e13  # beyond it, solutions keep fewer than three digits
 
 
 class NumericalError(ArithmeticError):
-    """A matrix could not be factorised at any jitter."""
+    """A matrix could not be factorized at any jitter.
+
+    Example:
+        >>> try:
+        ...     cholesky(-np.eye(2))
+        ... except NumericalError as error:
+        ...     print(error)
+        a 2 x 2 covariance matrix is not positive definite at any jitter
+    """
 
 
 @cache
@@ -43,10 +56,23 @@ def _controller() -> ThreadpoolController:
 
 
 def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with BLAS held to one thread while it runs.
+    """Wrap a function so that BLAS uses one thread while it runs.
 
     The matrices here are small: two threads that wait for each other made an ask 15 times slower on
-    a busy machine. And results no longer depend on how many threads the caller's BLAS has.
+    a busy machine. Results also no longer depend on how many threads the caller's BLAS has.
+
+    Args:
+        function: function to wrap.
+
+    Returns:
+        A function with the same signature and result.
+
+    Example:
+        >>> @single_threaded
+        ... def trace(K):
+        ...     return float(np.trace(K @ K))
+        >>> trace(np.eye(3))
+        3.0
     """
 
     @wraps(function)
@@ -58,7 +84,7 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
-    """``L^-1 B`` or ``L^-T B`` for a Fortran-ordered lower triangle; ``B`` is ``(n,)`` or n x m."""
+    """Return `L^-1 B` or `L^-T B` for a Fortran-ordered lower triangle."""
     if not len(L):
         return B.copy()
     solution, info = lapack.dtrtrs(L, B, lower=1, trans=int(transpose))
@@ -69,11 +95,21 @@ def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """Cholesky factor of ``K + jitter I``; see the module's opening for the two levels.
+    """Cholesky factor of `K + jitter I` in the two levels described at the head of the module.
 
-    Attributes:
-        jitter: what was added to the diagonal before it could be factorised.
+    Args:
+        head: `n x n`, lower triangle.
+        cross: `t x n`, appended rows to the left of `tail`.
+        tail: `t x t`, lower triangle.
+        jitter: amount added to the diagonal before it could be factorized.
         condition: estimate of the 1-norm condition number of the head.
+
+    Example:
+        >>> factor = cholesky(np.array([[4.0]])).append(np.array([2.0]), 5.0)
+        >>> len(factor)
+        2
+        >>> factor.solve(np.array([2.0, 5.0])).round(3).tolist()
+        [0.0, 1.0]
     """
 
     head: Array
@@ -86,7 +122,7 @@ class Factor:
         return len(self.head) + len(self.tail)
 
     def half_solve(self, B: Array) -> Array:
-        """``L^-1 B`` for ``B`` ``(n,)`` or n x m."""
+        """Return `L^-1 B` for `B` `(n,)` or `n x m`."""
         n = len(self.head)
         top = _solve_lower(self.head, B[:n])
         if not len(self.tail):
@@ -95,7 +131,7 @@ class Factor:
         return np.concatenate([top, bottom])
 
     def solve(self, B: Array) -> Array:
-        """``K^-1 B`` for ``B`` ``(n,)`` or n x m."""
+        """Return `K^-1 B` for `B` `(n,)` or `n x m`."""
         n = len(self.head)
         half = self.half_solve(B)
         if not len(self.tail):
@@ -105,18 +141,18 @@ class Factor:
         return np.concatenate([top, bottom])
 
     def log_determinant(self) -> float:
-        """``ln det K``."""
+        """Return `ln det K`."""
         diagonals = np.concatenate([np.diagonal(self.head), np.diagonal(self.tail)])
         return float(2.0 * np.sum(np.log(diagonals)))
 
     def inverse_diagonal(self) -> Array:
-        """``diag(K^-1)``, ``(n,)``: the sums of squares of the columns of ``L^-1``."""
+        """Return `diag(K^-1)`, `(n,)`, the sums of squares of the columns of `L^-1`."""
         return np.asarray(np.sum(self.half_solve(np.eye(len(self))) ** 2, axis=0))
 
     def inverse_diagonal_of_last(self, count: int) -> Array:
-        """The last ``count`` entries of :meth:`inverse_diagonal`, in O(count^3).
+        """Return the last `count` entries of `inverse_diagonal`, in O(count^3).
 
-        The last columns of ``L^-1`` are zero above, so they need the last rows of L alone.
+        The last columns of `L^-1` are zero above, so they need the last rows of L alone.
         """
         count = min(count, len(self))
         above = max(count - len(self.tail), 0)  # rows that lie in the head
@@ -128,13 +164,13 @@ class Factor:
         return np.asarray(np.sum(_solve_lower(corner, np.eye(count)) ** 2, axis=0))
 
     def append(self, k: Array, variance: float) -> Factor:
-        """Factor of the matrix bordered by one more row.
-
-        Args:
-            k: ``(n + t,)``, covariances of the new row with the present ones.
-            variance: of the new row, noise included.
+        """Return the factor of the matrix bordered by one more row.
 
         A pivot that rounding has made too small is raised to the first step of the jitter ladder.
+
+        Args:
+            k: `(n + t,)`, covariances of the new row with the present ones.
+            variance: variance of the new row, noise included.
         """
         n, t = len(self.head), len(self.tail)
         row = _solve_lower(self.head, k[:n])
@@ -147,10 +183,20 @@ class Factor:
 
 
 def cholesky(K: Array) -> Factor:
-    """Factorise, climbing a jitter ladder until the condition estimate is sound.
+    """Factorize `K`, raising the jitter until the condition estimate is sound.
+
+    Args:
+        K: `n x n`, symmetric; left unchanged.
+
+    Returns:
+        The factor of `K + jitter I`.
 
     Raises:
-        NumericalError: if ``K`` holds a number that is not finite or no jitter suffices.
+        NumericalError: if `K` holds a number that is not finite or no jitter suffices.
+
+    Example:
+        >>> cholesky(np.array([[4.0, 2.0], [2.0, 5.0]])).head.round(3).tolist()
+        [[2.0, 0.0], [1.0, 2.0]]
     """
     if not np.all(np.isfinite(K)):
         raise NumericalError("the covariance matrix holds a number that is not finite")
@@ -174,20 +220,28 @@ def cholesky(K: Array) -> Factor:
 
 
 def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
-    """``-ln N(y; 0, K)`` less its constant ``n ln(2 pi) / 2``, and its derivative in ``K``.
+    """Return `-ln N(y; 0, K)` without its constant `n ln(2 pi) / 2`, and its derivative in `K`.
 
-    Rasmussen & Williams (2006), eqs. 5.8 and 5.9, with ``w = K^-1 y``::
+    Rasmussen & Williams (2006), eqs. 5.8 and 5.9, with `w = K^-1 y`::
 
         (y^T w + ln det K) / 2,      (K^-1 - w w^T) / 2
 
-    One potrf and one potri, no jitter: an optimiser that meets the error steps back.
+    One potrf and one potri, no jitter: a line search that meets the error steps back.
 
     Args:
-        K: n x n, n >= 1; overwritten if in Fortran order.
-        y: ``(n,)``.
+        K: `n x n`, n >= 1; overwritten if in Fortran order.
+        y: `(n,)`.
+
+    Returns:
+        The value and its derivative, `n x n`.
 
     Raises:
-        NumericalError: if ``K`` is not positive definite.
+        NumericalError: if `K` is not positive definite.
+
+    Example:
+        >>> value, slope = negative_log_density(np.array([[4.0]]), np.array([2.0]))
+        >>> round(value, 3), slope.round(3).tolist()
+        (1.193, [[0.0]])
     """
     L, info = lapack.dpotrf(K, lower=1, clean=1, overwrite_a=1)
     if info:
@@ -199,3 +253,69 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
     inverse -= np.outer(weights, weights)
     inverse *= 0.5
     return value, np.asarray(inverse, dtype=np.float64)
+
+
+def bounded_exp(x: float) -> float:
+    """Return `exp(x)` with the exponent held in [-700, 700], so that it is finite and positive.
+
+    Args:
+        x: exponent, any finite or infinite number.
+
+    Example:
+        >>> bounded_exp(0.0), bounded_exp(1e9) < np.inf
+        (1.0, True)
+    """
+    return math.exp(min(max(x, -_LARGEST_EXPONENT), _LARGEST_EXPONENT))
+
+
+@cache
+def normal_half_width(coverage: float) -> float:
+    """Return the half width of the central normal interval, in standard deviations.
+
+    Args:
+        coverage: probability of the interval, in (0, 1).
+
+    Example:
+        >>> normal_half_width(0.9)
+        1.6448536269514722
+    """
+    return float(ndtri(0.5 * (1.0 + coverage)))
+
+
+def radical_inverse(index: int, base: int = 2) -> float:
+    """Return a point of the van der Corput sequence.
+
+    It mirrors the digits of `index` at the radix point. Every prefix of the sequence covers [0, 1)
+    evenly. Sequences in different prime bases together form the Halton sequence.
+
+    Args:
+        index: position in the sequence, >= 0; index 0 gives 0.
+        base: radix, >= 2.
+
+    Example:
+        >>> [radical_inverse(index) for index in range(1, 5)]
+        [0.5, 0.25, 0.75, 0.125]
+    """
+    value, denominator = 0.0, 1.0
+    while index:
+        index, digit = divmod(index, base)
+        denominator *= base
+        value += digit / denominator
+    return value
+
+
+def kronecker(index: int, step: float) -> float:
+    """Return a point of the Kronecker sequence `(index + 1/2) step mod 1`.
+
+    With an irrational `step`, every prefix of the sequence covers [0, 1) evenly, so "take the
+    second choice where the point is below a share" gives each choice its share at any time.
+
+    Args:
+        index: position in the sequence, >= 0.
+        step: irrational number, such as the golden ratio.
+
+    Example:
+        >>> [round(kronecker(index, 0.5 * (5.0**0.5 - 1.0)), 2) for index in range(4)]
+        [0.31, 0.93, 0.55, 0.16]
+    """
+    return (index + 0.5) * step % 1.0

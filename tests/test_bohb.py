@@ -42,7 +42,7 @@ def test_densities_propose_where_runs_of_the_highest_rung_were_good(bohb: Module
     drawn = [
         trial.config["momentum"]
         for trial in map(engine.log.trial, range(engine.log.next_number))
-        if trial.prediction is not None and trial.prediction.reason.startswith("densities")
+        if trial.prediction is not None and trial.prediction.reason.text.startswith("densities")
     ]
     assert len(drawn) > 30
     assert np.median(drawn[-20:]) < 0.3

@@ -1,4 +1,4 @@
-"""`scaletune check-transfer`, as typed."""
+"""`scaletune check-transfer` as users type it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_a_csv_file_gets_verdicts_and_a_picture(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "check-transfer", sweep, "--prior", "MuP") == 0
-    said = capsys.readouterr().out
-    assert "tuned: lr (log, role lr)" in said
-    assert "drifts: the best lr falls" in said and "rules said +0.000 +- 0.2" in said
+    printed = capsys.readouterr().out
+    assert "tuned: lr (log, role lr)" in printed
+    assert "drifts: the best lr falls" in printed and "rules said +0.000 +- 0.2" in printed
     assert (sweep.parent / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_durable_run_gets_the_same_by_its_name(
+def test_a_stored_study_gets_the_same_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_a_durable_run_gets_the_same_by_its_name(
     assert (tmp_path / "runs.db").read_bytes() == before  # nothing was written
 
 
-def test_a_run_that_is_not_there_is_refused_and_no_file_is_made(tmp_path: Path) -> None:
+def test_a_study_that_does_not_exist_is_refused_and_no_file_is_made(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'none.db'}"
     with pytest.raises(StudyError, match="there is no file"):
         load_result("a", storage=storage)
@@ -92,8 +92,8 @@ def test_a_run_that_is_not_there_is_refused_and_no_file_is_made(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "name either a CSV file or a durable run"),
-        (("sweep.csv", "--name", "a"), "name either a CSV file or a durable run"),
+        ((), "give either a CSV file or a stored study"),
+        (("sweep.csv", "--name", "a"), "give either a CSV file or a stored study"),
         (("none.csv",), "No such file"),
         (("sweep.csv", "--storage", "sqlite:///a.db"), "--storage goes with --name"),
         (("--name", "a", "--loss", "y"), "describe a CSV file"),
@@ -111,7 +111,7 @@ def test_bad_input_ends_in_one_line_on_standard_error(
     assert message in line and "\n" not in line
 
 
-def test_without_typer_the_way_out_is_one_line(tmp_path: Path) -> None:
+def test_without_typer_one_line_says_how_to_install_it(tmp_path: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; from hpo.cli import main; main()"
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(

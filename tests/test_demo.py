@@ -5,13 +5,21 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parent.parent / "examples" / "demo.py"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
 def test_demo_runs_from_probe_to_picture(tmp_path: Path) -> None:
-    command = [sys.executable, str(DEMO), "--minutes", "0.1", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    command = [
+        sys.executable,
+        "-m",
+        "examples.demo",
+        "--minutes",
+        "0.1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for part in ("Probe", "Front of loss against cost", "Recommendation", "The target, trained"):
         assert part in done.stdout

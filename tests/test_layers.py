@@ -45,12 +45,12 @@ SURROGATES = (
     ("numerics", "base"),
     ("kernels", "transforms"),
     ("gp",),
-    ("kriging", "chinchilla"),
-    ("law_fit", "linearized"),
-    ("scaling", "cost", "success", "curves", "calibration"),
-    ("quantile",),
-    ("fidelity",),
-    ("botorch", "ftpfn"),
+    ("basis_gp", "scaling_law", "scaling_law.parametric_loss"),
+    ("scaling_law.prior", "scaling_law.linearized"),
+    ("scaling_law.map_fit",),
+    ("scaling_law.model", "cost", "feasibility", "learning_curves", "conformal"),
+    ("quantile_forest",),
+    ("interop", "interop.botorch", "interop.ftpfn"),
 )
 HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.1

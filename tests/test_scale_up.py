@@ -5,13 +5,21 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "scale_up.py"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
 def test_scale_up_measures_drift_and_checks_its_prediction(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLE), "--minutes", "0.5", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    command = [
+        sys.executable,
+        "-m",
+        "examples.scale_up",
+        "--minutes",
+        "0.5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "predicted loss" in done.stdout and "loss it got" in done.stdout
     record = json.loads((tmp_path / "out" / "scale_up.json").read_text())

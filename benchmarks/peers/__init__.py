@@ -1,8 +1,8 @@
 """The methods under comparison, each behind ask and tell, its library imported only when it runs.
 
-Every module here has factories `(task, *, seed, trials) -> Peer`; :data:`PEERS` names them, says
-what they need and in which environment that lives (`benchmarks.environments`). A peer that cannot
-run is reported by :func:`missing` with the reason, never left out silently.
+Every module here has factories `(task, *, seed, trials) -> Peer`; `PEERS` names them, their
+requirements and their environment (`benchmarks.environments`). A peer that cannot run is reported
+by `missing` with the reason, never left out silently.
 """
 
 from __future__ import annotations
@@ -77,10 +77,12 @@ PEERS: Mapping[str, Entry] = {
 
 
 def missing(name: str) -> str | None:
-    """Why peer `name` cannot run here, with the way out; None if it can.
+    """Return why peer `name` cannot run here, with the way out; None if it can.
 
     Looks into the peer's own environment, so it may start an interpreter (once per environment).
-    Raises `ValueError` for an unknown name.
+
+    Raises:
+        ValueError: for an unknown name.
     """
     entry = _entry(name)
     if entry.folder is not None:
@@ -109,10 +111,17 @@ def missing(name: str) -> str | None:
 
 
 def make(name: str, task: Task, *, seed: int, trials: int) -> Peer:
-    """Peer `name` on `task`, in this interpreter.
+    """Make peer `name` on `task`, in this interpreter.
 
-    `trials`: full trainings it may count on, which some methods' defaults depend on.
-    Raises `Unsupported` when it cannot search this task, `ImportError` when it is not here.
+    Args:
+        name: name in `PEERS`.
+        task: task to tune.
+        seed: seed of the method.
+        trials: full trainings it will get, on which some methods' defaults depend.
+
+    Raises:
+        Unsupported: if it cannot search this task.
+        ImportError: if it is not installed here.
     """
     entry = _entry(name)
     if entry.multi_fidelity and task.levels is None:

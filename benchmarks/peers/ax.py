@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class AxPeer(FullRuns):
                 asked = self._client.get_next_trials(max_trials=1)
             except MaxParallelismReachedException:
                 return None
-        if not asked:  # it wants results of its first trials before it goes on
+        if not asked:  # it needs results of its first trials before it continues
             return None
         ((index, codes),) = asked.items()
         config = self._translation.config(codes)
@@ -71,16 +71,16 @@ def make(task: Task, *, seed: int, trials: int) -> AxPeer:
     return AxPeer(client, translation, seed)
 
 
-def _parameter(axis: Axis) -> RangeParameterConfig | ChoiceParameterConfig:
+def _parameter(axis: CodedAxis) -> RangeParameterConfig | ChoiceParameterConfig:
     from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         return ChoiceParameterConfig(
             name=axis.name, values=list(range(axis.size)), parameter_type="int", is_ordered=False
         )
     return RangeParameterConfig(
         name=axis.name,
         bounds=(axis.low, axis.high),
-        parameter_type="float" if axis.kind is Kind.REAL else "int",
+        parameter_type="float" if axis.kind is CodeKind.REAL else "int",
         scaling="log" if axis.log else "linear",
     )

@@ -1,18 +1,18 @@
-"""Ask and tell between a method and whoever runs it.
+"""Ask and tell between a method and the program that runs it.
 
-A :class:`Job` is one piece of training: config `number` up to `level`. A method of full runs asks
-with `level=None` only. A multi-fidelity method comes back to the same `number` at higher levels and
-says with `resumes` that the trial's checkpoint is continued, so that only the increment is paid
-(where the task's levels continue one another: `Levels.continues`).
+A `Job` is one piece of training: config `number` up to `level`. A method of full runs asks with
+`level=None` only. A multi-fidelity method asks for the same `number` again at higher levels and
+states with `resumes` that the trial's checkpoint is continued, so that only the increment is paid
+(if the task's levels can be continued: `Levels.continues`).
 
 Notation
 --------
 number   of a config within one run of one peer, from 0 in the order of asking
 level    fidelity to train up to, from scratch or from the checkpoint; None is full fidelity
 
-Several jobs may be out at a time. What is told is what was run, which need not be what was asked:
-a finite task runs the nearest member of its pool instead, under the number that was asked for, and
-start points come under negative numbers that no ask ever gave.
+Several jobs may run at a time. The config told is the one that was run, which can differ from the
+one asked for: a finite task runs the nearest member of its pool under the same number, and start
+points have negative numbers, which no ask returns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Checkpoints", "FullRuns", "Job", "Penalty", "Peer", "Unsupported", "
 
 
 class Unsupported(ValueError):
-    """The peer cannot search this task; the message says why."""
+    """The peer cannot search this task; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Peer(Protocol):
     """A method under comparison, with its own defaults."""
 
     def ask(self) -> Job | None:
-        """The next job; None while nothing can start before another result is told."""
+        """Return the next job; None if none can start before another result is told."""
         ...
 
     def tell(self, job: Job, evaluation: Evaluation) -> None:
-        """The result of a job; its config is the one that was run (see the module)."""
+        """Take the result of a job; its config is the one that was run (see the module)."""
         ...
 
 
@@ -63,7 +63,7 @@ class FullRuns(ABC):
         self._asked = 0
 
     def ask(self) -> Job | None:
-        """A new config, unless the method wants to see more results first."""
+        """Return a job with a new config, unless the method needs more results first."""
         config = self.suggest(self._asked)
         if config is None:
             return None
@@ -72,18 +72,18 @@ class FullRuns(ABC):
 
     @abstractmethod
     def suggest(self, number: int) -> dict[str, Any] | None:
-        """A config for trial `number`; None to wait for another result."""
+        """Return a config for trial `number`; None to wait for another result."""
 
     @abstractmethod
     def tell(self, job: Job, evaluation: Evaluation) -> None:
-        """See :class:`Peer`."""
+        """Take the result of a job; see `Peer`."""
 
 
 class Checkpoints:
     """Numbers the jobs of a method that names configs and levels but no trials.
 
-    A config that comes back at a higher level resumes its last finished run; one that comes back
-    at the same level or a lower one, or while it still runs, starts again under a new number.
+    A config requested again at a higher level resumes its last finished run; one requested at the
+    same level or a lower one, or while it still runs, starts again under a new number.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Checkpoints:
         self._resumable: dict[Hashable, tuple[int, int]] = {}
 
     def job(self, key: Hashable, config: dict[str, Any], level: int) -> Job:
-        """The job for `config`, known by `key`, up to `level`."""
+        """Return the job for `config`, identified by `key`, up to `level`."""
         number, reached = self._resumable.get(key, (0, level))
         if reached < level:
             del self._resumable[key]
@@ -106,7 +106,7 @@ class Checkpoints:
 
 
 def rungs(levels: Levels, factor: int = 3) -> tuple[int, ...]:
-    """low, low * factor, low * factor^2, ... below high, and high."""
+    """Return low, low * factor, low * factor^2, ... below high, and high."""
     ladder = [levels.low]
     while ladder[-1] * factor < levels.high:
         ladder.append(ladder[-1] * factor)
@@ -114,9 +114,9 @@ def rungs(levels: Levels, factor: int = 3) -> tuple[int, ...]:
 
 
 class Penalty:
-    """A loss for failed runs, for peers that know no failures: the worst loss seen so far.
+    """A loss for failed runs, for peers without failures: the worst loss seen so far.
 
-    Before any run has succeeded it is 0, which then is the only value the peer knows.
+    Before any run has succeeded it is 0, which is then the only value that the peer has.
     """
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ class Penalty:
         self._succeeded = False
 
     def loss(self, evaluation: Evaluation) -> float:
-        """The loss, or the stand-in for a failed run."""
+        """Return the loss, or the substitute for a failed run."""
         if evaluation.loss is None:
             return self._worst
         self._worst = max(self._worst, evaluation.loss) if self._succeeded else evaluation.loss

@@ -1,9 +1,9 @@
 """The original BOHB, from HpBandSter: kernel densities choose configs for Hyperband's brackets.
 
-HpBandSter's own master talks to workers over a network; here its parts are put together as its
-master does, without one: `get_next_iteration` opens a bracket whenever no open one has a run to
-give, and results go first to the bracket, then to the config generator. Budgets are floats, rounded
-to whole levels. Failed runs are told as such: the generator counts them as bad, and the bracket
+HpBandSter's own master communicates with workers over a network; here its parts are combined as
+its master does, without a network: `get_next_iteration` opens a bracket if no open one has a run,
+and results go first to the bracket, then to the config generator. Budgets are floats, rounded to
+whole levels. Failed runs are told as such: the generator counts them as bad, and the bracket
 drops them. It draws from the process-wide generators.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.peers.base import Checkpoints, Job, Unsupported
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.peers.spaces import CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Run:
 
 
 class BohbPeer:
-    """Brackets in turn; a bracket waits for its rung, and then the next one opens."""
+    """Successive brackets; while a bracket waits for its rung, the next one opens."""
 
     def __init__(
         self, generator: BOHB, translation: Translation, low: int, high: int, seed: int
@@ -105,7 +105,7 @@ def make(task: Task, *, seed: int, trials: int) -> BohbPeer:
 
 
 def _config_space(translation: Translation, seed: int) -> ConfigurationSpace:
-    """As `benchmarks.peers.configspace`, in the older dialect that HpBandSter speaks."""
+    """As `benchmarks.peers.configspace`, for the older release that HpBandSter needs."""
     from ConfigSpace import (
         CategoricalHyperparameter,
         ConfigurationSpace,
@@ -116,9 +116,9 @@ def _config_space(translation: Translation, seed: int) -> ConfigurationSpace:
 
     space = ConfigurationSpace(seed=seed % 2**31)
     for axis in translation.axes:
-        if axis.kind is Kind.CATEGORY:
+        if axis.kind is CodeKind.CATEGORY:
             added = CategoricalHyperparameter(axis.name, list(range(axis.size)))
-        elif axis.kind is Kind.INTEGER:
+        elif axis.kind is CodeKind.INTEGER:
             added = UniformIntegerHyperparameter(
                 axis.name, int(axis.low), int(axis.high), log=axis.log
             )

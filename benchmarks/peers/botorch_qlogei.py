@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.peers.spaces import CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class BotorchPeer(FullRuns):
                 row = self._best_row()
         else:
             row = [
-                share * axis.size - 0.5 if axis.kind is Kind.CATEGORY else share
+                share * axis.size - 0.5 if axis.kind is CodeKind.CATEGORY else share
                 for axis, share in zip(
                     self._translation.axes, self._sobol.random(1)[0].tolist(), strict=True
                 )
@@ -78,15 +78,15 @@ class BotorchPeer(FullRuns):
         axes = self._translation.axes
         X = torch.tensor(self._rows, dtype=torch.double)
         Y = -torch.tensor(self._losses, dtype=torch.double)[:, None]
-        codes = [i for i, axis in enumerate(axes) if axis.kind is Kind.CATEGORY]
+        codes = [i for i, axis in enumerate(axes) if axis.kind is CodeKind.CATEGORY]
         model = MixedSingleTaskGP(X, Y, cat_dims=codes) if codes else SingleTaskGP(X, Y)
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         running = list(self._running.values())
         pending: Tensor | None = torch.tensor(running, dtype=torch.double) if running else None
         acquisition = qLogExpectedImprovement(model, best_f=Y.max(), X_pending=pending)
-        high = [float(a.size - 1) if a.kind is Kind.CATEGORY else 1.0 for a in axes]
+        high = [float(a.size - 1) if a.kind is CodeKind.CATEGORY else 1.0 for a in axes]
         bounds = torch.tensor([[0.0] * len(axes), high], dtype=torch.double)
-        if all(axis.kind is Kind.REAL for axis in axes):
+        if all(axis.kind is CodeKind.REAL for axis in axes):
             best, _ = optimize_acqf(
                 acquisition, bounds, q=1, num_restarts=_RESTARTS, raw_samples=_RAW_SAMPLES
             )
@@ -97,7 +97,7 @@ class BotorchPeer(FullRuns):
                 discrete_dims={
                     i: [a.to_unit(code) for code in range(int(a.low), int(a.high) + 1)]
                     for i, a in enumerate(axes)
-                    if a.kind is Kind.INTEGER
+                    if a.kind is CodeKind.INTEGER
                 },
                 cat_dims={i: [float(code) for code in range(axes[i].size)] for i in codes},
             )
@@ -107,14 +107,14 @@ class BotorchPeer(FullRuns):
     def _row(self, config: Mapping[str, Any]) -> list[float]:
         codes = self._translation.codes(config)
         return [
-            float(codes[a.name]) if a.kind is Kind.CATEGORY else a.to_unit(codes[a.name])
+            float(codes[a.name]) if a.kind is CodeKind.CATEGORY else a.to_unit(codes[a.name])
             for a in self._translation.axes
         ]
 
     def _config(self, row: list[float]) -> dict[str, Any]:
         return self._translation.config(
             {
-                axis.name: value if axis.kind is Kind.CATEGORY else axis.from_unit(value)
+                axis.name: value if axis.kind is CodeKind.CATEGORY else axis.from_unit(value)
                 for axis, value in zip(self._translation.axes, row, strict=True)
             }
         )

@@ -4,7 +4,7 @@ It searches a front of loss against cost, so costs are told in the task's unit. 
 only. Every parameter needs a center, here the middle of its range on its own scale, and a scale:
 left at 1 (decades) on log axes; elsewhere a quarter of the range, which is what 1 is to a log axis
 of four decades, and at least 10/3 for integers, below which its radius reaches no neighbor.
-It seeds the process-wide generators, so it is entered under its own. Logging to a
+It seeds the process-wide generators, so each call runs under generators of its own. Logging to a
 service and checkpoints are off; the rest are its defaults.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job, Unsupported
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 from hpo import SearchSpace
 
@@ -47,7 +47,7 @@ class CarbsPeer(FullRuns):
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         from carbs import ObservationInParam
 
-        # The key of an outstanding suggestion rides along, so that it is outstanding no longer.
+        # With the key of an outstanding suggestion, so that it no longer counts as outstanding.
         told = self._suggested.pop(job.number, {}) | self._translation.codes(job.config)
         observation = ObservationInParam(
             input=told,
@@ -85,12 +85,12 @@ def over(space: SearchSpace, *, seed: int) -> CarbsPeer:
         return CarbsPeer(CARBS(parameters, spaces), translation, seed)
 
 
-def _parameter(axis: Axis) -> Param:
+def _parameter(axis: CodedAxis) -> Param:
     from carbs import LinearSpace, LogSpace, Param
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         raise Unsupported(f"CARBS knows numbers only, and `{axis.name}` is a category")
-    whole = axis.kind is Kind.INTEGER
+    whole = axis.kind is CodeKind.INTEGER
     low, high = float(axis.low), float(axis.high)
     if axis.log:
         center = math.sqrt(low * high)

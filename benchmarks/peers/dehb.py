@@ -1,7 +1,7 @@
 """DEHB: differential evolution with Hyperband's brackets.
 
-Its level is a float, rounded to whole levels here. Promoted configs come back under the same
-`config_id`, and then resume. Failed runs are told the worst loss seen: it has no failures.
+Its level is a float, rounded to whole levels here. Promoted configs have the same
+`config_id` again and resume. Failed runs are told the worst loss seen, as it has no failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class DehbPeer:
-    """`DEHB.ask` and `DEHB.tell`, one worker by its own count, as many as are asked for."""
+    """`DEHB.ask` and `DEHB.tell`; DEHB itself counts one worker, but any number of jobs may run."""
 
     def __init__(self, dehb: DEHB, translation: Translation) -> None:
         self._dehb = dehb
@@ -53,7 +53,7 @@ def make(task: Task, *, seed: int, trials: int) -> DehbPeer:
         raise Unsupported(f"DEHB needs a fidelity, and {task.name} has no levels")
     logger.disable("dehb")
     translation = Translation(task.space, peer="DEHB", conditional=True)
-    folder = tempfile.mkdtemp(prefix="dehb-")  # it writes a log wherever it is told to
+    folder = tempfile.mkdtemp(prefix="dehb-")  # it always writes a log
     dehb = DEHB(
         cs=config_space(translation, seed),
         f=None,

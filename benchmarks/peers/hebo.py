@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.peers.base import FullRuns, Job
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def make(task: Task, *, seed: int, trials: int) -> HeboPeer:
     return HeboPeer(HEBO(space, scramble_seed=seed % 2**31), translation, seed)
 
 
-def _dimension(axis: Axis) -> dict[str, Any]:
-    if axis.kind is Kind.CATEGORY:
+def _dimension(axis: CodedAxis) -> dict[str, Any]:
+    if axis.kind is CodeKind.CATEGORY:
         return {"name": axis.name, "type": "cat", "categories": list(range(axis.size))}
     kind = {
-        (Kind.REAL, False): "num",
-        (Kind.REAL, True): "pow",
-        (Kind.INTEGER, False): "int",
-        (Kind.INTEGER, True): "pow_int",
+        (CodeKind.REAL, False): "num",
+        (CodeKind.REAL, True): "pow",
+        (CodeKind.INTEGER, False): "int",
+        (CodeKind.INTEGER, True): "pow_int",
     }[axis.kind, axis.log]
     dimension = {"name": axis.name, "type": kind, "lb": axis.low, "ub": axis.high}
     return dimension | ({"base": 10} if axis.log else {})

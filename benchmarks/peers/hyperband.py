@@ -1,7 +1,7 @@
 """Optuna's HyperbandPruner with random configs or with TPE.
 
-The pruner assigns each trial to a bracket and prunes it at that bracket's rungs; a trial that goes
-on is asked to resume. It looks only at the levels low, 3 low, 9 low, ..., so no others are
+The pruner assigns each trial to a bracket and prunes it at that bracket's rungs; a trial that
+continues is asked to resume. It looks only at the levels low, 3 low, 9 low, ..., so no others are
 reported. A trial cannot change its config, so where a pool ran another one in its place the trial
 keeps its own with that loss.
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import Job, Unsupported
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def _space(task: Task, seed: int) -> tuple[SearchSpace, Translation]:
     return SearchSpace(parameters | {_LEVEL: level}), translation
 
 
-def _parameter(axis: Axis) -> Any:
+def _parameter(axis: CodedAxis) -> Any:
     from neps import HPOCategorical, HPOFloat, HPOInteger
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         return HPOCategorical(list(range(axis.size)))
-    if axis.kind is Kind.INTEGER:
+    if axis.kind is CodeKind.INTEGER:
         return HPOInteger(int(axis.low), int(axis.high), log=axis.log)
     return HPOFloat(float(axis.low), float(axis.high), log=axis.log)

@@ -20,7 +20,7 @@ from benchmarks.task import Evaluation, Levels, Task
 
 
 class OneEpoch:
-    """Half of the effort screens, half finishes the best of what was screened."""
+    """One half of the effort screens configs, the other completes the best of them."""
 
     def __init__(
         self, translation: Translation, levels: Levels, seed: int, most: float = math.inf

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job
-from benchmarks.peers.spaces import Axis, Kind, Translation
+from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -70,21 +70,21 @@ def suggested(trial: Trial, translation: Translation) -> dict[str, Any]:
     return translation.config(codes)
 
 
-def _suggest(trial: Trial, axis: Axis) -> Any:
-    if axis.kind is Kind.CATEGORY:
+def _suggest(trial: Trial, axis: CodedAxis) -> Any:
+    if axis.kind is CodeKind.CATEGORY:
         return trial.suggest_categorical(axis.name, range(axis.size))
-    if axis.kind is Kind.INTEGER:
+    if axis.kind is CodeKind.INTEGER:
         return trial.suggest_int(axis.name, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(axis.name, float(axis.low), float(axis.high), log=axis.log)
 
 
-def distribution(axis: Axis) -> BaseDistribution:
+def distribution(axis: CodedAxis) -> BaseDistribution:
     """The Optuna distribution of an axis."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if axis.kind is Kind.CATEGORY:
+    if axis.kind is CodeKind.CATEGORY:
         return CategoricalDistribution(range(axis.size))
-    if axis.kind is Kind.INTEGER:
+    if axis.kind is CodeKind.INTEGER:
         return IntDistribution(int(axis.low), int(axis.high), log=axis.log)
     return FloatDistribution(float(axis.low), float(axis.high), log=axis.log)
 

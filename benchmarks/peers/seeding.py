@@ -1,7 +1,7 @@
 """Seeds for rivals that draw from the process-wide generators.
 
-A run must be repeatable and must not depend on what ran before it in the same process, so such a
-rival is entered with the global generators seeded by (seed, step), and leaves them as they were.
+A run must be repeatable and must not depend on earlier runs in the same process, so such a rival is
+called with the global generators seeded by (seed, step), which are restored afterwards.
 """
 
 from __future__ import annotations

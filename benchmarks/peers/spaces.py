@@ -32,14 +32,14 @@ from hpo import Categorical, Float, Int, SearchSpace
 from hpo.space import Parameter
 from hpo.space.parameters import condition
 
-__all__ = ["Axis", "Code", "Kind", "Translation"]
+__all__ = ["CodedAxis", "Code", "CodeKind", "Translation"]
 
-#: A value as the rival holds it.
+#: A value as the rival stores it.
 Code = float | int
 
 
-class Kind(Enum):
-    """What a rival must know about an axis."""
+class CodeKind(Enum):
+    """The type of an axis."""
 
     REAL = "real"
     INTEGER = "integer"
@@ -47,7 +47,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class CodedAxis:
     """One searched parameter, in codes.
 
     `low`, `high`: inclusive, in codes; categories run from 0 to `high`. `log`: search in ln code.
@@ -55,7 +55,7 @@ class Axis:
     """
 
     name: str
-    kind: Kind
+    kind: CodeKind
     low: Code
     high: Code
     log: bool = False
@@ -64,17 +64,17 @@ class Axis:
 
     @property
     def size(self) -> int:
-        """How many codes there are; only for integers and categories."""
+        """Number of codes; only for integers and categories."""
         return int(self.high) - int(self.low) + 1
 
     def to_unit(self, code: Code) -> float:
-        """`code` on [0, 1], on the axis's own scale."""
+        """Return `code` on [0, 1], on the axis's own scale."""
         if self.log:
             return math.log(code / self.low) / math.log(self.high / self.low)
         return (code - self.low) / (self.high - self.low)
 
     def from_unit(self, share: float) -> float:
-        """The inverse of :meth:`to_unit`, not rounded."""
+        """Return the inverse of `to_unit`, not rounded."""
         if self.log:
             return float(self.low * (self.high / self.low) ** share)
         return float(self.low + share * (self.high - self.low))
@@ -109,7 +109,7 @@ class Translation:
             raise Unsupported(f"{peer} has nothing to search: every parameter is constant")
 
     def config(self, codes: Mapping[str, Any]) -> dict[str, Any]:
-        """The canonical config of `codes`; codes of inactive parameters are ignored."""
+        """Return the canonical config of `codes`; codes of inactive parameters are ignored."""
         values = dict(self._constants)
         for axis in self.axes:
             if codes.get(axis.name) is not None:
@@ -118,7 +118,7 @@ class Translation:
         return self.space.canonical({name: values[name] for name in active})
 
     def codes(self, config: Mapping[str, Any]) -> dict[str, Code]:
-        """The codes of a config's searched and active parameters."""
+        """Return the codes of a config's searched and active parameters."""
         return {
             axis.name: _clipped(axis, _code(self.space[axis.name], config[axis.name]))
             for axis in self.axes
@@ -126,10 +126,10 @@ class Translation:
         }
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A uniform draw: in the code, in its logarithm, or over whole codes."""
+        """Draw codes uniformly: in the code, in its logarithm, or over whole codes."""
         codes: dict[str, Code] = {}
         for axis in self.axes:
-            if axis.kind is Kind.REAL:
+            if axis.kind is CodeKind.REAL:
                 codes[axis.name] = axis.from_unit(rng.random())
             elif axis.log:
                 low, high = math.log(axis.low - 0.5), math.log(axis.high + 0.5)
@@ -138,20 +138,20 @@ class Translation:
                 codes[axis.name] = int(rng.integers(int(axis.low), int(axis.high) + 1))
         return self.config(codes)
 
-    def _conditioned(self, axis: Axis) -> Axis:
+    def _conditioned(self, axis: CodedAxis) -> CodedAxis:
         when = condition(self.space[axis.name])
         # A constant parent decides once and for all; `config` asks the space which way.
         if when is None or when[0] in self._constants:
             return axis
         parent, values = when
         codes = tuple(int(_code(self.space[parent], value)) for value in values)
-        return Axis(axis.name, axis.kind, axis.low, axis.high, axis.log, parent, codes)
+        return CodedAxis(axis.name, axis.kind, axis.low, axis.high, axis.log, parent, codes)
 
 
-def _axis(name: str, parameter: Parameter, peer: str) -> Axis:
+def _axis(name: str, parameter: Parameter, peer: str) -> CodedAxis:
     if isinstance(parameter, Categorical):
-        kind = Kind.INTEGER if parameter.ordered else Kind.CATEGORY
-        return Axis(name, kind, 0, len(parameter.choices) - 1)
+        kind = CodeKind.INTEGER if parameter.ordered else CodeKind.CATEGORY
+        return CodedAxis(name, kind, 0, len(parameter.choices) - 1)
     if isinstance(parameter, Float | Int) and not parameter.bounded:
         raise Unsupported(
             f"{peer} needs both bounds, and `{name}` lacks one; bound it or leave {peer} out"
@@ -160,10 +160,12 @@ def _axis(name: str, parameter: Parameter, peer: str) -> Axis:
     if isinstance(parameter, Int):
         step = parameter.multiple_of
         low, high = parameter.canonical(low) // step, parameter.canonical(high) // step
-        return Axis(name, Kind.INTEGER, low, high, parameter.log)
+        return CodedAxis(name, CodeKind.INTEGER, low, high, parameter.log)
     if isinstance(parameter, Float) and parameter.logit:
-        return Axis(name, Kind.REAL, _log_odds(low), _log_odds(high))
-    return Axis(name, Kind.REAL, low, high, not isinstance(parameter, Float) or parameter.log)
+        return CodedAxis(name, CodeKind.REAL, _log_odds(low), _log_odds(high))
+    return CodedAxis(
+        name, CodeKind.REAL, low, high, not isinstance(parameter, Float) or parameter.log
+    )
 
 
 def _value(parameter: Parameter, code: Code) -> Any:
@@ -187,10 +189,10 @@ def _code(parameter: Parameter, value: Any) -> Code:
     return float(value)
 
 
-def _clipped(axis: Axis, code: Any) -> Code:
+def _clipped(axis: CodedAxis, code: Any) -> Code:
     """`code` inside the range, whole where it must be; rivals return NumPy scalars and 9.9999."""
     inside = min(max(float(code), float(axis.low)), float(axis.high))
-    return inside if axis.kind is Kind.REAL else round(inside)
+    return inside if axis.kind is CodeKind.REAL else round(inside)
 
 
 def _log_odds(value: float) -> float:

@@ -1,8 +1,8 @@
-"""scaletune's schedulers through `hpo.optimizer.multi_fidelity.StagedOptimizer`, with random configs.
+"""scaletune's schedulers through `StagedOptimizer`, with random configs.
 
-Nothing but the rank rule is at work here. ASHA is of the promotion kind, as Li et al. (MLSys 2020)
-published it: whenever a worker is free, the best run in the top third of its rung goes on. Neither
-Optuna, whose pruners can only stop, nor Syne Tune 0.16 has it.
+Only the rank rule decides here. ASHA is of the promotion kind, as Li et al. (MLSys 2020)
+published it: whenever a worker is free, the best run in the top third of its rung continues.
+Neither Optuna, whose pruners can only stop, nor Syne Tune 0.16 has it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class RandomConfigs(Optimizer):
 
     @property
     def forecast(self) -> None:
-        """Nothing is foreseen: the rank rule is alone."""
+        """Forecast nothing: only the rank rule decides."""
         return None
 
     def propose(
         self, *, among: Sequence[Mapping[str, Any]] | None = None, index: int | None = None
     ) -> Proposal:
-        """A draw, uniform on every parameter's own scale, or one of `among`."""
+        """Draw a config, uniform on every parameter's own scale, or one of `among`."""
         config = self._translation.sample(self._rng)
         if among is not None:
             config = dict(among[int(self._rng.integers(len(among)))])

@@ -1,8 +1,8 @@
 """Syne Tune: CQR on full runs; ASHA, ASHACQR and BOHB on rungs.
 
-Its asynchronous successive halving is the stopping kind: a trial runs on from rung to rung unless
-its loss is not among the best third there, so a stopped trial never comes back and a going one is
-asked to resume before anything new starts. The rungs are low, 3 low, 9 low, ... and high, with one
+Its asynchronous successive halving is the stopping kind: a trial continues from rung to rung while
+its loss is among the best third there, so a stopped trial never resumes and a continuing one is
+resumed before anything new starts. The rungs are low, 3 low, 9 low, ... and high, with one
 bracket, its default; a report between rungs would change nothing. BOHB here is Syne Tune's: kernel
 densities of TPE on asynchronous halving; the original is `benchmarks.peers.bohb`.
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import FullRuns, Job, Unsupported, rungs
 from benchmarks.peers.seeding import seeded
-from benchmarks.peers.spaces import Kind, Translation
+from benchmarks.peers.spaces import CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -163,9 +163,9 @@ def _domains(translation: Translation) -> dict[str, Any]:
 
     space: dict[str, Any] = {}
     for axis in translation.axes:
-        if axis.kind is Kind.CATEGORY:
+        if axis.kind is CodeKind.CATEGORY:
             space[axis.name] = choice(list(range(axis.size)))
-        elif axis.kind is Kind.INTEGER:
+        elif axis.kind is CodeKind.INTEGER:
             integers = lograndint if axis.log else randint
             space[axis.name] = integers(int(axis.low), int(axis.high))
         else:

@@ -1,11 +1,11 @@
-"""Runs the workloads and packs what they did into one table.
+"""Train the curve bank's workloads and pack their curves into one table.
 
     python -m benchmarks record [--configs 64] [--workers 1] [--work DIR] [--out FILE]
 
 Every run is a file of its own in the work folder, written under another name and then renamed, and
-never touched again: killed at any moment, the command loses the runs in flight and goes on where it
-stopped when it is called again. One config is run at all sizes before the next is begun, so a
-stopped recording is a smaller bank, not a torn one; only configs with all sizes are packed.
+never changed again: killed at any moment, the command loses the runs in flight and continues from
+there when it is called again. One config is run at all sizes before the next one starts, so a
+stopped recording is a smaller bank, not an incomplete one; only configs with all sizes are packed.
 
 Losses depend on the seed alone (on one machine, with one thread). Seconds are processor time of the
 training process, evaluation included, so that other programs on the machine hardly count.
@@ -30,10 +30,9 @@ import math
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -53,7 +52,7 @@ _DIGITS = 4  # significant, of sampled settings: readable, and exactly what is s
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RecordingJob:
     """One run: config `number` of a workload at the size of index `size`; the seed is `number`."""
 
     workload: str
@@ -65,9 +64,8 @@ class Job:
         return work / self.workload / f"{self.number:04d}-{self.size}.json"
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks record", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m benchmarks record`."""
     parser.add_argument("--configs", type=int, default=64, help="per workload (default 64)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
@@ -76,14 +74,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--pack-only", action="store_true", help="train nothing, pack what is there"
     )
-    arguments = parser.parse_args(argv)
-    chosen = [WORKLOADS[name] for name in arguments.workloads]
-    jobs = plan(chosen, arguments.configs)
-    if not arguments.pack_only:
-        record(jobs, arguments.work, workers=arguments.workers)
-    command = " ".join(["python -m benchmarks record", *argv])
-    arrays = pack(chosen, jobs, arguments.work, command=command)
-    out = arguments.out or arguments.work / "curve_bank.npz"
+    parser.set_defaults(action=_record)
+
+
+def _record(given: argparse.Namespace) -> int:
+    chosen = [WORKLOADS[name] for name in given.workloads]
+    jobs = plan(chosen, given.configs)
+    if not given.pack_only:
+        record(jobs, given.work, workers=given.workers)
+    command = " ".join(["python -m benchmarks", *given.words])
+    arrays = pack(chosen, jobs, given.work, command=command)
+    out = given.out or given.work / "curve_bank.npz"
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, allow_pickle=False, **arrays)
     print(
@@ -92,11 +93,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def plan(workloads: Sequence[Workload], count: int) -> list[Job]:
-    """All runs, `count` configs of each workload at its three sizes, config by config."""
+def plan(workloads: Sequence[Workload], count: int) -> list[RecordingJob]:
+    """Return all runs, `count` configs of each workload at its three sizes, config by config."""
     configs = {w.name: design(w.space, count) for w in workloads}
     return [
-        Job(w.name, number, size, configs[w.name][number])
+        RecordingJob(w.name, number, size, configs[w.name][number])
         for number in range(count)
         for w in workloads
         for size in range(len(w.sizes))
@@ -104,7 +105,7 @@ def plan(workloads: Sequence[Workload], count: int) -> list[Job]:
 
 
 def design(space: SearchSpace, count: int) -> list[dict[str, Any]]:
-    """`count` configs of a scrambled Sobol sequence, the first ones whatever `count` is."""
+    """Return the first `count` configs of a scrambled Sobol sequence."""
     from scipy.stats import qmc
 
     sobol = qmc.Sobol(len(space), rng=np.random.default_rng(_DESIGN_SEED))
@@ -141,8 +142,8 @@ def _value(parameter: Parameter, u: float) -> Any:
     return min(max(float(f"{value:.{_DIGITS}g}"), low), high)
 
 
-def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
-    """Runs every job whose file is not in `work` yet, in order, in `workers` processes."""
+def record(jobs: Sequence[RecordingJob], work: Path, *, workers: int) -> None:
+    """Run every job whose file is not in `work` yet, in order, in `workers` processes."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -169,13 +170,11 @@ def record(jobs: Sequence[Job], work: Path, *, workers: int) -> None:
         ) as pool,
     ):
         bar = progress.add_task("recording", total=len(jobs), completed=len(jobs) - len(missing))
-        running = {pool.submit(run, job, work) for job in missing}
+        running = [pool.submit(run, job, work) for job in missing]
         try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    progress.advance(bar)
+            for future in as_completed(running):
+                future.result()
+                progress.advance(bar)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -190,8 +189,8 @@ def _prepare(workloads: tuple[str, ...]) -> None:
         next(workload.train(workload.sizes[0], design(workload.space, 1)[0], 0))
 
 
-def run(job: Job, work: Path) -> None:
-    """Trains one job through all levels, or to the one it diverges in, and writes its file."""
+def run(job: RecordingJob, work: Path) -> None:
+    """Train one job through all levels, or to the one it diverges in, and write its file."""
     workload = WORKLOADS[job.workload]
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
     readings = workload.train(workload.sizes[job.size], job.config, job.number)
@@ -218,8 +217,8 @@ def run(job: Job, work: Path) -> None:
     draft.replace(path)
 
 
-def read(job: Job, work: Path) -> dict[str, Any] | None:
-    """The record of a job, or None; raises `ValueError` where it holds another config."""
+def read(job: RecordingJob, work: Path) -> dict[str, Any] | None:
+    """Return the record of a job, or None; raises `ValueError` if it holds another config."""
     path = job.path(work)
     if not path.exists():
         return None
@@ -233,11 +232,12 @@ def read(job: Job, work: Path) -> dict[str, Any] | None:
 
 
 def pack(
-    workloads: Sequence[Workload], jobs: Sequence[Job], work: Path, *, command: str
+    workloads: Sequence[Workload], jobs: Sequence[RecordingJob], work: Path, *, command: str
 ) -> dict[str, NDArray[Any]]:
-    """The table's arrays, from the configs of which every size is recorded.
+    """Return the table's arrays, from the configs of which every size is recorded.
 
-    Raises `ValueError` where a workload has none.
+    Raises:
+        ValueError: if a workload has no such config.
     """
     arrays: dict[str, NDArray[Any]] = {}
     everything: list[dict[str, Any]] = []
@@ -322,7 +322,3 @@ def _machine() -> str:
     except (OSError, StopIteration):
         pass  # not Linux: what `platform` says must do
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,9 @@
 """The byte-level transformer, trained level by level.
 
 A level is a fixed number of bytes, the same for all settings and sizes. The learning rate rises
-over a warm-up counted in levels and then stays constant or falls as a power of time; it never looks
-at how long the run will be, so the first r levels of a run are exactly the run of r levels. (The
-cosine of `hpo.training.language_model` would make every length another run.)
+over a warm-up counted in levels and then stays constant or falls as a power of time. It does not
+depend on the length of the run, so the first r levels of a run are exactly the run of r levels.
+(With the cosine of `benchmarks.workloads.language_model`, every length would be another run.)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.workloads.corpus import sample_sequences, spread_sequences, standard_library
 from hpo.training.accounting import training_flops_per_token
-from hpo.training.corpus import sample_sequences, spread_sequences, standard_library
 from hpo.training.transformer import VOCABULARY, Transformer, params_to_shape
 
 CONTEXT = 64
@@ -55,9 +55,10 @@ class Settings:
 def train_levels(
     params: float, config: Mapping[str, float], *, seed: int
 ) -> Iterator[tuple[float, float, float]]:
-    """Validation loss, mean training loss (nats per byte) and training FLOPs after each level.
+    """Yield validation loss, mean training loss (nats per byte) and training FLOPs of each level.
 
-    Goes on for as long as it is asked; ends after a level that diverged, with loss NaN.
+    Trains a level each time the iterator is advanced; ends after a level that diverged, with loss
+    NaN.
     """
     settings = Settings(**config)  # type: ignore[arg-type]  # batch_size is an int in the space
     rng = torch.Generator().manual_seed(seed)
@@ -73,31 +74,42 @@ def train_levels(
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, settings.beta2), fused=True)
     corpus = standard_library()
     held_out = spread_sequences(corpus.validation, VALIDATION_SEQUENCES, CONTEXT + 1)
-    steps = max(1, round(SEQUENCES_PER_LEVEL / settings.batch_size))
     dropout = _Stream(seed)
     flops_per_level = training_flops_per_token(shape, CONTEXT) * SEQUENCES_PER_LEVEL * CONTEXT
     level = 0
     while True:
-        total = torch.zeros(())
         text = sample_sequences(corpus.train, SEQUENCES_PER_LEVEL, CONTEXT + 1, rng=rng)
         with dropout.drawn_from():
-            for step, batch in enumerate(text.tensor_split(steps)):
-                loss = _loss(model, batch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate(level + (step + 0.5) / steps)
-                optimizer.step()
-                total += loss.detach() * len(batch)
+            train_loss = _train_level(model, optimizer, settings, text, level)
         level += 1
-        train_loss = float(total) / SEQUENCES_PER_LEVEL
         value = _validation_loss(model, held_out)
         limit = DIVERGED * math.log(VOCABULARY)
         if not (train_loss <= limit and value <= limit):  # also where one is NaN
             yield math.nan, train_loss, level * flops_per_level
             return
         yield value, train_loss, level * flops_per_level
+
+
+def _train_level(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+    text: Tensor,
+    level: int,
+) -> float:
+    """Train on the sequences of one level, after `level` others; return the mean training loss."""
+    steps = max(1, round(SEQUENCES_PER_LEVEL / settings.batch_size))
+    total = torch.zeros(())
+    for step, batch in enumerate(text.tensor_split(steps)):
+        loss = _loss(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate(level + (step + 0.5) / steps)
+        optimizer.step()
+        total += loss.detach() * len(batch)
+    return float(total) / SEQUENCES_PER_LEVEL
 
 
 class _Stream:

@@ -1,10 +1,10 @@
-"""What the curve bank trains: three workloads, each over one space and at three sizes.
+"""The curve bank's workloads: three, each over one space and at three sizes.
 
 A level is one pass over the 898 training images of the digits, or 6144 bytes for the transformer.
-No schedule knows how long the run will be, so that the first r levels of a run are a run of r
-levels: asking for fewer levels is honest. Bounds are wide on purpose: they hold runs that diverge,
-that learn nothing, that overfit, and that start slowly and win (warm-up, dropout, shifts, small or
-falling learning rates).
+No schedule depends on the length of the run, so that the first r levels of a run are exactly a run
+of r levels. Bounds are wide on purpose: they include runs that diverge, that learn nothing, that
+overfit, and that start slowly and end best (warm-up, dropout, shifts, small or decaying learning
+rates).
 
 This module loads no torch: tasks read the spaces from it.
 """
@@ -23,11 +23,13 @@ LEVELS = 27
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One run after one more level.
+    """State of a run after one more level.
 
-    `loss`: validation cross-entropy in nats, NaN once the run diverged. `error`: share of
-    validation images misread; NaN for the transformer. `train_loss`: mean over the level, as
-    minimized. `flops`: spent on training so far.
+    Attributes:
+        loss: validation cross-entropy in nats, NaN once the run diverged.
+        error: share of validation images classified wrongly; NaN for the transformer.
+        train_loss: mean training loss over the level, as minimized.
+        flops: FLOPs spent on training so far.
     """
 
     loss: float
@@ -38,10 +40,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`space`: the settings. `sizes`: parameters asked for, ascending.
+    """A training run with its space and sizes.
 
-    `parameters(size)`: those of the network as built; non-embedding ones for the transformer.
-    `train(size, config, seed)`: readings without end, or up to the level that diverged.
+    Attributes:
+        name: name of the workload.
+        space: settings of a run.
+        sizes: requested numbers of parameters, ascending.
+        parameters: function of the size; parameters as built, non-embedding ones for the
+            transformer.
+        train: function of size, config and seed; readings without end, or up to the level that
+            diverged.
     """
 
     name: str
@@ -52,13 +60,13 @@ class Workload:
 
 
 def _mlp_parameters(size: float) -> int:
-    from hpo.training.digits import mlp_shape_for
+    from benchmarks.workloads.digits import mlp_shape_for
 
     return mlp_shape_for(size).parameters
 
 
 def _resnet_parameters(size: float) -> int:
-    from hpo.training.digits import resnet_shape_for
+    from benchmarks.workloads.digits import resnet_shape_for
 
     return resnet_shape_for(size).parameters
 
@@ -70,16 +78,16 @@ def _transformer_parameters(size: float) -> int:
 
 
 def _train_mlp(size: float, config: Mapping[str, Any], seed: int) -> Iterator[Reading]:
-    from hpo.training.digits import Recipe, mlp_shape_for, train_epochs
+    from benchmarks.workloads.digits import DigitsRecipe, mlp_shape_for, train_epochs
 
-    for epoch in train_epochs(mlp_shape_for(size), Recipe(**config), seed=seed):
+    for epoch in train_epochs(mlp_shape_for(size), DigitsRecipe(**config), seed=seed):
         yield Reading(epoch.loss, epoch.error, epoch.train_loss, epoch.flops)
 
 
 def _train_resnet(size: float, config: Mapping[str, Any], seed: int) -> Iterator[Reading]:
-    from hpo.training.digits import Recipe, resnet_shape_for, train_epochs
+    from benchmarks.workloads.digits import DigitsRecipe, resnet_shape_for, train_epochs
 
-    for epoch in train_epochs(resnet_shape_for(size), Recipe(**config), seed=seed):
+    for epoch in train_epochs(resnet_shape_for(size), DigitsRecipe(**config), seed=seed):
         yield Reading(epoch.loss, epoch.error, epoch.train_loss, epoch.flops)
 
 

@@ -16,7 +16,7 @@ from benchmarks.task import Task
 
 __all__ = ["FAMILIES", "SUITES", "load", "names"]
 
-#: First part of a name -> module that knows the family.
+#: First part of a name -> module of the family.
 FAMILIES: Mapping[str, str] = {
     "synthetic": "benchmarks.tasks.synthetic",
     "fcnet": "benchmarks.tasks.tables",
@@ -119,15 +119,17 @@ def _family(prefix: str) -> _Family:
 
 
 def names(family: str) -> tuple[str, ...]:
-    """Names of all tasks of a family; raises `ValueError` for an unknown one."""
+    """Return the names of all tasks of a family; raises `ValueError` for an unknown one."""
     return tuple(name for name in _family(family).names() if name.startswith(f"{family}/"))
 
 
 @functools.lru_cache(maxsize=64)
 def load(name: str) -> Task:
-    """The task called `name`; loaded once per process, as tables are read-only.
+    """Return the task called `name`; loaded once per process, as tables are read-only.
 
-    Raises `ValueError` for an unknown name and `DataMissing` when its data is not here.
+    Raises:
+        ValueError: for an unknown name.
+        DataMissing: if its data is not on this machine.
     """
     plain, *wrappers = name.split("+")
     task = _family(plain.partition("/")[0]).load(plain)

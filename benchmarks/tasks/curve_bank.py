@@ -1,4 +1,4 @@
-"""The curve bank: training runs that really happened, level by level, as tasks.
+"""The curve bank: recorded training runs, level by level, as tasks.
 
 `python -m benchmarks record` trained every config of three workloads (`benchmarks.recording`) at
 three sizes through 27 levels; the table it made ships here. Two tasks per workload:
@@ -9,9 +9,9 @@ three sizes through 27 levels; the table it made ships here. Two tasks per workl
   runs early.
 
 with W one of mlp, resnet, transformer. The loss is the validation cross-entropy in nats and the
-cost training FLOPs; seconds, errors and training losses stand in the `Table`. Both are finite: only
-recorded configs may be asked (`Task.pool`). A run is not noisy: it was recorded once, under one
-seed, and its seed noise is part of the task as fixed luck.
+cost training FLOPs; seconds, errors and training losses stand in the `RecordedTable`. Both are
+finite: only recorded configs may be evaluated (`Task.pool`). A run is not noisy: it was recorded
+once, under one seed, and its seed noise is a fixed part of the task.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.recording.workloads import LEVELS, WORKLOADS
 from benchmarks.task import Bounds, DataMissing, Evaluation, Levels, Point
 from hpo import Axis, Categorical, Int, Scale, SearchSpace, SpaceError
 
-__all__ = ["BANK", "Bank", "CurveBankTask", "Table", "load", "names", "read_bank"]
+__all__ = ["BANK", "Bank", "CurveBankTask", "RecordedTable", "load", "names", "read_bank"]
 
 BANK = Path(__file__).parents[1] / "data" / "curve_bank.npz"
 SHA256 = "f6c170f7e1327b1a58bf18e47725a3ceb1f62bf39e12500ce01a1233eba21f7f"
@@ -43,12 +43,21 @@ _LARGE = "-large"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordedTable:
     """All runs of one workload; S sizes, n configs, 27 levels.
 
-    `loss`, `error` (share misread; NaN for the transformer), `train_loss`, `flops`, `seconds` (of
-    one thread): `S x n x 27`, read-only, costs cumulative; `loss` is NaN from the level on in which
-    a run diverged, the others from the next. `parameters`: S, ascending. `configs`: n.
+    Curves are `S x n x 27`, read-only, costs cumulative. From the level in which a run diverged,
+    `loss` is NaN; the others are NaN from the next level.
+
+    Attributes:
+        workload: name of the workload.
+        loss: validation loss.
+        error: share of validation images classified wrongly; NaN for the transformer.
+        train_loss: mean training loss of the level.
+        flops: training FLOPs.
+        seconds: processor seconds of one thread.
+        parameters: sizes, `(S,)`, ascending.
+        configs: settings, `(n,)`.
     """
 
     workload: str
@@ -63,19 +72,19 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """`tables`: by workload. `provenance`: command, dates, versions, machines."""
+    """All recorded tables by workload, and `provenance`: command, dates, versions, machines."""
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, RecordedTable]
     provenance: Mapping[str, Any]
 
 
 def names() -> tuple[str, ...]:
-    """Names of all tasks of the family."""
+    """Return the names of all tasks of the family."""
     return tuple(f"{_FAMILY}/{w}{suffix}" for w in WORKLOADS for suffix in ("", _LARGE))
 
 
 def load(name: str) -> CurveBankTask:
-    """The task called `name`; raises `ValueError` for an unknown one."""
+    """Return the task called `name`; raises `ValueError` for an unknown one."""
     if name not in names():
         raise ValueError(f"`name` must be one of {list(names())}, got {name!r}; use one of these")
     workload = name.removeprefix(f"{_FAMILY}/").removesuffix(_LARGE)
@@ -84,9 +93,11 @@ def load(name: str) -> CurveBankTask:
 
 @cache
 def read_bank(path: Path = BANK, sha256: str | None = SHA256) -> Bank:
-    """The bank in a file, checked: its `sha256` (None: any), shapes, and configs by their spaces.
+    """Read a bank and check its `sha256` (None: any), shapes, and configs by their spaces.
 
-    Raises `DataMissing` without the file, `ValueError` where a check fails.
+    Raises:
+        DataMissing: if there is no such file.
+        ValueError: if a check fails.
     """
     if not path.exists():
         raise DataMissing(f"{path} is missing; make it: python -m benchmarks record --out {path}")
@@ -102,7 +113,7 @@ def read_bank(path: Path = BANK, sha256: str | None = SHA256) -> Bank:
         return Bank(tables, json.loads(str(arrays["provenance"])))
 
 
-def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> Table:
+def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> RecordedTable:
     workload = WORKLOADS[name]
     columns = {column: arrays[f"{name}/config/{column}"] for column in workload.space}
     parameters = tuple(int(p) for p in arrays[f"{name}/parameters"])
@@ -122,7 +133,7 @@ def _table(name: str, arrays: Mapping[str, NDArray[Any]], path: Path) -> Table:
     configs = tuple(
         workload.space.validate(_config(workload.space, columns, row)) for row in range(shape[1])
     )
-    return Table(workload=name, parameters=parameters, configs=configs, **curves)
+    return RecordedTable(workload=name, parameters=parameters, configs=configs, **curves)
 
 
 def _config(space: SearchSpace, columns: Mapping[str, NDArray[Any]], row: int) -> dict[str, Any]:
@@ -141,11 +152,11 @@ def _config(space: SearchSpace, columns: Mapping[str, NDArray[Any]], row: int) -
 
 @dataclass(frozen=True, slots=True)
 class CurveBankTask:
-    """One task over one `Table`; make it with `of`. `rows`: config key -> size and row."""
+    """One task over one `RecordedTable`; make it with `of`. `rows`: config key -> size and row."""
 
     name: str
     space: SearchSpace
-    table: Table
+    table: RecordedTable
     pool: tuple[dict[str, Any], ...]
     bounds: Bounds
     rows: Mapping[Hashable, tuple[int, int]]
@@ -154,8 +165,8 @@ class CurveBankTask:
     seen_in_design: bool = True  # engine defaults may be chosen on it
 
     @classmethod
-    def of(cls, table: Table, *, name: str, large: bool) -> CurveBankTask:
-        """Over all sizes, with a scale axis; or over the last one alone if `large`."""
+    def of(cls, table: RecordedTable, *, name: str, large: bool) -> CurveBankTask:
+        """Make a task over all sizes, with a scale axis, or over the largest alone if `large`."""
         space = WORKLOADS[table.workload].space
         sizes = range(len(table.parameters))
         if large:
@@ -177,7 +188,7 @@ class CurveBankTask:
     def evaluate(
         self, config: Mapping[str, Any], level: int | None, rng: np.random.Generator
     ) -> Evaluation:
-        """The recorded run up to `level`; `rng` is not used.
+        """Return the recorded run up to `level`; `rng` is not used.
 
         Raises `SpaceError` for a config that was not recorded.
         """

@@ -1,6 +1,6 @@
-"""Where recorded data lies: `$SCALETUNE_DATA` (else a cache), then `../shared/data`.
+"""Folders of recorded data: `$SCALETUNE_DATA` (else a cache), then `../shared/data`.
 
-Each of these folders is laid out alike: `yahpo/<scenario>/`, `hpob/`.
+Each has the same layout: `yahpo/<scenario>/`, `hpob/`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def cache() -> Path:
-    """Where fetched data is put: `$SCALETUNE_DATA`, or a cache folder of the user."""
+    """Return the folder for fetched data: `$SCALETUNE_DATA`, or a cache folder of the user."""
     named = os.environ.get("SCALETUNE_DATA")
     return Path(named) if named else Path.home() / ".cache" / "scaletune"
 
 
 def folders() -> tuple[Path, ...]:
-    """Folders that are looked into, in order, whether they exist or not."""
+    """Return the folders to search, in order, whether they exist or not."""
     return tuple(dict.fromkeys([cache(), _ROOT.parent / "shared" / "data"]))
 
 
 def find(relative: str, hint: str) -> Path:
-    """First existing `relative` path in `folders`; raises `DataMissing` ending in `hint`."""
+    """Return the first existing `relative` path; raises `DataMissing` ending in `hint`."""
     for folder in folders():
         if (folder / relative).exists():
             return folder / relative

@@ -431,12 +431,15 @@ def _check_results(results: Results, place: str, length: int | None) -> None:
             if not isinstance(seeds, Mapping):
                 raise FormatError(f"{place}: {space}/{task} must hold an object of seeds")
             for seed, curve in seeds.items():
-                where = f"{place}: {space}/{task}/{seed}"
-                values = _numbers(curve, where)
-                if values.ndim != 1 or (length is not None and len(values) != length):
-                    raise FormatError(f"{where}: must be {length} numbers, got {values.shape}")
-                if values.min() < 0 or values.max() > 1 or (np.diff(values) < -1e-9).any():
-                    raise FormatError(f"{where}: incumbents must rise within [0, 1]")
+                _check_curve(curve, f"{place}: {space}/{task}/{seed}", length)
+
+
+def _check_curve(curve: object, where: str, length: int | None) -> None:
+    values = _numbers(curve, where)
+    if values.ndim != 1 or (length is not None and len(values) != length):
+        raise FormatError(f"{where}: must be {length} numbers, got {values.shape}")
+    if values.min() < 0 or values.max() > 1 or (np.diff(values) < -1e-9).any():
+        raise FormatError(f"{where}: incumbents must rise within [0, 1]")
 
 
 def from_table(path: Path, method: str) -> Results:

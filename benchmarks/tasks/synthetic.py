@@ -1,11 +1,11 @@
-"""Synthetic tasks: everything about them is known, so that a benchmark can be checked against it.
+"""Synthetic tasks whose optimum, bounds and costs are known exactly.
 
 * `Problem`: a function with a minimum of 0, moved by its seed (optimum shifted, ellipsoid rotated),
   so that no method gains from a favorite place. Regrets are shares of `spread`, about the range of
   the function over its box. As a task (`synthetic/branin-3` is `branin(3)`) it costs what
   `Problem.cost` says, known in closed form.
 * `Curves`: learning curves over 27 epochs that cross, for methods that stop runs early.
-* `Crossing`: curves over 81 epochs whose early ranking is the wrong way round.
+* `Crossing`: curves over 81 epochs whose early ranking is reversed.
 * `Drift`: two scale axes; the best learning rate and batch move with them by known exponents.
 """
 
@@ -275,7 +275,7 @@ def curves(seed: int) -> Curves:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Learning curves in closed form that mislead early: what ends well is slow to start.
+    """Learning curves in closed form with a misleading start: good final losses start slowly.
 
     With q = sum_j w_j u_j^2, u the distances from the optimum in units of the box (logs where the
     axis is one), and the badness b = q / (q + 0.6) in [0, 1), the last loss is f = 0.1 + 0.8 b, and
@@ -284,8 +284,8 @@ class Crossing:
         loss(e) = f + (2 - f) (k(e) - k(E)) / (1 - k(E)),   k(e) = (1 + e / tau)^-2,
         tau = E^(c (1 - (3 b + p) / 4)),   p the learning rate's position in the box,
 
-    so that loss(0) would be 2 for every config and loss(E) = f exactly. `patience` c says how late
-    the curves cross: of uniform configs those that end in the best tenth stand among the worst
+    so that loss(0) would be 2 for every config and loss(E) = f exactly. `patience` c determines how
+    late the curves cross: of uniform configs those that end in the best tenth are among the worst
     fifth at epoch 1, and are the best tenth from epoch 27 on. An epoch costs 0.1 + width / 256
     seconds.
     """

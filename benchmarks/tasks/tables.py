@@ -12,7 +12,7 @@ the means over these repeats, so that the best and worst are exact and regret ha
 `+repeats` draws one repeat per evaluation, real noise, and keeps the mean as `true_loss`.
 
 Numeric grids become ordinals (`Categorical(ordered=True)`): their values are spaced evenly in logs,
-where neighbors behave alike, but lie on no lattice of integers.
+where neighbors are similar, but are no lattice of integers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.task import Bounds, DataMissing, Evaluation, Point
 from hpo import Categorical, Int, SearchSpace
 from hpo.space import Choice, Parameter, Role
 
-__all__ = ["Repeated", "Table", "load", "names"]
+__all__ = ["Repeated", "LookupTask", "load", "names"]
 
 Array = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ _WIDTHS = (16, 25, 40, 64, 101, 161, 256, 406, 645, 1024)
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a family lies in the package and how its keys are read.
+    """Location of a family in the package and how its keys are read.
 
     `space`: parameters in the order of the key's digits, choices in the order of the package.
     `loss`: from the stored metric. `robust_worst`: take the median for the worst loss.
@@ -87,7 +87,7 @@ SOURCES: Mapping[str, _Source] = {
         },
         "val_loss",
         lambda mse: mse,
-        # Diverged networks reach 4e7: measured against the worst, any finite loss looks perfect.
+        # Diverged networks reach 4e7: relative to the worst, any finite loss would look perfect.
         robust_worst=True,
     ),
     "hpobench": _Source(
@@ -123,7 +123,7 @@ SOURCES: Mapping[str, _Source] = {
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTask:
     """A complete table over a finite space, read-only.
 
     `losses`, `costs`: `n x r`, a row per config and a column per repeat, NaN where a config has
@@ -197,7 +197,7 @@ class Table:
 class Repeated:
     """A table that answers with one of its repeats, drawn afresh for every evaluation."""
 
-    table: Table
+    table: LookupTask
     unit: str = "seconds"
     levels: None = None
     pool: None = None
@@ -257,7 +257,7 @@ def names() -> tuple[str, ...]:
     )
 
 
-def load(name: str) -> Table:
+def load(name: str) -> LookupTask:
     """Read one table; raises `ValueError` for an unknown name, `DataMissing` without the package.
 
     All fifteen are `seen_in_design`: the engine was designed looking at FCNet, four of the HPOBench
@@ -278,7 +278,7 @@ def load(name: str) -> Table:
         stored: dict[str, dict[str, list[float]]] = pickle.load(file)
     space = SearchSpace(source.space)
     metric, seconds = _by_row(stored, space, source.metric), _by_row(stored, space, "train_time")
-    return Table(name, space, source.loss(metric), seconds, source.robust_worst)
+    return LookupTask(name, space, source.loss(metric), seconds, source.robust_worst)
 
 
 def _by_row(

@@ -1,7 +1,7 @@
 """Tasks made harder: noise and random failures around any task.
 
 Both draw from the `rng` of `evaluate` in an order that does not depend on the level, so that a run
-continued to a higher level under an equal stream repeats what it showed before.
+continued to a higher level under an equal stream repeats its earlier part.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from hpo.acquisition.improvement import (
     expected_improvement_log,
     knowledge_gradient,
 )
+from hpo.acquisition.maximize import Maximum, Region, Rows, maximize
 from hpo.acquisition.target_information import TargetGain
 from hpo.acquisition.thompson import SharedLevel
 from hpo.acquisition.trust_region import TrustRegion
@@ -16,6 +17,10 @@ from hpo.acquisition.trust_region import TrustRegion
 __all__ = [
     "CostBelow",
     "Improvement",
+    "Maximum",
+    "Region",
+    "Rows",
+    "maximize",
     "SharedLevel",
     "Staircase",
     "ProbabilityOfSuccess",

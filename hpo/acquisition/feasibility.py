@@ -9,7 +9,7 @@ from surrogates.data import Array
 
 
 class SuccessBelief(Protocol):
-    """A fitted success model, e.g. :class:`surrogates.success.SuccessPredictor`."""
+    """A fitted success model, e.g. :class:`surrogates.success.FeasibilityPredictor`."""
 
     def log_probability(self, X: Array) -> Array: ...
 

@@ -94,7 +94,7 @@ class Threshold(Protocol):
     """The loss to beat at each candidate, in each world."""
 
     def levels(self, X: Array) -> Array:
-        """m x S."""
+        """M x S."""
         ...
 
 

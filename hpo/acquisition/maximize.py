@@ -21,20 +21,23 @@ from surrogates.data import Array, IntArray
 _CLOUD_SCALES = (1.0, 0.25, 0.05)  # of the region's radii; the small ones polish
 _MOVED_COLUMNS = 8.0  # expected number of columns a cloud or neighbor move changes
 _ROUNDS = 4
-_NEIGHBOURS = 24  # per kept row and round
+_NEIGHBORS = 24  # per kept row and round
 _KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where to look.
+    """Part of the space to search.
 
-    Args:
-        lower, upper: ``(d,)``, the box of numeric columns.
-        centers: k x d, members of the front (or the incumbent).
-        radii: ``(d,)``, how far a local move goes in each numeric column.
+    Attributes:
+        lower: `(d,)`, lower end of the box of numeric columns.
+        upper: `(d,)`, its upper end.
+        centers: k x d, members of the front (or the incumbent) to search around.
+        radii: `(d,)`, how far a local move goes in each numeric column.
         extra: r x d, rows proposed by other means, such as moves along the drift line.
-        global_share: share of candidates drawn from the whole box.
+        global_share: Share of candidates drawn from the whole box.
+        candidates: Number of rows scored in the first stage.
+        smooth: Whether gradients are worth following; those of trees are not.
     """
 
     lower: Array
@@ -43,11 +46,20 @@ class Region:
     radii: Array
     extra: Array
     global_share: float
+    candidates: int
+    smooth: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The only rows that may be chosen, q x d."""
+
+    X: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Maximum:
-    """The row chosen, ``(d,)``, its log acquisition, and whether it repeats a row already asked."""
+    """The row chosen, `(d,)`, its log acquisition, and whether it repeats a row already asked."""
 
     row: Array
     value: float
@@ -57,31 +69,33 @@ class Maximum:
 def maximize(
     acquisition: Term,
     encoder: Encoder,
-    region: Region,
+    where: Region | Rows,
     taken: Array,
     *,
-    candidates: int,
     rng: np.random.Generator,
-    smooth: bool = True,
 ) -> Maximum:
-    """Search for the row of highest ``acquisition`` that is not among ``taken``.
+    """Return the row of highest `acquisition` that is not among `taken`.
 
     Args:
-        taken: t x d, rows asked before. In a finite space a row is repeated only when none is left.
-        candidates: number of rows scored in the first stage.
-        smooth: whether gradients are worth following; those of trees are not.
+        acquisition: Term to maximize.
+        encoder: Encoder of the rows.
+        where: Region of the space, or the only rows that may be chosen.
+        taken: t x d, rows asked before. One is repeated only when no other is left.
+        rng: Source of the candidates.
     """
-    grid = encoder.grid(candidates)
+    if isinstance(where, Rows):
+        return best_of(where.X, acquisition.value(where.X), taken)
+    grid = encoder.grid(where.candidates)
     if grid is not None:
         return best_of(grid, acquisition.value(grid), taken)
-    X = np.concatenate([encoder.snap(_draw(encoder, region, candidates, rng)), region.extra])
+    X = np.concatenate([encoder.snap(_draw(encoder, where, where.candidates, rng)), where.extra])
     values = acquisition.value(X)
     X, values = _distinct_best(X, values, taken, _KEPT)
     if len(encoder.continuous) < X.shape[1]:
-        X, values = _neighbour_moves(acquisition, encoder, region, taken, X, values, rng)
-    if not smooth:
+        X, values = _neighbor_moves(acquisition, encoder, where, taken, X, values, rng)
+    if not where.smooth:
         return best_of(X, values, taken)
-    refined = encoder.snap(_refine(acquisition, region, encoder.continuous, X))
+    refined = encoder.snap(_refine(acquisition, where, encoder.continuous, X))
     everything = np.concatenate([X, refined])
     return best_of(everything, np.concatenate([values, acquisition.value(refined)]), taken)
 
@@ -121,7 +135,7 @@ def _perturb(encoder: Encoder, X: Array, radii: Array, rng: np.random.Generator)
     return out
 
 
-def _neighbour_moves(
+def _neighbor_moves(
     acquisition: Term,
     encoder: Encoder,
     region: Region,
@@ -134,7 +148,7 @@ def _neighbour_moves(
     radii = region.radii
     for _ in range(_ROUNDS):
         radii = 0.5 * radii
-        origin = np.repeat(X, _NEIGHBOURS, axis=0)
+        origin = np.repeat(X, _NEIGHBORS, axis=0)
         moved = encoder.snap(_perturb(encoder, origin, np.broadcast_to(radii, origin.shape), rng))
         everything = np.concatenate([X, moved])
         values = np.concatenate([values, acquisition.value(moved)])

@@ -22,10 +22,10 @@ import numpy as np
 
 from surrogates.cost import CostPredictor
 from surrogates.data import Array
-from surrogates.scaling import ScalingPredictor
+from surrogates.scaling_law.model import ScalingPredictor
 
 _STEP = 1e-5  # of the central difference, in box widths
-_INADEQUACY = 0.5  # c of the value model's errors, at least; see surrogates/scaling.py
+_INADEQUACY = 0.5  # c of the value model's errors, at least; see surrogates/scaling_law/model.py
 _NOTHING = 1e-300  # a gain that is no gain; its logarithm is finite
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hpo.acquisition.improvement import Threshold
 from surrogates.data import Array
-from surrogates.quantile import SampledQuantiles, at_level
+from surrogates.quantile_forest import SampledQuantiles, at_level
 
 
 @dataclass(frozen=True, slots=True)

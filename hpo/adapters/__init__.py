@@ -1,1 +1,1 @@
-"""Guests in other tools: Optuna, Ray, Dask, Hydra, Transformers, Lightning; each in its module."""
+"""scaletune inside other tools: Optuna, Ray, Dask, Hydra, Lightning, Transformers, FT-PFN."""

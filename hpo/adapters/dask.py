@@ -1,9 +1,9 @@
-"""Dask as a place where `optimize` runs its trials.
+"""Dask clusters as a place to run the trials of `optimize`.
 
     optimize(train, space, budget=..., workers=16, runner=DaskRunner("tcp://scheduler:8786"))
 
-Dask cannot kill a task that runs, so every trial has a process of its own on its worker, and a
-killed one is told so by an event that its host looks at.
+Dask cannot kill a running task. So every trial has a process of its own on its worker, and an event
+tells the worker to kill it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ class DaskRunner(RemoteRunner):
     """Runs each trial on a worker of a Dask cluster, in a process of its own there.
 
     Limits on time and memory hold as with local processes. Checkpoints are files, so the folder of
-    the run must be one that all machines see.
+    the study must be one that all machines see.
 
     Args:
-        cluster: a client, or the address of a scheduler; None starts a cluster here, on the
-            loopback interface, of one worker for each trial at a time.
-        resources: of Dask, that one trial takes, such as `{"GPU": 1}`.
+        cluster: Client, or address of a scheduler; None starts a cluster on this machine's loopback
+            interface, with one worker for each trial at a time.
+        resources: Dask resources that one trial takes, such as `{"GPU": 1}`.
+
+    Example:
+        Needs the extra `dask`::
+
+            runner = DaskRunner("tcp://scheduler:8786", resources={"GPU": 1})
+            optimize(train, space, budget=Budget(trials=64), workers=16, runner=runner)
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class DaskRunner(RemoteRunner):
         self._resources = resources
         self._client: Client | None = None
         self._futures: dict[int, Future] = {}
-        self._run = ""  # sets this run's names apart from those of others on the cluster
+        self._prefix = ""  # of the names of queues and events, which a cluster shares
 
     def _connect(self, workers: int) -> None:
         if isinstance(self._cluster, Client):
@@ -53,50 +59,50 @@ class DaskRunner(RemoteRunner):
             self._client = Client(
                 n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
             )
-        self._run = f"scaletune-{uuid.uuid4().hex}"
-        self._inbox = Queue(self._run, client=self._client)
+        self._prefix = f"scaletune-{uuid.uuid4().hex}"
+        self._inbox = Queue(self._prefix, client=self._client)
 
     def _launch(self, number: int, request: Request) -> None:
         assert self._client is not None
         self._futures[number] = self._client.submit(
             _run_under_dask,
             request,
-            self._run,
-            pure=False,  # a key of its own, or a promoted run is answered with its last stage
+            self._prefix,
+            pure=False,  # or a promoted trial would get the result of its last stage
             retries=0,
             resources=self._resources,
         )
 
-    def _letters(self) -> list[ReportMessage]:
+    def _messages(self) -> list[ReportMessage]:
         if not self._inbox.qsize():
             return []
         stored = self._inbox.get(batch=True)
         return [ReportMessage(number, Report.from_json(report)) for number, report in stored]
 
-    def _answer(self, letter: ReportMessage, decision: Decision) -> None:
-        Queue(f"{self._run}-{letter.number}", client=self._client).put(decision.value)
+    def _answer(self, message: ReportMessage, decision: Decision) -> None:
+        Queue(f"{self._prefix}-{message.number}", client=self._client).put(decision.value)
 
-    def _ended(self, timeout: float) -> dict[int, Outcome | Exception]:
+    def _finished(self, timeout: float) -> dict[int, Outcome | Exception]:
         try:
             wait(list(self._futures.values()), timeout=timeout, return_when="FIRST_COMPLETED")
         except TimeoutError:
             return {}
-        ended: dict[int, Outcome | Exception] = {}
+        finished: dict[int, Outcome | Exception] = {}
         for number, future in list(self._futures.items()):
             if not future.done():
                 continue
             del self._futures[number]
             error = future.exception()
-            ended[number] = future.result() if error is None else error
-        return ended
+            finished[number] = future.result() if error is None else error
+        return finished
 
     def _out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError)
 
-    def _end(self, number: int) -> None:
+    def _kill(self, number: int) -> None:
         future = self._futures.pop(number, None)
         if future is not None:
-            Event(f"{self._run}-{number}", client=self._client).set()
+            Event(f"{self._prefix}-{number}", client=self._client).set()
             future.cancel()
 
     def _disconnect(self) -> None:
@@ -107,16 +113,16 @@ class DaskRunner(RemoteRunner):
                 client.cluster.close()
 
 
-class _DaskMailbox:
-    """The trial's end of the mail: queues and an event that are named after the run."""
+class _DaskChannel:
+    """A trial's end of the channel to its driver: queues and an event with names of its own."""
 
-    def __init__(self, run: str, number: int) -> None:
-        self._outbox = Queue(run)
-        self._answers = Queue(f"{run}-{number}")
-        self._kill = Event(f"{run}-{number}")
+    def __init__(self, prefix: str, number: int) -> None:
+        self._outbox = Queue(prefix)
+        self._answers = Queue(f"{prefix}-{number}")
+        self._kill = Event(f"{prefix}-{number}")
 
-    def send(self, letter: ReportMessage) -> None:
-        self._outbox.put((letter.number, letter.report.to_json()))
+    def send(self, message: ReportMessage) -> None:
+        self._outbox.put((message.number, message.report.to_json()))
 
     def fetch(self, number: int) -> Decision | None:
         try:
@@ -128,7 +134,7 @@ class _DaskMailbox:
         return bool(self._kill.is_set())
 
 
-def _run_under_dask(request: Request, run: str) -> Any:
-    # Dask marks its workers as daemons, which may have no children; ours end with their parent.
+def _run_under_dask(request: Request, prefix: str) -> Any:
+    # Dask marks its workers as daemons, which may have no children; a trial's ends with its parent.
     multiprocessing.current_process().daemon = False
-    return host(request, _DaskMailbox(run, request.job.trial.number))
+    return host(request, _DaskChannel(prefix, request.job.trial.number))

@@ -1,4 +1,4 @@
-"""A trial log as JSON, for guests that keep files rather than a study."""
+"""A trial log as JSON, for tools that keep files rather than an Optuna study."""
 
 from __future__ import annotations
 
@@ -20,12 +20,30 @@ __all__ = ["events_to_json", "replay"]
 
 
 def events_to_json(log: TrialLog) -> list[dict[str, Any]]:
-    """Everything that happened, in order."""
+    """Return every event of a log in order, as JSON-able values.
+
+    Example:
+        >>> from hpo import Float
+        >>> from hpo.optimizer.ask_tell import Optimizer
+        >>> first, second = (Optimizer({"x": Float(0, 1)}, seed=0) for _ in range(2))
+        >>> _ = first.tell(first.ask(), 0.5)
+        >>> events = events_to_json(first.log)
+        >>> [event["event"] for event in events]
+        ['asked', 'told']
+        >>> replay(second, events)
+        >>> second.log.observations == first.log.observations
+        True
+    """
     return [_to_json(event) for event in log.events()]
 
 
 def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
-    """Let an optimizer without a log go through what `events_to_json` wrote."""
+    """Record in an optimizer with an empty log what `events_to_json` returned.
+
+    Args:
+        optimizer: Optimizer with the same arguments as the one whose log it was.
+        events: Events in order.
+    """
     log = optimizer.log
     known: set[int] = set()
     for event in events:

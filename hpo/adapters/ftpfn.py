@@ -1,16 +1,15 @@
-"""FT-PFN says which runs go on: a forecaster for `FreezeThaw`, where its weights are at hand.
+"""FT-PFN as the forecaster of `FreezeThaw`: a trained network predicts how learning curves end.
 
     from hpo.adapters.ftpfn import FTPFN
 
     optimize(train, space, scheduler=FreezeThaw(forecaster=FTPFN("~/ftpfn")), ...)
 
-The network and the paper are named in :mod:`surrogates.ftpfn`. The weights are not part of the
-package `ifbo`, which downloads them when it is told a folder:
+It only decides which paused run resumes; new configs still come from the engine. The network and
+its paper are named in :mod:`surrogates.interop.ftpfn`. The weights are not part of the package `ifbo`,
+which downloads them into a folder:
 
     pip install 'scaletune[ftpfn]'
     python -c "from ifbo.surrogate import FTPFN; FTPFN(target_path='$HOME/ftpfn')"
-
-It says only which run goes on; new configs are the engine's to propose, as ever.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.schedulers.base import Forecast, Setup
-from hpo.schedulers.runs import Run
+from hpo.schedulers.run_history import Run
 from hpo.space.encoding import Encoder
-from surrogates.curves import Curve
 from surrogates.data import Array
-from surrogates.ftpfn import COLUMNS, BarBelief, FTPFNetwork
+from surrogates.interop.ftpfn import COLUMNS, FTPFNetwork, HistogramDistribution
+from surrogates.learning_curves import Curve
 
-__all__ = ["FTPFN"]
+__all__ = ["FTPFN", "FTPFNForecast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +39,46 @@ class FTPFN:
     """The network of Rakotoarison et al. (2024) as a forecaster.
 
     Args:
-        weights: folder that holds them. The file is a pickled module: whoever made it can run code
-            here, so take it from its authors only.
+        weights: Folder that holds the weights. The file is a pickled module: loading it runs code
+            of whoever made it, so take it from its authors only.
+
+    Example:
+        Needs the extra `ftpfn` and the weights::
+
+            scheduler = FreezeThaw(forecaster=FTPFN("~/ftpfn"))
+            optimize(train, space, scheduler=scheduler, budget=Budget(cost=500), cost="epochs")
     """
 
-    weights: str | Path = field(repr=False)  # where they lie does not change what a study does
+    weights: str | Path = field(repr=False)  # the folder's name does not change a study
 
     def begin(self, setup: Setup) -> Forecast:
-        """The forecast for one study.
+        """Return the forecast for one study.
+
+        Args:
+            setup: Search space and direction of the study.
 
         Raises:
-            SpaceError: for a space with more than 10 columns beside the fidelity, or without one.
-            FileNotFoundError: if the weights are not there.
-            ImportError: without the extra `ftpfn`.
+            SpaceError: For a space without a fidelity, or with more than 10 columns beside it.
+            FileNotFoundError: If the weights are not in the folder.
+            ImportError: Without the extra `ftpfn`.
         """
         encoder = Encoder(setup.space, "minimize" if setup.sign > 0 else "maximize")
         columns = len(encoder.columns.kinds) - len(encoder.columns.fidelity)
         if columns > COLUMNS:
             raise SpaceError(
                 f"FT-PFN reads at most {COLUMNS} columns, this space has {columns}; leave out "
-                "parameters or let the engine forecast (`forecaster=None`)"
+                "parameters, or use the engine's own forecast (`forecaster=None`)"
             )
         return FTPFNForecast(encoder, _network(Path(self.weights).expanduser()))
 
 
 class FTPFNForecast(CurveForecast):
-    """Ends foreseen by the network; see `Forecast`."""
+    """Final losses predicted by the network; a :class:`~hpo.schedulers.Forecast`.
+
+    Args:
+        encoder: Encoder of the study's space.
+        network: Loaded network.
+    """
 
     def __init__(self, encoder: Encoder, network: FTPFNetwork) -> None:
         super().__init__(encoder)
@@ -73,13 +86,16 @@ class FTPFNForecast(CurveForecast):
 
     def ends(
         self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
-    ) -> list[BarBelief]:
-        """See `CurveForecast`."""
-        X = self._columns([run.config for run in runs])
-        return self._network.ends(X, curves, np.array(asked), self.high)
+    ) -> list[HistogramDistribution]:
+        """Return the predicted end of each run in `asked`; see `CurveForecast.ends`."""
+        X = self.columns([run.config for run in runs])
+        return self._network.predict_ends(X, curves, np.array(asked), self.high)
 
-    def _columns(self, configs: Sequence[Mapping[str, Any]]) -> Array:
-        """Configs as the network reads them: in [0, 1], categories in equal steps, no fidelity."""
+    def columns(self, configs: Sequence[Mapping[str, Any]]) -> Array:
+        """Return configs as the network reads them, `n x d` in [0, 1].
+
+        Categories are in equal steps, and the fidelity is left out.
+        """
         columns = self.encoder.columns
         X = self.encoder.encode(configs)
         X[:, columns.categorical] /= np.maximum(

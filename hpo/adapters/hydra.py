@@ -1,14 +1,14 @@
-"""What the Hydra sweeper does: spaces from sweep overrides, batches of jobs, results on disk.
+r"""The Hydra sweeper: spaces from sweep overrides, batches of jobs, results on disk.
 
-    python train.py -m hydra/sweeper=scaletune hydra.sweeper.n_trials=40 \\
+    python train.py -m hydra/sweeper=scaletune hydra.sweeper.n_trials=40 \
         'lr=tag(log, interval(1e-4, 1e-1))' 'optimizer=choice(adamw, lion)' 'layers=range(2, 9)'
 
-The job returns its loss, or a dict with "loss" and perhaps "cost". Hydra launches batches and waits
-for each, and has no channel back from a job, so nothing is stopped early here.
+The job returns its loss, or a dict with "loss" and perhaps "cost". Hydra launches a batch of jobs,
+waits for all of them, and has no channel back from a running job, so no job is stopped early.
 
 =======================  ==========================================================================
 `choice(a, b)`           Categorical; `tag(ordered, choice(...))` an ordinal
-`range(a, b[, step])`    Int, `b` excluded, as in Python; an ordinal where it is no integer lattice
+`range(a, b[, step])`    Int, `b` excluded, as in Python; an ordinal off the multiples of `step`
 `interval(a, b)`         Float; `int(interval(a, b))` an Int
 tags                     log, logit, ordered, scale, and the roles of `hpo.Role`, such as lr
 =======================  ==========================================================================
@@ -53,11 +53,25 @@ def sweep(
     seed: int,
     max_failure_rate: float,
 ) -> None:
-    """Run `trials` jobs in batches of `jobs`, and write `optimization_results.yaml`.
+    """Run a sweep and write `optimization_results.yaml` in its folder.
+
+    Args:
+        arguments: Overrides of the command line; they take precedence over `params`.
+        params: Sweep overrides of the sweeper's config, by parameter name.
+        context: Hydra's context.
+        config: Hydra's config of the sweep.
+        launcher: Launcher of the jobs.
+        trials: Number of jobs.
+        jobs: Number of jobs in a batch.
+        direction: Direction of the loss.
+        cost: Unit of the costs; None if they do not matter.
+        target: Scale values to train at in the end.
+        seed: Seed of every random choice.
+        max_failure_rate: Share of failed jobs above which the sweep ends with an error.
 
     Raises:
-        SpaceError: for an override that is no search space.
-        StudyError: when more than `max_failure_rate` of the jobs so far have failed.
+        SpaceError: For an override that describes no parameter.
+        StudyError: When more than `max_failure_rate` of the jobs so far have failed.
     """
     texts = [*(f"{name}={value}" for name, value in params.items()), *arguments]
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(texts)
@@ -72,7 +86,8 @@ def sweep(
             fixed.append(f"{name}={override.get_value_element_as_str()}")
     if not space:
         raise SpaceError(
-            "nothing is searched; write an override such as 'lr=tag(log, interval(1e-4, 1e-1))'"
+            "the sweep has no parameter to search; add an override such as "
+            "'lr=tag(log, interval(1e-4, 1e-1))'"
         )
     engine = Optimizer(space, direction=direction, cost=cost, target=target, seed=seed)
     folder = Path(config.hydra.sweep.dir)
@@ -85,18 +100,32 @@ def sweep(
             [[*fixed, *_overrides(trial)] for trial in batch], initial_job_idx=done
         )
         for trial, job in zip(batch, returns, strict=True):
-            failed += not _told(engine, trial, job)
+            failed += not _tell(engine, trial, job)
         done += len(batch)
         if failed > max_failure_rate * done:
             raise StudyError(
                 f"{failed} of {done} jobs have failed, more than max_failure_rate="
-                f"{max_failure_rate}; look at their logs in {folder}, or raise the rate"
+                f"{max_failure_rate}; see their logs in {folder}, or raise the rate"
             )
     _write(engine, folder / "optimization_results.yaml", target)
 
 
 def parameter_of(override: Override) -> Parameter:
-    """The parameter that a sweep override describes; raises SpaceError for none of ours."""
+    """Return the parameter that a sweep override describes.
+
+    Args:
+        override: Override such as `x=interval(0.0, 1.0)`, parsed by Hydra.
+
+    Raises:
+        SpaceError: For a sweep that has no parameter, such as `glob(*)`, or an unknown tag.
+
+    Example:
+        Needs the extra `hydra`::
+
+            parser = OverridesParser.create()
+            parameter_of(parser.parse_override("lr=tag(log, lr, interval(1e-4, 1e-1))"))
+            # Float(0.0001, 0.1, log=True, role=Role.LR)
+    """
     value, name = override.value(), override.get_key_element()
     tags = set(getattr(value, "tags", ()))
     roles = {role.value: role for role in Role}
@@ -140,7 +169,9 @@ def _plain(choice: Any) -> Any:
     """A parsed choice as the value it stands for; quoted strings lose their quotes."""
     text = getattr(choice, "text", choice)
     if not isinstance(text, str | int | float | bool | None):
-        raise SpaceError(f"choices must be texts, numbers or truths, got {choice!r}; name them")
+        raise SpaceError(
+            f"choices must be strings, numbers, booleans or null, got {choice!r}; use strings"
+        )
     return text
 
 
@@ -154,8 +185,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _told(engine: Optimizer, trial: Trial, job: Any) -> bool:
-    """Tell how a job ended; whether it came to a loss."""
+def _tell(engine: Optimizer, trial: Trial, job: Any) -> bool:
+    """Tell how a job ended; return whether it has a loss."""
     if job.status is not JobStatus.COMPLETED:
         engine.tell(trial, failed=Cause.ERROR)
         return False

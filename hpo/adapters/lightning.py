@@ -1,4 +1,4 @@
-"""A callback that ties a Lightning `Trainer` to a trial.
+"""A callback that connects a Lightning `Trainer` to a trial.
 
     def train(config, ctx):
         trainer = Trainer(max_epochs=ctx.fidelity, callbacks=[TrialCallback(ctx, "val_loss")],
@@ -6,8 +6,8 @@
         trainer.fit(model, data, ckpt_path=last_checkpoint(ctx), weights_only=True)
         return trainer.callback_metrics["val_loss"]
 
-Each validation is saved as a checkpoint first and reported then, so that a trial which is paused
-there goes on from there.
+Each validation is saved as a checkpoint before it is reported, so that a trial that pauses there
+resumes from it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,18 @@ class TrialCallback(Callback):
     """Reports every validation to the study, which may end the training there.
 
     Args:
-        ctx: of the trial.
-        monitor: the logged metric that is the loss.
-        epochs: whether steps are counted in epochs, as the space's fidelity then is; else in
-            optimizer steps.
+        ctx: Context of the trial.
+        monitor: Logged metric that is the loss.
+        epochs: Whether the space's fidelity counts epochs; otherwise it counts optimizer steps.
+
+    Example:
+        Needs the extra `lightning`::
+
+            def train(config, ctx):
+                callback = TrialCallback(ctx, "val_loss")
+                trainer = Trainer(max_epochs=ctx.fidelity, callbacks=[callback])
+                trainer.fit(model, data, ckpt_path=last_checkpoint(ctx), weights_only=True)
+                return trainer.callback_metrics["val_loss"]
     """
 
     def __init__(self, ctx: Context, monitor: str, *, epochs: bool = True) -> None:
@@ -39,10 +47,15 @@ class TrialCallback(Callback):
         self._epochs = epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, then report; raises `hpo.Stop` when told to."""
+        """Save a checkpoint, then report.
+
+        Raises:
+            Stop: When the study ends or pauses the trial.
+            ValueError: If the metric was not logged.
+        """
         if self._monitor not in trainer.callback_metrics:
             raise ValueError(
-                f"`monitor` must be a logged metric, got {self._monitor!r} where there are "
+                f"`monitor` must be a logged metric, got {self._monitor!r} and logged are "
                 f"{sorted(trainer.callback_metrics)}; log it in validation_step"
             )
         folder = self._ctx.checkpoint_dir
@@ -57,7 +70,7 @@ class TrialCallback(Callback):
 
 
 def last_checkpoint(ctx: Context) -> Path | None:
-    """The checkpoint in the trial's folder, for `trainer.fit(ckpt_path=)`."""
+    """Return the checkpoint in the trial's folder, for `trainer.fit(ckpt_path=)`; None without."""
     folder = ctx.checkpoint_dir
     if folder is None or not (folder / _FILE).exists():
         return None

@@ -1,11 +1,11 @@
-"""What Ray and Dask have in common as places where trials run.
+"""Running trials on a cluster: what Ray and Dask have in common.
 
 On the machine that a cluster picks, :func:`host` runs one trial in a process of its own with the
-local `ProcessRunner`: its limits on time and memory, its child processes, and its ways to die are
-the same there as here. Letters go from that machine to the driver, answers come back:
+local `ProcessRunner`, so limits on time and memory and ways to fail are the same there as here:
 
-    letter    a report of trial `number`, which waits for an answer
-    request   a trial to run, with everything that the other machine needs to know
+    Request         from the driver: a trial to run, with all that the other machine needs
+    ReportMessage   to the driver: a report of a trial, which waits for a decision
+    Decision        back from the driver
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from hpo.study.process_runner import ProcessRunner
 from hpo.study.runners import Job, OnReport, Outcome, Task
 from hpo.trials import Cause, Report, Status, Trial
 
-__all__ = ["ReportMessage", "RemoteChannel", "Outcome", "RemoteRunner", "Request", "host"]
+__all__ = ["RemoteChannel", "RemoteRunner", "ReportMessage", "Request", "host"]
 
-_POLL = 0.05  # seconds between looks for letters and answers
-_LOOK = 0.25  # seconds between a host's looks at whether its trial was killed
+_POLL = 0.05  # seconds between looks for messages and answers
+_KILL_POLL = 0.25  # seconds between a host's looks at whether its trial was killed
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMessage:
-    """A report that waits for its answer."""
+    """A report that waits for a decision.
+
+    Attributes:
+        number: Number of the trial.
+        report: Its report.
+    """
 
     number: int
     report: Report
@@ -37,35 +42,40 @@ class ReportMessage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A trial to run elsewhere. `task`: the study's `Task`, by cloudpickle."""
+    """A trial to run on another machine.
+
+    Attributes:
+        task: The study's `Task`, pickled by cloudpickle.
+        job: The trial and where it starts.
+    """
 
     task: bytes
     job: Job
 
 
 class RemoteChannel(Protocol):
-    """The way between a trial that runs elsewhere and its driver."""
+    """Connection of a trial on another machine to its driver."""
 
-    def send(self, letter: ReportMessage) -> None:
-        """Hand over a letter."""
+    def send(self, message: ReportMessage) -> None:
+        """Send a report."""
         ...
 
     def fetch(self, number: int) -> Decision | None:
-        """The answer to trial `number`, once; None while there is none."""
+        """Return the decision about trial `number`, once; None while there is none."""
         ...
 
     def killed(self) -> bool:
-        """Whether the driver wants the trial to end now."""
+        """Return whether the driver has killed the trial."""
         ...
 
 
-def host(request: Request, mailbox: RemoteChannel) -> Outcome:
-    """Run one trial in a process of its own on this machine, and say how it ended."""
+def host(request: Request, channel: RemoteChannel) -> Outcome:
+    """Run one trial in a process of its own on this machine, and return how it ended."""
 
     def ask(trial: Trial, report: Report) -> Decision:
-        mailbox.send(ReportMessage(trial.number, report))
-        while (decision := mailbox.fetch(trial.number)) is None:
-            if mailbox.killed():
+        channel.send(ReportMessage(trial.number, report))
+        while (decision := channel.fetch(trial.number)) is None:
+            if channel.killed():
                 return Decision.STOP
             time.sleep(_POLL / 5)
         return decision
@@ -73,14 +83,14 @@ def host(request: Request, mailbox: RemoteChannel) -> Outcome:
     runner = ProcessRunner()
     try:
         task: Task = pickle.loads(request.task)
-    except Exception as error:  # anything can go wrong while a stranger's modules are imported
+    except Exception as error:  # importing the user's modules may raise anything
         text = f"train_fn could not be loaded on the other machine: {error!r}"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text)
     runner.open(task, workers=1)
     try:
         runner.submit(request.job)
-        while not mailbox.killed():
-            for outcome in runner.poll(_LOOK, ask):
+        while not channel.killed():
+            for outcome in runner.poll(_KILL_POLL, ask):
                 return outcome
         text = "killed by its driver"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.LOST, text=text)
@@ -89,7 +99,7 @@ def host(request: Request, mailbox: RemoteChannel) -> Outcome:
 
 
 class RemoteRunner(ABC):
-    """A `Runner` over a cluster: derive from it and say how to launch, talk and end."""
+    """A `Runner` over a cluster; a subclass launches tasks, carries messages and kills."""
 
     interruptible = False
 
@@ -100,7 +110,11 @@ class RemoteRunner(ABC):
         self._costs: dict[int, float] = {}
 
     def open(self, task: Task, workers: int) -> None:
-        """See `Runner`. Raises TypeError if the training function cannot be pickled."""
+        """Connect to the cluster; see `Runner`.
+
+        Raises:
+            TypeError: If the training function cannot be pickled.
+        """
         import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
 
         try:
@@ -113,36 +127,36 @@ class RemoteRunner(ABC):
         self._connect(workers)
 
     def submit(self, job: Job) -> None:
-        """See `Runner`."""
+        """Launch a trial; see `Runner`."""
         number = job.trial.number
         self._jobs[number] = job
         self._started[number] = time.monotonic()
         self._launch(number, Request(self._task, job))
 
     def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
-        """See `Runner`."""
+        """Answer reports, and return the trials that have ended; see `Runner`."""
         until = time.monotonic() + timeout
         while self._jobs:
-            for letter in self._letters():
-                job = self._jobs.get(letter.number)
+            for message in self._messages():
+                job = self._jobs.get(message.number)
                 if job is None:
                     continue  # of a trial that was killed
-                if letter.report.cost is not None:
-                    self._costs[letter.number] = letter.report.cost
-                self._answer(letter, on_report(job.trial, letter.report))
+                if message.report.cost is not None:
+                    self._costs[message.number] = message.report.cost
+                self._answer(message, on_report(job.trial, message.report))
             wait = min(max(until - time.monotonic(), 0.0), _POLL)
-            ended = [self._outcome(n, end) for n, end in self._ended(wait).items()]
+            ended = [self._outcome(n, end) for n, end in self._finished(wait).items()]
             if ended or time.monotonic() >= until:
                 return ended
         return []
 
     def kill(self, number: int) -> None:
-        """See `Runner`."""
+        """Kill a trial; see `Runner`."""
         if self._jobs.pop(number, None) is not None:
-            self._end(number)
+            self._kill(number)
 
     def close(self) -> None:
-        """See `Runner`."""
+        """Kill all trials and disconnect; see `Runner`."""
         for number in list(self._jobs):
             self.kill(number)
         self._disconnect()
@@ -159,32 +173,32 @@ class RemoteRunner(ABC):
 
     @abstractmethod
     def _connect(self, workers: int) -> None:
-        """Reach the cluster."""
+        """Connect to the cluster."""
 
     @abstractmethod
     def _launch(self, number: int, request: Request) -> None:
-        """Have `host(request, mailbox)` run somewhere."""
+        """Have `host(request, channel)` run somewhere."""
 
     @abstractmethod
-    def _letters(self) -> list[ReportMessage]:
-        """Letters that have come since the last look."""
+    def _messages(self) -> list[ReportMessage]:
+        """Messages that have come since the last call."""
 
     @abstractmethod
-    def _answer(self, letter: ReportMessage, decision: Decision) -> None:
-        """Answer one of them."""
+    def _answer(self, message: ReportMessage, decision: Decision) -> None:
+        """Send the decision about a report."""
 
     @abstractmethod
-    def _ended(self, timeout: float) -> dict[int, Outcome | Exception]:
-        """Trials that have ended, after at most `timeout` seconds: their outcome, or why none."""
+    def _finished(self, timeout: float) -> dict[int, Outcome | Exception]:
+        """Trials that have ended, after at most `timeout` seconds: their outcome or their error."""
 
     @abstractmethod
     def _out_of_memory(self, error: Exception) -> bool:
         """Whether a trial without an outcome was killed for its memory."""
 
     @abstractmethod
-    def _end(self, number: int) -> None:
+    def _kill(self, number: int) -> None:
         """Kill a trial and its processes, and nothing else."""
 
     @abstractmethod
     def _disconnect(self) -> None:
-        """Let go of the cluster; calling it again does nothing."""
+        """Disconnect from the cluster; a second call does nothing."""

@@ -1,4 +1,4 @@
-"""A callback that ties a Hugging Face `Trainer` to a trial.
+"""A callback that connects a Hugging Face `Trainer` to a trial.
 
     def train(config, ctx):
         args = TrainingArguments(
@@ -9,8 +9,8 @@
         trainer.train(resume_from_checkpoint=last_checkpoint(ctx))
         return trainer.evaluate()["eval_loss"]
 
-Each evaluation is saved as a checkpoint first and reported then, so that a trial which is paused
-there goes on from there.
+Each evaluation is saved as a checkpoint before it is reported, so that a trial that pauses there
+resumes from it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,22 @@ __all__ = ["TrialCallback", "last_checkpoint"]
 class TrialCallback(TrainerCallback):
     """Reports every evaluation to the study, which may end the training there.
 
-    Args:
-        ctx: of the trial.
-        metric: the evaluation's entry that is the loss.
-        epochs: whether steps are counted in epochs, as the space's fidelity then is; else in
-            optimizer steps.
-        flops: whether the trainer's count of FLOPs is the cost.
-
     Of several processes only the first reports; give the trial to one process, or broadcast what
     it raises.
+
+    Args:
+        ctx: Context of the trial.
+        metric: Entry of the evaluation that is the loss.
+        epochs: Whether the space's fidelity counts epochs; otherwise it counts optimizer steps.
+        flops: Whether the trainer's count of FLOPs is the cost.
+
+    Example:
+        Needs the extra `transformers`::
+
+            def train(config, ctx):
+                trainer = Trainer(model, arguments, callbacks=[TrialCallback(ctx, flops=True)])
+                trainer.train(resume_from_checkpoint=last_checkpoint(ctx))
+                return trainer.evaluate()["eval_loss"]
     """
 
     def __init__(
@@ -57,7 +64,7 @@ class TrialCallback(TrainerCallback):
         control: TrainerControl,
         **others: Any,
     ) -> None:
-        """Evaluations count from here on."""
+        """Start to report evaluations."""
         self._training = True
 
     def on_train_end(
@@ -67,7 +74,7 @@ class TrialCallback(TrainerCallback):
         control: TrainerControl,
         **others: Any,
     ) -> None:
-        """And up to here."""
+        """Stop reporting evaluations: the last one is what the training function returns."""
         self._training = False
 
     def on_evaluate(
@@ -78,15 +85,19 @@ class TrialCallback(TrainerCallback):
         metrics: Mapping[str, float] | None = None,
         **others: Any,
     ) -> None:
-        """Keep what was measured, and have the state saved."""
+        """Keep the evaluation, and have the trainer save its state.
+
+        Raises:
+            ValueError: If the metric is not an entry of the evaluation.
+        """
         if metrics is None or self._metric not in metrics:
             known = sorted(metrics or {})
             raise ValueError(
-                f"`metric` must be an entry of the evaluation, got {self._metric!r} where there "
+                f"`metric` must be an entry of the evaluation, got {self._metric!r} and entries "
                 f"are {known}; name one of them, and give the trainer an eval_dataset"
             )
         if not self._training:
-            return  # an evaluation after the end: its result is what the function returns
+            return  # an evaluation after training, for the training function to return
         self._evaluated = dict(metrics)
         control.should_save = True
 
@@ -97,7 +108,11 @@ class TrialCallback(TrainerCallback):
         control: TrainerControl,
         **others: Any,
     ) -> None:
-        """Report what was measured at this checkpoint; raises `hpo.Stop` when told to."""
+        """Report the evaluation of this checkpoint.
+
+        Raises:
+            Stop: When the study ends or pauses the trial.
+        """
         measured, self._evaluated = self._evaluated, None
         if measured is None or not state.is_world_process_zero:
             return
@@ -112,7 +127,14 @@ class TrialCallback(TrainerCallback):
 
 
 def last_checkpoint(ctx: Context) -> str | None:
-    """The newest checkpoint in the trial's folder, for `trainer.train(resume_from_checkpoint=)`."""
+    """Return the newest checkpoint in the trial's folder; None if there is none.
+
+    Args:
+        ctx: Context of the trial.
+
+    Returns:
+        Path for `trainer.train(resume_from_checkpoint=)`.
+    """
     folder = ctx.checkpoint_dir
     found: str | None = None if folder is None else get_last_checkpoint(str(folder))
     return found

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.models.fitted import Models
+from hpo.models.log_scale_hedge import InputWarp
+from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.optimizer.result import Result
 from hpo.space import Axis, Categorical, Float, Parameter, Role, Scale, SearchSpace
 from hpo.space.encoding import Direction, Encoder
@@ -200,7 +202,8 @@ def _result(
         )
     models = Models(Encoder(space, direction))
     models.sync(log)
-    return Result(log, models, None, cost_unit)
+    warp = InputWarp(models, SurrogateSelector(models, SurrogateChoice.GP))
+    return Result(log, warp, None, cost_unit)
 
 
 # --- the file ------------------------------------------------------------------------------------

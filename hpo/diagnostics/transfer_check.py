@@ -2,7 +2,7 @@
 
 Tuning small and training big works as it is only where the optimum does not move with scale: the
 promise of muP for the learning rate, say. :func:`check_transfer` fits the scaling law
-(:mod:`surrogates.scaling`) with a neutral prior, whatever rules the study believed, and reads the
+(:mod:`surrogates.scaling_law.model`) with a neutral prior, whatever rules the study believed, and reads the
 drift of every optimum off it::
 
     b_ja = dz*_j / ds_a      z*_j best parameter j in natural units (ln lr, log-odds of beta2)
@@ -39,7 +39,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.errors import SpaceError
-from hpo.optimizer.recommend import NINETY
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.coefficient_table import natural_name
@@ -49,9 +48,9 @@ from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
-from surrogates.law_fit import DriftPrior, LawPrior
-from surrogates.numerics import single_threaded
-from surrogates.scaling import Estimate, ScalingModel, ScalingPredictor
+from surrogates.numerics import normal_half_width, single_threaded
+from surrogates.scaling_law.model import Estimate, ScalingModel, ScalingPredictor
+from surrogates.scaling_law.prior import DriftPrior, LawPrior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +71,8 @@ _TOGETHER = 0.98  # correlation from which two axes are one
 _MOST_SIZES = 30  # beyond it runs are grouped along the axis drawn
 _BINS = 8
 _CROWD = 3  # runs of a size of which one is marked as the best
+
+NINETY = normal_half_width(0.9)  # in standard deviations
 
 
 class Verdict(Enum):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpo.diagnostics.transfer_check import Panel, TransferCheck
     from hpo.models.lr_sensitivity import Instability
     from hpo.optimizer.result import FrontMember, Result
-    from hpo.training.coordinates import CoordinateCheck
+    from hpo.training.coordinate_check import CoordinateCheck
     from surrogates.data import Array
 
 _LOG_LIMIT = 690.0  # exp overflows beyond 709

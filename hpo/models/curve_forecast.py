@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpo.schedulers.levels import Ladder
-from hpo.schedulers.runs import Run, Runs
+from hpo.schedulers.ladder import Ladder
+from hpo.schedulers.run_history import Run, RunIndex
 from hpo.space.encoding import Encoder
 from hpo.trials import TrialLog
-from surrogates.curves import Curve, CurveModel, EndBelief
 from surrogates.data import Array
+from surrogates.learning_curves import Curve, CurveModel, EndDistribution
 from surrogates.numerics import single_threaded
 
 _ETA = 3  # of the levels whose losses count beside those reported
@@ -32,7 +32,7 @@ class CurveForecast:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self._ladder = Ladder.over(encoder.space, _ETA, "CurveForecast")
-        self._runs = Runs(self._ladder, encoder.loss_sign, encoder.space.fidelity)
+        self._runs = RunIndex(self._ladder, encoder.loss_sign, encoder.space.fidelity)
 
     @single_threaded
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
@@ -43,17 +43,16 @@ class CurveForecast:
         to its levels; where no costs were told, or in a space without scale axes, all runs are of
         one cost.
         """
-        for _ in self._runs.sync(log):
-            pass
+        self._runs.sync(log)
         runs = list(self._runs)
         if not any(run.curve or run.losses for run in runs) or self.low == self.high:
             return np.full(len(numbers), 0.5)
         high = self.high
         ended = [(self._price(run, log), run.losses[high]) for run in runs if high in run.losses]
-        places = {run.root: place for place, run in enumerate(runs)}
+        places = {run.first_trial: place for place, run in enumerate(runs)}
         asked = [self._runs[number] for number in numbers]
         curves = [_curve(run) for run in runs]
-        ends = self.ends(runs, curves, [places[run.root] for run in asked])
+        ends = self.ends(runs, curves, [places[run.first_trial] for run in asked])
         prices = [self._price(run, log) for run in asked]
         medians = [float(end.quantile(0.5)[0]) for end in ends]
         going = list(zip(prices, medians, strict=True))
@@ -77,7 +76,7 @@ class CurveForecast:
 
     def ends(
         self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
-    ) -> Sequence[EndBelief]:
+    ) -> Sequence[EndDistribution]:
         """Beliefs about the losses, signed, with which the runs `asked` end.
 
         Args:

@@ -1,67 +1,40 @@
-"""The fitted surrogates of one trial log.
+"""The fitted surrogates of one trial log: loss, cost and probability of success.
 
 Everything here is a cache: a function of the observations in the order they were told, rebuilt from
-nothing when needed and then equal to the last bit. To that end models are built anew only at the
-counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the one before) and rows told in
-between are appended one at a time. Hyperparameters are learned at these counts too, every fit
-starting from the one before it. A model that is not asked for is not fitted; asked for later, it
-replays the counts it missed.
-
-Of a long study only its end is replayed: beyond some hundred rows, models of whole runs learn at
-every third count, and every fourth of those fits goes back to the prior and an early fit, so that
-no fit hangs on more than a few before it.
+nothing when needed and then equal to the last bit (:mod:`hpo.models.refits`). A model that is not
+asked for is not fitted; asked for later, it replays the refits it missed.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from hpo.models.dataset import PartialRuns
+from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.refits import RefitChain
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status, TrialLog
 from surrogates.base import Predictor, Rescaled
-from surrogates.calibration import Calibration, conformal_quantile
+from surrogates.conformal import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor
 from surrogates.data import Array, IntArray, TrainingData
+from surrogates.feasibility import FeasibilityModel, FeasibilityPredictor
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingModel, ScalingPredictor
-from surrogates.success import SuccessModel, SuccessPredictor
+from surrogates.scaling_law.model import ScalingModel, ScalingPredictor
 from surrogates.transforms import CYCLE, Transform, location_scale
 
-_MAX_STAGES = 500  # the same where rows are stages: a suggestion buys only a part of a run
+MAX_PARTIAL_ROWS = 500  # the same where rows are stages: a suggestion buys only a part of a run
 _AS_GOOD = 0.1  # of the spread of the losses
 _RECENT = 200  # rows among which ends calibrate the forecast of others
 _FEWEST_ENDS = 10
 _COVERED_ENDS = 0.8
 _FACTORS = (0.25, 4.0)  # least and most by which a standard deviation is multiplied
 _LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedRuns:
-    """Completed trials as arrays, in tell order.
-
-    Attributes:
-        X: n x d, encoded configs.
-        loss: ``(n,)``, smaller is better.
-        log_cost: ``(n,)``, ln cost; NaN where none was told or it was zero.
-        numbers: trial numbers.
-    """
-
-    X: Array
-    loss: Array
-    log_cost: Array
-    numbers: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.loss)
 
 
 class Models:
@@ -72,9 +45,9 @@ class Models:
         scaling: the value model where the space has scale axes.
 
     Attributes:
-        runs: completed trials.
-        stages: runs seen on their way.
-        resting: r x d, paused trials at full fidelity.
+        runs: Completed trials.
+        partial_runs: Reports and stages of runs that a scheduler placed.
+        paused: r x d, paused trials at full fidelity.
     """
 
     def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
@@ -84,14 +57,17 @@ class Models:
         self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._survived: tuple[Array, Array] = (empty, np.zeros(0))
-        self.resting = empty
+        self.paused = empty
         self._absorbed = 0
-        self.stages = PartialRuns(encoder)
+        self.partial_runs = PartialRuns(encoder)
+        self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
             transform: RefitChain(GaussianProcess(), columns, transform) for transform in Transform
         }
-        self._stage_values = {
-            transform: RefitChain(GaussianProcess(), columns, transform, _MAX_STAGES, chained=None)
+        self._partial_values = {
+            transform: RefitChain(
+                GaussianProcess(), columns, transform, MAX_PARTIAL_ROWS, chained=None
+            )
             for transform in Transform
         }
         self._cost = RefitChain(CostModel(), columns, _unchanged)
@@ -101,14 +77,15 @@ class Models:
     @property
     def fallbacks(self) -> int:
         """How often a model could not be built and an earlier fit of it was used."""
-        values = (*self._values.values(), *self._stage_values.values())
+        values = (*self._values.values(), *self._partial_values.values())
         chains = (*values, self._cost, self._scaling)
         return sum(chain.fallbacks for chain in chains)
 
     def sync(self, log: TrialLog) -> None:
         """Take in what was told since the last call."""
-        self.stages.sync(log)
-        self.resting = self.encoder.encode([self.stages.top(o.config) for o in log.paused])
+        self.partial_runs.sync(log)
+        top = self.partial_runs.at_full_fidelity
+        self.paused = self.encoder.encode([top(o.config) for o in log.paused])
         news = [o for o in log.observations[self._absorbed :] if o.cause is not Cause.LOST]
         self._absorbed = len(log.observations)
         if not news:
@@ -129,97 +106,131 @@ class Models:
         failed = np.array([o.status is Status.FAILED for o in news])
         self._survived = _stack(self._survived, X, 1.0 - failed)
 
+    @property
+    def uses_partial_runs(self) -> bool:
+        """Whether the loss is learned from runs before their end, as under a scheduler."""
+        return len(self.partial_runs) > 0
+
+    @property
+    def data(self) -> Dataset:
+        """The rows from which the loss is learned: partial runs if there are any, else whole ones."""
+        if self.uses_partial_runs:
+            return self.partial_runs.dataset
+        return Dataset(self.runs.X, self.runs.loss, np.ones(len(self.runs), dtype=bool))
+
     def value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
-        """Plain Gaussian process on transformed losses, and the rows of ``runs`` behind it."""
+        """Return the Gaussian process on transformed losses of `data`, and the rows behind it."""
+        if not self.uses_partial_runs:
+            return self.whole_run_value(transform)
+        chain = self._partial_values[transform]
+        return chain.at(self.partial_runs.X, self.partial_runs.loss), chain.rows
+
+    def whole_run_value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
+        """Return the same of completed runs alone, and the rows of `runs` behind it."""
         chain = self._values[transform]
         return chain.at(self.runs.X, self.runs.loss), chain.rows
 
-    def stage_value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
-        """Gaussian process over configs and levels, and the rows of ``stages`` behind it."""
-        chain = self._stage_values[transform]
-        return chain.at(self.stages.X, self.stages.loss), chain.rows
-
     def evidence(self, transform: Transform) -> float:
-        """ln density of the losses under the process, at its last fit to at most ``JUDGED`` rows.
+        """Return the ln density of the losses at the last fit to at most `JUDGED` rows.
 
-        It compares models of one log on other axes. Between two fits it would say more of how far
-        the next runs surprised the old hyperparameters than of the axes. May raise NumericalError.
+        It compares models of one log under other input scalings. Between two fits it would say more
+        of how far the next runs surprised the old hyperparameters than of the scaling.
+
+        Raises:
+            NumericalError: If the process cannot be built.
         """
-        if len(self.stages):
-            return self._stage_values[transform].evidence(self.stages.X, self.stages.loss)
-        return self._values[transform].evidence(self.runs.X, self.runs.loss)
+        chains = self._partial_values if self.uses_partial_runs else self._values
+        return chains[transform].evidence(self.data.X, self.data.loss)
 
     @single_threaded
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """Probability that each run ends about as well as the best is believed to, ``(m,)``.
+        """Return the probability that each run ends about as well as the best, `(m,)`.
 
         About: within a tenth of the spread of the losses. Against the bare best, once that is well
         known, the runs of which least is known would come first, however poor their ends look.
 
         The best is the smallest posterior mean of a run that has come to its end or, before there
-        is one, of the ends of those under way. The transform of the losses changes with every row,
-        as in the search. Standard deviations are those that the ends known so far ask for.
+        is one, of the predicted ends of all runs. The transform of the losses changes with every
+        row, as in the search. Standard deviations are calibrated by the ends known so far. See
         :class:`~hpo.schedulers.Forecast`.
 
         Args:
-            numbers: of trials that a scheduler placed.
+            log: Log to take in first.
+            numbers: Numbers of trials that a scheduler placed.
         """
         self.sync(log)
-        if not len(self.stages):
+        if not self.uses_partial_runs:
             return np.full(len(numbers), 0.5)
-        predictor, rows = self.stage_value(CYCLE[len(self.stages) % len(CYCLE)])
-        X = self.encoder.encode([self.stages.top(log.trial(n).config) for n in numbers])
-        ended = self.stages.ended[rows]
+        partial = self.partial_runs
+        predictor, rows = self.value(CYCLE[len(partial) % len(CYCLE)])
+        X = self.encoder.encode([partial.at_full_fidelity(log.trial(n).config) for n in numbers])
+        ended = partial.ended[rows]
         known = predictor.training_mean()[ended]
-        best = np.min(known if len(known) else predictor.posterior(self.stages.tops).mean)
+        best = np.min(known if len(known) else predictor.posterior(partial.ends).mean)
         end = predictor.posterior(X)
         sd = _calibration_of_ends(predictor, ended) * np.sqrt(end.variance)
         return np.asarray(ndtr((best + _AS_GOOD - end.mean) / sd))
 
     def hyperparameters(self, transform: Transform, count: int) -> Array:
-        """Of the plain process at ``count`` runs, one of :func:`refits_up_to`."""
+        """Return those of the process on whole runs at `count` of them, a count of refits."""
         return self._values[transform].theta(self.runs.X, self.runs.loss, count)
 
     def scaling(self) -> tuple[ScalingPredictor, IntArray]:
-        """Value model with a scaling law, on losses as they are, and its rows of ``runs``."""
+        """Return the scaling model of raw losses, and the rows of `runs` behind it."""
         return self._scaling.at(self.runs.X, self.runs.loss), self._scaling.rows
 
     def loss(self) -> Predictor:
-        """The model that speaks to people: raw loss, smaller is better."""
+        """Return the loss model of whole runs in the user's units, smaller is better."""
         if len(self.encoder.columns.scale):
             return self.scaling()[0]
-        predictor, _ = self.value(Transform.RAW)
+        predictor, _ = self.whole_run_value(Transform.RAW)
         return Rescaled(predictor, *location_scale(self.runs.loss))
 
-    def end_of_runs(self) -> Predictor:
-        """:meth:`loss` where runs were seen on their way, before any has come to its end."""
-        predictor, _ = self.stage_value(Transform.RAW)
-        return Rescaled(predictor, *location_scale(self.stages.loss))
+    def loss_at_full_fidelity(self) -> Predictor:
+        """Return the same from `data`, so that partial runs count where there are any."""
+        if not self.uses_partial_runs:
+            return self.loss()
+        predictor, _ = self.value(Transform.RAW)
+        return Rescaled(predictor, *location_scale(self.partial_runs.loss))
 
     def cost(self) -> CostPredictor | None:
-        """Model of ln cost, or None before any positive cost was told."""
-        paid = self.stages.paid if len(self.stages) else self._paid
+        """Return the model of ln cost, or None before any positive cost was told."""
+        paid = self.partial_runs.paid if self.uses_partial_runs else self._paid
         return self._cost.at(*paid) if len(paid[1]) else None
 
     @property
     def survived(self) -> tuple[Array, Array]:
-        """Rows of all runs that teach, n x d, and whether each came to its end, ``(n,)`` 0 or 1."""
+        """Rows of all runs that teach, n x d, and whether each did not fail, `(n,)` 0 or 1."""
         X, survived = self._survived
-        return np.concatenate([X, self.resting]), np.append(survived, np.ones(len(self.resting)))
+        return np.concatenate([X, self.paused]), np.append(survived, np.ones(len(self.paused)))
 
-    def success(self) -> SuccessPredictor | None:
-        """Model of survival, or None while nothing has failed."""
+    def success(self) -> FeasibilityPredictor | None:
+        """Return the model of success, fitted once for these runs; None while nothing has failed."""
         if np.all(self._survived[1] == 1.0):
             return None
         X, survived = self.survived
-        return SuccessModel().fit(TrainingData(X, survived, self.encoder.columns))
+        fitted = self._feasibility
+        if fitted is None or not all(map(np.array_equal, fitted[0], (X, survived))):
+            data = TrainingData(X, survived, self.encoder.columns)
+            fitted = self._feasibility = (X, survived), FeasibilityModel().fit(data)
+        return fitted[1]
+
+    def snapshot(self) -> Models:
+        """Return these models as they are now, unchanged by what this object learns later."""
+        same = copy.copy(self)
+        same._values = {key: chain.snapshot() for key, chain in self._values.items()}
+        same._partial_values = {k: chain.snapshot() for k, chain in self._partial_values.items()}
+        same._cost, same._scaling = self._cost.snapshot(), self._scaling.snapshot()
+        same.partial_runs = copy.copy(self.partial_runs)
+        return same
 
 
 def _calibration_of_ends(predictor: GPPredictor, ended: NDArray[np.bool_]) -> float:
     """Factor on the standard deviation of an end; 1 while too few are known.
 
-    From each recent end's residual when it is left out, its run's earlier levels being known, as
-    they are when a scheduler asks. Residuals of all rows would say less: most are of low levels.
+    It is the conformal quantile of each recent end's residual when that end is left out, its run's
+    earlier levels being known, as when a scheduler asks. Most rows are of low levels, so residuals
+    of all rows would say less.
     """
     scores = Calibration.recent(predictor, _RECENT).scores
     scores = scores[ended[-len(scores) :]]

@@ -1,12 +1,24 @@
-"""When surrogates are fitted anew, and from which earlier fit."""
+"""When a surrogate is fitted anew, and from which earlier fit.
+
+A predictor that grew with a log and one rebuilt from it must be equal to the last bit. To that end
+models are built anew only at the counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the
+one before) and rows told in between are appended one at a time. Hyperparameters are learned at
+these counts too, every fit starting from the one before it.
+
+Of a long study only the end is replayed: beyond some hundred rows, models of whole runs learn at
+every third count, and every fourth of those fits goes back to the prior and an early fit, so that
+no fit hangs on more than a few before it.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from surrogates.base import Surrogate
 from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GPPredictor, representative
 from surrogates.numerics import NumericalError
@@ -17,7 +29,7 @@ _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # fits, after that
 _CHAINED = 400  # rows up to which each fit starts from the one before
 _EARLY = 100  # rows of the fit that later ones go back to
-_LEARN_EVERY = 3  # counts, where fits are no longer chained: a third more rows
+_LEARN_EVERY = 3  # counts, where fits are no longer chained: each has a third more rows
 _RESTART_EVERY = 4  # of those fits
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
 
@@ -31,27 +43,15 @@ def refits_up_to(n: int) -> list[int]:
     return counts
 
 
-class Surrogate(Protocol[Fitted]):
-    """A model whose hyperparameters are one vector ``theta``."""
-
-    def learn(self, data: TrainingData, warm: Array | None, cold: bool) -> Array:
-        """Hyperparameters for ``data``, started from ``warm`` and, if ``cold``, from the prior."""
-        ...
-
-    def predictor(self, data: TrainingData, theta: Array) -> Fitted:
-        """The posterior under ``theta``; may raise NumericalError."""
-        ...
-
-
 class RefitChain(Generic[Fitted]):
-    """One surrogate followed along :func:`refits_up_to`.
+    """One surrogate of a growing data set, refitted at the counts of :func:`refits_up_to`.
 
     Args:
-        surrogate: what is fitted.
-        columns: of its rows.
-        targets: ``y -> what the surrogate is fitted to``.
-        max_rows: of a factor.
-        chained: number of rows up to which every fit starts from the one before; None is any.
+        surrogate: Model that is fitted.
+        columns: Kinds of its columns.
+        targets: Function from losses to what the surrogate is fitted to.
+        max_rows: Largest number of rows of a factor.
+        chained: Number of rows up to which every fit starts from the one before; None is any.
     """
 
     def __init__(
@@ -89,6 +89,13 @@ class RefitChain(Generic[Fitted]):
         self._predictor, self._size = grown.with_targets(targets[self.rows]), n
         return self._predictor
 
+    def snapshot(self) -> RefitChain[Fitted]:
+        """Return this chain as it is now; what either learns later, both know.
+
+        Hyperparameters are a function of the first rows of one log, so they may be shared.
+        """
+        return copy.copy(self)
+
     def theta(self, X: Array, y: Array, count: int) -> Array:
         """Hyperparameters in use from ``count`` rows on, one of the counts, until the next."""
         counts = refits_up_to(count)
@@ -105,7 +112,7 @@ class RefitChain(Generic[Fitted]):
         return self._learned[counts[wanted]]
 
     def evidence(self, X: Array, y: Array) -> float:
-        """ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
+        """Ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
 
         May raise NumericalError.
         """

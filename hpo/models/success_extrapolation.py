@@ -1,7 +1,7 @@
 """Will a run survive at a scale nobody ran? The survival model of the search, made to extrapolate.
 
 The search asks about runs like those it has seen; there a parabola in every column
-(:mod:`surrogates.success`) is a good answer. Beyond the runs it turns back, and weights shrunk
+(:mod:`surrogates.feasibility`) is a good answer. Beyond the runs it turns back, and weights shrunk
 towards zero let the edge of failure stay behind when the optimum moves. So here
 
 * settings are measured from the fitted optimum at their scale, so that before any failure says
@@ -18,19 +18,19 @@ import numpy as np
 
 from hpo.models.fitted import Models
 from surrogates.data import Array, TrainingData
-from surrogates.linearised import align
-from surrogates.scaling import ScalingPredictor
-from surrogates.success import SuccessModel, SuccessPredictor
+from surrogates.feasibility import FeasibilityModel, FeasibilityPredictor
+from surrogates.scaling_law.linearized import align
+from surrogates.scaling_law.model import ScalingPredictor
 
 _MIDDLE = 0.5  # where an optimum stands in aligned rows: the success model is centerd there
-_STRAIGHT = SuccessModel(scale_square_sd=1e-6)  # weights are in these units, so not quite zero
+_STRAIGHT = FeasibilityModel(scale_square_sd=1e-6)  # weights are in these units, so not quite zero
 
 
 @dataclass(frozen=True, slots=True)
 class SuccessExtrapolation:
     """P(success), also far beyond the runs."""
 
-    predictor: SuccessPredictor
+    predictor: FeasibilityPredictor
     law: ScalingPredictor | None
 
     @classmethod

@@ -2,7 +2,7 @@
 
 An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
 random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
-same ask.
+same ask. :mod:`hpo.optimizer.ask` says which strategy answers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.acquisition.maximize import best_of
 from hpo.errors import SpaceError
 from hpo.models.curve_forecast import CurveForecast
+from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
-from hpo.models.surrogate_selector import COVERAGE, SurrogateChoice
+from hpo.models.surrogate_selector import SurrogateChoice
+from hpo.optimizer.ask import (
+    FRONT_EVERY,
+    Ask,
+    CostLimits,
+    Start,
+    Suggestion,
+    carry_out,
+    whose_turn,
+)
 from hpo.optimizer.initial_design import start_count, starts
 from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.optimizer.result import Result
-from hpo.optimizer.suggest import FRONT_EVERY, CostLimits, Suggestion, explore, stratified, suggest
-from hpo.optimizer.suggest_forest import suggest_by_quantiles
-from hpo.optimizer.suggest_partial import suggest_run
+from hpo.optimizer.strategies import STRATEGIES
+from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import Forecast
@@ -35,7 +43,6 @@ from hpo.trials import (
     Cause,
     Observation,
     Prediction,
-    Reason,
     ReasonKind,
     Report,
     Status,
@@ -43,22 +50,27 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Budget, Ledger
-from surrogates.base import Posterior, Predictor, Rescaled
 from surrogates.data import Array
-from surrogates.gp import GPPredictor
-from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingModel
+from surrogates.numerics import radical_inverse, single_threaded
+from surrogates.scaling_law.model import ScalingModel
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+_ASSUMED = 0.95  # probability of success while nothing has failed
 _TARGET_STARTS = 2  # start points where a target is named
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A config to try, before it is a trial of any study."""
+    """A config to try, before it is a trial of any study.
+
+    Attributes:
+        config: Canonical config.
+        ask_index: Index of the ask, the key of its random choices.
+        prediction: What the models expect of it, with the reason for it.
+    """
 
     config: dict[str, Any]
     ask_index: int
@@ -69,23 +81,40 @@ class Optimizer:
     """Proposes configs and learns from their results.
 
     Args:
-        space: parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
-        direction: of the loss.
-        cost: unit of the costs told, such as "seconds" or "flops". Naming one makes the search
-            cost-aware; so does a scale axis in the space. None otherwise looks at loss alone.
-        budget: caps what a proposal may cost; nothing here stops asking when it is spent.
-        target: scale values the user will finally train at, the default of :meth:`recommend`.
-        priors: transfer rules about how the best settings move with scale (:mod:`hpo.scaling.transfer_rules`);
-            None is the neutral prior, weak and zero-mean.
-        surrogate: who models the loss: a Gaussian process ("gp"), conformalized quantile trees
-            ("quantile"), or both by turns as their forecasts of this study deserve ("auto"; see
-            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model speaks alone.
-        seed: non-negative, of every random choice.
-        driver: index of this driver among those that share a study.
+        space: Parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
+        direction: "minimize" or "maximize" the loss.
+        cost: Unit of the costs told, such as "seconds" or "flops". Naming one makes the search
+            cost-aware; so does a scale axis in the space. None otherwise looks at the loss alone.
+        budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
+        target: Scale values of the final training, the default of :meth:`recommend`.
+        priors: Transfer rules about how the best settings move with scale
+            (:mod:`hpo.scaling.transfer_rules`); None is the neutral prior, weak and zero-mean.
+        surrogate: Model of the loss: a Gaussian process ("gp"), a conformalized quantile forest
+            ("quantile"), or "auto", which mixes both in proportion to forecast skill (see
+            :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model is used alone.
+        seed: Non-negative seed of every random choice.
+        driver: Index of this driver among those that share a study.
+
+    Attributes:
+        space: The space searched.
+        encoder: Encoder of its configs, on the declared scaling.
+        log: Trials and results; all of the state.
+        ledger: What the study has spent.
+        target: See above.
+        cost_unit: Unit of the costs; None if undeclared.
 
     Raises:
-        SpaceError: for a space or target that cannot be searched, or a rule that does not fit it.
-        ValueError: for any other bad argument.
+        SpaceError: If a space or target cannot be searched, or a rule does not fit it.
+        ValueError: If another argument breaks a rule.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True)}, seed=0)
+        >>> for _ in range(8):
+        ...     trial = optimizer.ask()
+        ...     _ = optimizer.tell(trial, loss=(trial.config["lr"] / 3e-3 - 1) ** 2)
+        >>> 1e-3 < optimizer.result().best.config["lr"] < 1e-2
+        True
     """
 
     def __init__(
@@ -113,7 +142,7 @@ class Optimizer:
         self._cost_aware = cost is not None or bool(self.space.scales)
         drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
         choice = check_surrogate(surrogate, self.space)
-        self._views = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
+        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -122,7 +151,21 @@ class Optimizer:
             self._starts[:, self.encoder.columns.scale] = 0.0
 
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
-        """Propose a config and make it a pending trial; arguments as for :meth:`propose`."""
+        """Propose a config and make it a pending trial.
+
+        Args:
+            among: The only configs that may be run now; see :meth:`propose`.
+
+        Returns:
+            The trial, whose `config` is to be run and then told.
+
+        Example:
+            >>> from hpo import Int, Optimizer
+            >>> optimizer = Optimizer({"layers": Int(1, 4)})
+            >>> first, second = optimizer.ask(), optimizer.ask()
+            >>> first.config != second.config
+            True
+        """
         proposal = self.propose(among=among)
         trial = Trial(
             self.log.next_number, proposal.config, proposal.ask_index, proposal.prediction
@@ -137,53 +180,35 @@ class Optimizer:
         among: Sequence[Mapping[str, Any]] | None = None,
         index: int | None = None,
     ) -> Proposal:
-        """The config the log calls for, without recording it.
-
-        Args:
-            among: the only configs that may be run now, such as the model shapes that exist or
-                those that what is left of a budget can pay; None for every config of the space. One
-                that was asked before is asked again only when all of them were.
-            index: of this ask, the key of its random choices. None takes the next one of the log;
-                those who ask at the same time from equal logs of one seed must name different ones.
-
-        Raises:
-            ValueError: for an empty ``among`` or a negative ``index``.
-            SpaceError: for a config in it that does not belong to the space.
+        """Return the config the log calls for, without recording it.
 
         Numerical faults do not surface here: a model that cannot be built falls back to its last
-        good fit, and an ask without any model explores; the belief says so and counts it.
-        """
-        if index is None:
-            index = self.log.next_ask_index
-        if index < 0:
-            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
-        rng = np.random.default_rng([self._seed, self._driver, index])
-        self._views.sync(self.log)
-        place = index + sum(o.ask_index is None for o in self.log.observations)
-        starting = place < len(self._starts)
-        view = self._views.declared if starting else self._views.at(index)
-        view.selector.sync()
-        encoder, stages = view.encoder, view.models.stages
-        pending = encoder.encode([stages.now(trial) for trial in self.log.pending])
-        told = [o.config for o in (*self.log.observations, *self.log.paused)]
-        asked = [*told, *(trial.config for trial in self.log.pending)]
-        taken = encoder.encode([stages.top(config) for config in asked])
-        pool = None if among is None else self._pool(encoder, among)
-        degraded = self._degraded + self._views.fallbacks
-        try:
-            if starting:
-                suggestion = self._start(place, taken, pool)
-            else:
-                suggestion = self._suggest(view, index, pending, taken, pool, rng)
-        except ArithmeticError as fault:
-            self._degraded += 1
-            suggestion = explore(view.models, taken, rng=rng, pool=pool)
-            suggestion = Suggestion(suggestion.row, f"explores: the model failed ({fault})")
-        config = encoder.decode(suggestion.row[None, :])[0]
-        fallbacks = self._degraded + self._views.fallbacks
-        belief = self._belief(view, suggestion, fallbacks > degraded, fallbacks)
-        return Proposal(config, index, belief)
+        good fit, and an ask without any model explores; the prediction says so and counts it.
 
+        Args:
+            among: The only configs that may be run now, such as the model shapes that exist or
+                those that what is left of a budget can pay; None for every config of the space. One
+                that was asked before is asked again only when all of them were.
+            index: Index of this ask, the key of its random choices. None takes the next one of the
+                log; those who ask at the same time from equal logs of one seed must name different
+                ones.
+
+        Returns:
+            The config with its index and the models' prediction.
+
+        Raises:
+            ValueError: If `among` is empty or `index` negative.
+            SpaceError: If a config in `among` does not belong to the space.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=1)
+            >>> optimizer.propose(among=[{"x": 0.25}]).config
+            {'x': 0.25}
+        """
+        return self._propose(self.target, among=among, index=index, only_target=False)
+
+    @single_threaded
     def propose_at(
         self,
         target: Mapping[str, float],
@@ -191,19 +216,95 @@ class Optimizer:
         among: Sequence[Mapping[str, Any]] | None = None,
         index: int | None = None,
     ) -> Proposal:
-        """Propose the config that teaches most about the best one at `target` per unit of cost.
+        """Return the config that teaches most about the best one at `target` per unit of cost.
 
-        Unlike :meth:`propose`, no ask walks the front of loss against cost in between.
+        Unlike under :meth:`propose` no ask in between walks the front of loss against cost.
 
         Args:
             target: One positive value for each scale axis.
             among: See :meth:`propose`.
             index: See :meth:`propose`.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
         """
-        raise NotImplementedError
+        checked = check_target(self.space, target)
+        return self._propose(checked, among=among, index=index, only_target=True)
+
+    def _propose(
+        self,
+        target: Mapping[str, float] | None,
+        *,
+        among: Sequence[Mapping[str, Any]] | None,
+        index: int | None,
+        only_target: bool,
+    ) -> Proposal:
+        """See :meth:`propose`."""
+        if index is None:
+            index = self.log.next_ask_index
+        if index < 0:
+            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        self._hedge.sync(self.log)
+        degraded = self._degraded + self._hedge.fallbacks
+        ask = self._ask(target, index, among, only_target)
+        try:
+            suggestion = carry_out(STRATEGIES[ask.turn](ask), ask)
+        except ArithmeticError as fault:
+            self._degraded += 1
+            suggestion = carry_out(explore(ask), ask)
+            failed = replace(suggestion.reason, kind=ReasonKind.MODEL_FAILED, text=str(fault))
+            suggestion = replace(suggestion, reason=failed)
+        config = ask.encoder.decode(suggestion.row[None, :])[0]
+        fallbacks = self._degraded + self._hedge.fallbacks
+        prediction = self._predict(ask.warp, suggestion, fallbacks > degraded, fallbacks)
+        return Proposal(config, index, prediction)
+
+    def _ask(
+        self,
+        target: Mapping[str, float] | None,
+        index: int,
+        among: Sequence[Mapping[str, Any]] | None,
+        only_target: bool,
+    ) -> Ask:
+        """Gather what is known for one ask."""
+        # configs told without having been asked take the place of start points
+        place = index + sum(o.ask_index is None for o in self.log.observations)
+        starting = place < len(self._starts)
+        warp = self._hedge.declared if starting else self._hedge.for_ask(index)
+        warp.selector.sync()
+        encoder, partial = warp.encoder, warp.models.partial_runs
+        pending = encoder.encode([partial.at_current_level(trial) for trial in self.log.pending])
+        told = [o.config for o in (*self.log.observations, *self.log.paused)]
+        asked = [*told, *(trial.config for trial in self.log.pending)]
+        cap = self.ledger.cost_cap
+        # levels are drawn evenly over the asks that walk the front
+        walk = index if target is None else index // FRONT_EVERY
+        return Ask(
+            warp=warp,
+            turn=whose_turn(
+                warp,
+                index=index,
+                starting=starting,
+                has_target=target is not None,
+                only_target=only_target,
+            ),
+            index=index,
+            pending=pending,
+            taken=encoder.encode([partial.at_full_fidelity(config) for config in asked]),
+            pool=None if among is None else self._pool(encoder, among),
+            limits=CostLimits(math.log(cap) if cap else None, radical_inverse(walk + 1, 2)),
+            cost_aware=self._cost_aware,
+            target=None if target is None else self._target_row(target),
+            start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
+            rng=np.random.default_rng([self._seed, self._driver, index]),
+        )
 
     def add_pending(self, trial: Trial) -> None:
-        """Record a trial as pending; adopting it again changes nothing."""
+        """Record a trial as pending; recording it again changes nothing.
+
+        Args:
+            trial: Trial asked here or elsewhere.
+        """
         self.log.add(trial)
         self.ledger.register(trial, self.log.carried(trial.number))
 
@@ -222,22 +323,34 @@ class Optimizer:
         """Record a result. Telling the same result twice changes nothing.
 
         Args:
-            trial: an asked trial, its number, or a config that was never asked for; such a config
-                may lie beyond the searched scales, as a run at the target does.
-            loss: in the user's direction. NaN and infinities are recorded as ``diverged``.
-            cost: consumed, >= 0, also by a failed run; None if unknown.
+            trial: Asked trial, its number, or a config that was never asked for; such a config may
+                lie beyond the searched scales, as a run at the target does.
+            loss: Loss in the user's direction. NaN and infinities are recorded as `diverged`.
+            cost: Cost of the run, >= 0, also of a failed one; None if unknown.
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
-            stopped: whether the run was ended early on purpose, so that ``loss`` is not its final
+            stopped: Whether the run was ended early on purpose, so that `loss` is not its final
                 one.
-            seconds: wall-clock of the run.
-            reports, metrics: kept with the result.
+            seconds: Wall-clock time of the run.
+            reports: Reports that the run made, kept with the result.
+            metrics: Other numbers, kept with the result.
+
+        Returns:
+            The observation, or the earlier one that says the same.
 
         Raises:
-            TypeError: if a number is not one.
-            ValueError: for a negative or non-finite cost, or neither loss nor failure.
-            SpaceError: for a config that does not belong to the space.
-            KeyError: for a number that was never asked.
-            StudyError: if the trial already has a different result.
+            TypeError: If a number is not one.
+            ValueError: If the cost is negative or not finite, or there is neither loss nor failure.
+            SpaceError: If a config does not belong to the space.
+            KeyError: If a number was never asked.
+            StudyError: If the trial already has a different result.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+            >>> optimizer.tell({"x": 0.5}, loss=1.25, cost=30.0).status.value
+            'completed'
+            >>> optimizer.tell({"x": 0.9}, failed="oom", cost=2.0).cause.value
+            'oom'
         """
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
@@ -272,158 +385,86 @@ class Optimizer:
         return observation
 
     def record(self, observation: Observation) -> None:
-        """Record an observation made elsewhere, such as one read back from storage."""
+        """Record an observation made elsewhere, such as one read back from storage.
+
+        Args:
+            observation: Result of a trial of the log, or of a config that was never asked.
+        """
         self.log.tell(observation)
         self.ledger.charge(observation)
 
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
-        """The config to train with, at ``target`` if the space has scale axes.
+        """Return the config to train with, at `target` if the space has scale axes.
 
-        See :meth:`Result.recommend`.
+        Args:
+            target: See :meth:`Result.recommend`.
         """
         return self.result().recommend(target)
 
+    @single_threaded
     def result(self) -> Result:
-        """What the log says so far."""
-        self._views.sync(self.log)
-        return Result(self.log, self._views.most_likely().models, self.target, self.cost_unit)
+        """Return what the log says so far, as a snapshot that later tells do not change."""
+        self._hedge.sync(self.log)
+        warp = self._hedge.most_likely()
+        warp.selector.sync()
+        return Result(self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit)
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is expected of runs on their way, for a scheduler; None without a fidelity.
+        """What is expected of paused and running trials, for a scheduler; None without a fidelity.
 
-        With scale axes each run's own curve speaks, otherwise the model of configs and levels.
+        With scale axes each run's own curve is extrapolated, otherwise the model of configs and
+        levels is asked.
         """
         if self.space.fidelity is None:
             return None
-        return CurveForecast(self.encoder) if self.space.scales else self._views
+        return CurveForecast(self.encoder) if self.space.scales else self._hedge
 
     def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
-        """``among`` as rows."""
+        """Return `among` as rows."""
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
         return encoder.encode([self.space.canonical(config) for config in among])
 
-    def _start(self, place: int, taken: Array, pool: Array | None) -> Suggestion:
-        reason = f"start point {place + 1} of {len(self._starts)}"
-        start = self._starts[place]
-        if pool is not None:
-            start = best_of(pool, -np.sum((pool - start) ** 2, axis=1), taken).row
-        return Suggestion(start, reason)
-
-    def _suggest(
-        self,
-        view: InputWarp,
-        index: int,
-        pending: Array,
-        taken: Array,
-        pool: Array | None,
-        rng: np.random.Generator,
-    ) -> Suggestion:
-        models, members = view.models, view.selector
-        cap = self.ledger.cost_cap
-        walk = index if self.target is None else index // FRONT_EVERY  # how many went before it
-        limits = CostLimits(math.log(cap) if cap else None, stratified(walk))
-        uses_forest = members.uses_forest(index)
-        if len(models.stages) and not uses_forest:
-            found = suggest_run(models, pending, taken, limits, index=index, rng=rng, pool=pool)
-        elif not len(models.runs) and not len(models.stages):
-            found = explore(models, taken, rng=rng, pool=pool)
-        elif uses_forest:
-            found = suggest_by_quantiles(
-                models,
-                members.forest(),
-                members.known(),
-                pending,
-                taken,
-                limits,
-                cost_aware=self._cost_aware and not len(models.stages),
-                who=members.reason(),
-                rng=rng,
-                pool=pool,
-            )
-        else:
-            found = suggest(
-                models,
-                pending,
-                taken,
-                limits,
-                cost_aware=self._cost_aware,
-                index=index,
-                rng=rng,
-                pool=pool,
-                target=self._target_row(),
-            )
-        return replace(found, reason=found.reason + view.axes)
-
-    def _target_row(self) -> Array | None:
-        """Encoded scale values of the target, ``(scales,)``."""
-        if self.target is None:
-            return None
+    def _target_row(self, target: Mapping[str, float]) -> Array:
+        """Return encoded scale values of the target, `(scales,)`."""
         columns = self.encoder.columns
-        natural = np.log([self.target[columns.names[j]] for j in columns.scale])
+        natural = np.log([target[columns.names[j]] for j in columns.scale])
         return np.asarray((natural - columns.origin[columns.scale]) / columns.width[columns.scale])
 
-    def _belief(
-        self, view: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
+    def _predict(
+        self, warp: InputWarp, suggestion: Suggestion, degraded: bool, fallbacks: int
     ) -> Prediction:
-        """What the models expect of a row, in the user's direction and units."""
-        models, row = view.models, suggestion.row[None, :]
-        loss = cost = loss_interval = cost_interval = None
+        """Return what the models expect of a row."""
+        models, row = warp.models, suggestion.row[None, :]
+        loss: Expected | None = None
+        cost: Expected | None = None
         try:
-            staged = bool(len(models.stages))
-            if staged or len(models.runs):
-                if suggestion.trees is not None:
-                    low, mean, high = view.selector.interval(suggestion.trees, row)
-                else:
-                    model = models.end_of_runs() if staged else models.loss()
-                    posterior = model.posterior(row)
-                    half, mean = (
-                        self._half_width(view, model, posterior, row),
-                        float(posterior.mean[0]),
-                    )
-                    low, high = mean - half, mean + half
-                sign = self.encoder.loss_sign
-                ends = sorted([sign * low, sign * high])
-                loss, loss_interval = sign * mean, (ends[0], ends[1])
+            if len(models.data):
+                model = models.loss_at_full_fidelity()
+                loss = loss_forecast(warp, row, model=model, forest=suggestion.forest)
             price = models.cost()
             if price is not None:
-                posterior = price.posterior(row)
-                half = self._half_width(view, price, posterior, row)
-                log_cost = float(posterior.mean[0])
-                cost = _exp(log_cost)
-                cost_interval = (_exp(log_cost - half), _exp(log_cost + half))
+                cost = cost_forecast(warp, row, model=price)
         except ArithmeticError:
             degraded, fallbacks = True, fallbacks + 1
             self._degraded += 1
         success = models.success()
-        likely = 0.95 if success is None else float(success.probability(row)[0])
         return Prediction(
-            loss,
-            loss_interval,
-            cost,
-            cost_interval,
-            likely,
-            degraded,
-            fallbacks,
-            Reason(ReasonKind.OTHER, text=suggestion.reason),
+            loss=None if loss is None else loss.mean,
+            loss_interval=None if loss is None else loss.interval,
+            cost=None if cost is None else cost.mean,
+            cost_interval=None if cost is None else cost.interval,
+            success=_ASSUMED if success is None else float(success.probability(row)[0]),
+            degraded=degraded,
+            fallbacks=fallbacks,
+            reason=suggestion.reason,
         )
-
-    def _half_width(
-        self, view: InputWarp, model: Predictor, posterior: Posterior, row: Array
-    ) -> float:
-        """Of a calibrated interval, in units of ``model``, at one row."""
-        process = model.predictor if isinstance(model, Rescaled) else model
-        assert isinstance(process, GPPredictor)
-        followed = isinstance(model, Rescaled) and not len(view.models.stages)
-        calibration = view.selector.calibration(process, row, online=followed)
-        sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-        return calibration.shown(COVERAGE) * sd
 
     def _identify(
         self, trial: Trial | int | Mapping[str, Any]
     ) -> tuple[int, dict[str, Any], int | None]:
-        """Number, config and ask index of the trial meant; a config of its own has no ask index."""
+        """Return number, config and ask index of the trial meant; a bare config has no index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial, extrapolate=True), None
         if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
@@ -437,7 +478,7 @@ class Optimizer:
         return known.number, known.config, known.ask_index
 
     def _told_before(self, new: Observation) -> Observation | None:
-        """The observation of a never-asked config that says the same as ``new``, if any."""
+        """Return the observation of a never-asked config that equals `new`, if any."""
         if new.ask_index is not None:
             return None
         said = (new.config, new.loss, new.cost, new.cause)
@@ -449,10 +490,19 @@ class Optimizer:
 
 
 def number(name: str, value: object) -> float | None:
-    """``value`` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+    """Return `value` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: A number or None.
 
     Raises:
-        TypeError: for anything else, booleans and strings included.
+        TypeError: If it is anything else, booleans and strings included.
+
+    Example:
+        >>> import numpy as np
+        >>> number("loss", np.float32(0.5))
+        0.5
     """
     item = getattr(value, "item", None)
     if callable(item):
@@ -466,11 +516,15 @@ def number(name: str, value: object) -> float | None:
 
 
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
-    """Who may model the loss over ``space``.
+    """Return the surrogates that may model the loss over `space`.
+
+    Args:
+        name: "auto", "gp" or "quantile".
+        space: Space to be searched.
 
     Raises:
-        ValueError: for an unknown name.
-        SpaceError: for trees on a space with scale axes.
+        ValueError: If the name is unknown.
+        SpaceError: If the forest is named for a space with scale axes.
     """
     choice = SurrogateChoice.of(name)
     if not space.scales:
@@ -489,8 +543,3 @@ def _cause(failed: Cause | str) -> Cause:
     except ValueError:
         causes = [cause.value for cause in Cause]
         raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None
-
-
-def _exp(log_value: float) -> float:
-    """Exponential held inside the range of floats."""
-    return math.exp(min(max(log_value, -700.0), 700.0))

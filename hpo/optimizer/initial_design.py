@@ -1,4 +1,4 @@
-"""Start points: what to run before there is anything to learn from.
+"""Initial design: what to run before there is anything to learn from.
 
 Notation: u an entry of a scrambled Sobol sequence in (0, 1), X rows of an `Encoder`.
 
@@ -9,8 +9,8 @@ The design, from first to last:
   distribution around their center instead of filling the box. The choices of a categorical are
   stratified: over the design each is met equally often, give or take one.
 * Along a scale axis, x = u^2 of the log range: half of the starts lie in the cheapest quarter of
-  it, a few reach high enough to show how loss and cost grow. Rows are run from cheap to dear (the
-  cost taken as the product of the sizes, as in 6 N D): a failure is met where it costs least.
+  it, a few reach high enough to show how loss and cost grow. Rows are run from cheap to expensive
+  (the cost taken as the product of the sizes, as in 6 N D): a failure is met where it costs least.
 * At full fidelity; a scheduler lowers it.
 
 Few starts are enough: 4 were about as good as 16 on tabular benchmarks, because the model takes
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hpo.space.encoding import Encoder
-from surrogates.data import Array, Kind
+from surrogates.data import Array, ColumnKind
 
 __all__ = ["start_count", "starts"]
 
@@ -35,15 +35,33 @@ _TAIL = 1e-6  # u stays this far from 0 and 1, whose normal quantiles are infini
 
 
 def start_count(d: int) -> int:
-    """Number of start points for `d` columns that vary: d + 2, but from 4 to 10."""
+    """Return the number of start points for `d` columns that vary: d + 2, but from 4 to 10.
+
+    Example:
+        >>> [start_count(d) for d in (1, 5, 20)]
+        [4, 7, 10]
+    """
     return max(4, min(10, d + 2))
 
 
 def starts(encoder: Encoder, count: int, *, rng: np.random.Generator) -> Array:
-    """The first `count` rows to run, `count x d`, snapped.
+    """Return the first `count` rows to run, `count x d`, snapped.
 
     No row occurs twice while the space has another; after that rows repeat in their order.
-    Raises `ValueError` if `count` is negative.
+
+    Args:
+        encoder: Encoder of the space.
+        count: Number of rows.
+        rng: Source of the scrambling.
+
+    Raises:
+        ValueError: If `count` is negative.
+
+    Example:
+        >>> from hpo import Float, SearchSpace
+        >>> encoder = Encoder(SearchSpace({"x": Float(0, 1), "y": Float(0, 1)}))
+        >>> starts(encoder, 5, rng=np.random.default_rng(0)).shape
+        (5, 2)
     """
     if count < 0:
         raise ValueError(f"`count` must be >= 0, got {count}; 0 gives no start points")
@@ -62,7 +80,7 @@ def starts(encoder: Encoder, count: int, *, rng: np.random.Generator) -> Array:
 
 
 def _candidates(encoder: Encoder, count: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Batches of snapped rows, in the order in which they are wanted."""
+    """Yield batches of snapped rows, in the order in which they are wanted."""
     from scipy.stats import qmc
 
     if encoder.centered:
@@ -79,18 +97,18 @@ def _candidates(encoder: Encoder, count: int, rng: np.random.Generator) -> Itera
 
 
 def _shaped(encoder: Encoder, sobol: Array) -> Array:
-    """`sobol`, `n x d`, with its categorical columns stratified and its scale columns squared."""
+    """Return `sobol`, `n x d`, with categorical columns stratified and scale columns squared."""
     U = np.clip(sobol, _TAIL, 1.0 - _TAIL)
     for j, kind in enumerate(encoder.columns.kinds):
-        if kind is Kind.CATEGORICAL:
+        if kind is ColumnKind.CATEGORICAL:
             U[:, j] = (np.argsort(np.argsort(U[:, j])) + 0.5) / len(U)
-        elif kind is Kind.SCALE:
+        elif kind is ColumnKind.SCALE:
             U[:, j] **= 2
     return U
 
 
 def _cheap_first(encoder: Encoder, rows: Array) -> Array:
-    """`rows` by rising product of their sizes; in their own order where there is no scale axis."""
+    """Return `rows` by rising product of their sizes; in their order without a scale axis."""
     scale = encoder.columns.scale
     log_size = rows[:, scale] @ encoder.columns.width[scale]
     return rows[np.argsort(log_size, kind="stable")]

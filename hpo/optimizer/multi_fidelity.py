@@ -23,7 +23,7 @@ import numpy as np
 
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
-from hpo.schedulers.mutation import mutated
+from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
 from hpo.space.encoding import Direction
 from hpo.trials import (
@@ -219,7 +219,7 @@ class StagedOptimizer:
         Returns:
             The turn; None to wait for runs that are under way, or at the end if there are none.
         """
-        match self.schedule.next(self.log, may_start=may_start, held=locked):
+        match self.schedule.next(self.log, may_start=may_start, locked=locked):
             case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
                 return StartTrial(
@@ -371,7 +371,7 @@ class StagedOptimizer:
         index = self.log.next_ask_index
         rng = np.random.default_rng([*self._clone_key, index])
         parent = self.log.trial(clone.parent)
-        config = mutated(self.optimizer.space, parent.config, clone.mutate, rng=rng)
+        config = perturb(self.optimizer.space, parent.config, clone.mutate, rng=rng)
         return CloneTrial(clone.parent, config, index, clone.assignment, stopped)
 
 
@@ -380,12 +380,12 @@ class _WholeRuns:
     """Schedule that trains every config to the end."""
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
         return Start(None) if may_start else None
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
         return Decision.CONTINUE
 
-    def kept(self, log: TrialLog) -> frozenset[int]:
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
         return frozenset()

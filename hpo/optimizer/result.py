@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,36 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.acquisition import ProbabilityOfSuccess, Sum, Term
 from hpo.errors import StudyError
 from hpo.models.fitted import Models
+from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
 from hpo.optimizer.recommend import (
-    _FAR,
-    _KEY,
-    _ONE_SIDED,
-    NINETY,
     Recommendation,
-    _at_scale,
-    _Cautious,
-    _drawn_bounds,
-    _law_bounds,
-    _law_optimum,
-    _minimize,
     check_target,
+    doubts,
+    extrapolation,
+    recommend,
 )
 from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.scaling_law import FittedLaw
-from hpo.space import Float, Int, SearchSpace
+from hpo.space import SearchSpace
 from hpo.trials import Prediction, TrialLog
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
-from surrogates.base import Predictor
-from surrogates.data import Array
 from surrogates.numerics import single_threaded
-from surrogates.scaling import ScalingPredictor
-from surrogates.transforms import location_scale
 
 if TYPE_CHECKING:
     import optuna
@@ -54,8 +42,11 @@ class FrontMember:
     """One completed trial of the front.
 
     Attributes:
-        loss: as observed. cost: in the study's unit, None if never told.
-        expected_loss: posterior mean at the config, free of the luck of its one run.
+        number: Number of the trial.
+        config: Its config.
+        loss: Loss as observed, in the user's direction.
+        cost: Cost in the study's unit; None if none was told.
+        expected_loss: Posterior mean at the config, which the luck of its one run does not move.
     """
 
     number: int
@@ -67,56 +58,94 @@ class FrontMember:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What is known after the trials so far; losses in the user's direction.
+    """What is known after the trials so far: a snapshot that later trials do not change.
+
+    Losses are in the user's direction.
 
     Attributes:
-        log: every trial and observation.
-        models: surrogates fitted to it.
-        target: default scale of :meth:`recommend`.
-        cost_unit: of every cost, None if undeclared.
-        study: the Optuna study behind it, None for an optimizer without a driver.
-        onward: how to go on with a larger fidelity, None without a scheduler.
+        log: Every trial and observation.
+        warp: Models of the losses, under the input scaling that explains them best.
+        target: Default scale of :meth:`recommend`.
+        cost_unit: Unit of every cost; None if undeclared.
+        study: Optuna study behind it, which is live; None for an optimizer without a driver.
+        onward: Function that extends the study to a larger fidelity; None without a scheduler.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> optimizer = Optimizer({"x": Float(0, 1)})
+        >>> for x in (0.1, 0.4, 0.9):
+        ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+        >>> result = optimizer.result()
+        >>> result.best.config
+        {'x': 0.4}
+        >>> _ = optimizer.tell({"x": 0.5}, loss=0.0)
+        >>> len(result.log), len(optimizer.result().log)
+        (3, 4)
     """
 
     log: TrialLog
-    models: Models = field(repr=False)
+    warp: InputWarp = field(repr=False)
     target: dict[str, float] | None = None
     cost_unit: str | None = None
     study: optuna.Study | None = field(default=None, repr=False)
     onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
 
     @property
+    def models(self) -> Models:
+        """Surrogates fitted to the log."""
+        return self.warp.models
+
+    @property
     def space(self) -> SearchSpace:
+        """Space that was searched."""
         return self.models.encoder.space
 
     @property
     def best(self) -> FrontMember:
-        """The completed trial of best posterior mean.
+        """Completed trial of best posterior mean.
 
-        Where none came to full fidelity, as under PASHA, the best of those that came furthest.
+        Where none came to full fidelity, as under PASHA, it is the best of those that came
+        furthest.
 
         Raises:
-            ValueError: before any trial was completed or paused.
+            ValueError: Before any trial was completed or paused.
         """
         members = self._members()
         sign = self.models.encoder.loss_sign
         return min(members, key=lambda member: sign * member.expected_loss)
 
     def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
-        """Go on with the study and a larger fidelity; everything that was run counts.
+        """Extend the study to a larger fidelity; everything that was run counts.
 
         The training function must not depend on the largest fidelity, as under a decaying learning
         rate; see docs/schedulers.md.
 
         Args:
-            max_fidelity: the new largest level.
-            budget: totals of the study, what was spent before included. None under
+            max_fidelity: New largest level.
+            budget: Totals of the study, what was spent before included. None under
                 `IterativeDeepening` runs what is missing, whatever it costs.
 
+        Returns:
+            The result of the extended study.
+
         Raises:
-            StudyError: for a result that no scheduler has led to.
-            SpaceError: for a smaller fidelity, or one that does not suit the scheduler.
-            BudgetError: for no budget where only a budget would end the search.
+            StudyError: If no scheduler has led to this result.
+            SpaceError: If the fidelity is smaller, or does not suit the scheduler.
+            BudgetError: If there is no budget where only a budget would end the search.
+
+        Example:
+            >>> from hpo import Budget, Fidelity, Float, IterativeDeepening, optimize
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 3)}
+            >>> result = optimize(
+            ...     lambda config, ctx: {"loss": config["x"] / ctx.fidelity, "cost": ctx.fidelity},
+            ...     space,
+            ...     budget=Budget(cost=60.0),
+            ...     cost="epochs",
+            ...     scheduler=IterativeDeepening(),
+            ... )
+            >>> longer = result.extend(max_fidelity=9)
+            >>> max(o.config["epochs"] for o in longer.log.observations)
+            9
         """
         if self.onward is None:
             raise StudyError(
@@ -127,7 +156,7 @@ class Result:
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
-        """Trials that no other beats in both expected loss and cost, cheapest first."""
+        """Completed trials that no other beats in both expected loss and cost, cheapest first."""
         members = [member for member in self._members() if member.cost is not None]
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
@@ -137,9 +166,9 @@ class Result:
     @property
     @single_threaded
     def scaling_law(self) -> FittedLaw | None:
-        """The fitted law, prior and posterior of every coefficient side by side.
+        """Fitted scaling law, prior and posterior of every coefficient side by side.
 
-        None for a space without scale axes, or before any trial was completed.
+        It is None for a space without scale axes, or before any trial was completed.
         """
         if not self.space.scales or not len(self.models.runs):
             return None
@@ -149,14 +178,14 @@ class Result:
     @property
     @single_threaded
     def cost_law(self) -> CostLaw | None:
-        """What a run costs, in the study's unit; None before any positive cost was told."""
+        """Law of the cost of a run, in the study's unit; None before any positive cost was told."""
         cost = self.models.cost()
         unit = self.cost_unit or "cost"
         return None if cost is None else CostLaw(unit, self.models.encoder, cost)
 
     @property
     def wall_clock_law(self) -> CostLaw | None:
-        """How many seconds a run takes; None where none was timed."""
+        """Law of the seconds of a run; None where none was timed."""
         if self.cost_unit == SECONDS:
             return self.cost_law
         return CostLaw.of_seconds(self.models.encoder, self.log.observations)
@@ -167,16 +196,29 @@ class Result:
         scale: Mapping[str, float] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> Prediction:
-        """Loss, cost, seconds and survival of one run that was never made, with intervals.
+        """Predict loss, cost, seconds and success of one run that was never made.
 
         Args:
-            scale: one positive value per scale axis; by default that of `config`, else as for
+            scale: One positive value per scale axis; by default that of `config`, else as for
                 :meth:`recommend`.
-            config: of the run; by default the one recommended at that scale.
+            config: Config of the run; by default the one recommended at that scale.
+
+        Returns:
+            The prediction, with 90 % intervals of one run.
 
         Raises:
-            SpaceError: for a scale or config that does not fit the space.
-            ValueError: before any trial was completed.
+            SpaceError: If a scale or config does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.3, 0.4, 0.6, 0.8, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> prediction = optimizer.result().predict(config={"x": 0.7})
+            >>> low, high = prediction.loss_interval
+            >>> low < 0.04 < high
+            True
         """
         self._require_runs()
         encoder = self.models.encoder
@@ -188,59 +230,42 @@ class Result:
         run = self.space.canonical(config, extrapolate=True)
         fixed = encoder.encode([run])[0, encoder.columns.scale]
         return predict(
-            self.models,
+            self.warp,
             run,
             cost_law=self.cost_law,
             wall_clock_law=self.wall_clock_law,
-            extrapolation=self._extrapolation(fixed),
-            warnings=self._warnings(fixed),
+            extrapolation=extrapolation(self.models, fixed),
+            warnings=doubts(self.models, fixed),
         )
 
     @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
-        """The config expected to do best, with how far to trust it.
+        """Return the config expected to do best, with how far to trust it.
 
-        The posterior mean plus one standard deviation is minimized over the searched box, so that
-        the answer stays where the model knows something. Intervals say where the optimum lies: by
-        the law's posterior for its drifting optimum where there are scale axes, widened by how far
-        the recommended value is from it, else by joint posterior draws, each of which has an
-        optimum of its own. They always hold the recommended value.
+        See :mod:`hpo.optimizer.recommend` for how it is found and what its intervals mean.
 
         Args:
-            target: one positive value per scale axis; by default the study's target, else the scale
-                of the dearest run.
+            target: One positive value per scale axis; by default the study's target, else the scale
+                of the largest run.
 
         Raises:
-            SpaceError: for a target that does not fit the space.
-            ValueError: before any trial was completed.
+            SpaceError: If the target does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.3, 0.4, 0.6, 0.8, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> advice = optimizer.result().recommend()
+            >>> low, high = advice.intervals["x"]
+            >>> low <= advice.config["x"] <= high
+            True
         """
-        runs, encoder = self.models.runs, self.models.encoder
         self._require_runs()
-        at = self._target(target)
-        model, sign = self.models.loss(), encoder.loss_sign
-        scale = encoder.columns.scale
-        fixed = encoder.encode([{**self._example(), **at}])[0, scale]
-        rng = np.random.default_rng([_KEY, len(runs)])
-        unit = float(np.median(runs.loss) - np.min(runs.loss)) or location_scale(runs.loss)[1]
-        score = _Cautious(model, scale, fixed, unit)
-        visited = encoder.snap(_at_scale(runs.X, scale, fixed), keep_scale=True)
-        order = np.argsort(-score.value(visited), kind="stable")[:5]
-        row = _minimize(encoder, self._terms(score), visited[order], rng)
-        row = _at_scale(row[None, :], scale, fixed)
-        posterior = model.posterior(row)
-        half = NINETY * math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-        mean = sign * float(posterior.mean[0])
-        config = encoder.decode(row)[0]
-        return Recommendation(
-            config=config,
-            intervals=self._intervals(model, row, fixed, rng),
-            informed_by_data=self._informed_by_data(model, row, fixed),
-            loss=mean,
-            loss_interval=(mean - half, mean + half),
-            target=at,
-            extrapolation=self._extrapolation(fixed),
-            warnings=(*self._warnings(fixed), *self._one_sided(model)),
-        )
+        example = self.log.observation(self.models.runs.numbers[0])
+        assert example is not None
+        return recommend(self.warp, self._target(target), example.config)
 
     @single_threaded
     def instability(
@@ -251,16 +276,31 @@ class Result:
         initial_loss: float | None = None,
         rise: float | None = None,
     ) -> Instability:
-        """How sensitive training is to its lr at each scale, and the unstable edge at the target.
+        """Report how sensitive training is to its lr, and the unstable edge at the target.
 
         Args:
-            target: as for :meth:`recommend`.
-            parameter: the learning rate; by default the one of role LR.
-            initial_loss, rise: see :func:`hpo.models.lr_sensitivity.instability`.
+            target: See :meth:`recommend`.
+            parameter: Name of the learning rate; by default the parameter of role LR.
+            initial_loss: See :func:`hpo.models.lr_sensitivity.instability`.
+            rise: See :func:`hpo.models.lr_sensitivity.instability`.
+
+        Returns:
+            Curves of loss against lr at the scales of the runs and at the target.
 
         Raises:
-            SpaceError: for a target that does not fit, or no such parameter.
-            ValueError: before any trial was completed, or for a bad initial loss or rise.
+            SpaceError: If the target does not fit, or there is no such parameter.
+            ValueError: Before any trial was completed, or for a bad initial loss or rise.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Role
+            >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True, role=Role.LR)})
+            >>> for k in range(12):
+            ...     lr = 1e-4 * 10 ** (k / 4)
+            ...     loss = (k - 5) ** 2 / 25
+            ...     _ = optimizer.tell({"lr": lr}, loss=loss)
+            >>> report = optimizer.result().instability(initial_loss=3.0)
+            >>> report.parameter, len(report.curves)
+            ('lr', 1)
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
@@ -270,13 +310,22 @@ class Result:
         return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a finished trial: number, params, loss, cost, status, cause and belief."""
+        """Return one row per finished trial: number, parameters, result and prediction.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> _ = optimizer.tell({"x": 0.25}, loss=1.5, cost=2.0)
+            >>> optimizer.result().to_pandas()[["number", "x", "loss", "cost", "status"]]
+               number     x  loss  cost     status
+            0       0  0.25   1.5   2.0  completed
+        """
         import pandas as pd
 
         rows = []
         for o in self.log.observations:
             trial = None if o.ask_index is None else self.log.trial(o.number)
-            belief = None if trial is None else trial.prediction
+            prediction = None if trial is None else trial.prediction
             rows.append(
                 {
                     "number": o.number,
@@ -286,9 +335,9 @@ class Result:
                     "seconds": o.seconds,
                     "status": o.status.value,
                     "cause": None if o.cause is None else o.cause.value,
-                    "believed_loss": None if belief is None else belief.loss,
-                    "believed_cost": None if belief is None else belief.cost,
-                    "reason": None if belief is None else str(belief.reason),
+                    "predicted_loss": None if prediction is None else prediction.loss,
+                    "predicted_cost": None if prediction is None else prediction.cost,
+                    "reason": None if prediction is None else str(prediction.reason),
                 }
             )
         return pd.DataFrame(rows)
@@ -331,9 +380,9 @@ class Result:
         """Paused trials at the highest level, with their losses there as they are."""
         levels = {}
         for o in self.log.paused:
-            place = self.log.trial(o.number).assignment
-            if place is not None and o.loss is not None:
-                levels[o.number] = place.level
+            assignment = self.log.trial(o.number).assignment
+            if assignment is not None and o.loss is not None:
+                levels[o.number] = assignment.level
         top = max(levels.values(), default=0)
         return [
             FrontMember(o.number, o.config, o.loss, o.cost, o.loss)
@@ -341,101 +390,14 @@ class Result:
             if levels.get(o.number) == top and o.loss is not None
         ]
 
-    def _terms(self, score: Term) -> Term:
-        success = self.models.success()
-        return score if success is None else Sum((score, ProbabilityOfSuccess(success)))
-
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
-        if target is not None:
+        if target is not None and (target or self.space.scales):
             return check_target(self.space, target)
         if self.target is not None or not self.space.scales:
             return dict(self.target or {})
         runs, scale = self.models.runs, self.models.encoder.columns.scale
         widths = self.models.encoder.columns.width[scale]
-        dearest = int(np.argmax(runs.X[:, scale] @ widths))
-        o = self.log.observation(runs.numbers[dearest])
+        largest = int(np.argmax(runs.X[:, scale] @ widths))
+        o = self.log.observation(runs.numbers[largest])
         assert o is not None
         return {name: float(o.config[name]) for name in self.space.scales}
-
-    def _example(self) -> dict[str, Any]:
-        """Any completed config; its scale values are then replaced."""
-        o = self.log.observation(self.models.runs.numbers[0])
-        assert o is not None
-        return o.config
-
-    def _intervals(
-        self, model: Predictor, row: Array, fixed: Array, rng: np.random.Generator
-    ) -> dict[str, tuple[float, float]]:
-        encoder = self.models.encoder
-        config = encoder.decode(row)[0]
-        numeric = [
-            name
-            for name in self.space.decisions
-            if isinstance(self.space[name], Float | Int) and name in config
-        ]
-        columns = np.array([encoder.index(name) for name in numeric], dtype=np.intp)
-        if isinstance(model, ScalingPredictor):
-            low, high = _law_bounds(encoder, model, row, fixed)
-        else:
-            low, high = _drawn_bounds(encoder, model, row, rng)
-        low, high = np.minimum(low, row[0]), np.maximum(high, row[0])
-        # each bound is decoded in the recommended config, so that conditions stay as they are
-        bounds = {}
-        for name, column in zip(numeric, columns, strict=True):
-            ends = np.repeat(row, 2, axis=0)
-            ends[:, column] = low[column], high[column]
-            first, last = encoder.decode(ends)
-            bounds[name] = (float(first[name]), float(last[name]))
-        return bounds
-
-    def _informed_by_data(self, model: Predictor, row: Array, fixed: Array) -> dict[str, float]:
-        if not isinstance(model, ScalingPredictor):
-            return {}
-        optimum = _law_optimum(self.models.encoder, model, row, fixed)
-        left = np.diagonal(optimum.covariance) / np.diagonal(optimum.prior_covariance)
-        names = (self.models.encoder.columns.names[j] for j in self.models.encoder.columns.decision)
-        return dict(zip(names, np.clip(1.0 - left, 0.0, 1.0).tolist(), strict=True))
-
-    def _one_sided(self, model: Predictor) -> tuple[str, ...]:
-        """Parameters with nearly all runs on one side of the best value at their own scale."""
-        if not isinstance(model, ScalingPredictor):
-            return ()
-        above = np.mean(model.loss.displacement(self.models.runs.X) > 0.0, axis=0)
-        warnings = []
-        for j, share in zip(model.loss.layout.decisions, above.tolist(), strict=True):
-            side = "above" if share > 0.5 else "below"
-            if min(share, 1.0 - share) < _ONE_SIDED:
-                warnings.append(
-                    f"nearly all runs had {model.columns.names[j]} {side} what seems best at their"
-                    " scale: where the best lies is a guess"
-                )
-        return tuple(warnings)
-
-    def _extrapolation(self, fixed: Array) -> float:
-        columns = self.models.encoder.columns
-        if not len(fixed):
-            return 1.0
-        reached = self.models.runs.X[:, columns.scale] @ columns.width[columns.scale]
-        distance = fixed @ columns.width[columns.scale] - float(np.max(reached))
-        return math.exp(min(float(distance), 700.0))
-
-    def _warnings(self, fixed: Array) -> tuple[str, ...]:
-        """What stands against trusting the answer, in plain words."""
-        warnings = []
-        columns, runs = self.models.encoder.columns, self.models.runs
-        tuned = len(columns.decision)
-        if len(runs) < 2 * (tuned + len(columns.categorical) + 1):
-            warnings.append(f"only {len(runs)} completed trials for {tuned} parameters")
-        for column, x in zip(columns.scale, fixed, strict=True):
-            name, seen = columns.names[column], runs.X[:, column]
-            if float(np.ptp(seen)) * columns.width[column] < math.log(1.5):
-                warnings.append(
-                    f"every run had nearly the same {name}: its law comes from the prior"
-                )
-            elif x < float(np.min(seen)):
-                warnings.append(f"the target's {name} lies below every run")
-        if (bold := self._extrapolation(fixed)) > _FAR * 1.01:
-            warnings.append(f"the target is {bold:.3g} times the compute of the dearest run")
-        if self.models.fallbacks:
-            warnings.append(f"models fell back to an earlier fit {self.models.fallbacks} times")
-        return tuple(warnings)

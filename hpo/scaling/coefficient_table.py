@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpo.space import Float, Int, Parameter
-from surrogates.scaling import Estimate
+from surrogates.scaling_law.model import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,12 +25,12 @@ from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natura
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
 from hpo.trials.records import SECONDS
+from surrogates.basis_gp import BasisKernel
 from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
-from surrogates.kriging import BasisKernel
 from surrogates.numerics import single_threaded
-from surrogates.scaling import Estimate
+from surrogates.scaling_law.model import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ class CostLaw:
         return cls(SECONDS, encoder, CostModel().fit(data))
 
     def exponent(self, name: str) -> Estimate:
-        """d ln cost / d ln `name` of a scale axis or the fidelity.
+        """D ln cost / d ln `name` of a scale axis or the fidelity.
 
         A numeric setting has one as well, per natural unit (ln batch, log-odds of beta2, dropout
         itself).
@@ -119,7 +119,7 @@ class CostLaw:
         return _exp(mean), (_exp(mean - half), _exp(mean + half))
 
     def lines(self, row: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """k and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
+        """K and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
 
         Args:
             row: ``(d,)``, encoded; its scale entries do not matter.

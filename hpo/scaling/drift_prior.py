@@ -11,7 +11,7 @@ from hpo.errors import SpaceError
 from hpo.scaling.claims import Level, Normal, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, Scale, SearchSpace
 from surrogates.data import Columns
-from surrogates.law_fit import Anchor, DriftPrior, LawPrior
+from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
 
 _FAR = 3.0  # standard deviations that a level may lie outside the searched range
 
@@ -182,7 +182,7 @@ class _Beliefs:
 
 
 def middle_of_scales(space: SearchSpace) -> dict[str, float]:
-    """ln of the geometric middle of each scale axis."""
+    """Ln of the geometric middle of each scale axis."""
     middle = {}
     for name in space.scales:
         scale = space[name]

@@ -1,6 +1,6 @@
 """The fitted scaling law as people read it: coefficients beside their priors, and what to train.
 
-Notation as in :mod:`surrogates.chinchilla`: at the best settings, and relative to the reference
+Notation as in :mod:`surrogates.scaling_law.parametric_loss`: at the best settings, and relative to the reference
 scale, the loss is ::
 
     E + R rho,    rho = (sum_a w_a exp(-alpha_a D_a / gamma))^gamma,    w_a = R_a / R
@@ -35,9 +35,9 @@ from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natura
 from hpo.scaling.cost_law import CostLaw
 from hpo.space import Axis, Scale
 from hpo.space.encoding import Encoder
-from surrogates.data import Array, Kind
+from surrogates.data import Array, ColumnKind
 from surrogates.numerics import single_threaded
-from surrogates.scaling import Estimate, ScalingLaw, ScalingPredictor
+from surrogates.scaling_law.model import Estimate, ScalingLaw, ScalingPredictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class FittedLaw:
         return cls(predictor.law(), gamma, encoder, predictor, cost)
 
     def exponent(self, axis: str) -> Estimate:
-        """alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
+        """Alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
         return self.coefficients.exponent[_index(axis, self.coefficients.axes)]
 
     def slope(self, parameter: str, axis: str) -> Estimate:
@@ -209,7 +209,7 @@ class FittedLaw:
         )
 
     def _price(self, cost: CostLaw | None, rng: np.random.Generator) -> tuple[Array, Array, str]:
-        """k ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
+        """K ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
         if cost is not None:
             level, rate = cost.lines(self._best_row(), _DRAWS, rng)
             if np.any(rate[0] <= 0.0):
@@ -235,7 +235,7 @@ class FittedLaw:
         columns = self._encoder.columns
         row = np.zeros(len(columns.kinds))
         row[columns.fidelity] = 1.0
-        row[[kind is Kind.ACTIVITY for kind in columns.kinds]] = 1.0
+        row[[kind is ColumnKind.ACTIVITY for kind in columns.kinds]] = 1.0
         row[columns.decision] = np.clip(self._predictor.loss.optimum, 0.0, 1.0)
         return row
 

@@ -209,7 +209,7 @@ class ScalingExponents:
 
     @property
     def lr_exponent(self) -> float:
-        """d ln lr / d ln n."""
+        """D ln lr / d ln n."""
         multiplier, initial = _WIDTH_EXPONENTS[self.parametrization][self.layer]
         step = {
             Update.SGD: self.gradient_exponent,

@@ -1,6 +1,9 @@
-"""Who runs on and who stops: schedulers over the levels of a fidelity; `base` has the protocol."""
+"""Schedulers: which runs pause, stop, are promoted or cloned at which level of a fidelity.
 
-from hpo.schedulers.asha import ASHA, PASHA, Kind
+`base` has the protocol, `run_history` what schedules read from the log.
+"""
+
+from hpo.schedulers.asha import ASHA, ASHAVariant
 from hpo.schedulers.base import (
     Action,
     Clone,
@@ -15,16 +18,18 @@ from hpo.schedulers.base import (
     StoppingRule,
 )
 from hpo.schedulers.freeze_thaw import FreezeThaw
-from hpo.schedulers.halving import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
-from hpo.schedulers.levels import Ladder
+from hpo.schedulers.hyperband import Hyperband, IterativeDeepening, SuccessiveHalving, Variant
+from hpo.schedulers.ladder import Ladder
 from hpo.schedulers.median import MedianStopping
 from hpo.schedulers.one_epoch import OneEpoch
+from hpo.schedulers.pasha import PASHA
 from hpo.schedulers.pbt import PBT, Stretch, ancestry
 
 __all__ = [
     "ASHA",
     "PASHA",
     "PBT",
+    "ASHAVariant",
     "Action",
     "Clone",
     "Decision",
@@ -33,7 +38,6 @@ __all__ = [
     "FreezeThaw",
     "Hyperband",
     "IterativeDeepening",
-    "Kind",
     "Ladder",
     "MedianStopping",
     "OneEpoch",

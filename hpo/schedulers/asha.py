@@ -1,17 +1,16 @@
-"""Asynchronous successive halving (Li et al., MLSys 2020), and PASHA (Bohdal et al., ICLR 2023).
+"""Asynchronous successive halving (Li et al., MLSys 2020).
 
-No rung waits to fill: whenever a worker is free, the best run that stands in the top share of its
-rung, as far as the rung is filled by then, goes on; else a new config starts.
+No rung waits to fill: whenever a worker is free, the best run that is paused in the top share of
+its rung, as far as the rung is filled by then, is promoted; otherwise a new config starts.
 
 Notation
 --------
-n_j, q_j   arrivals in rung j, failures included; the share of them that goes on (see `levels`)
-top set    the floor(q_j n_j) best of rung j; a run of it that still rests there is promotable
+n_j, q_j   arrivals in rung j, failures included; the share of them that is promoted (see `ladder`)
+top set    the floor(q_j n_j) best of rung j; a run of it that is still paused there is promotable
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -26,21 +25,24 @@ from hpo.schedulers.base import (
     Setup,
     Start,
 )
-from hpo.schedulers.levels import Ladder, check_count, check_eta
-from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
+from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex, Started
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
 # still come into the top share as worse ones arrive; 4 lost the checkpoint of 1 promotion in 200.
 MARGIN = 5
-_NOISE_QUANTILE = (9, 10)  # of the differences between criss-crossing curves, PASHA's epsilon
 
 
-class Kind(Enum):
-    """What happens to a run at a rung that it does not pass."""
+class ASHAVariant(Enum):
+    """What happens to a run at a rung where it is not in the top share."""
 
     PROMOTION = "promotion"  # every run pauses at each rung and may be promoted later
-    STOPPING = "stopping"  # runs go through; one outside the top share at its arrival stops
+    STOPPING = "stopping"  # runs do not pause; one outside the top share at its arrival stops
+
+    def __repr__(self) -> str:
+        # Part of the `repr` of `ASHA` that studies in databases are recognized by.
+        return f"<Kind.{self.name}: {self.value!r}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +50,52 @@ class ASHA(Scheduler):
     """Asynchronous successive halving.
 
     Args:
-        eta: one in `eta` runs of a rung goes on.
-        kind: PROMOTION can revive a run long after it came to its rung, and needs checkpoints to be
-            cheap; STOPPING needs none, but judges a run only once, and the first ones leniently:
-            a run goes on if it is among the ceil(q_j n_j) best by then.
-        brackets: how many brackets share the configs, bracket s starting at rung s with rungs of
-            its own; shares are those of the configs in a Hyperband. More than one hedges against
-            early losses that mislead.
-        confidence: with a forecast, a resting run outside the top share is promoted, too, when its
-            promise reaches this and nothing in the top share waits. The rank rule is never
-            overruled, so what is known of it still holds. None leaves promotions to it alone.
+        eta: reduction factor: one in `eta` runs of a rung is promoted.
+        kind: variant. PROMOTION can promote a run long after it reached its rung, and needs cheap
+            checkpoints. STOPPING needs none, but judges a run only once, and the first ones
+            leniently: a run continues if it is among the ceil(q_j n_j) best by then.
+        brackets: number of brackets that share the configs, bracket s starting at rung s with rungs
+            of its own, in the proportions of Hyperband. More than one hedges against early losses
+            that mislead.
+        confidence: probability of being the best from which a forecast promotes a paused run
+            outside the top share, when no run in the top share can be promoted. The rank rule is
+            never overruled, so its guarantees hold. None promotes by rank alone.
+
+    Raises:
+        SpaceError: for settings that break these rules.
+
+    Example:
+        Of three runs paused at the first level the best is promoted:
+
+        >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)}
+        >>> engine = StagedOptimizer(Optimizer(space), ASHA(eta=3))
+        >>> for loss in (0.7, 0.4, 0.9):
+        ...     _ = engine.tell(engine.ask(), loss)
+        >>> trial = engine.ask()
+        >>> trial.number, trial.assignment.level
+        (1, 3)
     """
 
     eta: int = 3
-    kind: Kind = Kind.PROMOTION
+    kind: ASHAVariant = ASHAVariant.PROMOTION
     brackets: int = 1
     confidence: float | None = None
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
         check_count("brackets", self.brackets)
-        if not isinstance(self.kind, Kind):
-            raise SpaceError(f"`kind` must be an ASHA kind, got {self.kind!r}; use Kind.PROMOTION")
+        if not isinstance(self.kind, ASHAVariant):
+            raise SpaceError(
+                f"`kind` must be an ASHAVariant, got {self.kind!r}; use ASHAVariant.PROMOTION"
+            )
         if self.confidence is not None and not 0 < self.confidence <= 1:
-            raise SpaceError(f"`confidence` must lie in (0, 1], got {self.confidence!r}")
+            raise SpaceError(
+                f"`confidence` must lie in (0, 1], got {self.confidence!r}; "
+                "leave it out to promote by rank alone"
+            )
 
-    def schedule(self, setup: Setup) -> AsyncHalving:
+    def schedule(self, setup: Setup) -> ASHASchedule:
         """See `Scheduler`."""
         ladder = Ladder.over(setup.space, self.eta, "ASHA")
         if self.brackets > len(ladder):
@@ -81,29 +103,37 @@ class ASHA(Scheduler):
                 f"`brackets` must not exceed the {len(ladder)} levels {ladder.levels}, got "
                 f"{self.brackets}; lower it, or widen the fidelity"
             )
-        runs = Runs.on(ladder, setup)
-        heard = None if self.confidence is None else setup.forecast
-        return AsyncHalving(runs, self.kind, self.brackets, heard, self.confidence or 0.0)
+        return ASHASchedule(
+            RunIndex.on(ladder, setup),
+            self.eta,
+            variant=self.kind,
+            brackets=self.brackets,
+            forecast=None if self.confidence is None else setup.forecast,
+            confidence=self.confidence or 0.0,
+        )
 
 
-class AsyncHalving:
-    """ASHA at work; see `Schedule`."""
+class ASHASchedule(PausingSchedule):
+    """`Schedule` of `ASHA`."""
 
     def __init__(
         self,
-        runs: Runs,
-        kind: Kind,
-        brackets: int,
-        forecast: Forecast | None,
-        confidence: float,
+        runs: RunIndex,
+        eta: int,
+        *,
+        variant: ASHAVariant = ASHAVariant.PROMOTION,
+        brackets: int = 1,
+        forecast: Forecast | None = None,
+        confidence: float = 0.0,
     ) -> None:
+        super().__init__(runs)
         self._ladder = ladder = runs.ladder
-        self._runs = runs
-        self._stopping = kind is Kind.STOPPING
+        self._eta = eta
+        self._stopping = variant is ASHAVariant.STOPPING
         self._forecast, self._confidence = forecast, confidence
         self._rungs = [[Rung() for _ in ladder.levels] for _ in range(brackets)]
         self._started = [0] * brackets
-        self._sizes = [ladder.hyperband_size(bracket) for bracket in range(brackets)]
+        self._sizes = [ladder.hyperband_size(bracket, eta) for bracket in range(brackets)]
 
     @property
     def ceiling(self) -> int:
@@ -111,117 +141,123 @@ class AsyncHalving:
         return self._ladder.top
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
+        """See `Schedule`."""
         self._sync(log)
         if not self._stopping:
-            action = self._promotion(held) or self._promising(log, held)
+            action = self._promotion_by_rank(locked) or self._promotion_by_forecast(log, locked)
             if action is not None:
                 return action
         if not may_start:
             return None
-        bracket = self._bracket()
+        bracket = self._next_bracket()
         level = self._ladder.levels[self._ladder.top if self._stopping else bracket]
         return Start(RungAssignment(level, bracket))
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
+        """See `Schedule`."""
+        if not self._stopping:
+            return super().on_report(trial, report, log)
         self._sync(log)
         run = self._runs.get(trial.number)
-        if run is None:
+        if run is None or self._passes(run, report, log):
             return Decision.CONTINUE
-        if not self._stopping:
-            return at_level(run, report)
-        return Decision.CONTINUE if self._passes(run, report, log) else Decision.STOP
+        return Decision.STOP
 
-    def kept(self, log: TrialLog) -> frozenset[int]:
-        """The best ceil(n_j / eta) + `MARGIN` of each rung, as far as they rest."""
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        """Return the best ceil(n_j / eta) + `MARGIN` of each rung, those that are paused there."""
         self._sync(log)
         numbers: set[int] = set()
         for bracket in self._rungs:
             for index, rung in enumerate(bracket):
-                roots = [root for _, root in rung.best(-(-len(rung) // self._ladder.eta) + MARGIN)]
-                numbers |= {self._runs[r].number for r in roots if self._rests(r, index)}
+                best = rung.best(-(-len(rung) // self._eta) + MARGIN)
+                runs = [self._runs[first_trial] for _, first_trial in best]
+                numbers |= {run.number for run in runs if self._is_paused_at(run, index)}
         return frozenset(numbers)
 
     def _sync(self, log: TrialLog) -> None:
-        for news in self._runs.sync(log):
-            if isinstance(news, Run):
-                self._started[news.assignment.bracket] += 1
-            elif isinstance(news, Arrival):
-                self._rungs[news.run.assignment.bracket][news.rung].add(news.loss, news.run.root)
-                self._arrived(news)
+        for change in self._runs.changes(log):
+            bracket = change.run.assignment.bracket
+            match change:
+                case Started():
+                    self._started[bracket] += 1
+                case Arrival(run, rung, loss):
+                    self._rungs[bracket][rung].add(loss, run.first_trial)
+                    self._on_arrival(change)
 
-    def _arrived(self, arrival: Arrival) -> None:
-        """For those who learn from arrivals."""
+    def _on_arrival(self, arrival: Arrival) -> None:
+        """For subclasses: react to an arrival, which is in its rung already."""
 
-    def _bracket(self) -> int:
-        """The bracket that is furthest behind its share, the lowest of equals."""
-        behind = [Fraction(n, size) for n, size in zip(self._started, self._sizes, strict=True)]
-        return behind.index(min(behind))
+    def _next_bracket(self) -> int:
+        """Return the bracket that is furthest behind its share, the lowest of equals."""
+        shares = [Fraction(n, size) for n, size in zip(self._started, self._sizes, strict=True)]
+        return shares.index(min(shares))
 
-    def _rests(self, root: int, rung: int) -> bool:
-        run = self._runs[root]
-        return run.resting and run.assignment.level == self._ladder.levels[rung]
+    def _is_paused_at(self, run: Run, rung: int) -> bool:
+        return run.paused and run.assignment.level == self._ladder.levels[rung]
 
-    def _promotion(self, held: frozenset[int]) -> Promote | None:
-        """The best run in the top set of the highest rung that has one resting there."""
+    def _promotion_by_rank(self, locked: frozenset[int]) -> Promote | None:
+        """Promote the best promotable run of the highest rung that has one."""
         for index in reversed(range(self.ceiling)):
             for bracket in self._rungs:
-                run = self._promotable(bracket[index], index, held)
+                run = self._promotable(bracket[index], index, locked)
                 if run is not None:
                     return Promote(run.number, self._ladder.levels[index + 1])
         return None
 
-    def _promotable(self, rung: Rung, index: int, held: frozenset[int]) -> Run | None:
-        """The best run that rests in the rung, if it is in the top set.
+    def _promotable(self, rung: Rung, index: int, locked: frozenset[int]) -> Run | None:
+        """Return the best run that is paused in the rung, if it is in the top set.
 
-        Each run is dropped from `rung.here` once, so that a promotion costs O(log n) comparisons.
+        Each run is removed from `rung.at_rung` once, so that a promotion costs O(log n)
+        comparisons.
         """
-        level, count = self._ladder.levels[index], self._ladder.promotable(len(rung), index)
-        place = 0
-        while place < len(rung.here):
-            loss, root = rung.here[place]
-            run = self._runs[root]
+        level, quota = self._ladder.levels[index], self._ladder.promotion_quota(len(rung), index)
+        position = 0
+        while position < len(rung.at_rung):
+            loss, first_trial = rung.at_rung[position]
+            run = self._runs[first_trial]
             if run.assignment.level > level or not run.alive:
-                del rung.here[place]
-            elif rung.rank(loss, root) >= count:
+                del rung.at_rung[position]
+            elif rung.rank(loss, first_trial) >= quota:
                 return None
-            elif self._rests(root, index) and run.number not in held:
+            elif self._is_paused_at(run, index) and run.number not in locked:
                 return run
             else:
-                place += 1  # it still runs, or is another driver's
+                position += 1  # it still runs, or is locked
         return None
 
-    def _promising(self, log: TrialLog, held: frozenset[int]) -> Promote | None:
-        """The resting run of highest worth, if its promise is high enough."""
-        ranked = self._ranked(log, held)
+    def _promotion_by_forecast(self, log: TrialLog, locked: frozenset[int]) -> Promote | None:
+        """Promote the paused run of highest value, if it is likely enough to be the best."""
+        ranked = self._by_value(log, locked)
         if not ranked or not ranked[0][1] >= self._confidence:
             return None
         run = ranked[0][0]
         rung = self._ladder.rung(run.assignment.level)
         return Promote(run.number, self._ladder.levels[rung + 1])
 
-    def _ranked(self, log: TrialLog, held: frozenset[int]) -> list[tuple[Run, float]]:
-        """Runs that rest below the ceiling with their promise, those worth most first."""
+    def _by_value(self, log: TrialLog, locked: frozenset[int]) -> list[tuple[Run, float]]:
+        """Return the runs paused below the ceiling, highest value first, with their probability."""
         below = self._ladder.levels[self.ceiling]
-        resting = [
+        paused = [
             run
             for run in self._runs
-            if run.resting and run.assignment.level < below and run.number not in held
+            if run.paused and run.assignment.level < below and run.number not in locked
         ]
-        if self._forecast is None or not resting:
+        if self._forecast is None or not paused:
             return []
-        promise = self._forecast.probability_of_best(log, [run.number for run in resting]).tolist()
-        worth = self._worth(promise, resting, log)
-        order = sorted(range(len(resting)), key=lambda i: -worth[i])  # the older of equals first
-        return [(resting[i], promise[i]) for i in order]
+        numbers = [run.number for run in paused]
+        probability = self._forecast.probability_of_best(log, numbers).tolist()
+        value = self._value(probability, paused, log)
+        order = sorted(range(len(paused)), key=lambda i: -value[i])  # the older of equals first
+        return [(paused[i], probability[i]) for i in order]
 
-    def _worth(self, promise: list[float], runs: list[Run], log: TrialLog) -> list[float]:
-        """By which the resting `runs` are chosen among."""
-        return promise
+    def _value(self, probability: list[float], runs: list[Run], log: TrialLog) -> list[float]:
+        """Return the value of promoting each of the paused `runs`, by which they are ranked."""
+        return probability
 
     def _passes(self, run: Run, report: Report, log: TrialLog) -> bool:
-        """Whether a run goes on after `report`; it is judged when it first comes to a rung."""
+        """Return whether a run continues after `report`; it is judged once, on reaching a rung."""
         index = self._ladder.rung(report.step)
         if run.failed:
             return False
@@ -233,102 +269,4 @@ class AsyncHalving:
             return True
         rung = self._rungs[run.assignment.bracket][index]
         passing = -(-len(rung) * level // self._ladder.levels[index + 1])
-        return rung.rank(run.losses[level], run.root) < passing
-
-
-@dataclass(frozen=True, slots=True)
-class PASHA(Scheduler):
-    """Progressive ASHA: higher levels open only while they still change the ranking.
-
-    Promotion stops at a ceiling, at first the second rung. It rises by one rung whenever the runs
-    of the two highest open rungs are not ranked alike, up to noise: the run at each place of the
-    upper rung must lie within epsilon of the run at that place in the lower one. Epsilon is the 90
-    % quantile of the differences between runs whose curves cross at least twice, since an order
-    that turns back and forth is noise.
-
-    Only neighbors in a rung's ranking are looked at for crossings, two pairs an arrival, so that n
-    arrivals cost O(n log n) and not every pair of curves. A ceiling never comes down.
-
-    Args:
-        eta: one in `eta` runs of a rung goes on.
-    """
-
-    eta: int = 3
-
-    def __post_init__(self) -> None:
-        check_eta(self.eta)
-
-    def schedule(self, setup: Setup) -> ProgressiveHalving:
-        """See `Scheduler`."""
-        runs = Runs.on(Ladder.over(setup.space, self.eta, "PASHA"), setup)
-        return ProgressiveHalving(runs)
-
-
-class ProgressiveHalving(AsyncHalving):
-    """PASHA at work; see `Schedule`."""
-
-    def __init__(self, runs: Runs) -> None:
-        super().__init__(runs, Kind.PROMOTION, 1, forecast=None, confidence=1.0)
-        self._ceiling = min(1, self._ladder.top)
-        # Losses in the rung below the ceiling, of the runs that came to the ceiling, best first.
-        self._below: list[tuple[float, int]] = []
-        self._crossings: list[float] = []  # ascending differences of criss-crossing curves
-
-    @property
-    def ceiling(self) -> int:
-        return self._ceiling
-
-    @property
-    def noise(self) -> float:
-        """Epsilon: losses closer than this are taken as ranked alike."""
-        if not self._crossings:
-            return 0.0
-        share, whole = _NOISE_QUANTILE
-        return self._crossings[-(-len(self._crossings) * share // whole) - 1]
-
-    def _arrived(self, arrival: Arrival) -> None:
-        if arrival.loss is None:
-            return
-        rung = self._rungs[0][arrival.rung]
-        rank = rung.rank(arrival.loss, arrival.run.root)
-        for _, neighbor in rung.best(rank + 2)[max(rank - 1, 0) :]:
-            if neighbor != arrival.run.root:
-                self._compare(arrival.run, self._runs[neighbor])
-        if arrival.rung > self._ceiling:  # promoted there under an earlier ceiling
-            self._raise_to(arrival.rung)
-        elif arrival.rung == self._ceiling and 0 < self._ceiling < self._ladder.top:
-            if not self._agrees(arrival.run, rank):
-                self._raise_to(self._ceiling + 1)
-
-    def _compare(self, a: Run, b: Run) -> None:
-        """Learn the noise from two neighbors, if their curves cross at least twice."""
-        differences = [a.curve[step] - b.curve[step] for step in a.curve if step in b.curve]
-        signs = [d > 0 for d in differences if d != 0]
-        crossings = sum(x != y for x, y in zip(signs, signs[1:], strict=False))
-        if crossings >= 2:
-            insort(self._crossings, abs(differences[-1]))
-
-    def _agrees(self, run: Run, rank: int) -> bool:
-        """Enter `run` at `rank` of the ceiling; whether it left the two rungs ranked alike.
-
-        Only the places between its ranks in the two rungs are paired anew.
-        """
-        level = self._ladder.levels[self._ceiling - 1]
-        if level not in run.losses:  # it skipped the rung below: nothing to compare
-            return True
-        insort(self._below, (run.losses[level], run.root))
-        above = self._rungs[0][self._ceiling].best(len(self._below))
-        place = self._below.index((run.losses[level], run.root))
-        noise = self.noise
-        for i in range(min(rank, place), min(max(rank, place) + 1, len(self._below), len(above))):
-            loss = self._runs[above[i][1]].losses.get(level, self._below[i][0])
-            if abs(loss - self._below[i][0]) > noise:
-                return False
-        return True
-
-    def _raise_to(self, rung: int) -> None:
-        self._ceiling = rung
-        level = self._ladder.levels[rung - 1]
-        roots = [root for _, root in self._rungs[0][rung].best(len(self._rungs[0][rung]))]
-        below = [(self._runs[r].losses.get(level), r) for r in roots]
-        self._below = sorted((loss, root) for loss, root in below if loss is not None)
+        return rung.rank(run.losses[level], run.first_trial) < passing

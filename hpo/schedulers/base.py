@@ -1,21 +1,22 @@
-"""The protocol of schedulers: who starts, goes on, pauses, stops, is promoted or cloned.
+"""Protocol of schedulers: which run starts, continues, pauses, stops, is promoted or cloned.
 
 Three parts, so that a scheduler serves a driver with worker processes, a simulation under a virtual
-clock and a guest in another tool alike:
+clock and the adapter to another tool alike:
 
     Scheduler   settings, frozen: what a user passes, such as `ASHA(eta=3)`
-    Schedule    one scheduler at work on one log, made by `Scheduler.begin`
-    TrialLog    the only state; a schedule is a function of it and rebuilds itself from nothing
+    Schedule    one scheduler applied to one log, made by `Scheduler.begin`
+    TrialLog    the only state; a schedule is a function of it and can be rebuilt at any time
 
-Whoever runs the trials asks `next` whenever a worker is free and does what it says, hands each
-report to the log and asks `on_report` what becomes of the run, and tells the log how each stage
-ends. Configs never come from here: they are the optimizer's to propose.
+Whoever runs the trials calls `Schedule.next` whenever a worker is free and carries out the answer,
+adds each report to the log and calls `Schedule.on_report`, and tells the log how each stage ends.
+A scheduler never chooses a config: the optimizer does.
 
 Notation
 --------
-level     of the fidelity, an integer; a report's `step` counts in the same unit, done so far
+level     value of the fidelity, an integer; a report's `step` counts what was done in the same unit
 rung      one level of a bracket with the losses of all runs that reached it
-run       one config's training, over all trials that carry it on (stages, retries)
+stage     the part of a run between two pauses
+run       one config's training, over all trials that continue it (stages, retries)
 loss      as schedulers see it: smaller is better, finite; NaN and failures never enter a rung
 """
 
@@ -38,26 +39,35 @@ Direction: TypeAlias = Literal["minimize", "maximize"]
 
 
 class Decision(Enum):
-    """The answer to a report."""
+    """What a running trial should do after a report."""
 
     CONTINUE = "continue"
-    PAUSE = "pause"  # end here, to be continued from the checkpoint
+    PAUSE = "pause"  # end here, to be resumed from the checkpoint
     STOP = "stop"  # end here for good
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a new config in `place`; None trains it to the end, for rules without levels."""
+    """Start a new config.
+
+    Args:
+        assignment: bracket, cohort and level up to which it trains; None trains it to the end, for
+            schedulers without levels.
+    """
 
     assignment: RungAssignment | None
 
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Train the run carried by trial `number` on, up to `level`.
+    """Continue a paused run up to a higher level.
 
-    A paused trial is resumed. A completed one, whose fidelity has grown since, goes on under a new
-    trial with it as `parent`.
+    A paused trial is resumed. A completed one, whose fidelity has grown since, is continued by a
+    new trial with it as `parent`.
+
+    Args:
+        number: current trial of the run.
+        level: level up to which it trains now.
     """
 
     number: int
@@ -66,9 +76,13 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """Start a changed copy of trial `parent` from its checkpoint, instead of trial `replaces`.
+    """Replace a run by a changed copy of another, trained on from the other's checkpoint.
 
-    `mutate`: names of the parameters that may change. `replaces` is told STOPPED if it is paused.
+    Args:
+        parent: trial that is copied.
+        assignment: where the copy belongs.
+        replaces: trial that is replaced; it is told STOPPED if it is paused.
+        mutate: names of the parameters that may change.
     """
 
     parent: int
@@ -81,41 +95,62 @@ Action: TypeAlias = Start | Promote | Clone
 
 
 class Forecast(Protocol):
-    """What a model expects of runs that are not at their end."""
+    """Model of how unfinished runs will end."""
 
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> NDArray[np.float64]:
-        """Probability in [0, 1] that the final value of each trial enters the front, `(n,)`.
+        """Return the probability that the final value of each trial enters the front.
 
-        `numbers`: of paused or running trials in `log`.
+        Args:
+            log: log of the study.
+            numbers: paused or running trials in `log`.
+
+        Returns:
+            Probabilities in [0, 1], shape `(n,)`.
         """
         ...
 
 
 class Schedule(Protocol):
-    """A scheduler at work on one log. Both questions may be asked at any time and in any order."""
+    """A scheduler applied to one log.
+
+    All three methods may be called at any time and in any order.
+    """
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
-        """What a free worker should do; None to wait for others, or at the end when none runs.
+        """Return what a free worker should do.
 
-        `may_start`: False when no more configs may be started, so that what waits for them goes on
-        without. `held`: numbers of trials that are not the caller's to move.
+        Args:
+            log: log of the study.
+            may_start: whether another config may start. If not, incomplete rungs close with the
+                runs that they have.
+            locked: trials that the caller may not promote or replace.
+
+        Returns:
+            An action; None to wait for running trials, or at the end if there are none.
         """
         ...
 
     def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
-        """What becomes of a running `trial` after `report`, which is in `log` already."""
+        """Return what running `trial` should do after `report`, which is already in `log`."""
         ...
 
-    def kept(self, log: TrialLog) -> frozenset[int]:
-        """Paused and completed trials whose checkpoints may be needed again."""
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        """Return the paused and completed trials whose checkpoints may be needed again."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a schedule is made for; see `Scheduler.begin`. `sign`: makes a loss one to minimize."""
+    """What a schedule is made for; see `Scheduler.begin`.
+
+    Args:
+        space: search space.
+        sign: factor that makes a loss one to minimize, 1 or -1.
+        seed: seed of the schedule's random choices.
+        forecast: model of how runs will end, if there is one.
+    """
 
     space: SearchSpace
     sign: float
@@ -124,17 +159,31 @@ class Setup:
 
 
 class Forecaster(Protocol):
-    """Settings of a forecast of one's own; frozen, and equal ones have equal `repr`."""
+    """Settings of a user's own forecast; frozen, and equal ones have equal `repr`."""
 
     def begin(self, setup: Setup) -> Forecast:
-        """The forecast that a schedule made for `setup` hears; raises `SpaceError` if none can."""
+        """Return the forecast for a schedule made for `setup`.
+
+        Raises:
+            SpaceError: if there is none for its space.
+        """
         ...
 
 
 class Scheduler(ABC):
-    """Settings of a scheduler; equal settings have equal `repr`, which is stored with a study.
+    """Settings of a scheduler.
 
-    Derive from it and override `schedule`.
+    Equal settings have equal `repr`, which is stored with a study to recognize them. To write a
+    scheduler, derive from this class and override `schedule`.
+
+    Example:
+        >>> from hpo import ASHA, Fidelity, Float, SearchSpace
+        >>> from hpo.trials.records import TrialLog
+        >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
+        >>> schedule = ASHA(eta=3).begin(space)
+        >>> action = schedule.next(TrialLog())
+        >>> type(action).__name__, action.assignment.level
+        ('Start', 1)
     """
 
     __slots__ = ()
@@ -147,46 +196,72 @@ class Scheduler(ABC):
         seed: int = 0,
         forecast: Forecast | None = None,
     ) -> Schedule:
-        """A schedule over the levels of the space's fidelity, for losses in `direction`.
+        """Return a schedule over the levels of the space's fidelity.
 
-        `seed`: of its random choices, if it makes any. `forecast`: says which runs promise to end
-        well, for schedulers that ask.
+        Args:
+            space: search space.
+            direction: of the losses in the log.
+            seed: seed of the schedule's random choices, if it makes any.
+            forecast: model of how runs will end, for schedulers that use one.
 
-        Raises `SpaceError` for a scheduler that needs a fidelity where there is none, or does not
-        suit its levels.
+        Raises:
+            SpaceError: for a scheduler that needs a fidelity where there is none, or does not suit
+                its levels.
         """
         return self.schedule(Setup(space, loss_sign(direction), seed, forecast))
 
     @abstractmethod
     def schedule(self, setup: Setup) -> Schedule:
-        """As `begin`."""
+        """Return a schedule for `setup`; `begin` calls this."""
 
 
 class StoppingRule(Scheduler):
-    """A scheduler that only stops runs: derive from it and override `stops`."""
+    """Scheduler that only stops runs: derive from it and override `stops`.
+
+    Example:
+        >>> from hpo import Float, Report, SearchSpace, Trial
+        >>> from hpo.trials.records import TrialLog
+        >>> class StopAbove(StoppingRule):
+        ...     def __init__(self, bound):
+        ...         self.bound = bound
+        ...
+        ...     def stops(self, trial, report, log, sign):
+        ...         return report.loss is not None and sign * report.loss > self.bound
+        >>> schedule = StopAbove(10.0).begin(SearchSpace({"lr": Float(0.0, 1.0)}))
+        >>> log, trial = TrialLog(), Trial(0, {"lr": 0.5}, 0, None)
+        >>> [schedule.on_report(trial, Report(1, loss), log).name for loss in (9.0, 11.0)]
+        ['CONTINUE', 'STOP']
+    """
 
     @abstractmethod
     def stops(self, trial: Trial, report: Report, log: TrialLog, sign: float) -> bool:
-        """Whether `trial` should stop after `report`; `sign` times a loss is to be minimized."""
+        """Return whether `trial` should stop after `report`.
+
+        Args:
+            trial: running trial.
+            report: its last report, which is already in `log`.
+            log: log of the study.
+            sign: factor that makes a loss one to minimize, 1 or -1.
+        """
 
     def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
         space = setup.space
         top = space[space.fidelity] if space.fidelity is not None else None
         assert top is None or isinstance(top, Fidelity)
-        return _Stopping(self, None if top is None else top.high, setup.sign)
+        return _StoppingSchedule(self, None if top is None else top.high, setup.sign)
 
 
 @dataclass(frozen=True, slots=True)
-class _Stopping:
-    """Starts whatever may start, at full fidelity, and asks its rule at each report."""
+class _StoppingSchedule:
+    """Starts every config at full fidelity and applies its rule at each report."""
 
     rule: StoppingRule
     top: int | None
     sign: float
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
         if not may_start:
             return None
@@ -196,10 +271,15 @@ class _Stopping:
         stops = self.rule.stops(trial, report, log, self.sign)
         return Decision.STOP if stops else Decision.CONTINUE
 
-    def kept(self, log: TrialLog) -> frozenset[int]:
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
         return frozenset()
 
 
 def loss_sign(direction: Direction) -> float:
-    """1 to minimize, -1 to maximize."""
+    """Return the factor that makes a loss in `direction` one to minimize.
+
+    Example:
+        >>> loss_sign("minimize"), loss_sign("maximize")
+        (1.0, -1.0)
+    """
     return 1.0 if direction == "minimize" else -1.0

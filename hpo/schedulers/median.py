@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from statistics import median
 
 from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
-from hpo.schedulers.levels import check_count
+from hpo.schedulers.ladder import check_count
+from hpo.schedulers.run_history import RunFold
 from hpo.trials import Observation, Report, Reported, Status, Trial, TrialLog
 
 
@@ -16,11 +18,27 @@ from hpo.trials import Observation, Report, Reported, Status, Trial, TrialLog
 class MedianStopping(Scheduler):
     """Stops a run whose best loss so far is worse than the median run's average up to that step.
 
-    Looks at the steps of reports only, so it needs neither a fidelity nor checkpoints.
+    It reads only the steps and losses of reports, so it needs neither a fidelity nor checkpoints.
 
     Args:
-        after: no run stops before this step.
-        among: nor while fewer than this many others have come to the step.
+        after: step before which no run stops.
+        among: number of other runs that must have reached the step before a run can stop.
+
+    Raises:
+        SpaceError: for settings that are no counts.
+
+    Example:
+        >>> from hpo import Float, MedianStopping, Report, SearchSpace, Trial
+        >>> from hpo.trials.records import TrialLog
+        >>> schedule = MedianStopping(among=2).begin(SearchSpace({"lr": Float(0.0, 1.0)}))
+        >>> log, decisions = TrialLog(), []
+        >>> for number, loss in enumerate((0.2, 0.3, 0.9)):
+        ...     trial, report = Trial(number, {"lr": 0.5}, number, None), Report(1, loss)
+        ...     log.add(trial)
+        ...     _ = log.report(number, report)
+        ...     decisions.append(schedule.on_report(trial, report, log).name)
+        >>> decisions
+        ['CONTINUE', 'CONTINUE', 'STOP']
     """
 
     after: int = 1
@@ -32,47 +50,33 @@ class MedianStopping(Scheduler):
 
     def schedule(self, setup: Setup) -> Schedule:
         """See `Scheduler`."""
-        return _Medians(self.after, self.among).schedule(setup)
+        return _MedianRule(self.after, self.among).schedule(setup)
 
 
-class _Medians(StoppingRule):
-    """What each trial reported, kept up with one log as sums from its first report on."""
+class _MedianRule(StoppingRule):
+    """The rule on one log."""
 
     def __init__(self, after: int, among: int) -> None:
         self._after, self._among = after, among
-        self._seen = 0
-        self._curves: dict[int, _Curve] = {}
+        self._curves = _Curves()
 
     def stops(self, trial: Trial, report: Report, log: TrialLog, sign: float) -> bool:
-        self._sync(log, sign)
+        self._curves.sync(log, sign)
         own = self._curves.get(trial.number)
-        if report.step < self._after or own is None:
+        if report.step < self._after or own is None or not own.steps:
             return False
-        others = (curve for number, curve in self._curves.items() if number != trial.number)
+        others = (curve for curve in self._curves if curve is not own)
         averages = [a for curve in others if (a := curve.average(report.step)) is not None]
         return len(averages) >= self._among and own.best > median(averages)
-
-    def _sync(self, log: TrialLog, sign: float) -> None:
-        events = log.events(self._seen)
-        self._seen += len(events)
-        for event in events:
-            if isinstance(event, Reported):
-                loss = event.report.loss
-                if loss is not None and math.isfinite(loss):
-                    curve = self._curves.setdefault(event.number, _Curve([], [], math.inf))
-                    curve.add(event.report.step, sign * loss)
-            elif isinstance(event, Observation) and event.status is Status.FAILED:
-                # A lost attempt is taken up by another trial, and no run is judged by failed ones.
-                self._curves.pop(event.number, None)
 
 
 @dataclass(slots=True)
 class _Curve:
-    """`sums[i]`: of the losses up to `steps[i]`."""
+    """Finite losses that one trial reported; `sums[i]` is that of the losses up to `steps[i]`."""
 
-    steps: list[int]
-    sums: list[float]
-    best: float
+    steps: list[int] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)
+    best: float = math.inf
 
     def add(self, step: int, loss: float) -> None:
         self.steps.append(step)
@@ -80,6 +84,32 @@ class _Curve:
         self.best = min(self.best, loss)
 
     def average(self, step: int) -> float | None:
-        """Mean of the losses up to `step`; None if there is none or the run is not there yet."""
+        """Return the mean of the losses up to `step`; None if the trial has not reached it."""
         count = bisect_right(self.steps, step)
         return self.sums[count - 1] / count if count and self.steps[-1] >= step else None
+
+
+class _Curves(RunFold[_Curve]):
+    """Curves of all trials but the failed ones.
+
+    Every trial counts as a run of its own, also one that retries a lost attempt.
+    """
+
+    def __iter__(self) -> Iterator[_Curve]:
+        return iter(self._by_trial.values())
+
+    def sync(self, log: TrialLog, sign: float) -> None:
+        for curve, event in self._events(log):
+            match event:
+                case Reported(_, report) if curve is not None:
+                    if report.loss is not None and math.isfinite(report.loss):
+                        curve.add(report.step, sign * report.loss)
+                case Observation() if event.status is Status.FAILED:
+                    # A lost attempt is retried by another trial; no run is judged by failed ones.
+                    self._by_trial.pop(event.number, None)
+
+    def _start(self, trial: Trial, parent: _Curve | None) -> _Curve:
+        return _Curve()
+
+    def _continues(self, trial: Trial, parent: _Curve) -> bool:
+        return False

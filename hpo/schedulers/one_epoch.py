@@ -1,18 +1,19 @@
-"""Train every config one level, finish the best.
+"""Train every config up to the first level, finish the best.
 
 Egele, Guyon, Sun and Balaprakash ("Is one epoch all you need for multi-fidelity hyperparameter
-optimization?", 2023). A strong and simple rival of every halving scheme wherever the first level
-already ranks configs about right.
+optimization?", 2023). A strong and simple baseline for every halving scheme wherever the first
+level already ranks configs about right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpo.schedulers.base import Action, Decision, Promote, Scheduler, Setup, Start
-from hpo.schedulers.levels import Ladder, check_count
-from hpo.schedulers.runs import Arrival, Run, Rung, Runs, at_level
-from hpo.trials import Report, RungAssignment, Trial, TrialLog
+from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
+from hpo.schedulers.ladder import Ladder, check_count, fidelity_of
+from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex
+from hpo.trials import RungAssignment, TrialLog
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
 
@@ -22,8 +23,22 @@ class OneEpoch(Scheduler):
     """After every `screen` configs at the lowest level, the best `keep` not finished yet go to R.
 
     Args:
-        keep: how many are finished each time.
-        screen: None for `keep` R / r_min, which spends as much on the screening as on the rest.
+        keep: number of configs that are finished each time.
+        screen: number of configs that are compared each time; None for `keep` R / r_min, which
+            spends as much on the screening as on the rest.
+
+    Raises:
+        SpaceError: for settings that are no counts.
+
+    Example:
+        >>> from hpo import Fidelity, Float, OneEpoch, Optimizer, StagedOptimizer
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)}
+        >>> engine = StagedOptimizer(Optimizer(space), OneEpoch(keep=1, screen=3))
+        >>> for loss in (0.7, 0.9, 0.4):
+        ...     _ = engine.tell(engine.ask(), loss)
+        >>> trial = engine.ask()
+        >>> trial.number, trial.assignment.level
+        (2, 27)
     """
 
     keep: int = 1
@@ -34,58 +49,55 @@ class OneEpoch(Scheduler):
         if self.screen is not None:
             check_count("screen", self.screen)
 
-    def schedule(self, setup: Setup) -> Screening:
+    def schedule(self, setup: Setup) -> OneEpochSchedule:
         """See `Scheduler`."""
-        whole = Ladder.over(setup.space, 2, "OneEpoch")
-        # eta = R / r_min rounded up leaves no rung between the two
-        ladder = Ladder(whole.low, whole.high, max(2, -(-whole.high // whole.low)))
-        screen = self.screen or max(1, self.keep * whole.high // whole.low)
-        return Screening(Runs.on(ladder, setup), keep=self.keep, screen=screen)
+        fidelity = fidelity_of(setup.space, "OneEpoch")
+        ladder = Ladder(tuple(sorted({fidelity.low, fidelity.high})))
+        screen = self.screen or max(1, self.keep * fidelity.high // fidelity.low)
+        return OneEpochSchedule(RunIndex.on(ladder, setup), keep=self.keep, screen=screen)
 
 
-class Screening:
-    """OneEpoch at work; see `Schedule`."""
+class OneEpochSchedule(PausingSchedule):
+    """`Schedule` of `OneEpoch`."""
 
-    def __init__(self, runs: Runs, *, keep: int, screen: int) -> None:
-        self._runs = runs
+    def __init__(self, runs: RunIndex, *, keep: int, screen: int) -> None:
+        super().__init__(runs)
         self._keep, self._screen = keep, screen
         self._first = Rung()
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
+        """See `Schedule`."""
         self._sync(log)
         ladder = self._runs.ladder
         rounds = len(self._first) // self._screen
         if not may_start:
             rounds = -(-len(self._first) // self._screen)
-        if self._taken() < self._keep * rounds and ladder.top > 0:
-            for _, root in self._first.best(len(self._first)):
-                run = self._runs[root]
-                if self._rests(run) and run.number not in held:
+        if self._count_promoted() < self._keep * rounds and ladder.top > 0:
+            for run in self._paused_runs():
+                if run.number not in locked:
                     return Promote(run.number, ladder.high)
         return Start(RungAssignment(ladder.low)) if may_start else None
 
-    def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        """Return the best `keep` + `MARGIN` runs that are paused at the lowest level."""
         self._sync(log)
-        run = self._runs.get(trial.number)
-        return Decision.CONTINUE if run is None else at_level(run, report)
+        paused = [run.number for run in self._paused_runs()]
+        return frozenset(paused[: self._keep + MARGIN])
 
-    def kept(self, log: TrialLog) -> frozenset[int]:
-        """The best `keep` + `MARGIN` runs that rest at the lowest level."""
-        self._sync(log)
-        ranked = [self._runs[root] for _, root in self._first.best(len(self._first))]
-        resting = [run.number for run in ranked if self._rests(run)]
-        return frozenset(resting[: self._keep + MARGIN])
+    def _paused_runs(self) -> Iterator[Run]:
+        """Yield the runs that are paused at the lowest level, best first."""
+        for _, first_trial in self._first.best(len(self._first)):
+            run = self._runs[first_trial]
+            if run.paused and run.assignment.level < self._runs.ladder.high:
+                yield run
 
-    def _rests(self, run: Run) -> bool:
-        return run.resting and run.assignment.level < self._runs.ladder.high
-
-    def _taken(self) -> int:
-        """Runs sent to the top so far, whatever came of them."""
+    def _count_promoted(self) -> int:
+        """Return the number of runs sent to the top so far, whatever came of them."""
         return sum(run.assignment.level > self._runs.ladder.low for run in self._runs)
 
     def _sync(self, log: TrialLog) -> None:
-        for news in self._runs.sync(log):
-            if isinstance(news, Arrival) and news.rung == 0:
-                self._first.add(news.loss, news.run.root)
+        for change in self._runs.changes(log):
+            if isinstance(change, Arrival) and change.rung == 0:
+                self._first.add(change.loss, change.run.first_trial)

@@ -1,13 +1,13 @@
 """Population-based training (Jaderberg et al., 2017).
 
-A population trains side by side. After each interval every member that is among the worst is
-replaced by a clone of one of the best: its checkpoint, with changed hyperparameters. So the best
+A population of configs trains in parallel. After each interval every member that is among the worst
+is replaced by a clone of one of the best: its checkpoint, with changed hyperparameters. So the best
 member's ancestors, end to end, are a schedule of hyperparameters, which is the result.
 
 Notation
 --------
-member      a place in the population, stored as the cohort of its trials
-generation  g = 0, 1, ..: all members come to level r_g, then each goes on or is replaced
+member      one slot of the population, stored as the cohort of its trials
+generation  g = 0, 1, ..: all members reach level r_g, then each continues or is replaced
 r_g         min(r_min + g interval, R)
 """
 
@@ -19,20 +19,12 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.schedulers.base import (
-    Action,
-    Clone,
-    Decision,
-    Promote,
-    Scheduler,
-    Setup,
-    Start,
-)
-from hpo.schedulers.levels import Ladder, check_count
-from hpo.schedulers.runs import Arrival, Run, Runs, at_level
+from hpo.schedulers.base import Action, Clone, Promote, Scheduler, Setup, Start
+from hpo.schedulers.ladder import Ladder, check_count, fidelity_of
+from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, RunIndex, Started
 from hpo.space import Float
 from hpo.space.parameters import condition
-from hpo.trials import Observation, Report, RungAssignment, Status, Trial, TrialLog
+from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +32,26 @@ class PBT(Scheduler):
     """Population-based training with truncation selection.
 
     Args:
-        population: members.
+        population: number of members.
         interval: levels between two selections; None for a tenth of the fidelity's range.
-        share: of the population that is replaced, and equally of those that are cloned.
+        share: fraction of the population that is replaced, and equally of those that are cloned.
         mutate: names of the parameters that change in a clone; None for every Float. What fixes the
             shape of a checkpoint, such as a width, must not be among them.
+
+    Raises:
+        SpaceError: for settings that break these rules.
+
+    Example:
+        After one interval the worst of three is replaced by a changed clone of the best:
+
+        >>> from hpo import PBT, Fidelity, Float, Optimizer, StagedOptimizer
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 10)}
+        >>> engine = StagedOptimizer(Optimizer(space), PBT(population=3, interval=3))
+        >>> for loss in (0.7, 0.4, 0.9):
+        ...     _ = engine.tell(engine.ask(), loss)
+        >>> trial = engine.ask()
+        >>> trial.parent, trial.assignment.level
+        (1, 4)
     """
 
     population: int = 10
@@ -59,10 +66,14 @@ class PBT(Scheduler):
         if not 0 < self.share <= 0.5:
             raise SpaceError(f"`share` must lie in (0, 0.5], got {self.share!r}; 0.2 is usual")
 
-    def schedule(self, setup: Setup) -> PopulationTraining:
-        """See `Scheduler`. Raises `SpaceError` when there is nothing to mutate."""
+    def schedule(self, setup: Setup) -> PBTSchedule:
+        """See `Scheduler`.
+
+        Raises:
+            SpaceError: if there is nothing to mutate.
+        """
         space = setup.space
-        whole = Ladder.over(space, 2, "PBT")
+        low, high = fidelity_of(space, "PBT").limits
         names = self.mutate
         if names is None:
             names = tuple(name for name in space.decisions if isinstance(space[name], Float))
@@ -74,115 +85,112 @@ class PBT(Scheduler):
                 "`mutate` must name parameters of the search on which no other depends, got "
                 f"{list(names)}; choose among {allowed}"
             )
-        interval = self.interval or max(1, (whole.high - whole.low) // 10)
+        interval = self.interval or max(1, (high - low) // 10)
         replaced = max(1, int(self.share * self.population))
-        ladder = _Generations(whole.low, whole.high, 2, interval=interval)
-        runs = Runs.on(ladder, setup)
-        return PopulationTraining(runs, self.population, replaced, names, setup.seed)
+        runs = RunIndex.on(Ladder.evenly_spaced(low, high, interval), setup)
+        return PBTSchedule(runs, self.population, replaced, names, setup.seed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Generations(Ladder):
-    """Levels at equal distances."""
-
-    interval: int = 1
-
-    def __post_init__(self) -> None:
-        levels = (*range(self.low, self.high, self.interval), self.high)
-        object.__setattr__(self, "levels", levels)
-
-
-class PopulationTraining:
-    """PBT at work; see `Schedule`."""
+class PBTSchedule(PausingSchedule):
+    """`Schedule` of `PBT`."""
 
     def __init__(
-        self, runs: Runs, population: int, replaced: int, mutate: tuple[str, ...], seed: int
+        self, runs: RunIndex, population: int, replaced: int, mutate: tuple[str, ...], seed: int
     ) -> None:
-        self._runs = runs
+        super().__init__(runs)
         self._population, self._replaced = population, replaced
         self._mutate = mutate
         self._seed = seed
         self._newest: dict[int, Run] = {}  # by member
-        # By generation and member: who came to it, also those that failed on the way.
-        self._came: list[dict[int, Run]] = [{} for _ in runs.ladder.levels]
+        # By generation and member: the run that reached it, or failed on the way.
+        self._reached: list[dict[int, Run]] = [{} for _ in runs.ladder.levels]
 
     def next(
-        self, log: TrialLog, *, may_start: bool = True, held: frozenset[int] = frozenset()
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
+        """See `Schedule`."""
         self._sync(log)
         levels = self._runs.ladder.levels
         if may_start and len(self._newest) < self._population:
             return Start(RungAssignment(levels[0], 0, len(self._newest)))
-        generation = self._complete()
+        generation = self._last_complete()
         if generation is None or generation == len(levels) - 1:
             return None
         above = levels[generation + 1]
         waiting = {
             member: run
             for member, run in sorted(self._newest.items())
-            if run.assignment.level < above and run.number not in held
+            if run.assignment.level < above and run.number not in locked
         }
-        # Clones come first: a parent that trains on would replace the checkpoint they start from.
+        # Clones come first: a parent that continues would replace the checkpoint they start from.
         parents = self._parents(generation)
         for member, run in waiting.items():
             if member in parents:
                 parent = parents[member].number
                 return Clone(parent, RungAssignment(above, 0, member), run.number, self._mutate)
         for run in waiting.values():
-            if run.resting:
+            if run.paused:
                 return Promote(run.number, above)
         return None
 
-    def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        """Return every paused member of the population."""
         self._sync(log)
-        run = self._runs.get(trial.number)
-        return Decision.CONTINUE if run is None else at_level(run, report)
-
-    def kept(self, log: TrialLog) -> frozenset[int]:
-        """Every resting member of the population."""
-        self._sync(log)
-        return frozenset(run.number for run in self._newest.values() if run.resting)
+        return frozenset(run.number for run in self._newest.values() if run.paused)
 
     def _sync(self, log: TrialLog) -> None:
-        for news in self._runs.sync(log):
-            if isinstance(news, Run):
-                self._newest[news.assignment.cohort] = news
-            elif isinstance(news, Arrival):
-                self._came[news.rung][news.run.assignment.cohort] = news.run
-            else:  # stopped before its level, by a budget perhaps: as good as failed
-                rung = self._runs.ladder.rung(news.run.assignment.level)
-                self._came[rung].setdefault(news.run.assignment.cohort, news.run)
+        for change in self._runs.changes(log):
+            run = change.run
+            member = run.assignment.cohort
+            match change:
+                case Started():
+                    self._newest[member] = run
+                case Arrival(rung=rung):
+                    self._reached[rung][member] = run
+                case _:  # stopped before its level, by a budget perhaps: counts as failed
+                    rung = self._runs.ladder.rung(run.assignment.level)
+                    self._reached[rung].setdefault(member, run)
 
-    def _complete(self) -> int | None:
-        """The last generation to which all members came."""
-        complete = [g for g, came in enumerate(self._came) if len(came) == len(self._newest) > 0]
+    def _last_complete(self) -> int | None:
+        """Return the last generation that all members reached."""
+        members = len(self._newest)
+        complete = [g for g, runs in enumerate(self._reached) if len(runs) == members > 0]
         return max(complete, default=None)
 
     def _parents(self, generation: int) -> dict[int, Run]:
-        """SurrogateSelector to be replaced after `generation`, and by a clone of whom; pure in the log."""
+        """Return the members to be replaced after `generation`, each with the run to clone.
+
+        A pure function of the log.
+        """
         level = self._runs.ladder.levels[generation]
-        came = self._came[generation]
+        reached = self._reached[generation]
 
         def order(member: int) -> tuple[bool, float, int]:
-            run = came[member]
-            dead = run.failed or level not in run.losses
-            return dead, 0.0 if dead else run.losses[level], member
+            run = reached[member]
+            failed = run.failed or level not in run.losses
+            return failed, 0.0 if failed else run.losses[level], member
 
-        ranked = sorted(came, key=order)
-        alive = [member for member in ranked if not order(member)[0]]
-        best = alive[: self._replaced]
-        worst = [m for m in ranked[-self._replaced :] if m not in best]
-        dead = [m for m in ranked if order(m)[0]]
+        ranked = sorted(reached, key=order)
+        failed = [member for member in ranked if order(member)[0]]
+        best = [member for member in ranked if member not in failed][: self._replaced]
+        worst = [member for member in ranked[-self._replaced :] if member not in best]
         parents = {}
-        for member in sorted({*worst, *dead}) if best else []:
+        for member in sorted({*worst, *failed}) if best else []:
             rng = np.random.default_rng([self._seed, generation, member])
-            parents[member] = came[best[int(rng.integers(len(best)))]]
+            parents[member] = reached[best[int(rng.integers(len(best)))]]
         return parents
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One part of a run's ancestry: `config` was trained with from level `start` to `end`."""
+    """Part of a run's ancestry that was trained with one config.
+
+    Attributes:
+        number: trial that was trained.
+        config: its config.
+        start: level from which it was trained.
+        end: level up to which it was trained.
+    """
 
     number: int
     config: dict[str, Any]
@@ -191,23 +199,37 @@ class Stretch:
 
 
 def ancestry(log: TrialLog, number: int) -> tuple[Stretch, ...]:
-    """The stretches of training that led to trial `number`, first to last.
+    """Return the stretches of training that led to a trial, first to last.
 
-    Under PBT the schedule of hyperparameters that the run was trained with.
+    Under PBT that is the schedule of hyperparameters which the run was trained with.
+
+    Args:
+        log: log of the study.
+        number: trial in `log`.
+
+    Example:
+        >>> from hpo import PBT, Fidelity, Float, Optimizer, StagedOptimizer
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 4)}
+        >>> engine = StagedOptimizer(Optimizer(space), PBT(population=2, interval=3))
+        >>> for loss in (0.7, 0.4, 0.3):  # the third stage trains a clone of the second trial
+        ...     trial = engine.ask()
+        ...     _ = engine.tell(trial, loss)
+        >>> [(part.number, part.start, part.end) for part in ancestry(engine.log, trial.number)]
+        [(1, 0, 1), (2, 1, 4)]
     """
-    heading: dict[int, int] = {}
-    reached: dict[int, int] = {}  # where each trial's checkpoint stands
-    began: dict[int, int] = {}  # where it took over from its parent
+    target: dict[int, int] = {}  # level up to which each trial's stage trains
+    reached: dict[int, int] = {}  # level of each trial's checkpoint
+    began: dict[int, int] = {}  # level from which it continues its parent
     for event in log.events():
         if isinstance(event, Trial):
             if event.number not in began:
                 start = 0 if event.parent is None else reached.get(event.parent, 0)
                 began[event.number] = reached[event.number] = start
             if event.assignment is not None:
-                heading[event.number] = event.assignment.level
-        elif isinstance(event, Observation) and event.number in heading:
+                target[event.number] = event.assignment.level
+        elif isinstance(event, Observation) and event.number in target:
             if event.status in (Status.PAUSED, Status.COMPLETED):
-                reached[event.number] = heading[event.number]
+                reached[event.number] = target[event.number]
     stretches = []
     end, current = reached.get(number, 0), log.trial(number)
     while True:

@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpo.space.parameters import Categorical, Fidelity, Float, Int, Parameter, Scale, condition
 from hpo.space.search_space import SearchSpace
-from surrogates.data import Columns, Kind
+from surrogates.data import ColumnKind, Columns
 
 __all__ = ["Box", "Direction", "Encoder", "wide_parameters"]
 
@@ -62,7 +62,7 @@ class _Column:
     name: str
     parameter: Parameter
     index: int
-    kind: Kind
+    kind: ColumnKind
     anchor: float
     width: float
     offset: float
@@ -71,18 +71,18 @@ class _Column:
 
     @property
     def degenerate(self) -> bool:
-        return self.kind is not Kind.CATEGORICAL and self.floor == self.ceiling
+        return self.kind is not ColumnKind.CATEGORICAL and self.floor == self.ceiling
 
     @property
     def neutral(self) -> float:
-        return 0.0 if self.kind is Kind.CATEGORICAL else NEUTRAL
+        return 0.0 if self.kind is ColumnKind.CATEGORICAL else NEUTRAL
 
     @property
     def start(self) -> float:
         """Where to begin without a center: first choice, middle, cheapest scale, full fidelity."""
-        if self.kind in (Kind.CATEGORICAL, Kind.SCALE):
+        if self.kind in (ColumnKind.CATEGORICAL, ColumnKind.SCALE):
             return self.floor
-        return self.ceiling if self.kind is Kind.FIDELITY else NEUTRAL
+        return self.ceiling if self.kind is ColumnKind.FIDELITY else NEUTRAL
 
     def to_x(self, natural: Array) -> Array:
         return (natural - self.anchor) / self.width + self.offset
@@ -162,7 +162,7 @@ class Encoder:
         free = np.zeros(len(self.columns.kinds), dtype=bool)
         for column in self._parameters:
             single = column.floor == column.ceiling
-            free[column.index] = not single and column.kind is not Kind.FIDELITY
+            free[column.index] = not single and column.kind is not ColumnKind.FIDELITY
         return free
 
     @property
@@ -171,7 +171,7 @@ class Encoder:
         steps = np.zeros(len(self.columns.kinds))
         for column in self._parameters:
             parameter = column.parameter
-            if column.degenerate or column.kind is Kind.CATEGORICAL:
+            if column.degenerate or column.kind is ColumnKind.CATEGORICAL:
                 continue
             if isinstance(parameter, Categorical):
                 steps[column.index] = 1.0 / column.width
@@ -234,11 +234,11 @@ class Encoder:
         values: dict[int, Array] = {}
         for column in self._parameters:
             parameter = column.parameter
-            if column.kind is Kind.FIDELITY or column.floor == column.ceiling:
+            if column.kind is ColumnKind.FIDELITY or column.floor == column.ceiling:
                 entries = np.array([column.ceiling])
             elif isinstance(parameter, Categorical):
                 codes = np.arange(len(parameter.choices), dtype=np.float64)
-                entries = codes if column.kind is Kind.CATEGORICAL else column.to_x(codes)
+                entries = codes if column.kind is ColumnKind.CATEGORICAL else column.to_x(codes)
             elif isinstance(parameter, Int) and parameter.bounded:
                 low, high = parameter.limits
                 if (high - low) // parameter.multiple_of >= limit:
@@ -319,7 +319,7 @@ class Encoder:
             row = int(np.flatnonzero(~np.isfinite(X).all(axis=1))[0])
             raise ValueError(f"`X` must be finite, got row {row} = {X[row]}; drop it")
         for column in self._parameters:
-            if keep_scale and column.kind is Kind.SCALE:
+            if keep_scale and column.kind is ColumnKind.SCALE:
                 continue
             x = X[:, column.index]
             X[:, column.index] = self._on_lattice(column, _reflect(x, column.floor, column.ceiling))
@@ -364,9 +364,9 @@ class Encoder:
         X = lower + U * (upper - lower)
         for column in self._parameters:
             j, u, parameter = column.index, U[:, column.index], column.parameter
-            if column.kind is Kind.CATEGORICAL:
+            if column.kind is ColumnKind.CATEGORICAL:
                 X[:, j] = np.minimum(np.floor(u * (column.ceiling + 1.0)), column.ceiling)
-            elif column.kind is Kind.FIDELITY:
+            elif column.kind is ColumnKind.FIDELITY:
                 X[:, j] = column.ceiling
             elif isinstance(parameter, Categorical | Int) and lower[j] < upper[j]:
                 # Half a step beyond the ends, or the end values would get half a share.
@@ -382,7 +382,7 @@ class Encoder:
             indices = np.array(
                 [column.parameter.index(v, column.name) for v in values], dtype=np.float64
             )
-            return indices if column.kind is Kind.CATEGORICAL else column.to_x(indices)
+            return indices if column.kind is ColumnKind.CATEGORICAL else column.to_x(indices)
         return column.to_x(_to_natural(column.parameter, np.array(values, dtype=np.float64)))
 
     def _values(self, column: _Column, x: Array) -> list[Any]:
@@ -395,7 +395,7 @@ class Encoder:
         return [parameter.canonical(v) for v in _from_natural(column.parameter, natural).tolist()]
 
     def _on_lattice(self, column: _Column, x: Array) -> Array:
-        if column.kind is Kind.CATEGORICAL:
+        if column.kind is ColumnKind.CATEGORICAL:
             return _lattice(column, x)
         if column.degenerate or isinstance(column.parameter, Float | Scale):
             return x
@@ -413,14 +413,14 @@ class Encoder:
 
     def _describe(self) -> Columns:
         d = len(self._parameters) + len(self._groups)
-        kinds, names, categories = [Kind.ACTIVITY] * d, [""] * d, [2] * d
+        kinds, names, categories = [ColumnKind.ACTIVITY] * d, [""] * d, [2] * d
         origin, width = np.zeros(d), np.ones(d)
         for group in self._groups:
             names[group.index] = f"active: {', '.join(member.name for member in group.members)}"
         for column in self._parameters:
             j = column.index
             kinds[j], names[j], categories[j] = column.kind, column.name, 0
-            if column.kind is Kind.CATEGORICAL:
+            if column.kind is ColumnKind.CATEGORICAL:
                 assert isinstance(column.parameter, Categorical)
                 categories[j] = len(column.parameter.choices)
             else:
@@ -432,7 +432,9 @@ class Encoder:
         for column in self._parameters:
             lower[column.index] = max(column.floor, 0.0)
             upper[column.index] = (
-                column.ceiling if column.kind is Kind.CATEGORICAL else min(column.ceiling, 1.0)
+                column.ceiling
+                if column.kind is ColumnKind.CATEGORICAL
+                else min(column.ceiling, 1.0)
             )
         return lower, upper
 
@@ -485,11 +487,13 @@ def _column(name: str, parameter: Parameter, index: int) -> _Column:
     if isinstance(parameter, Categorical):
         last = float(len(parameter.choices) - 1)
         if not parameter.ordered:
-            return _Column(name, parameter, index, Kind.CATEGORICAL, 0.0, 1.0, 0.0, 0.0, last)
-        low, high, kind = 0.0, last, Kind.DECISION
+            return _Column(name, parameter, index, ColumnKind.CATEGORICAL, 0.0, 1.0, 0.0, 0.0, last)
+        low, high, kind = 0.0, last, ColumnKind.DECISION
     else:
         low, high = (float(_to_natural(parameter, np.array([v]))[0]) for v in parameter.limits)
-        kind = {Scale: Kind.SCALE, Fidelity: Kind.FIDELITY}.get(type(parameter), Kind.DECISION)
+        kind = {Scale: ColumnKind.SCALE, Fidelity: ColumnKind.FIDELITY}.get(
+            type(parameter), ColumnKind.DECISION
+        )
     if isinstance(parameter, Float | Int) and not parameter.bounded:
         assert parameter.center is not None and parameter.spread is not None
         anchor = float(_to_natural(parameter, np.array([float(parameter.center)]))[0])
@@ -544,7 +548,7 @@ def _lattice_of_values(parameter: Parameter, values: Sequence[Any]) -> Array:
 def _lattice(column: _Column, x: Array) -> Array:
     """Entries of a discrete column as whole numbers: values of an Int, indices of a choice."""
     parameter = column.parameter
-    if column.kind is Kind.CATEGORICAL:
+    if column.kind is ColumnKind.CATEGORICAL:
         return np.clip(np.rint(x), column.floor, column.ceiling)
     return _whole(parameter, column.to_natural(x))
 

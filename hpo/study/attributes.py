@@ -25,7 +25,7 @@ __all__ = ["LONGEST_VALUE", "read", "read_if_whole", "split", "split_numbered"]
 LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
 
 
-def split(key: str, value: dict[str, Any]) -> list[tuple[str, Any]]:
+def split(key: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the attributes that together hold `value`: itself if it is short, else chunks.
 
     The attribute under `key` comes last: once it is there, so are the others.
@@ -51,7 +51,7 @@ def split(key: str, value: dict[str, Any]) -> list[tuple[str, Any]]:
     return [*_numbered(key, chunks), (key, {"chunks": len(chunks)})]
 
 
-def split_numbered(key: str, value: dict[str, Any]) -> list[tuple[str, Any]]:
+def split_numbered(key: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the attributes that together hold `value`: chunks, and last their number.
 
     Args:

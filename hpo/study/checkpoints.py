@@ -346,7 +346,7 @@ class RunCheckpoints:
 
     def retire(self) -> None:
         """Release the folders from which no run will be continued."""
-        kept = self._schedule.kept(self._log) if self._ended else frozenset()
+        kept = self._schedule.checkpoints_to_keep(self._log) if self._ended else frozenset()
         for number in self._ended - kept:
             self._store.release(number)
         self._ended &= kept

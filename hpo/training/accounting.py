@@ -3,7 +3,7 @@
 FLOPs come from formulas for the built-in models and from torch's counter for others. One
 multiply-add is two FLOPs. Matrix products are counted exactly; norms, activations, softmax and
 the optimizer's update, all linear in the size of their operands, are not. Attention is counted over
-the full T x T square, as is the custom (Chowdhery et al., 2022, appendix B), although a causal
+the full T x T square, as is usual (Chowdhery et al., 2022, appendix B), although a causal
 kernel may skip half of it. The backward pass takes two products for each one of the forward pass.
 Symbols are those of `transformer`.
 """
@@ -21,11 +21,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hpo.training.data import examples_in
-from hpo.training.transformer import VOCABULARY, Shape
+from hpo.training.transformer import VOCABULARY, TransformerShape
 
 
 class Quantity(Enum):
-    """What `TorchTrainer` may report as the cost of a trial."""
+    """Quantity that `TorchTrainer` can report as the cost of a trial.
+
+    Example:
+        >>> Quantity("flops")
+        <Quantity.FLOPS: 'flops'>
+    """
 
     FLOPS = "flops"
     TOKENS = "tokens"
@@ -37,15 +42,33 @@ class Quantity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What training on one example takes: FLOPs forward and backward, and tokens."""
+    """Work of training on one example.
+
+    Args:
+        flops: FLOPs of the forward and the backward pass.
+        tokens: Tokens in the example.
+
+    Example:
+        >>> Work(flops=6e6, tokens=128).tokens
+        128
+    """
 
     flops: float
     tokens: float
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
-    """Counts: `embedding` parameters are looked up or read out, `rest` are all others."""
+class ParameterCount:
+    """Number of parameters in two parts.
+
+    Args:
+        rest: Number of all other parameters.
+        embedding: Number of parameters of input embeddings, and of output layers over a vocabulary.
+
+    Example:
+        >>> count_parameters(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3)))
+        ParameterCount(rest=15, embedding=40)
+    """
 
     rest: int
     embedding: int
@@ -53,14 +76,24 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run has consumed so far, of all its stages.
+    """What a run has consumed so far, over all its stages.
 
-    `seconds`: of training and evaluation. `peak_memory`: bytes; on a CUDA device those that
-    tensors took there, else the largest resident size of the process. `energy`: joules of the whole
-    device, None where NVML does not tell.
+    Args:
+        parameters: Number of parameters of the model.
+        examples: Examples trained on.
+        work: FLOPs and tokens of one example.
+        seconds: Seconds of training and evaluation.
+        peak_memory: Bytes; on a CUDA device those that tensors took there, else the largest
+            resident size of the process.
+        energy: Joules of the whole device; None where NVML does not report them.
+
+    Example:
+        >>> usage = Usage(ParameterCount(15, 40), 10, Work(2.0, 4.0), 1.5, 2**20, None)
+        >>> usage.of(Quantity.TOKENS)
+        40.0
     """
 
-    parameters: Parameters
+    parameters: ParameterCount
     examples: int
     work: Work
     seconds: float
@@ -68,7 +101,14 @@ class Usage:
     energy: float | None
 
     def of(self, quantity: Quantity) -> float:
-        """The amount of `quantity`. Raises `ValueError` for energy that nobody measured."""
+        """Return the amount of `quantity`.
+
+        Args:
+            quantity: FLOPs, tokens, examples, seconds, bytes or joules.
+
+        Raises:
+            ValueError: `quantity` is the energy, which could not be measured.
+        """
         if quantity is Quantity.ENERGY and self.energy is None:
             raise ValueError(
                 "cost=Quantity.ENERGY needs a CUDA device and the package nvidia-ml-py; "
@@ -85,7 +125,13 @@ class Usage:
         return amounts[quantity]
 
     def metrics(self) -> dict[str, float]:
-        """Everything by name, as it is stored on a trial."""
+        """Return all amounts by name, as they are stored on a trial.
+
+        Example:
+            >>> usage = Usage(ParameterCount(15, 40), 10, Work(2.0, 4.0), 1.5, 2**20, None)
+            >>> usage.metrics()["params"], usage.metrics()["flops"]
+            (15.0, 20.0)
+        """
         amounts = {
             "params": float(self.parameters.rest),
             "embedding_params": float(self.parameters.embedding),
@@ -96,11 +142,19 @@ class Usage:
         return amounts
 
 
-def forward_flops_per_token(shape: Shape, context: int) -> float:
-    """2 (L (4 d^2 + 2 d f) + d V) for the weights plus 4 L d T for attention.
+def forward_flops_per_token(shape: TransformerShape, context: int) -> float:
+    """Return 2 (L (4 d^2 + 2 d f) + d V) for the weights plus 4 L d T for attention.
 
     With fewer key and value heads, keys and values take 2 d d g / h in place of 2 d^2; with E
     experts of which k are used, the feed-forward takes 2 k d f and its router d E.
+
+    Args:
+        shape: Sizes of the transformer.
+        context: Bytes per sequence, T.
+
+    Example:
+        >>> forward_flops_per_token(TransformerShape(8, 2, heads=2, hidden=16), context=10)
+        6784.0
     """
     d, depth = shape.width, shape.depth
     used = shape.experts_used if shape.experts > 1 else 1
@@ -110,16 +164,34 @@ def forward_flops_per_token(shape: Shape, context: int) -> float:
     return float(2 * weights + 4 * depth * d * context)
 
 
-def training_flops_per_token(shape: Shape, context: int) -> float:
-    """Forward and backward: three times the forward pass."""
+def training_flops_per_token(shape: TransformerShape, context: int) -> float:
+    """Return the FLOPs of forward and backward pass, three times those of the forward pass.
+
+    Args:
+        shape: Sizes of the transformer.
+        context: Bytes per sequence, T.
+
+    Example:
+        >>> training_flops_per_token(TransformerShape(8, 2, heads=2, hidden=16), context=10)
+        20352.0
+    """
     return 3.0 * forward_flops_per_token(shape, context)
 
 
-def counted_work(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Tensor]) -> Work:
-    """FLOPs of one example forward and backward by torch's counter, and its tokens.
+def count_work(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Tensor]) -> Work:
+    """Count FLOPs and tokens of one example by running the model once with torch's counter.
 
-    Runs the model once on `batch`. Tokens are the integers in the first tensor of the batch that
-    holds any, if it has more than one an example; else an example is one token.
+    Args:
+        model: Model; its gradients are cleared afterwards.
+        batch: Batch to run it on. Tokens are the integers in its first integer tensor with more
+            than one dimension; without such a tensor, an example is one token.
+        loss: Function of model and batch that returns a scalar.
+
+    Example:
+        >>> def loss(model, batch):
+        ...     return model(batch).mean()
+        >>> count_work(nn.Linear(4, 3, bias=False), torch.zeros(5, 4), loss)
+        Work(flops=48.0, tokens=1.0)
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -131,8 +203,16 @@ def counted_work(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], 
     return Work(counter.get_total_flops() / examples, _tokens_in(batch) / examples)
 
 
-def counted_parameters(model: nn.Module) -> Parameters:
-    """Those of `nn.Embedding` layers, and of weights shared with them, against all others."""
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Count the parameters of `nn.Embedding` layers, and weights shared with them, and all others.
+
+    Args:
+        model: Model to count.
+
+    Example:
+        >>> count_parameters(nn.Linear(4, 3))
+        ParameterCount(rest=15, embedding=0)
+    """
     embedded = {
         id(weight)
         for module in model.modules()
@@ -141,14 +221,22 @@ def counted_parameters(model: nn.Module) -> Parameters:
     }
     weights = list(model.parameters())
     inside = sum(weight.numel() for weight in weights if id(weight) in embedded)
-    return Parameters(sum(weight.numel() for weight in weights) - inside, inside)
+    return ParameterCount(sum(weight.numel() for weight in weights) - inside, inside)
 
 
 def achieved_flops_per_second(step: Callable[[], float], *, seconds: float) -> float:
-    """The rate at which repeated calls of `step` do work, measured for about `seconds`.
+    """Measure the FLOP/s of repeated calls of `step`.
 
-    `step` performs some work, waits for it to finish (matters on a GPU) and returns the FLOPs it
-    did. The first call is not timed: it allocates and warms caches.
+    The first call is not timed: it allocates and warms caches.
+
+    Args:
+        step: Function that performs some work, waits for it to finish (which matters on a GPU) and
+            returns the FLOPs that it took.
+        seconds: Time to measure for, about.
+
+    Example:
+        >>> achieved_flops_per_second(lambda: 1e6, seconds=0.01) > 1e6
+        True
     """
     step()
     start = time.perf_counter()
@@ -159,7 +247,17 @@ def achieved_flops_per_second(step: Callable[[], float], *, seconds: float) -> f
 
 
 class Meter:
-    """Seconds, peak memory and energy from its making on, added to what earlier stages took."""
+    """Meter of seconds, peak memory and energy, from its construction on.
+
+    Args:
+        device: Device whose memory and energy are measured.
+
+    Example:
+        >>> meter = Meter(torch.device("cpu"))
+        >>> meter.resume({"seconds": 60.0, "peak_memory": 0, "energy": 0.0})
+        >>> meter.seconds >= 60
+        True
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -173,23 +271,26 @@ class Meter:
 
     @property
     def seconds(self) -> float:
+        """Elapsed seconds, with those of earlier stages."""
         return self._seconds + time.perf_counter() - self._started
 
     @property
     def peak_memory(self) -> int:
+        """Peak memory in bytes, over all stages."""
         if self._device.type == "cuda":
             return max(self._peak, torch.cuda.max_memory_allocated(self._device))
         return max(self._peak, _peak_resident())
 
     @property
     def energy(self) -> float | None:
+        """Joules of the device, with those of earlier stages; None if not measured."""
         now = _joules(self._device)
         if now is None or self._joules_at_start is None:
             return None
         return self._energy + now - self._joules_at_start
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return what a checkpoint must hold."""
         return {
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
@@ -197,7 +298,7 @@ class Meter:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier stage's `state`."""
+        """Add what an earlier stage consumed, its `state`."""
         self._seconds += state["seconds"]
         self._peak = max(self._peak, state["peak_memory"])
         self._energy += state["energy"]
@@ -215,7 +316,7 @@ def _tokens_in(batch: Any) -> int:
 
 
 def _peak_resident() -> int:
-    """The largest resident size of this process so far, bytes; 0 where the system does not tell."""
+    """Return the peak resident size of this process in bytes, or 0 if the system has no figure."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
@@ -227,7 +328,7 @@ def _peak_resident() -> int:
 
 
 def _joules(device: torch.device) -> float | None:
-    """What the device has consumed since its driver was loaded, by NVML."""
+    """Return the joules of the device since its driver was loaded, as NVML reports them."""
     if device.type != "cuda":
         return None
     try:

@@ -1,24 +1,34 @@
-"""Training data that can be asked for by position, so that a run can go on where it was.
+"""Training data that can be asked for by position, so that an interrupted run resumes exactly.
 
-A `Source` stands for an endless sequence of examples. Which example has which number depends on the
-seed alone: neither on the batch size, nor on how a batch is cut into pieces, nor on what was asked
-before. So the number of examples seen is all that a checkpoint must hold of the data.
+A `Source` is an endless sequence of examples. Which example has which number depends on the seed
+alone: neither on the batch size, nor on how a batch is cut into pieces, nor on what was asked
+before. A checkpoint therefore stores nothing of the data but the number of examples seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from itertools import islice
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.training.devices import random_states, restore_random_states
+
+Batch: TypeAlias = Any
+
 
 class Split(Enum):
-    """Which part of the data."""
+    """Part of the data, for training or for validation.
+
+    Example:
+        >>> [split.value for split in Split]
+        ['train', 'validation']
+    """
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -26,20 +36,34 @@ class Split(Enum):
 
 @runtime_checkable
 class Source(Protocol):
-    """An endless sequence of training examples."""
+    """Endless sequence of training examples.
 
-    def batch(self, first: int, count: int, *, seed: int) -> Any:
-        """Examples `first` .. `first + count - 1` of the sequence that `seed` stands for."""
+    Example:
+        >>> isinstance(Shuffled([torch.arange(3)]), Source)
+        True
+    """
+
+    def batch(self, first: int, count: int, *, seed: int) -> Batch:
+        """Return examples `first` .. `first + count - 1` of the sequence of `seed`."""
         ...
 
 
 @dataclass(slots=True)
 class Shuffled:
-    """Epoch after epoch over tensors of equal length, each epoch in an order of its own.
+    """Rows of tensors, epoch after epoch, each epoch in a new random order.
 
-    `tensors`: each has one row an example; a batch is a tuple of as many tensors.
+    Args:
+        tensors: Tensors of equal length with one row per example. A batch is a tuple of as many
+            tensors.
 
-    Raises `ValueError` where there are none, or lengths differ.
+    Raises:
+        ValueError: There are no tensors, they are empty, or their lengths differ.
+
+    Example:
+        >>> source = Shuffled([torch.arange(4), torch.arange(4) * 10])
+        >>> inputs, targets = source.batch(0, 3, seed=0)
+        >>> inputs.tolist(), targets.tolist()
+        ([2, 0, 1], [20, 0, 10])
     """
 
     tensors: Sequence[Tensor]
@@ -49,14 +73,20 @@ class Shuffled:
         lengths = [len(tensor) for tensor in self.tensors]
         if not lengths or min(lengths) != max(lengths) or lengths[0] < 1:
             raise ValueError(
-                f"`tensors` must have one row for each example, all as many, got lengths {lengths}"
+                "`tensors` must be one or more tensors with one row per example and equal "
+                f"lengths, got lengths {lengths}; pass inputs and targets of the same examples"
             )
 
     def __len__(self) -> int:
         return len(self.tensors[0])
 
     def rows(self, first: int, count: int, *, seed: int) -> Tensor:
-        """Row numbers of the examples, `(count,)`."""
+        """Return the row numbers of examples `first` .. `first + count - 1`, `(count,)`.
+
+        Example:
+            >>> Shuffled([torch.arange(4)]).rows(0, 8, seed=0).tolist()
+            [2, 0, 1, 3, 3, 0, 2, 1]
+        """
         pieces = []
         while count > 0:
             epoch, start = divmod(first, len(self))
@@ -66,7 +96,7 @@ class Shuffled:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def batch(self, first: int, count: int, *, seed: int) -> tuple[Tensor, ...]:
-        """See `Source`."""
+        """Return examples `first` .. `first + count - 1`, one tensor for each of `tensors`."""
         rows = self.rows(first, count, seed=seed)
         return tuple(tensor[rows.to(tensor.device)] for tensor in self.tensors)
 
@@ -79,10 +109,18 @@ class Shuffled:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Stretches of a text, each from a place drawn uniformly, with replacement.
+    """Windows of a text, each starting at a position drawn uniformly with replacement.
 
-    `text`: one-dimensional, on any device. `length`: of a stretch. A batch is `count x length`
-    int64. Raises `ValueError` where the text is shorter than one stretch.
+    Args:
+        text: One-dimensional tensor of tokens, on any device.
+        length: Tokens in a window. A batch is `count x length`, int64.
+
+    Raises:
+        ValueError: `length` is below 1 or above the length of `text`.
+
+    Example:
+        >>> Windows(torch.arange(100), length=3).batch(0, 2, seed=0).tolist()
+        [[71, 72, 73], [13, 14, 15]]
     """
 
     text: Tensor
@@ -92,12 +130,12 @@ class Windows:
         if not 1 <= self.length <= len(self.text):
             raise ValueError(
                 f"`length` must lie in 1 .. {len(self.text)}, the length of `text`, "
-                f"got {self.length}"
+                f"got {self.length}; shorten the windows or pass a longer text"
             )
 
     def batch(self, first: int, count: int, *, seed: int) -> Tensor:
-        """See `Source`."""
-        # A counter-based generator: example i is drawn from counter i, whoever asks for it.
+        """Return windows `first` .. `first + count - 1`, `count x length`."""
+        # A counter-based generator: window i is drawn from counter i in every batch.
         drawn = np.random.Philox(key=seed, counter=first).random_raw(4 * count)[::4]
         places = drawn % np.uint64(len(self.text) - self.length + 1)
         starts = torch.from_numpy(places.astype(np.int64))
@@ -105,10 +143,115 @@ class Windows:
         return self.text[rows].long()
 
 
-def examples_in(batch: Any) -> int:
-    """The number of examples in a batch: the length of the first tensor found in it.
+class BatchStream:
+    """Training batches in order, from a `Source` or from an iterable of batches.
 
-    Raises `ValueError` where there is none.
+    Args:
+        data: `Source`, or an iterable that gives the batches of one epoch each time.
+        micro_batch: Largest number of examples in a piece of a batch; an iterable is not cut.
+        seed: Seed of the sequence of a `Source`.
+
+    Raises:
+        TypeError: `data` is neither.
+
+    Example:
+        >>> stream = BatchStream(Shuffled([torch.arange(6)]), micro_batch=2, seed=0)
+        >>> [(len(batch[0]), round(weight, 2)) for batch, weight in stream.pieces(0, 5)]
+        [(2, 0.4), (2, 0.4), (1, 0.2)]
+    """
+
+    def __init__(self, data: Any, *, micro_batch: int, seed: int) -> None:
+        self._source = data if isinstance(data, Source) else None
+        if self._source is None and not isinstance(data, Iterable):
+            raise TypeError(
+                "make_data(config, Split.TRAIN) must return a Source or an iterable of batches, "
+                f"got {type(data).__name__}; wrap tensors as Shuffled([inputs, targets])"
+            )
+        self._loader: Iterable[Batch] = () if self._source is not None else data
+        self._micro_batch = micro_batch
+        self._seed = seed
+        self._batches: Iterator[Batch] | None = None
+        self._epoch_began: dict[str, Any] | None = None  # random states at the start of the epoch
+        self._taken = 0  # batches of the epoch
+
+    def pieces(self, first: int, count: int) -> Iterator[tuple[Batch, float]]:
+        """Yield examples `first` .. `first + count - 1` in pieces.
+
+        Args:
+            first: Number of the first example.
+            count: Examples of the update.
+
+        Yields:
+            Pieces, each with its weight in the mean over the update. The next batch of an iterable
+            is one piece, whatever its size.
+        """
+        if self._source is None:
+            yield self._next(), 1.0
+            return
+        for start in range(0, count, self._micro_batch):
+            size = min(self._micro_batch, count - start)
+            yield self._source.batch(first + start, size, seed=self._seed), size / count
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold; empty for a `Source`, which needs nothing.
+
+        Example:
+            >>> BatchStream(Shuffled([torch.arange(6)]), micro_batch=2, seed=0).state()
+            {'epoch_began': None, 'taken': 0}
+        """
+        return {"epoch_began": self._epoch_began, "taken": self._taken}
+
+    def resume(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Skip to the position in `state` by drawing the epoch's batches again.
+
+        The global generators are changed by this; the caller restores them afterwards.
+
+        Args:
+            state: Result of `state`.
+            device: Device whose generator is set to that at the start of the epoch.
+        """
+        if state["epoch_began"] is None:
+            return
+        restore_random_states(state["epoch_began"], device)
+        self._begin()
+        assert self._batches is not None
+        for _ in islice(self._batches, state["taken"]):
+            pass
+        self._taken = state["taken"]
+
+    def _begin(self) -> None:
+        self._epoch_began = random_states(torch.device("cpu"))
+        self._batches, self._taken = iter(self._loader), 0
+
+    def _next(self) -> Batch:
+        if self._batches is None:
+            self._begin()
+        assert self._batches is not None
+        batch = next(self._batches, None)
+        if batch is None:
+            self._begin()
+            batch = next(self._batches, None)
+        if batch is None:
+            raise ValueError(
+                "make_data(config, Split.TRAIN) must give at least one batch each time it is "
+                "iterated over, got none; return a DataLoader or a list, not a generator"
+            )
+        self._taken += 1
+        return batch
+
+
+def examples_in(batch: Batch) -> int:
+    """Return the number of examples in a batch: the length of the first tensor found in it.
+
+    Args:
+        batch: Tensor, or a dict, list or tuple that holds one at any depth.
+
+    Raises:
+        ValueError: `batch` holds no tensor.
+
+    Example:
+        >>> examples_in({"inputs": torch.zeros(4, 2), "labels": torch.zeros(4)})
+        4
     """
     if isinstance(batch, Tensor):
         return len(batch)
@@ -119,12 +262,22 @@ def examples_in(batch: Any) -> int:
                 return examples_in(item)
     raise ValueError(
         "a batch must be a tensor, or a tuple, list or dict that holds one, "
-        f"got {type(batch).__name__}"
+        f"got {type(batch).__name__}; convert it in make_data"
     )
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on `device`."""
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch with every tensor in it on `device`.
+
+    Args:
+        batch: Tensor, or nested dicts, lists and tuples; other values stay as they are.
+        device: Device to copy to.
+
+    Example:
+        >>> moved = to_device((torch.zeros(2), "name"), torch.device("cpu"))
+        >>> moved[0].device.type, moved[1]
+        ('cpu', 'name')
+    """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):

@@ -1,4 +1,4 @@
-"""The machine under a training run: device, precision, random streams, memory, peak rate."""
+"""Device, number format, random states, memory and peak rate of a training run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import gc
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import torch
 
 #: Dense bfloat16 FLOP/s without sparsity by a part of the device's name, from the vendor's data
-#: sheets; the first that fits counts.
+#: sheets. The first part that the name contains counts.
 _PEAK_FLOPS: Mapping[str, float] = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -26,8 +27,25 @@ _PEAK_FLOPS: Mapping[str, float] = {
 }
 
 
+class Precision(Enum):
+    """Number format of matrix products; weights and optimizer states are always float32.
+
+    Example:
+        >>> Precision("bfloat16")
+        <Precision.BFLOAT16: 'bfloat16'>
+    """
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 def best_device() -> torch.device:
-    """CUDA, else Apple's Metal, else the CPU."""
+    """Return the CUDA device if there is one, else Apple's Metal device, else the CPU.
+
+    Example:
+        >>> best_device().type in ("cuda", "mps", "cpu")
+        True
+    """
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -36,7 +54,12 @@ def best_device() -> torch.device:
 
 
 def peak_flops_per_second(device: torch.device) -> float | None:
-    """What the device could do at best in bfloat16 by its data sheet; None where not known."""
+    """Return the peak dense bfloat16 FLOP/s from the device's data sheet, or None if unknown.
+
+    Example:
+        >>> peak_flops_per_second(torch.device("cpu")) is None
+        True
+    """
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -44,18 +67,27 @@ def peak_flops_per_second(device: torch.device) -> float | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that host or device memory did not suffice."""
+    """Tell whether `error` means that host or device memory was exhausted.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    # torch has no type of its own for the CPU and for some CUDA libraries
+    # torch has no exception type for the CPU and for some CUDA libraries.
     return isinstance(error, RuntimeError) and (
         "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
     )
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what no live object holds any more."""
+    """Release memory that no live object holds any more.
+
+    Example:
+        >>> free_memory(torch.device("cpu"))
+    """
     gc.collect()  # models hold reference cycles, which would keep their tensors
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -65,9 +97,22 @@ def free_memory(device: torch.device) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the global streams of torch, NumPy and Python inside, puts them back after.
+    """Seed the global generators of torch, NumPy and Python inside, and restore them afterwards.
 
-    Layers, dropout and many augmentations draw from them and take no generator.
+    Layers, dropout and many augmentations draw from these and accept no generator.
+
+    Args:
+        seed: Seed of all generators.
+        device: Device whose generator is restored besides that of the CPU.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> with seeded(0, cpu):
+        ...     first = torch.rand(1)
+        >>> with seeded(0, cpu):
+        ...     second = torch.rand(1)
+        >>> torch.equal(first, second)
+        True
     """
     before = random_states(device)
     try:
@@ -80,7 +125,15 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Where the global streams stand, as tensors and plain values that a checkpoint may hold."""
+    """Return the states of the global generators, as tensors and plain values for a checkpoint.
+
+    Args:
+        device: Device whose generator is included besides that of the CPU.
+
+    Example:
+        >>> sorted(random_states(torch.device("cpu")))
+        ['numpy', 'python', 'torch']
+    """
     # legacy=False is for typing only: the dict form of MT19937
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
@@ -102,7 +155,20 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put the global streams where `random_states` found them."""
+    """Set the global generators to what `random_states` returned.
+
+    Args:
+        states: Result of `random_states`.
+        device: Device whose generator is set too, if `states` has it.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> states = random_states(cpu)
+        >>> first = torch.rand(1)
+        >>> restore_random_states(states, cpu)
+        >>> torch.equal(first, torch.rand(1))
+        True
+    """
     torch.set_rng_state(states["torch"])
     stored = states["numpy"]
     key = stored["key"].numpy().astype(np.uint32)

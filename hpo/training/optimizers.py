@@ -1,11 +1,11 @@
-"""Which optimizer to use, as plain values that turn parameter groups into torch optimizers.
+"""Optimizers as plain settings, which turn parameter groups into torch optimizers.
 
     AdamW(lr=3e-3, weight_decay=0.1).build(groups)
 
-A `Group` names parameters that share factors on the rule's base values: `parametrization` makes
-them, `plain_groups` makes those of a model that follows no such rule. Weight decay acts on matrices
-only, not on biases and norms. Peak learning rates are the `lr` of the groups as built; a schedule
-multiplies them.
+A `ParameterGroup` lists parameters that share factors on the base values of the optimizer:
+`parametrization` makes groups by width and depth, `plain_groups` those of a model that follows no
+such rule. Weight decay acts on matrices only, not on biases and norms. The `lr` of the groups as
+built are peak rates; a schedule multiplies them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,27 @@ import torch
 from torch import Tensor, nn
 
 
-class Role(Enum):
-    """Where a parameter sits, seen from the widths that grow with the model."""
+class LayerRole(Enum):
+    """Position of a parameter relative to the widths that grow with the model.
+
+    Example:
+        >>> LayerRole("hidden") is LayerRole.HIDDEN
+        True
+    """
 
     INPUT = "input"  # from a fixed width to a growing one: embeddings, first layers
     HIDDEN = "hidden"  # between growing widths
-    OUTPUT = "output"  # from a growing width to a fixed one: the read-out
+    OUTPUT = "output"  # from a growing width to a fixed one: the output layer
     VECTOR = "vector"  # one growing width or none: biases, gains
 
 
 class Step(Enum):
-    """How the size of an update follows from its gradient."""
+    """How the size of an update follows from its gradient.
+
+    Example:
+        >>> AdamW(1e-3).step_of(LayerRole.HIDDEN)
+        <Step.ENTRYWISE: 'entrywise'>
+    """
 
     PROPORTIONAL = "proportional"  # SGD: lr times the gradient
     ENTRYWISE = "entrywise"  # AdamW, Lion: every entry of order lr
@@ -37,40 +47,77 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ParameterGroup:
     """Parameters that are updated alike.
 
-    `lr`, `weight_decay`, `epsilon`: factors on the base values of the rule.
+    Args:
+        names: Names in the model.
+        parameters: Parameters of those names.
+        role: Role that they have in common.
+        lr: Factor on the base learning rate of the optimizer.
+        weight_decay: Factor on its base weight decay.
+        epsilon: Factor on its base epsilon.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2, 2))
+        >>> group = ParameterGroup(("weight",), (weight,), LayerRole.HIDDEN, lr=0.5)
+        >>> (optimizer,) = SGD(lr=0.1).build([group])
+        >>> optimizer.param_groups[0]["lr"]
+        0.05
     """
 
     names: tuple[str, ...]
     parameters: tuple[nn.Parameter, ...]
-    role: Role
+    role: LayerRole
     lr: float = 1.0
     weight_decay: float = 1.0
     epsilon: float = 1.0
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay acts on it: matrices and convolutions only."""
+        """Whether weight decay acts on the group: on matrices and convolutions only."""
         return self.parameters[0].ndim >= 2
 
 
-class Rule(Protocol):
-    """An optimizer and its base settings."""
+class UpdateRule(Protocol):
+    """Optimizer and its base settings.
 
-    def step_of(self, role: Role) -> Step:
-        """How parameters of that role are updated."""
+    Example:
+        >>> rule: UpdateRule = Lion(lr=1e-4)
+        >>> (optimizer,) = rule.build(plain_groups(nn.Linear(2, 2), rule))
+        >>> len(optimizer.param_groups)
+        2
+    """
+
+    def step_of(self, role: LayerRole) -> Step:
+        """Return how parameters of that role are updated."""
         ...
 
-    def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
-        """Fresh optimizers, each parameter in exactly one of them."""
+    def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
+        """Return new optimizers, with each parameter in exactly one of them."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AdamW:
-    """Loshchilov & Hutter, 2019. One fused kernel for all parameters where the device has one."""
+    """AdamW (Loshchilov & Hutter, 2019), with one fused kernel where the device has one.
+
+    Args:
+        lr: Learning rate, positive.
+        weight_decay: Decoupled decay of matrices, at least 0.
+        beta1: Decay of the first moment, in [0, 1).
+        beta2: Decay of the second moment, in [0, 1).
+        epsilon: Term added to the root of the second moment, at least 0.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> rule = AdamW(lr=3e-3, weight_decay=0.1)
+        >>> (optimizer,) = rule.build(plain_groups(nn.Linear(2, 2), rule))
+        >>> [group["weight_decay"] for group in optimizer.param_groups]
+        [0.1, 0.0]
+    """
 
     lr: float
     weight_decay: float = 0.01
@@ -83,10 +130,12 @@ class AdamW:
         if not self.epsilon >= 0:
             raise ValueError(f"`epsilon` must be at least 0, got {self.epsilon}")
 
-    def step_of(self, role: Role) -> Step:
+    def step_of(self, role: LayerRole) -> Step:
+        """Return how parameters of that role are updated: the same for all."""
         return Step.ENTRYWISE
 
-    def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
+    def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
+        """Return one new torch optimizer for all groups."""
         settings = [
             {**_shared(group, self.lr, self.weight_decay), "eps": self.epsilon * group.epsilon}
             for group in groups
@@ -97,7 +146,23 @@ class AdamW:
 
 @dataclass(frozen=True, slots=True)
 class SGD:
-    """Stochastic gradient descent with momentum; its weight decay is an L2 penalty."""
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        lr: Learning rate, positive.
+        momentum: Decay of the momentum, in [0, 1).
+        weight_decay: Factor of the L2 penalty on matrices, at least 0.
+        nesterov: Whether the momentum is Nesterov's.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> rule = SGD(lr=0.1, nesterov=True)
+        >>> (optimizer,) = rule.build(plain_groups(nn.Linear(2, 2), rule))
+        >>> optimizer.defaults["nesterov"]
+        True
+    """
 
     lr: float
     momentum: float = 0.9
@@ -107,10 +172,12 @@ class SGD:
     def __post_init__(self) -> None:
         _check(self.lr, self.weight_decay, momentum=self.momentum)
 
-    def step_of(self, role: Role) -> Step:
+    def step_of(self, role: LayerRole) -> Step:
+        """Return how parameters of that role are updated: the same for all."""
         return Step.PROPORTIONAL
 
-    def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
+    def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
+        """Return one new torch optimizer for all groups."""
         settings = [_shared(group, self.lr, self.weight_decay) for group in groups]
         return (
             torch.optim.SGD(
@@ -125,7 +192,26 @@ class SGD:
 
 @dataclass(frozen=True, slots=True)
 class Lion:
-    """Chen et al., 2023 (arXiv:2302.06675), algorithm 2: the sign of an interpolated momentum."""
+    """Lion (Chen et al., 2023, arXiv:2302.06675, algorithm 2): the sign of a mixed momentum.
+
+    Args:
+        lr: Learning rate, positive.
+        weight_decay: Decoupled decay of matrices, at least 0.
+        beta1: Share of the momentum in the direction of the update, in [0, 1).
+        beta2: Decay of the momentum, in [0, 1).
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2))
+        >>> rule = Lion(lr=0.1)
+        >>> (optimizer,) = rule.build([ParameterGroup(("w",), (weight,), LayerRole.VECTOR)])
+        >>> weight.grad = torch.tensor([5.0, -0.01])
+        >>> optimizer.step()
+        >>> weight.tolist() == torch.tensor([-0.1, 0.1]).tolist()
+        True
+    """
 
     lr: float
     weight_decay: float = 0.1
@@ -135,19 +221,34 @@ class Lion:
     def __post_init__(self) -> None:
         _check(self.lr, self.weight_decay, beta1=self.beta1, beta2=self.beta2)
 
-    def step_of(self, role: Role) -> Step:
+    def step_of(self, role: LayerRole) -> Step:
+        """Return how parameters of that role are updated: the same for all."""
         return Step.ENTRYWISE
 
-    def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
+    def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
+        """Return one new torch optimizer for all groups."""
         settings = [_shared(group, self.lr, self.weight_decay) for group in groups]
         return (_Lion(settings, lr=self.lr, betas=(self.beta1, self.beta2)),)
 
 
 @dataclass(frozen=True, slots=True)
 class Muon:
-    """Jordan et al., 2024: hidden matrices get orthogonalised momentum, the rest `others`.
+    """Muon (Jordan et al., 2024): orthogonalized momentum for hidden matrices, AdamW for the rest.
 
-    `lr` is that of the hidden matrices; torch multiplies it by sqrt(max(1, out / in)).
+    Args:
+        lr: Learning rate of the hidden matrices, positive; torch multiplies it by
+            sqrt(max(1, out / in)).
+        others: Optimizer of all other parameters.
+        momentum: Decay of the momentum, in [0, 1).
+        weight_decay: Decoupled decay of the hidden matrices, at least 0.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Example:
+        >>> rule = Muon(lr=0.02, others=AdamW(lr=3e-3))
+        >>> rule.step_of(LayerRole.HIDDEN), rule.step_of(LayerRole.INPUT)
+        (<Step.ORTHOGONAL: 'orthogonal'>, <Step.ENTRYWISE: 'entrywise'>)
     """
 
     lr: float
@@ -158,17 +259,25 @@ class Muon:
     def __post_init__(self) -> None:
         _check(self.lr, self.weight_decay, momentum=self.momentum)
 
-    def step_of(self, role: Role) -> Step:
-        return Step.ORTHOGONAL if role is Role.HIDDEN else Step.ENTRYWISE
+    def step_of(self, role: LayerRole) -> Step:
+        """Return how parameters of that role are updated: hidden matrices differ."""
+        return Step.ORTHOGONAL if role is LayerRole.HIDDEN else Step.ENTRYWISE
 
-    def build(self, groups: Sequence[Group]) -> tuple[torch.optim.Optimizer, ...]:
-        """Raises `ValueError` where no group is hidden, or torch is older than 2.9."""
-        hidden = [group for group in groups if group.role is Role.HIDDEN]
-        rest = [group for group in groups if group.role is not Role.HIDDEN]
+    def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
+        """Return torch's Muon for hidden matrices, and the optimizer of the rest if there is any.
+
+        Args:
+            groups: Groups of all parameters, with their roles.
+
+        Raises:
+            ValueError: No group is hidden, or torch is older than 2.9.
+        """
+        hidden = [group for group in groups if group.role is LayerRole.HIDDEN]
+        rest = [group for group in groups if group.role is not LayerRole.HIDDEN]
         if not hidden:
             raise ValueError(
                 "Muon needs parameter groups that tell hidden matrices from embeddings and "
-                "read-outs; pass groups=Parametrized(STANDARD, layout) of hpo.training."
+                "output layers; pass groups=Parametrized(STANDARD, layout) of hpo.training."
                 "parametrization"
             )
         if not hasattr(torch.optim, "Muon"):
@@ -178,15 +287,24 @@ class Muon:
         return (muon, *self.others.build(rest)) if rest else (muon,)
 
 
-def plain_groups(model: nn.Module, rule: Rule) -> list[Group]:
-    """Matrices and the rest, all with the base values: for a model that follows no width rule."""
+def plain_groups(model: nn.Module, rule: UpdateRule) -> list[ParameterGroup]:
+    """Return two groups, matrices and the rest, both with all factors one.
+
+    Args:
+        model: Model that follows no rule in width or depth.
+        rule: Optimizer, which has no effect here.
+
+    Example:
+        >>> [group.names for group in plain_groups(nn.Linear(2, 3), SGD(lr=0.1))]
+        [('weight',), ('bias',)]
+    """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     parts = (
-        (Role.INPUT, [(n, w) for n, w in named if w.ndim >= 2]),
-        (Role.VECTOR, [(n, w) for n, w in named if w.ndim < 2]),
+        (LayerRole.INPUT, [(n, w) for n, w in named if w.ndim >= 2]),
+        (LayerRole.VECTOR, [(n, w) for n, w in named if w.ndim < 2]),
     )
     return [
-        Group(tuple(n for n, _ in part), tuple(w for _, w in part), role)
+        ParameterGroup(tuple(n for n, _ in part), tuple(w for _, w in part), role)
         for role, part in parts
         if part
     ]
@@ -219,7 +337,7 @@ class _Lion(torch.optim.Optimizer):
             torch._foreach_lerp_(momenta, gradients, 1 - beta2)
 
 
-def _shared(group: Group, lr: float, weight_decay: float) -> dict[str, Any]:
+def _shared(group: ParameterGroup, lr: float, weight_decay: float) -> dict[str, Any]:
     return {
         "params": list(group.parameters),
         "lr": lr * group.lr,
@@ -227,16 +345,18 @@ def _shared(group: Group, lr: float, weight_decay: float) -> dict[str, Any]:
     }
 
 
-def _has_fused(groups: Sequence[Group]) -> bool:
+def _has_fused(groups: Sequence[ParameterGroup]) -> bool:
     # One kernel for all parameters: a third of the time of the plain loop on small models.
     return all(weight.device.type in ("cpu", "cuda") for g in groups for weight in g.parameters)
 
 
 def _check(lr: float, weight_decay: float, **decays: float) -> None:
     if not lr > 0:
-        raise ValueError(f"`lr` must be positive, got {lr}")
+        raise ValueError(f"`lr` must be positive, got {lr}; search it on a log scale")
     if not weight_decay >= 0:
-        raise ValueError(f"`weight_decay` must be at least 0, got {weight_decay}")
+        raise ValueError(
+            f"`weight_decay` must be at least 0, got {weight_decay}; 0 switches it off"
+        )
     for name, value in decays.items():
         if not 0 <= value < 1:
-            raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
+            raise ValueError(f"`{name}` must lie in [0, 1), got {value}; 0 keeps no average")

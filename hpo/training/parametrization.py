@@ -1,17 +1,17 @@
-"""How learning rate, decay, epsilon and initial scale follow width and depth, layer by layer.
+"""Parametrizations: learning rate, decay, epsilon and initial scale by width and depth.
 
-    layout = Layout.of(build(width=64), build(width=128))      # which dimensions grow
+    layout = ParameterLayout.of(build(width=64), build(width=128))      # which dimensions grow
     model = build(width=1024)
-    rescale_(model, layout, MUP)                               # once, on fresh weights
+    rescale_(model, layout, MUP)                               # once, on new weights
     trainer = TorchTrainer(..., groups=Parametrized(MUP, layout))
 
-A rule is a table of factors relative to a base model, at which all factors are one. It acts through
-the initial weights and through optimizer groups only: no tensor gets an attribute and the forward
-pass knows nothing of it, so compiled and sharded models work. What a forward multiplier would do
-(1 / width on the read-out in Yang et al., 2022, table 8) is moved into weights and learning rates
-by their lemma J.1; that is table 3 of the same paper. Two things remain in the model: attention
-logits over the head width, not its root, where heads themselves widen, and the factor of a rule in
-depth on residual branches, `branch_factor`.
+A parametrization is a table of factors relative to a base model, for which all factors are one. It
+acts through the initial weights and through optimizer groups only: no tensor gets an attribute and
+the forward pass is unchanged, so compiled and sharded models work. What a forward multiplier would
+do (1 / width on the output layer in Yang et al., 2022, table 8) is moved into weights and learning
+rates by their lemma J.1; that is table 3 of the same paper. Two things remain in the model:
+attention logits divided by the head width, not by its root, where heads themselves widen, and the
+factor on residual branches of a parametrization in depth, `branch_factor`.
 
 Notation
 --------
@@ -32,20 +32,30 @@ import torch
 from torch import nn
 
 from hpo.scaling.transfer_rules import Alignment, Layer, ScalingExponents, Update
-from hpo.training.optimizers import Group, Role, Rule, Step
+from hpo.training.optimizers import LayerRole, ParameterGroup, Step, UpdateRule
 
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One parameter beside its counterpart in the base model.
+    """Size of one parameter relative to its counterpart in the base model.
 
-    `m_in` of a bias is that of the matrix beside it. `aspect`: fan-out over fan-in, `base_aspect`:
-    that of the counterpart. `depth`: m_L for parameters inside residual blocks, else 1.
+    Args:
+        role: Role of the parameter.
+        m_in: Fan-in over that of the counterpart; for a bias, that of the matrix beside it.
+        m_out: Fan-out over that of the counterpart.
+        aspect: Fan-out over fan-in.
+        base_aspect: Fan-out over fan-in of the counterpart.
+        depth: m_L for parameters inside residual blocks, else 1.
+        in_block: Whether the parameter is inside a residual block.
+
+    Example:
+        >>> MUP.factors(Growth(LayerRole.HIDDEN, m_in=4.0, m_out=4.0), Step.ENTRYWISE).lr
+        0.25
     """
 
-    role: Role
+    role: LayerRole
     m_in: float = 1.0
     m_out: float = 1.0
     aspect: float = 1.0
@@ -56,7 +66,18 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """On lr, weight decay and Adam's epsilon, and on the standard deviation of initial weights."""
+    """Factors of one parameter relative to the base model.
+
+    Args:
+        lr: Factor on the learning rate.
+        weight_decay: Factor on the weight decay.
+        epsilon: Factor on Adam's epsilon.
+        initial: Factor on the standard deviation of the initial weights.
+
+    Example:
+        >>> STANDARD.factors(Growth(LayerRole.HIDDEN, m_in=4.0), Step.ENTRYWISE)
+        Factors(lr=1.0, weight_decay=1.0, epsilon=1.0, initial=1.0)
+    """
 
     lr: float = 1.0
     weight_decay: float = 1.0
@@ -65,31 +86,53 @@ class Factors:
 
 
 class Parametrization(Protocol):
-    """A rule for what changes with width and depth."""
+    """Rule for what changes with width and depth.
+
+    Example:
+        >>> parametrization: Parametrization = COMPLETE_P
+        >>> parametrization.branch_factor(4.0)
+        0.25
+    """
 
     def factors(self, growth: Growth, step: Step) -> Factors:
-        """Of one parameter that is updated by `step`."""
+        """Return the factors of one parameter.
+
+        Args:
+            growth: Size of the parameter relative to the base model.
+            step: How its optimizer turns gradients into updates.
+        """
         ...
 
     def branch_factor(self, depth: float) -> float:
-        """On every residual branch of a model with `depth` times the base model's blocks."""
+        """Return the factor on every residual branch.
+
+        Args:
+            depth: Number of blocks over that of the base model, m_L.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """Everything stays as it is, whatever the size."""
+    """Standard parametrization: all factors are one at every size.
+
+    Example:
+        >>> Standard().branch_factor(4.0)
+        1.0
+    """
 
     def factors(self, growth: Growth, step: Step) -> Factors:
+        """Return factors of one."""
         return Factors()
 
     def branch_factor(self, depth: float) -> float:
+        """Return one."""
         return 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class MaximalUpdate:
-    """muP: every layer's output changes by as much as it can without blowing up, at any width.
+    """muP: at any width, every layer's output changes as much as it can without diverging.
 
     Width: Yang et al., 2022 (arXiv:2203.03466), table 3. Depth, if `alpha` is given: branches times
     m_L^-alpha, and the lr of blocks times what keeps the sum of all blocks' changes at order one,
@@ -97,6 +140,20 @@ class MaximalUpdate:
     (Yang et al., 2023, arXiv:2310.02244), alpha = 1 CompleteP (Dey et al., 2025, arXiv:2505.01618,
     table 1, which also has the factors of epsilon). Muon keeps the spectral norm of updates at
     sqrt(fan-out / fan-in) (Bernstein, 2025). Decay times lr stays constant in width.
+
+    Args:
+        alpha: Exponent of the depth in the factor on residual branches, in [0.5, 1]; None for no
+            rule in depth.
+
+    Raises:
+        ValueError: `alpha` lies outside [0.5, 1].
+
+    Example:
+        >>> wide = Growth(LayerRole.OUTPUT, m_in=4.0)
+        >>> MaximalUpdate().factors(wide, Step.ENTRYWISE)
+        Factors(lr=0.25, weight_decay=4.0, epsilon=1.0, initial=0.5)
+        >>> MaximalUpdate(alpha=0.5).branch_factor(4.0)
+        0.5
     """
 
     alpha: float | None = None
@@ -108,19 +165,21 @@ class MaximalUpdate:
             )
 
     def branch_factor(self, depth: float) -> float:
+        """Return depth^-alpha, or one without a rule in depth."""
         return 1.0 if self.alpha is None else float(depth**-self.alpha)
 
     def factors(self, growth: Growth, step: Step) -> Factors:
+        """Return the factors of one parameter that is updated by `step`."""
         lr = self._lr_in_width(growth, step)
-        # Gradients of whatever sits below the read-out are of order 1 / width.
-        epsilon = 1.0 if growth.role is Role.OUTPUT else 1 / growth.m_out
+        # Gradients of whatever sits below the output layer are of order 1 / width.
+        epsilon = 1.0 if growth.role is LayerRole.OUTPUT else 1 / growth.m_out
         decay = 1 / lr
         if self.alpha is not None and growth.in_block:
             per_block = 2 * self.alpha - 1 if step is Step.PROPORTIONAL else self.alpha - 1
             lr *= growth.depth**per_block
             epsilon *= growth.depth**-self.alpha
         # Biases are drawn of order fan-in^-1/2 by torch, and are to stay of order one.
-        power = {Role.OUTPUT: -0.5, Role.VECTOR: 0.5}.get(growth.role, 0.0)
+        power = {LayerRole.OUTPUT: -0.5, LayerRole.VECTOR: 0.5}.get(growth.role, 0.0)
         return Factors(lr, decay, epsilon, initial=growth.m_in**power)
 
     def _lr_in_width(self, growth: Growth, step: Step) -> float:
@@ -129,9 +188,9 @@ class MaximalUpdate:
             # torch already multiplies by sqrt(max(1, aspect)).
             done = math.sqrt(max(1.0, growth.aspect) / max(1.0, growth.base_aspect))
             return math.sqrt(m_out / m_in) / done
-        if growth.role is Role.VECTOR:
+        if growth.role is LayerRole.VECTOR:
             return m_out if step is Step.PROPORTIONAL else 1.0
-        if step is Step.PROPORTIONAL and growth.role is not Role.OUTPUT:
+        if step is Step.PROPORTIONAL and growth.role is not LayerRole.OUTPUT:
             return m_out / m_in
         return 1 / m_in
 
@@ -141,22 +200,40 @@ class PerLayer:
     """Standard initial weights, with a learning rate for each kind of layer.
 
     Everett et al., 2024 (arXiv:2407.05872), table 1, standard parametrization; see
-    `hpo.scaling.transfer_rules.ScalingExponents`, which has the exponents. With `Alignment.NONE` learning rates
-    fall slower in width, which did better there than full alignment.
+    `hpo.scaling.transfer_rules.ScalingExponents`, which has the exponents.
+
+    Args:
+        alignment: Assumed alignment of updates and activations. With `Alignment.NONE`, learning
+            rates fall slower in width, which did better there than full alignment.
+
+    Example:
+        >>> wide = Growth(LayerRole.HIDDEN, m_in=4.0, m_out=4.0)
+        >>> [PerLayer(a).factors(wide, Step.ENTRYWISE).lr for a in (Alignment.FULL, Alignment.NONE)]
+        [0.25, 0.5]
     """
 
     alignment: Alignment = Alignment.FULL
 
     def branch_factor(self, depth: float) -> float:
+        """Return one: there is no rule in depth."""
         return 1.0
 
     def factors(self, growth: Growth, step: Step) -> Factors:
+        """Return the factors of one parameter that is updated by `step`.
+
+        Args:
+            growth: Size of the parameter relative to the base model.
+            step: How its optimizer turns gradients into updates.
+
+        Raises:
+            ValueError: `step` is that of Muon, for which no exponents are known.
+        """
         if step is Step.ORTHOGONAL:
             raise ValueError(
                 "the scaling exponents are known for AdamW, Lion and SGD, not for Muon; use MUP"
             )
         update = Update.SGD if step is Step.PROPORTIONAL else Update.ADAM
-        layer = {Role.HIDDEN: Layer.HIDDEN, Role.OUTPUT: Layer.READOUT}.get(
+        layer = {LayerRole.HIDDEN: Layer.HIDDEN, LayerRole.OUTPUT: Layer.READOUT}.get(
             growth.role, Layer.EMBEDDING
         )
         width = growth.m_out if layer is Layer.EMBEDDING else growth.m_in
@@ -173,9 +250,9 @@ COMPLETE_P = MaximalUpdate(alpha=1.0)
 
 @dataclass(frozen=True, slots=True)
 class _Counterpart:
-    """A parameter of the base model: its role, fans, and which of them grow."""
+    """Parameter of the base model: its role, fans, and which of them grow."""
 
-    role: Role
+    role: LayerRole
     fan_in: int
     fan_out: int
     grows_in: bool
@@ -183,11 +260,21 @@ class _Counterpart:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ParameterLayout:
     """Roles and base sizes of all parameters, by name; made by `of`.
 
-    `blocks`: where residual blocks are listed in the module tree, such as "blocks". `depth`: how
-    many of them the base model has.
+    Args:
+        counterparts: Parameters of the base model by name.
+        blocks: Name of the list of residual blocks in the module tree, such as "blocks".
+        depth: Number of residual blocks of the base model.
+
+    Example:
+        >>> def build(width):
+        ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+        >>> layout = ParameterLayout.of(build(8), build(16))
+        >>> growth = layout.growth(build(32))
+        >>> growth["2.weight"].role.value, growth["2.weight"].m_in
+        ('output', 4.0)
     """
 
     counterparts: Mapping[str, _Counterpart] = field(repr=False)
@@ -195,15 +282,21 @@ class Layout:
     depth: int
 
     @classmethod
-    def of(cls, base: nn.Module, wider: nn.Module, *, blocks: str = "blocks") -> Layout:
-        """Compares `base` with a model that differs from it in width only.
+    def of(cls, base: nn.Module, wider: nn.Module, *, blocks: str = "blocks") -> ParameterLayout:
+        """Compare `base` with a model that differs from it in width only.
 
         Roles follow from the dimensions that differ and from the kind of layer, since an embedding
-        and a read-out may have the same shape: embeddings map a fixed vocabulary to a width; of
-        other matrices the last dimension but one is the output's. Blocks that `base` lacks are
-        taken to be like its last one.
+        and an output layer may have the same shape: embeddings map a fixed vocabulary to a width;
+        of other matrices the second-to-last dimension is the output's. Blocks that `base` lacks are
+        assumed to be like its last one.
 
-        Raises `ValueError` where parameters do not correspond, or none grows.
+        Args:
+            base: Base model, for which all factors are one.
+            wider: Model of the same depth in which every dimension that may grow is larger.
+            blocks: Name of the list of residual blocks in the module tree.
+
+        Raises:
+            ValueError: Parameters do not correspond, or none grows.
         """
         embeddings = _embedding_weights(base)
         wide = dict(wider.named_parameters())
@@ -224,9 +317,14 @@ class Layout:
         return cls(found, blocks, _depth(base, blocks))
 
     def growth(self, model: nn.Module) -> dict[str, Growth]:
-        """Every parameter of `model` beside its counterpart, by name.
+        """Return the size of every parameter of `model` relative to its counterpart, by name.
 
-        Raises `ValueError` where one has no counterpart, or differs from it where nothing grows.
+        Args:
+            model: Model of any width and depth.
+
+        Raises:
+            ValueError: A parameter has no counterpart, or differs from it in a dimension that was
+                equal in `base` and `wider`.
         """
         embeddings = _embedding_weights(model)
         depth = _depth(model, self.blocks) / max(1, self.depth)
@@ -275,28 +373,61 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Parametrized:
-    """Groups by a rule, for `TorchTrainer(groups=...)`: one for each set of equal factors."""
+    """Parameter groups by a parametrization, for `TorchTrainer(groups=...)`.
+
+    Args:
+        parametrization: Rule for the factors.
+        layout: Roles and base sizes of the parameters.
+
+    Example:
+        >>> from hpo.training.optimizers import AdamW
+        >>> def build(width):
+        ...     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+        >>> groups = Parametrized(MUP, ParameterLayout.of(build(8), build(16)))
+        >>> [(group.names, group.lr) for group in groups(build(32), AdamW(1e-2))]
+        [(('0.weight',), 1.0), (('0.bias',), 1.0), (('2.weight',), 0.25), (('2.bias',), 1.0)]
+    """
 
     parametrization: Parametrization
-    layout: Layout
+    layout: ParameterLayout
 
-    def __call__(self, model: nn.Module, rule: Rule) -> list[Group]:
+    def __call__(self, model: nn.Module, rule: UpdateRule) -> list[ParameterGroup]:
+        """Return the groups of `parameter_groups`.
+
+        Args:
+            model: Model to train.
+            rule: Optimizer, whose steps the factors depend on.
+        """
         return parameter_groups(model, self.layout, self.parametrization, rule)
 
 
 def parameter_groups(
-    model: nn.Module, layout: Layout, parametrization: Parametrization, rule: Rule
-) -> list[Group]:
-    """The trainable parameters of `model`, those with equal factors together."""
+    model: nn.Module, layout: ParameterLayout, parametrization: Parametrization, rule: UpdateRule
+) -> list[ParameterGroup]:
+    """Return the trainable parameters of `model` in groups of equal factors.
+
+    Args:
+        model: Model to train.
+        layout: Roles and base sizes of its parameters.
+        parametrization: Rule for the factors.
+        rule: Optimizer, whose steps the factors depend on.
+
+    Example:
+        >>> from hpo.training.optimizers import SGD
+        >>> base, wide = nn.Linear(3, 8), nn.Linear(3, 16)
+        >>> layout = ParameterLayout.of(base, wide)
+        >>> [group.lr for group in parameter_groups(wide, layout, MUP, SGD(0.1))]
+        [2.0, 2.0]
+    """
     weights = dict(model.named_parameters())
-    together: dict[tuple[Role, bool, Factors], list[str]] = {}
+    together: dict[tuple[LayerRole, bool, Factors], list[str]] = {}
     for name, growth in layout.growth(model).items():
         if weights[name].requires_grad:
             factors = parametrization.factors(growth, rule.step_of(growth.role))
             key = (growth.role, weights[name].ndim >= 2, factors)
             together.setdefault(key, []).append(name)
     return [
-        Group(
+        ParameterGroup(
             tuple(names),
             tuple(weights[name] for name in names),
             role,
@@ -309,12 +440,24 @@ def parameter_groups(
 
 
 @torch.no_grad()
-def rescale_(model: nn.Module, layout: Layout, parametrization: Parametrization) -> None:
-    """Brings fresh weights from standard initialization to that of the rule, in place.
+def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Parametrization) -> None:
+    """Rescale new weights from the standard initialization to that of `parametrization`, in place.
 
-    Standard: variance 1 / fan-in of matrices, up to a constant, as torch's own layers have it, and
-    biases of that order too; embeddings, gains and zeros of any kind are left alone. To be called
-    once, before training and never on a loaded checkpoint.
+    Standard means variance 1 / fan-in for matrices, up to a constant, as in torch's own layers, and
+    biases of that order too; embeddings, gains and zeros of any kind are unchanged. To be called
+    once, before training, and never on a loaded checkpoint.
+
+    Args:
+        model: Model with new weights.
+        layout: Roles and base sizes of its parameters.
+        parametrization: Rule for the factors.
+
+    Example:
+        >>> base, wide = nn.Linear(4, 2), nn.Linear(16, 2)
+        >>> before = wide.weight.detach().clone()
+        >>> rescale_(wide, ParameterLayout.of(base, nn.Linear(8, 2)), MUP)
+        >>> torch.equal(wide.weight, 0.5 * before)
+        True
     """
     growth = layout.growth(model)
     for name, weight in model.named_parameters():
@@ -333,7 +476,7 @@ def _embedding_weights(model: nn.Module) -> frozenset[str]:
 
 
 def _fans(weight: nn.Parameter, embedding: bool) -> tuple[int, int]:
-    """Fan-in and fan-out. Stacked matrices, as of experts, are `count x out x in`."""
+    """Return fan-in and fan-out. Stacked matrices, as of experts, are `count x out x in`."""
     if weight.ndim < 2:
         return 1, weight.numel()
     if embedding:
@@ -344,14 +487,14 @@ def _fans(weight: nn.Parameter, embedding: bool) -> tuple[int, int]:
     return weight.shape[1] * field_size, weight.shape[0]
 
 
-def _role(weight: nn.Parameter, grows: tuple[bool, bool]) -> Role:
+def _role(weight: nn.Parameter, grows: tuple[bool, bool]) -> LayerRole:
     if weight.ndim < 2:
-        return Role.VECTOR
+        return LayerRole.VECTOR
     return {
-        (False, False): Role.VECTOR,
-        (False, True): Role.INPUT,
-        (True, False): Role.OUTPUT,
-        (True, True): Role.HIDDEN,
+        (False, False): LayerRole.VECTOR,
+        (False, True): LayerRole.INPUT,
+        (True, False): LayerRole.OUTPUT,
+        (True, True): LayerRole.HIDDEN,
     }[grows]
 
 

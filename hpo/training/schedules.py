@@ -2,13 +2,14 @@
 
 Notation
 --------
-t  updates done, a real number: half an update counts, so that the middle of a step can be asked for
+t  updates done, a real number: t = 0.5 is the middle of the first update
 T  updates of the whole run
 w  updates of the warm-up, over which the share rises linearly from 0 to 1
 
-A schedule either follows the whole run (`Cosine`, `Linear`, `WarmupStableDecay`), so that t / T
-matters and another length is another run; or it never looks at T (`Constant`, `Power`), and then
-the first t updates of a long run are exactly a run of t updates, which is what a fidelity needs.
+A schedule either follows the whole run (`Cosine`, `Linear`, `WarmupStableDecay`): its share depends
+on t / T, and a run of another length is another run from its first update on. Or it never looks at
+T (`Constant`, `Power`): the first t updates of a long run are exactly a run of t updates, which is
+what a fidelity needs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Schedule(Protocol):
-    """What share of the peak learning rate to use."""
+class LearningRateSchedule(Protocol):
+    """Share of the peak learning rate as a function of the updates done.
+
+    Example:
+        >>> schedule: LearningRateSchedule = Constant()
+        >>> schedule.share(3, 10)
+        1.0
+    """
 
     @property
     def follows_length(self) -> bool:
@@ -27,13 +34,24 @@ class Schedule(Protocol):
         ...
 
     def share(self, done: float, total: float) -> float:
-        """The share in [0, 1] after `done` of `total` updates."""
+        """Return the share in [0, 1] after `done` of `total` updates."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Warm-up over `warmup` updates, then the peak rate for ever."""
+    """Warm-up, then the peak rate.
+
+    Args:
+        warmup: Updates of the warm-up, w.
+
+    Raises:
+        ValueError: `warmup` is negative.
+
+    Example:
+        >>> [Constant(warmup=4).share(t, 8) for t in (0, 2, 4, 8)]
+        [0.0, 0.5, 1.0, 1.0]
+    """
 
     warmup: float = 0.0
 
@@ -42,18 +60,32 @@ class Constant:
 
     @property
     def follows_length(self) -> bool:
+        """False: a longer run begins with the same updates."""
         return False
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` updates; `total` has no effect."""
         return _rise(done, self.warmup)
 
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """Warm-up over `warmup` updates, then (1 + (t - w) / unit)^-exponent.
+    """Warm-up, then (1 + (t - w) / unit)^-exponent.
 
     The shape of Shen et al., 2024 ("Power scheduler", arXiv:2408.13359): its base rate depends on
-    no horizon. `unit`: updates after which the fall sets in, such as those of one epoch.
+    no horizon.
+
+    Args:
+        exponent: Exponent of the decay, at least 0.
+        warmup: Updates of the warm-up, w.
+        unit: Updates after which the decay sets in, such as those of one epoch.
+
+    Raises:
+        ValueError: `exponent` or `warmup` is negative, or `unit` is not positive.
+
+    Example:
+        >>> [Power(exponent=0.5, unit=10).share(t, 100) for t in (0, 30, 80)]
+        [1.0, 0.5, 0.3333333333333333]
     """
 
     exponent: float = 0.5
@@ -67,9 +99,11 @@ class Power:
 
     @property
     def follows_length(self) -> bool:
+        """False: a longer run begins with the same updates."""
         return False
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` updates; `total` has no effect."""
         if done < self.warmup:
             return _rise(done, self.warmup)
         return float((1.0 + (done - self.warmup) / self.unit) ** -self.exponent)
@@ -77,7 +111,20 @@ class Power:
 
 @dataclass(frozen=True, slots=True)
 class Cosine:
-    """Warm-up over a share `warmup` of the run, then half a cosine down to `final`."""
+    """Warm-up, then half a cosine down to a final share at the end of the run.
+
+    Args:
+        warmup: Share of the run for the warm-up, w / T in [0, 1].
+        final: Share of the peak rate at the end, in [0, 1].
+
+    Raises:
+        ValueError: `warmup` or `final` lies outside [0, 1].
+
+    Example:
+        >>> schedule = Cosine(warmup=0.2, final=0.1)
+        >>> [round(schedule.share(t, 100), 2) for t in (10, 20, 60, 100)]
+        [0.5, 1.0, 0.55, 0.1]
+    """
 
     warmup: float = 0.05
     final: float = 0.1
@@ -87,9 +134,11 @@ class Cosine:
 
     @property
     def follows_length(self) -> bool:
+        """True: the whole curve stretches with the run."""
         return True
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` of `total` updates."""
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         cosine = 0.5 * (1 + math.cos(math.pi * _decayed(done / total, self.warmup)))
@@ -98,7 +147,20 @@ class Cosine:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Warm-up over a share `warmup` of the run, then a straight line down to `final`."""
+    """Warm-up, then a straight line down to a final share at the end of the run.
+
+    Args:
+        warmup: Share of the run for the warm-up, w / T in [0, 1].
+        final: Share of the peak rate at the end, in [0, 1].
+
+    Raises:
+        ValueError: `warmup` or `final` lies outside [0, 1].
+
+    Example:
+        >>> schedule = Linear(warmup=0.2, final=0.1)
+        >>> [round(schedule.share(t, 100), 2) for t in (10, 20, 60, 100)]
+        [0.5, 1.0, 0.55, 0.1]
+    """
 
     warmup: float = 0.05
     final: float = 0.0
@@ -108,9 +170,11 @@ class Linear:
 
     @property
     def follows_length(self) -> bool:
+        """True: the whole line stretches with the run."""
         return True
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` of `total` updates."""
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         return 1.0 - (1.0 - self.final) * _decayed(done / total, self.warmup)
@@ -118,11 +182,24 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class WarmupStableDecay:
-    """Warm-up over `warmup` updates, the peak rate, then a fall over the last `decay` of the run.
+    """Warm-up, the peak rate, then a decay over the last part of the run.
 
-    The fall is 1 - sqrt(x), which did best in Hägele et al., 2024 (arXiv:2405.18392, section 3),
-    to `final`. Up to where it sets in, the run is one of `Constant`: so a long run can be continued
-    from its stable part, and `decay=0` leaves out the fall altogether.
+    The decay is 1 - sqrt(x), which did best in Hägele et al., 2024 (arXiv:2405.18392, section 3).
+    Before it sets in, the run equals one of `Constant`, so a long run can be continued from its
+    stable part.
+
+    Args:
+        warmup: Updates of the warm-up, w.
+        decay: Share of the run for the decay, in [0, 1]; 0 leaves it out.
+        final: Share of the peak rate at the end, in [0, 1].
+
+    Raises:
+        ValueError: `warmup` is negative, or `decay` or `final` lies outside [0, 1].
+
+    Example:
+        >>> schedule = WarmupStableDecay(warmup=10, decay=0.2)
+        >>> [round(schedule.share(t, 100), 2) for t in (5, 10, 80, 85, 100)]
+        [0.5, 1.0, 1.0, 0.5, 0.0]
     """
 
     warmup: float = 0.0
@@ -135,9 +212,11 @@ class WarmupStableDecay:
 
     @property
     def follows_length(self) -> bool:
+        """Whether there is a decay, whose start depends on the length of the run."""
         return self.decay > 0
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` of `total` updates."""
         start = (1.0 - self.decay) * total
         if done < self.warmup or done <= start:
             return _rise(done, self.warmup)
@@ -147,7 +226,18 @@ class WarmupStableDecay:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """From `start` up to 1 along an exponential over the whole run: a learning-rate range test."""
+    """Exponential rise to the peak rate over the whole run, as in a learning-rate range test.
+
+    Args:
+        start: Share of the peak rate at the start, in (0, 1).
+
+    Raises:
+        ValueError: `start` lies outside (0, 1).
+
+    Example:
+        >>> [round(Exponential(1e-4).share(t, 100), 6) for t in (0, 50, 100)]
+        [0.0001, 0.01, 1.0]
+    """
 
     start: float
 
@@ -157,9 +247,11 @@ class Exponential:
 
     @property
     def follows_length(self) -> bool:
+        """True: the whole curve stretches with the run."""
         return True
 
     def share(self, done: float, total: float) -> float:
+        """Return the share in [0, 1] after `done` of `total` updates."""
         return float(self.start ** (1.0 - min(1.0, done / total)))
 
 
@@ -168,17 +260,19 @@ def _rise(done: float, warmup: float) -> float:
 
 
 def _decayed(progress: float, warmup: float) -> float:
-    """How much of what follows a warm-up of that share is over."""
+    """Return the elapsed part of what follows the warm-up, in [0, 1]; both arguments are shares."""
     return min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 1.0
 
 
 def _check_shares(**shares: float) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must lie in [0, 1], a share of the run, got {value}")
+            raise ValueError(
+                f"`{name}` must lie in [0, 1], got {value}; it is a share, not a count of updates"
+            )
 
 
 def _check_at_least_zero(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
-            raise ValueError(f"`{name}` must be at least 0, got {value}")
+            raise ValueError(f"`{name}` must be at least 0, got {value}; 0 leaves it out")

@@ -1,8 +1,8 @@
-"""A decoder-only transformer over bytes, and the shape that a parameter count stands for.
+"""Decoder-only transformer over bytes, and its shape for a given number of parameters.
 
 Pre-norm blocks (RMSNorm), rotary positions, causal attention, GELU feed-forward, untied head, no
-biases; grouped queries, normalized queries and keys, and experts if asked for. Notation, used in
-`accounting` too:
+biases; optional grouped queries, normalized queries and keys, and experts. Notation, also used in
+`accounting`:
 
     B  sequences in a batch          d  width (residual stream)        h  heads, each d / h wide
     T  context, bytes per sequence   L  depth (blocks)                 g  key and value heads, <= h
@@ -26,15 +26,26 @@ _ROTARY_BASE = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The integers that fix the size of a transformer.
+class TransformerShape:
+    """Sizes of a transformer.
 
-    `width` d, a multiple of `heads`; `depth` L; `heads` h; `hidden` f, the feed-forward width, of
-    each expert if there are several. `queries_per_key`: query heads that share one key and value
-    head (Ainslie et al., 2023), h / g. `experts` E, of which a byte is sent to `experts_used` k.
+    Args:
+        width: Width of the residual stream, d; a multiple of `heads`.
+        depth: Number of blocks, L.
+        heads: Number of attention heads, h.
+        hidden: Width of the feed-forward layer, f; of each expert if there are several.
+        queries_per_key: Query heads that share a key and value head, h / g (Ainslie et al., 2023).
+        experts: Number of experts, E.
+        experts_used: Number of experts for each byte, k.
 
-    Raises `ValueError` where one is below 1, the head width `d / h` is not an even integer (rotary
-    positions turn pairs of coordinates), h / g does not divide h, or k exceeds E.
+    Raises:
+        ValueError: A size is below 1, the head width d / h is not an even integer (rotary positions
+            rotate pairs of coordinates), h / g does not divide h, or k exceeds E.
+
+    Example:
+        >>> shape = TransformerShape(width=64, depth=2, heads=4, hidden=256)
+        >>> shape.head_width, shape.non_embedding, shape.embedding
+        (16, 98624, 32768)
     """
 
     width: int
@@ -69,20 +80,20 @@ class Shape:
 
     @property
     def key_value_heads(self) -> int:
-        """g, as many as heads where each query head has its own."""
+        """Number of key and value heads, g."""
         return self.heads // self.queries_per_key
 
     @property
     def head_width(self) -> int:
-        """d / h."""
+        """Width of a head, d / h."""
         return self.width // self.heads
 
     @property
     def non_embedding(self) -> int:
-        """N = L (2 d^2 + 2 d^2 g / h + 2 E d f + 2 d) + d; d E more a block for a router, if E > 1.
+        """Non-embedding parameters: N = L (2 d^2 + 2 d^2 g / h + 2 E d f + 2 d) + d.
 
-        Attention, feed-forward, two norms; the last norm. Normalized queries and keys add no
-        parameters.
+        The terms are attention, feed-forward and two norms of each block, and the last norm. With
+        E > 1, a router adds d E to each block. Normalized queries and keys add no parameters.
         """
         d = self.width
         attention = 2 * d * d + 2 * d * self.key_value_heads * self.head_width
@@ -92,22 +103,38 @@ class Shape:
 
     @property
     def embedding(self) -> int:
-        """2 V d: the byte embedding and the untied head."""
+        """Parameters of the byte embedding and the untied head, 2 V d."""
         return 2 * VOCABULARY * self.width
 
 
-def params_to_shape(n_params: float) -> Shape:
-    """The shape whose non-embedding parameter count is nearest to `n_params`.
+def params_to_shape(n_params: float) -> TransformerShape:
+    """Return the shape whose non-embedding parameter count is nearest to `n_params`.
 
-    Width and depth follow L = 2 (d / 32)^0.55, which passes near the shapes people train (d = 768,
-    L = 12; d = 2048, L = 20), and never fall as `n_params` grows; L is at least 2, since one block
-    cannot form induction heads and would not lie on the same law. Width moves in whole heads, too
-    coarse to hit a count, so the hidden width, 4 d on average, takes up the remainder.
+    Width and depth follow L = 2 (d / 32)^0.55, which passes near common shapes (d = 768, L = 12;
+    d = 2048, L = 20), and never fall as `n_params` grows. L is at least 2, since one block cannot
+    form induction heads and would not lie on the same scaling law. The width is a multiple of the
+    head width, too coarse to hit a count, so the hidden width, 4 d on average, takes up the
+    remainder.
 
-    Returns a shape within 5 % of `n_params` from 10^4 to 10^9. Raises `ValueError` below 1000.
+    Args:
+        n_params: Non-embedding parameters, N, at least 1000.
+
+    Returns:
+        Shape within 5 % of `n_params` from 10^4 to 10^9.
+
+    Raises:
+        ValueError: `n_params` is below 1000 or not finite.
+
+    Example:
+        >>> shape = params_to_shape(1e6)
+        >>> shape.width, shape.depth, shape.hidden, shape.non_embedding
+        (128, 4, 704, 984192)
     """
     if not (math.isfinite(n_params) and n_params >= 1000):
-        raise ValueError(f"`n_params` must be a finite number of at least 1000, got {n_params}")
+        raise ValueError(
+            f"`n_params` must be a finite number of at least 1000, got {n_params}; "
+            "raise the lower bound of the scale"
+        )
     shapes = (_plain_shape(d) for d in range(8, _MAX_WIDTH, 4) if d % _head_width(d) == 0)
     previous = plain = next(shapes)
     for plain in shapes:
@@ -119,40 +146,53 @@ def params_to_shape(n_params: float) -> Shape:
     d, depth = plain.width, plain.depth
     multiple = 4 if d < 64 else 8 if d < 128 else 64
     hidden = ((n_params - d) / depth - 4 * d * d - 2 * d) / (2 * d)
-    return Shape(d, depth, plain.heads, max(multiple, multiple * round(hidden / multiple)))
+    return TransformerShape(
+        d, depth, plain.heads, max(multiple, multiple * round(hidden / multiple))
+    )
 
 
-def _plain_shape(width: int) -> Shape:
+def _plain_shape(width: int) -> TransformerShape:
     depth = max(2, round(2 * (width / 32) ** 0.55))
-    return Shape(width, depth, width // _head_width(width), 4 * width)
+    return TransformerShape(width, depth, width // _head_width(width), 4 * width)
 
 
 def _head_width(width: int) -> int:
-    """The widest of 16 ... 128 that leaves at least four heads, else half the width."""
+    """Return the widest of 16 ... 128 that leaves at least four heads, else half the width."""
     # Narrower heads are slow: on a CPU, attention with heads of 8 takes twice the time of 16.
     return max((h for h in _HEAD_WIDTHS if 4 * h <= width), default=width // 2)
 
 
 class Transformer(nn.Module):
-    """Next-byte logits for a batch of byte sequences.
+    """Transformer that returns next-byte logits for a batch of byte sequences.
 
-    `shape`: the sizes. `context`: T, the longest sequence. `dropout`: rate after the embedding and
-    at the end of each residual branch. `qk_norm`: whether queries and keys are brought to length
-    (d / h)^1/2 before they meet (Henry et al., 2020), which bounds the attention logits.
-    `attention_scale`: factor on the logits of attention, (d / h)^-1/2 if None; muP wants it to fall
-    as h / d where heads widen. `branch_factor`: on all residual branches, see `parametrization`.
+    Initial weights: the embedding is normal with variance 1, so that what the blocks add does not
+    outweigh a byte; matrices have variance 1 / fan-in; the head is zero, so the first loss is
+    exactly ln V. Without a `branch_factor`, the variance of matrices that write into the residual
+    stream is further divided by 2 L.
 
-    `rng`: draws the initial weights: the embedding normal with variance 1, so that a byte is not
-    drowned by what the blocks add to it; matrices with variance 1 / fan-in; the head starts at
-    zero, so the first loss is ln V exactly. Without a `branch_factor`, matrices that write into the
-    residual stream have their variance further divided by 2 L.
+    Args:
+        shape: Sizes of the model.
+        context: Length of the longest sequence, T.
+        dropout: Rate after the embedding and at the end of each residual branch.
+        qk_norm: Whether queries and keys are scaled to length (d / h)^1/2 before their product
+            (Henry et al., 2020), which bounds the attention logits.
+        attention_scale: Factor on the logits of attention; None for (d / h)^-1/2. muP requires
+            h / d where heads widen.
+        branch_factor: Factor on all residual branches, see `parametrization`.
+        rng: Generator of the initial weights.
+
+    Example:
+        >>> shape = TransformerShape(width=16, depth=2, heads=2, hidden=32)
+        >>> model = Transformer(shape, context=8, rng=torch.Generator().manual_seed(0))
+        >>> model(torch.zeros(3, 8, dtype=torch.int64)).shape
+        torch.Size([3, 8, 256])
     """
 
     rotation: Tensor
 
     def __init__(
         self,
-        shape: Shape,
+        shape: TransformerShape,
         *,
         context: int,
         dropout: float = 0.0,
@@ -194,7 +234,11 @@ class Transformer(nn.Module):
         self.head.weight.zero_()
 
     def forward(self, text: Tensor) -> Tensor:
-        """`text`: `B x T` byte values, T at most the context. Returns `B x T x V` logits."""
+        """Return `B x T x V` logits.
+
+        Args:
+            text: Byte values, `B x T`, T at most the context.
+        """
         x = _dropout(self.embedding(text), self.dropout, self.training)
         rotation = self.rotation[:, : text.shape[1]]
         for block in self.blocks:
@@ -203,10 +247,13 @@ class Transformer(nn.Module):
         return logits
 
     def imbalance(self) -> Tensor | None:
-        """Mean over blocks of how unevenly the last batch used the experts; None without experts.
+        """Return how unevenly the last batch used the experts, as a mean over blocks.
 
-        1 where all are used alike, at most E; its gradient spreads the load (Fedus et al., 2022,
-        eq. 4).
+        The value is 1 where all are used equally and at most E; its gradient spreads the load
+        (Fedus et al., 2022, eq. 4).
+
+        Returns:
+            Scalar, or None without experts.
         """
         found = [
             b.feed_forward.imbalance for b in self.blocks if isinstance(b.feed_forward, Experts)
@@ -215,11 +262,26 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """x + c attention(norm(x)), then x + c feed_forward(norm(x)); c is the branch factor."""
+    """Residual block: x + c attention(norm(x)), then x + c feed_forward(norm(x)).
+
+    Args:
+        shape: Sizes of the model.
+        dropout: Rate at the end of each residual branch.
+        qk_norm: Whether queries and keys are normalized.
+        attention_scale: Factor on the logits of attention; None for (d / h)^-1/2.
+        branch_factor: Factor on both residual branches, c.
+
+    Example:
+        >>> shape = TransformerShape(8, 1, heads=2, hidden=16)
+        >>> block = Block(shape, 0.0, qk_norm=False, attention_scale=None, branch_factor=0.0)
+        >>> x = torch.ones(1, 3, 8)
+        >>> torch.equal(block(x, torch.ones(2, 3, 4)), x)
+        True
+    """
 
     def __init__(
         self,
-        shape: Shape,
+        shape: TransformerShape,
         dropout: float,
         *,
         qk_norm: bool,
@@ -242,6 +304,7 @@ class Block(nn.Module):
         self.feed_forward = Experts(shape) if shape.experts > 1 else FeedForward(shape)
 
     def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """Return `B x T x d` for `x` of that shape; `rotation`: `2 x T x d/h`."""
         x = self._add(x, self._attention(self.attention_norm(x), rotation))
         return self._add(x, self.feed_forward(self.feed_forward_norm(x)))
 
@@ -269,27 +332,44 @@ class Block(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x)))."""
+    """Feed-forward layer, down(gelu(up(x))).
 
-    def __init__(self, shape: Shape) -> None:
+    Args:
+        shape: Sizes of the model.
+
+    Example:
+        >>> FeedForward(TransformerShape(8, 1, heads=2, hidden=16))(torch.zeros(1, 3, 8)).shape
+        torch.Size([1, 3, 8])
+    """
+
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
         self.up = nn.Linear(shape.width, shape.hidden, bias=False)
         self.down = nn.Linear(shape.hidden, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `... x d` for `x` of that shape."""
         out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
         return out
 
 
 class Experts(nn.Module):
-    """A mixture of feed-forward layers, k of E for each byte (Shazeer et al., 2017).
+    """Mixture of feed-forward layers, k of E for each byte (Shazeer et al., 2017).
 
-    A byte's k largest router scores, as a softmax among themselves, weigh its experts' outputs.
+    The outputs of a byte's k experts are weighted by a softmax over its k largest router scores.
+
+    Args:
+        shape: Sizes of the model.
+
+    Example:
+        >>> experts = Experts(TransformerShape(8, 1, heads=2, hidden=16, experts=4, experts_used=2))
+        >>> experts(torch.zeros(1, 3, 8)).shape
+        torch.Size([1, 3, 8])
     """
 
     imbalance: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
         E, f, d = shape.experts, shape.hidden, shape.width
         self.used = shape.experts_used
@@ -298,6 +378,7 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(E, d, f))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `... x d` for `x` of that shape, and set `imbalance`."""
         rows = x.flatten(0, -2)
         scores = self.router(rows)  # n x E
         best, chosen = scores.topk(self.used, dim=-1)
@@ -315,11 +396,21 @@ class Experts(nn.Module):
 def next_byte_loss(
     model: nn.Module, text: Tensor, *, z_loss: float = 0.0, balance: float = 0.0
 ) -> Tensor:
-    """Mean cross-entropy of each byte given those before it, in nats; what `TorchTrainer` calls.
+    """Return the mean cross-entropy of each byte given those before it, in nats.
 
-    `text`: `B x (T + 1)` byte values. In training only, `z_loss` times the mean square of the log
-    normalizer is added (Chowdhery et al., 2022, section 5), which keeps logits from drifting, and
-    `balance` times the imbalance of experts.
+    Args:
+        model: Model that maps bytes to logits.
+        text: Byte values, `B x (T + 1)`.
+        z_loss: Factor on the mean square of the log normalizer, added in training only (Chowdhery
+            et al., 2022, section 5); it keeps logits from drifting.
+        balance: Factor on the imbalance of experts, added in training only.
+
+    Example:
+        >>> shape = TransformerShape(width=16, depth=2, heads=2, hidden=32)
+        >>> model = Transformer(shape, context=8, rng=torch.Generator().manual_seed(0))
+        >>> loss = next_byte_loss(model, torch.zeros(3, 9, dtype=torch.int64))
+        >>> round(float(loss.detach()), 4)  # ln 256, since the head starts at zero
+        5.5452
     """
     logits = model(text[:, :-1]).flatten(0, 1).float()
     loss = F.cross_entropy(logits, text[:, 1:].flatten())
@@ -334,7 +425,7 @@ def next_byte_loss(
 
 
 def _rotation(context: int, head_width: int) -> Tensor:
-    """Cosines and signed sines of the rotary angles (Su et al., 2021, eq. 34): `2 x T x d/h`."""
+    """Return cosines and signed sines of rotary angles (Su et al., 2021, eq. 34), `2 x T x d/h`."""
     frequency = _ROTARY_BASE ** (-torch.arange(0, head_width, 2) / head_width)
     angle = torch.arange(context)[:, None] * frequency
     return torch.stack(
@@ -343,7 +434,7 @@ def _rotation(context: int, head_width: int) -> Tensor:
 
 
 def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns coordinate i together with coordinate i + d/2h of `x`, `B x h x T x d/h`."""
+    """Rotate coordinate i together with coordinate i + d/2h of `x`, `B x h x T x d/h`."""
     return x * rotation[0] + x.roll(x.shape[-1] // 2, dims=-1) * rotation[1]
 
 

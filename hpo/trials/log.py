@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -59,6 +60,15 @@ class TrialLog:
     def __len__(self) -> int:
         """Number of finished trials."""
         return len(self._finished)
+
+    def snapshot(self) -> TrialLog:
+        """Return a copy that later events of this log do not reach."""
+        same = TrialLog()
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(same, name, copy.copy(value))
+        same._reports = {number: list(reports) for number, reports in self._reports.items()}
+        return same
 
     @property
     def pending(self) -> tuple[Trial, ...]:

@@ -21,14 +21,14 @@ from hpo.acquisition import (
 )
 from hpo.acquisition.improvement import log_h, log_h_slopes
 from surrogates.cost import CostModel
-from surrogates.data import Columns, Kind, TrainingData
+from surrogates.data import ColumnKind, Columns, TrainingData
+from surrogates.feasibility import FeasibilityModel
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
-from surrogates.scaling import ScalingModel
-from surrogates.success import SuccessModel
+from surrogates.scaling_law.model import ScalingModel
 
 MIXED = Columns(
-    (Kind.DECISION, Kind.CATEGORICAL, Kind.SCALE, Kind.ACTIVITY),
+    (ColumnKind.DECISION, ColumnKind.CATEGORICAL, ColumnKind.SCALE, ColumnKind.ACTIVITY),
     tuple("acNg"),
     np.array([0.0, 0.0, 11.0, 0.0]),
     np.array([1.0, 1.0, 4.0, 1.0]),
@@ -58,7 +58,7 @@ def cost_model():
 
 def success_model():
     X = rows(30, 5)
-    return SuccessModel().fit(TrainingData(X, (X[:, 0] < 0.7).astype(float), MIXED))
+    return FeasibilityModel().fit(TrainingData(X, (X[:, 0] < 0.7).astype(float), MIXED))
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,9 @@ def test_feasibility_terms_are_the_logs_of_the_models_probabilities():
         np.exp(ProbabilityOfSuccess(success).value(X)), success.probability(X)
     )
     np.testing.assert_allclose(
-        np.exp(CostBelow(cost, 13.0).value(X)), cost.probability_below(X, 13.0), rtol=1e-9
+        np.exp(CostBelow(cost, 13.0).value(X)),
+        np.exp(cost.log_probability_below(X, 13.0)),
+        rtol=1e-9,
     )
 
 
@@ -450,7 +452,7 @@ def test_asking_twice_gives_the_same_bits():
 @pytest.fixture(scope="module")
 def proxies():
     """A fitted law of one decision over one scale, the target beyond it, and a cost of n^1."""
-    kinds = (Kind.DECISION, Kind.SCALE)
+    kinds = (ColumnKind.DECISION, ColumnKind.SCALE)
     low, width = np.array([-9.0, 11.0]), np.array([6.0, 4.0])
     columns = Columns(kinds, ("lr", "N"), low, width, (0, 0))
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """FT-PFN through the real package, with weights whose answer is known: the last value of each run.
 
 The trained weights cannot be had here. The stand-in is a module in the file the package loads, so
-everything but the network's wisdom is real: tokens, readings, histograms, ids of runs.
+everything but the trained network is real: tokens, readings, histograms, ids of runs.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ from hpo import (  # noqa: E402
     SpaceError,
     optimize,
 )
-from hpo.adapters.ftpfn import FTPFN  # noqa: E402
+from hpo.adapters.ftpfn import FTPFN, FTPFNForecast  # noqa: E402
 from hpo.schedulers import Forecast  # noqa: E402
 from hpo.schedulers.base import Setup  # noqa: E402
 from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
-from surrogates.curves import Curve  # noqa: E402
-from surrogates.ftpfn import FTPFNetwork  # noqa: E402
+from surrogates.interop.ftpfn import FTPFNetwork  # noqa: E402
+from surrogates.learning_curves import Curve  # noqa: E402
 
 pytestmark = pytest.mark.guests
 HIGH = 27
@@ -48,7 +48,7 @@ SPACE = SearchSpace(
 
 
 class LastValue(torch.nn.Module):
-    """All mass on the bar that holds the run's value at its highest level; all bars if unheard."""
+    """All mass on the bar of the run's value at its highest level; all bars without one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def curves(*values: Sequence[float]) -> list[Curve]:
 def test_ends_come_back_in_the_units_of_the_losses(weights: Path) -> None:
     told = curves([900.0, 700.0, 500.0], [900.0, 800.0], [910.0, 600.0, 400.0])
     X = np.array([[0.1], [0.5], [0.9]])
-    ends = FTPFNetwork(weights).ends(X, told, np.array([2, 0]), 3)
+    ends = FTPFNetwork(weights).predict_ends(X, told, np.array([2, 0]), 3)
     for end, last in zip(ends, (400.0, 500.0), strict=True):
         assert end.quantile(0.5)[0] == pytest.approx(last, abs=1.0)
         assert end.quantile(0.05)[0] <= end.quantile(0.95)[0]
@@ -92,17 +92,19 @@ def test_ends_come_back_in_the_units_of_the_losses(weights: Path) -> None:
         assert end.probability_below(last - 5.0)[0] == pytest.approx(0.0, abs=1e-3)
 
 
-def test_a_run_that_said_nothing_is_a_stranger_to_the_network(weights: Path) -> None:
+def test_a_run_without_reports_gets_a_wide_interval(weights: Path) -> None:
     told = curves([0.9, 0.5], [])
-    end = FTPFNetwork(weights).ends(np.array([[0.1], [0.5]]), told, np.array([1]), 9)[0]
+    end = FTPFNetwork(weights).predict_ends(np.array([[0.1], [0.5]]), told, np.array([1]), 9)[0]
     low, high = end.quantile(0.05)[0], end.quantile(0.95)[0]
     assert high - low > 0.8 * (0.9 - 0.5)
 
 
-def test_more_runs_and_reports_than_it_reads_keep_those_asked_about(weights: Path) -> None:
+def test_more_runs_and_reports_than_fit_keep_those_asked_about(weights: Path) -> None:
     values = [list(np.linspace(5.0, 1.0 + 7 * i % 1500 / 1500, 12)) for i in range(1500)]
     asked = np.array([3, 1400])
-    ends = FTPFNetwork(weights).ends(np.linspace(0, 1, 1500)[:, None], curves(*values), asked, 12)
+    ends = FTPFNetwork(weights).predict_ends(
+        np.linspace(0, 1, 1500)[:, None], curves(*values), asked, 12
+    )
     for run, end in zip(asked, ends, strict=True):
         assert end.quantile(0.5)[0] == pytest.approx(values[run][-1], abs=0.01)
 
@@ -111,7 +113,7 @@ def test_more_runs_and_reports_than_it_reads_keep_those_asked_about(weights: Pat
     "values", [[0.5, 0.5, 0.5], [0.0, 0.0], [-3.0], [1e300, 1e-300], [2.0, 2.0, 1.0]]
 )
 def test_constant_and_extreme_losses_are_read(weights: Path, values: list[float]) -> None:
-    end = FTPFNetwork(weights).ends(np.array([[0.5]]), curves(values), np.array([0]), 9)[0]
+    end = FTPFNetwork(weights).predict_ends(np.array([[0.5]]), curves(values), np.array([0]), 9)[0]
     assert np.isfinite(end.quantile(0.5)[0])
     assert 0.0 <= end.probability_below(values[-1])[0] <= 1.0
 
@@ -132,7 +134,7 @@ def begun(weights: Path, sign: float = 1.0) -> Forecast:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_run_that_will_beat_the_best_is_promising_in_either_direction(
+def test_the_run_that_will_beat_the_best_is_probably_the_best_in_either_direction(
     weights: Path, sign: float
 ) -> None:
     log = TrialLog()
@@ -156,16 +158,16 @@ def train(config: dict[str, Any], ctx: Context) -> dict[str, float]:
     return {"loss": loss, "cost": float(ctx.fidelity)}
 
 
-def test_a_study_is_carried_on_by_what_it_foresees(weights: Path) -> None:
+def test_a_study_with_its_forecasts_finds_a_good_config(weights: Path) -> None:
     scheduler = FreezeThaw(forecaster=FTPFN(weights))
     assert str(weights) not in repr(scheduler)
     result = optimize(
-        train, SPACE, scheduler=scheduler, cost="epochs", budget=Budget(cost=150), seed=1
+        train, SPACE, scheduler=scheduler, cost="epochs", budget=Budget(cost=80), seed=1
     )
     assert result.best.loss is not None and result.best.loss < 0.3
 
 
-def test_what_it_cannot_read_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_spaces_and_weights_that_cannot_be_read_are_refused(weights: Path, tmp_path: Path) -> None:
     many = SearchSpace({f"x{i}": Float(0, 1) for i in range(11)} | {"epochs": Fidelity(1, 9)})
     with pytest.raises(SpaceError, match="at most 10 columns, this space has 11"):
         FTPFN(weights).begin(Setup(many, 1.0, 0, None))
@@ -174,9 +176,21 @@ def test_what_it_cannot_read_is_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="downloads it"):
         FTPFN(tmp_path / "elsewhere").begin(Setup(SPACE, 1.0, 0, None))
     with pytest.raises(ValueError, match="finite report"):
-        FTPFNetwork(weights).ends(np.zeros((1, 1)), curves([]), np.array([0]), 9)
+        FTPFNetwork(weights).predict_ends(np.zeros((1, 1)), curves([]), np.array([0]), 9)
 
 
-def test_sizes_are_columns_too(weights: Path) -> None:
+def test_scale_values_are_columns_of_the_network(weights: Path) -> None:
     space = SearchSpace({**SPACE, "params": Scale(1e5, 1e7)})
-    assert FTPFN(weights).begin(Setup(space, 1.0, 0, None)) is not None
+    forecast = FTPFN(weights).begin(Setup(space, 1.0, 0, None))
+    assert isinstance(forecast, FTPFNForecast)
+    configs = [
+        {"x": x, "kind": kind, "params": params, "epochs": HIGH}
+        for x, kind, params in ((0.25, "a", 1e5), (1.0, "b", 1e6), (0.5, "c", 1e7))
+    ]
+    columns = forecast.columns(configs)
+    assert columns.shape == (3, 3)  # x, kind and params; the fidelity is not a column
+    assert sorted(map(tuple, columns.T.round(6))) == [
+        (0.0, 0.5, 1.0),  # kind
+        (0.0, 0.5, 1.0),  # ln params
+        (0.25, 1.0, 0.5),  # x
+    ]

@@ -1,21 +1,28 @@
-"""What people use beside Optuna: its visualisations, its dashboard, its hub."""
+"""Tools that people use beside Optuna: its visualizations, its dashboard, its hub."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from hpo import ASHA, Budget, Context, Fidelity, Float, MedianStopping, optimize
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Plotly in Optuna
+]
 HUB = Path(__file__).parents[2] / "hub" / "package"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def guest_study() -> optuna.Study:
+def sampler_study() -> optuna.Study:
     """Trials of every state, with conditions, from `study.optimize`."""
 
     def objective(trial: optuna.Trial) -> float:
@@ -37,7 +44,7 @@ def guest_study() -> optuna.Study:
     return study
 
 
-def house_study() -> optuna.Study:
+def optimize_study() -> optuna.Study:
     """The study behind `optimize`, with pauses and promotions."""
 
     def train(config: dict[str, Any], ctx: Context) -> float:
@@ -47,62 +54,132 @@ def house_study() -> optuna.Study:
         return float(loss)
 
     space = {"lr": Float(0, 1), "wd": Float(1e-4, 1, log=True), "epochs": Fidelity(1, 9)}
-    result = optimize(train, space, budget=Budget(trials=48), scheduler=ASHA())
+    result = optimize(train, space, budget=Budget(trials=24), scheduler=ASHA())
     study = result.study
     assert isinstance(study, optuna.Study)
     return study
 
 
-@pytest.fixture(scope="module", params=[guest_study, house_study])
+@pytest.fixture(scope="module")
+def plotly() -> Any:
+    return pytest.importorskip("plotly", reason="pip install 'scaletune[plots]' to run this")
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Any:
+    return pytest.importorskip(
+        "optuna_dashboard", reason="pip install optuna-dashboard to run this"
+    )
+
+
+@pytest.fixture(scope="module", params=[sampler_study, optimize_study])
 def study(request: pytest.FixtureRequest) -> optuna.Study:
     made: optuna.Study = request.param()
     return made
 
 
-PLOTS = [
-    "plot_contour",
-    "plot_edf",
-    "plot_intermediate_values",
-    "plot_optimization_history",
-    "plot_parallel_coordinate",
-    "plot_param_importances",
-    "plot_rank",
-    "plot_slice",
-    "plot_timeline",
-]
+def drawn(name: str, study: optuna.Study, *more: Any) -> list[Any]:
+    """Traces of one of Optuna's figures."""
+    return list(getattr(optuna.visualization, name)(study, *more).data)
 
 
-@pytest.mark.parametrize("name", PLOTS)
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Plotly in Optuna
-def test_every_visualisation_of_optuna_draws_our_studies(study: optuna.Study, name: str) -> None:
-    pytest.importorskip("plotly")
-    figure = getattr(optuna.visualization, name)(study)
-    assert figure.data
+def points(trace: Any) -> int:
+    return 0 if trace.x is None else len(trace.x)
 
 
-@pytest.mark.parametrize("name", ["plot_pareto_front", "plot_hypervolume_history"])
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_visualisations_of_several_objectives_draw_ours(name: str) -> None:
-    pytest.importorskip("plotly")
+def complete_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return study.get_trials(states=[TrialState.COMPLETE])
+
+
+def parameter_names(study: optuna.Study) -> set[str]:
+    return {name for trial in study.trials for name in trial.params}
+
+
+@pytest.mark.parametrize("name", ["plot_contour", "plot_rank"])
+def test_plots_of_two_parameters_have_a_point_for_each_complete_trial(
+    plotly: Any, study: optuna.Study, name: str
+) -> None:
+    scatters = [trace for trace in drawn(name, study) if trace.type == "scatter"]
+    assert max(map(points, scatters)) == len(complete_trials(study))
+
+
+def test_the_slice_plot_has_a_panel_for_each_parameter(plotly: Any, study: optuna.Study) -> None:
+    having = [
+        sum(name in trial.params for trial in complete_trials(study))
+        for name in parameter_names(study)
+    ]
+    assert sorted(map(points, drawn("plot_slice", study))) == sorted(having)
+
+
+def test_the_parallel_coordinates_have_a_line_for_each_complete_trial(
+    plotly: Any, study: optuna.Study
+) -> None:
+    axes_and_lines = drawn("plot_parallel_coordinate", study)
+    assert len(axes_and_lines) == 1 + len(complete_trials(study))
+
+
+def test_the_history_shows_the_losses_of_complete_trials(plotly: Any, study: optuna.Study) -> None:
+    (history,) = [
+        trace for trace in drawn("plot_optimization_history", study) if "Objective" in trace.name
+    ]
+    assert list(history.y) == [trial.value for trial in complete_trials(study)]
+
+
+def test_the_distribution_plot_ends_at_one(plotly: Any, study: optuna.Study) -> None:
+    (curve,) = drawn("plot_edf", study)
+    assert max(curve.y) == 1.0
+    assert min(curve.x) == study.best_value
+
+
+def test_the_intermediate_values_are_those_reported(plotly: Any, study: optuna.Study) -> None:
+    reported = {
+        f"Trial{trial.number}": list(trial.intermediate_values.values())
+        for trial in study.trials
+        if trial.intermediate_values
+    }
+    curves = {trace.name: list(trace.y) for trace in drawn("plot_intermediate_values", study)}
+    assert curves == reported
+
+
+def test_the_importances_are_shares_of_the_parameters(plotly: Any, study: optuna.Study) -> None:
+    (bars,) = drawn("plot_param_importances", study)
+    assert set(bars.y) <= parameter_names(study)
+    assert sum(bars.x) == pytest.approx(1.0)
+
+
+def test_the_timeline_has_a_bar_for_each_trial(plotly: Any, study: optuna.Study) -> None:
+    assert sum(map(points, drawn("plot_timeline", study))) == len(study.trials)
+
+
+@pytest.fixture(scope="module")
+def two_objectives() -> optuna.Study:
     study = optuna.create_study(
         directions=["minimize", "maximize"], sampler=ScaleTuneSampler(seed=0)
     )
     study.optimize(lambda t: (t.suggest_float("x", 0, 1), t.suggest_float("y", 0, 1)), 8)
-    more = [[1.0, 0.0]] if name == "plot_hypervolume_history" else []
-    figure = getattr(optuna.visualization, name)(study, *more)
-    assert figure.data
+    return study
+
+
+def test_the_pareto_plot_separates_the_best_trials(
+    plotly: Any, two_objectives: optuna.Study
+) -> None:
+    beaten, best = drawn("plot_pareto_front", two_objectives)
+    assert points(best) == len(two_objectives.best_trials)
+    assert points(beaten) == 8 - len(two_objectives.best_trials)
+
+
+def test_the_hypervolume_grows_with_the_trials(plotly: Any, two_objectives: optuna.Study) -> None:
+    (curve,) = drawn("plot_hypervolume_history", two_objectives, [1.0, 0.0])
+    assert len(curve.y) == 8
+    assert np.all(np.diff(curve.y) >= 0) and curve.y[-1] > 0
 
 
 def served(app: Any, path: str) -> tuple[str, bytes]:
     """Status and body that a WSGI app answers to GET `path`."""
-    import io
-
-    said: dict[str, str] = {}
+    answered: dict[str, str] = {}
 
     def start(status: str, headers: Any, exc_info: Any = None) -> None:
-        said["status"] = status
+        answered["status"] = status
 
     environ = {
         "REQUEST_METHOD": "GET",
@@ -115,14 +192,11 @@ def served(app: Any, path: str) -> tuple[str, bytes]:
         "wsgi.url_scheme": "http",
     }
     body = b"".join(app(environ, start))
-    return said["status"], body
+    return answered["status"], body
 
 
 @pytest.mark.filterwarnings("ignore")  # the dashboard's own
-def test_the_dashboard_serves_our_studies(study: optuna.Study) -> None:
-    dashboard = pytest.importorskip(
-        "optuna_dashboard", reason="pip install optuna-dashboard to run this"
-    )
+def test_the_dashboard_serves_our_studies(dashboard: Any, study: optuna.Study) -> None:
     app = dashboard.wsgi(study._storage)
     status, body = served(app, "/api/studies")
     assert status.startswith("200")
@@ -131,11 +205,9 @@ def test_the_dashboard_serves_our_studies(study: optuna.Study) -> None:
     assert status.startswith("200")
     detail = json.loads(body)
     assert len(detail["trials"]) == len(study.trials)
-    assert {p["name"] for p in detail["union_search_space"]} == {
-        n for t in study.trials for n in t.params
-    }
-    page, html = served(app, "/dashboard")
-    assert page.startswith("200") and b"<html" in html.lower()
+    assert {p["name"] for p in detail["union_search_space"]} == parameter_names(study)
+    status, page = served(app, "/dashboard")
+    assert status.startswith("200") and b"<html" in page.lower()
 
 
 @pytest.mark.filterwarnings("ignore")  # imports of others

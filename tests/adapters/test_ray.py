@@ -80,7 +80,7 @@ def fit(
     return tuner.fit()
 
 
-def test_a_searcher_alone_searches_and_learns_of_every_run(tmp_path: Path) -> None:
+def test_a_searcher_alone_records_every_run(tmp_path: Path) -> None:
     searcher = ScaleTuneSearcher(
         {"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 2)},
         cost="flops",
@@ -135,7 +135,7 @@ def test_a_population_clones_its_best_members(tmp_path: Path) -> None:
         assert changes <= handed
 
 
-def test_a_saved_searcher_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_saved_searcher_asks_the_same_as_one_that_was_not(tmp_path: Path) -> None:
     searcher = ScaleTuneSearcher(SPACE, scheduler=ASHA(), metric="loss", mode="min", step="epoch")
     for index in range(3):
         assert isinstance(searcher.suggest(f"t{index}"), dict)
@@ -147,13 +147,14 @@ def test_a_saved_searcher_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     pickled = pickle.loads(pickle.dumps(searcher))
     moves = []
     for each in (searcher, restored, pickled):
-        going = each.go_on(lambda _: True, may_start=True)
-        moves.append((going and (going[0], going[1].number), each.suggest("next")))
+        resumed = each.resume(lambda _: True, may_start=True)
+        moved = None if resumed is None else (resumed.trial_id, resumed.trial.number)
+        moves.append((moved, each.suggest("next")))
     assert moves[0] == moves[1] == moves[2]
     assert moves[0][0] is not None  # one of three is promoted
 
 
-def test_a_state_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_state_is_refused(tmp_path: Path) -> None:
     for text in ("", "[]", '{"events": 3}', "\x80\x04"):
         (tmp_path / "state").write_text(text)
         with pytest.raises(StudyError, match="holds no state"):
@@ -216,7 +217,7 @@ def test_a_tuner_whose_driver_was_killed_is_restored_and_trains_every_epoch_once
     assert sorted(len(log.reports(t.number)) for t in log.trials) == lengths
 
 
-def test_failed_and_diverged_trials_are_told_as_such() -> None:
+def test_failed_and_diverged_trials_are_recorded_with_their_cause() -> None:
     searcher = ScaleTuneSearcher(SPACE, scheduler=ASHA(), metric="loss", mode="min", step="epoch")
     searcher.suggest("a")
     searcher.suggest("b")

@@ -19,7 +19,7 @@ PATIENCE = 120.0  # seconds
 
 @pytest.fixture(scope="module", params=["ray", "dask"])
 def make(request: pytest.FixtureRequest) -> Iterator[Callable[[], Runner]]:
-    """Makes a runner on a cluster of two places."""
+    """Make a runner on a cluster of two workers."""
     if request.param == "ray":
         ray = pytest.importorskip("ray", reason="pip install 'scaletune[ray]' to run this")
         from hpo.adapters.ray import RayRunner
@@ -78,10 +78,10 @@ def test_killing_one_trial_leaves_the_other_and_its_own_process_ends(
             time.sleep(0.05)
         return 0.5
 
-    heard: list[int] = []
+    reported: list[int] = []
 
     def on_report(trial: Trial, report: Report) -> Decision:
-        heard.append(trial.number)
+        reported.append(trial.number)
         return Decision.CONTINUE
 
     runner = make()
@@ -89,9 +89,9 @@ def test_killing_one_trial_leaves_the_other_and_its_own_process_ends(
     for number in (0, 1):
         runner.submit(Job(Trial(number, {}, number, None), 0, tmp_path / str(number)))
     until = time.monotonic() + PATIENCE
-    while len(heard) < 2 and time.monotonic() < until:
+    while len(reported) < 2 and time.monotonic() < until:
         runner.poll(0.2, on_report)
-    assert sorted(heard) == [0, 1]
+    assert sorted(reported) == [0, 1]
     runner.kill(0)
     (tmp_path / "go1").touch()
     ended: list[Outcome] = []
@@ -105,7 +105,7 @@ def test_killing_one_trial_leaves_the_other_and_its_own_process_ends(
     runner.close()
 
 
-def test_limits_on_time_and_memory_end_a_trial_and_spare_its_neighbour(
+def test_limits_on_time_and_memory_end_a_trial_and_leave_the_other(
     make: Callable[[], Runner],
 ) -> None:
     def greedy(config: dict[str, Any], ctx: Context) -> float:

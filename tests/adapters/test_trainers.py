@@ -25,12 +25,12 @@ def check(result: Any, seen: list[tuple[int, int, int]]) -> None:
     for trial in trials:
         steps = sorted(trial.intermediate_values)
         assert steps == list(range(1, len(steps) + 1))
-    begun = {start for _, start, _ in seen}
-    assert begun == {0, 1}
+    starts = {start for _, start, _ in seen}
+    assert starts == {0, 1}
     assert "FAIL" not in {t.state.name for t in trials}
 
 
-def test_lightning_trials_pause_and_go_on(tmp_path: Path) -> None:
+def test_lightning_trials_pause_and_resume(tmp_path: Path) -> None:
     lightning = pytest.importorskip(
         "lightning.pytorch", reason="pip install 'scaletune[lightning]' to run this"
     )
@@ -83,7 +83,7 @@ def test_lightning_trials_pause_and_go_on(tmp_path: Path) -> None:
     check(result, seen)
 
 
-def test_hugging_face_trials_pause_and_go_on(tmp_path: Path) -> None:
+def test_hugging_face_trials_pause_and_resume(tmp_path: Path) -> None:
     transformers = pytest.importorskip(
         "transformers", reason="pip install 'scaletune[transformers]' to run this"
     )

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from benchmarks import analysis
-from benchmarks.analysis import Axis, Results, TaskFacts, compare
+from benchmarks.analysis import BudgetAxis, Results, TaskFacts, compare
 from benchmarks.simulate import Outcome
 from benchmarks.table import Appender, Note, Record, Study, prepare
 
@@ -64,7 +64,7 @@ def test_regret_is_the_share_of_the_known_range_clipped() -> None:
 
 def test_curves_against_trials_are_the_recorded_incumbents() -> None:
     table = results({("t", "scaletune", 0): record([3.0, 2.0, 2.5, 1.0])})
-    found = compare(table, Axis.TRIALS)
+    found = compare(table, BudgetAxis.TRIALS)
     assert found.grid.tolist() == [1, 2, 3, 4]
     assert found.curve("scaletune").tolist() == [[1.0, 0.5, 0.5, 0.0]]
     assert found.at(3).tolist() == [[0.5]]
@@ -78,7 +78,7 @@ def test_cost_runs_to_what_every_finished_study_spent_on_that_task_and_seed() ->
             ("t", "random", 0): record([2.0, 1.0], [1.0, 3.0]),
         }
     )
-    found = compare(table, Axis.COST)
+    found = compare(table, BudgetAxis.COST)
     # 4 is the common cost: ours has finished nothing by then, the other both of its runs.
     assert found.at(1.0).tolist() == [[1.0, 0.0]]
     assert found.at(0.24).tolist() == [[1.0, 1.0]]
@@ -87,7 +87,7 @@ def test_cost_runs_to_what_every_finished_study_spent_on_that_task_and_seed() ->
 
 def test_with_a_budget_of_cost_the_axis_is_in_mean_full_trainings() -> None:
     table = results({("t", "scaletune", 0): record([2.0, 1.0], [2.0, 8.0], reason="end:cost")})
-    found = compare(table, Axis.COST)
+    found = compare(table, BudgetAxis.COST)
     assert found.grid[-1] == pytest.approx(5.0)
     assert found.at(1.0).tolist() == [[0.5]]
 
@@ -99,7 +99,7 @@ def test_against_seconds_a_finished_method_keeps_its_last_regret() -> None:
             ("t", "random", 0): record([3.0, 2.0], seconds=5.0),
         }
     )
-    found = compare(table, Axis.SECONDS)
+    found = compare(table, BudgetAxis.SECONDS)
     assert found.grid[-1] == pytest.approx(10.0)
     assert found.at(0.015).tolist() == [[0.5, 1.0]]
     assert found.at(10.0).tolist() == [[0.0, 0.5]]
@@ -112,12 +112,12 @@ def test_a_slow_method_leaves_the_comparison_of_the_others_whole_and_is_named() 
     }
     table["a", "slow", 0] = record([2.0, 1.5, 1.0])
     table["a", "slow", 1] = record([2.0], reason="end:seconds")
-    found = compare(results(table), Axis.TRIALS)
+    found = compare(results(table), BudgetAxis.TRIALS)
     assert found.methods == ("scaletune", "random")
     assert found.outside == ("slow",)
     assert found.runs() == 6
     assert found.coverage == ("slow got to the end of the axis on 1 of 6 (task, seed) pairs.",)
-    pair = compare(results(table), Axis.TRIALS, ["scaletune", "slow"])
+    pair = compare(results(table), BudgetAxis.TRIALS, ["scaletune", "slow"])
     assert (pair.tasks, pair.seeds, pair.runs()) == (("a",), (0,), 1)
     assert "1 of 6" in pair.coverage[0]
 
@@ -128,7 +128,7 @@ def test_a_method_nearly_complete_restricts_all_to_the_common_runs() -> None:
         for task, method, seed in itertools.product("ab", ("scaletune", "random"), range(5))
     }
     del table["b", "random", 4]
-    found = compare(results(table), Axis.TRIALS)
+    found = compare(results(table), BudgetAxis.TRIALS)
     assert found.methods == ("scaletune", "random")
     assert found.runs() == 9
     # On b, seed 4 counts for nobody.
@@ -142,7 +142,7 @@ def test_a_used_up_pool_keeps_its_answer() -> None:
             ("t", "random", 0): record([3.0, 2.0, 1.5, 1.5]),
         }
     )
-    found = compare(table, Axis.TRIALS)
+    found = compare(table, BudgetAxis.TRIALS)
     assert found.curve("scaletune").tolist() == [[0.5, 0.0, 0.0, 0.0]]
 
 
@@ -156,7 +156,7 @@ def test_before_the_first_full_run_regret_is_one() -> None:
         },
         incumbent=None,
     )
-    found = compare(results({("t", "scaletune", 0): partial}), Axis.TRIALS)
+    found = compare(results({("t", "scaletune", 0): partial}), BudgetAxis.TRIALS)
     assert found.curve("scaletune").tolist() == [[1.0, 0.5]]
 
 
@@ -201,7 +201,7 @@ def test_mean_ranks_leave_out_runs_that_are_not_compared() -> None:
         ("b", "scaletune", 1): record([3.0]),
         ("b", "random", 1): record([2.0]),
     }
-    ranks = analysis.mean_ranks(compare(results(table), Axis.TRIALS))
+    ranks = analysis.mean_ranks(compare(results(table), BudgetAxis.TRIALS))
     # a: 1 against 2; b: 1.5 and 2 against 1.5 and 1.
     assert ranks[:, -1] == pytest.approx([(1 + 1.75) / 2, (2 + 1.25) / 2])
 
@@ -263,13 +263,13 @@ def test_time_to_target_is_the_ratio_of_speeds() -> None:
 
 def test_the_anytime_area_is_the_mean_of_the_curve() -> None:
     table = results({("t", "scaletune", 0): record([3.0, 2.0, 1.0, 1.0])})
-    assert analysis.anytime_area(compare(table, Axis.TRIALS)).tolist() == [[0.375]]
+    assert analysis.anytime_area(compare(table, BudgetAxis.TRIALS)).tolist() == [[0.375]]
 
 
 def test_hypervolume_of_a_hand_made_front() -> None:
     table = results({("t", "scaletune", 0): record([2.0, 1.5, 1.0], [1.0, 2.0, 4.0])})
     # Regrets 0.5, 0.25, 0 at a quarter, half and all of the dearest cost; the last adds nothing.
-    found = analysis.hypervolumes(table, compare(table, Axis.TRIALS))
+    found = analysis.hypervolumes(table, compare(table, BudgetAxis.TRIALS))
     assert found[0, 0] == pytest.approx(0.25 * 0.5 + 0.5 * 0.75)
 
 
@@ -294,7 +294,7 @@ def test_random_search_has_the_regret_of_sampling_without_replacement(tmp_path: 
         ("t", "random", s): record((1 + 2 * rng.permutation(pool)[:k]).tolist())
         for s in range(seeds)
     }
-    found = compare(results(table), Axis.TRIALS)
+    found = compare(results(table), BudgetAxis.TRIALS)
     runs = found.regret[0, 0, :, -1]
     assert abs(runs.mean() - expected) < 4 * runs.std() / math.sqrt(seeds)
 
@@ -330,7 +330,7 @@ def test_quick_rivals_are_those_below_the_limit_and_not_ours() -> None:
     }
     found = results(table)
     assert analysis.mean_seconds(found) == pytest.approx([0.1, 0.4, 0.1, 0.6])
-    assert analysis.quick_rivals(found, compare(found, Axis.TRIALS), 0.5) == ("quick",)
+    assert analysis.quick_rivals(found, compare(found, BudgetAxis.TRIALS), 0.5) == ("quick",)
 
 
 def folder(path: Path, method: str, *, starts: int = 0, best: float = 1.0) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.recording.record import Job, design, pack, plan, read, run
-from benchmarks.recording.record import main as record_main
+from benchmarks.__main__ import main
+from benchmarks.recording.record import RecordingJob, design, pack, plan, read, run
 from benchmarks.recording.workloads import LEVELS, WORKLOADS
 from benchmarks.task import DataMissing
 from benchmarks.tasks import curve_bank
@@ -13,7 +13,9 @@ from hpo import SpaceError
 
 RNG = np.random.default_rng(0)
 MLP = WORKLOADS["mlp"]
-QUICK = Job("mlp", 0, 0, {**design(MLP.space, 2)[1], "batch_size": 256, "lr": 0.1, "decay": 0.0})
+QUICK = RecordingJob(
+    "mlp", 0, 0, {**design(MLP.space, 2)[1], "batch_size": 256, "lr": 0.1, "decay": 0.0}
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with one config of the perceptron at all sizes and a half-done second one."""
     work = tmp_path_factory.mktemp("work")
     for size in range(3):
-        run(Job("mlp", 0, size, QUICK.config), work)
-    run(Job("mlp", 1, 0, QUICK.config), work)
+        run(RecordingJob("mlp", 0, size, QUICK.config), work)
+    run(RecordingJob("mlp", 1, 0, QUICK.config), work)
     return work
 
 
@@ -57,7 +59,7 @@ def test_costs_grow_and_only_failed_runs_have_gaps(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "resnet"])
 def test_recorded_flops_are_those_of_the_formula(name: str) -> None:
-    from hpo.training.digits import digits, mlp_shape_for, resnet_shape_for
+    from benchmarks.workloads.digits import digits, mlp_shape_for, resnet_shape_for
 
     shape_for = {"mlp": mlp_shape_for, "resnet": resnet_shape_for}[name]
     table = curve_bank.read_bank().tables[name]
@@ -196,12 +198,14 @@ def test_a_run_is_written_whole_and_repeats_to_the_bit(recorded: Path, tmp_path:
 
 def test_runs_of_another_plan_are_not_taken_over(recorded: Path) -> None:
     with pytest.raises(ValueError, match="older plan"):
-        read(Job("mlp", 0, 0, {**QUICK.config, "lr": 0.2}), recorded)
-    assert read(Job("mlp", 5, 0, QUICK.config), recorded) is None
+        read(RecordingJob("mlp", 0, 0, {**QUICK.config, "lr": 0.2}), recorded)
+    assert read(RecordingJob("mlp", 5, 0, QUICK.config), recorded) is None
 
 
 def test_only_configs_with_all_sizes_are_packed(recorded: Path, tmp_path: Path) -> None:
-    jobs = [Job("mlp", number, size, QUICK.config) for number in range(2) for size in range(3)]
+    jobs = [
+        RecordingJob("mlp", number, size, QUICK.config) for number in range(2) for size in range(3)
+    ]
     arrays = pack([MLP], jobs, recorded, command="test")
     assert arrays["mlp/loss"].shape == (3, 1, LEVELS)
     np.savez_compressed(tmp_path / "bank.npz", allow_pickle=False, **arrays)
@@ -215,20 +219,20 @@ def test_only_configs_with_all_sizes_are_packed(recorded: Path, tmp_path: Path) 
         pack([WORKLOADS["resnet"]], plan([WORKLOADS["resnet"]], 1), recorded, command="test")
 
 
-def test_recording_goes_on_where_it_was_stopped(
+def test_recording_continues_where_it_was_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second, third = plan([MLP], 1)
     run(first, tmp_path)
     run(third, tmp_path)
     before = first.path(tmp_path).read_bytes()
-    torn = second.path(tmp_path).with_suffix(".1.tmp")  # of a run that was killed
-    torn.write_text('{"config"')
-    arguments = ["--configs", "1", "--workloads", "mlp", "--work", str(tmp_path)]
-    assert record_main(arguments) == 0
+    cut_off = second.path(tmp_path).with_suffix(".1.tmp")  # of a run that was killed
+    cut_off.write_text('{"config"')
+    arguments = ["record", "--configs", "1", "--workloads", "mlp", "--work", str(tmp_path)]
+    assert main(arguments) == 0
     assert first.path(tmp_path).read_bytes() == before
     table = curve_bank.read_bank(tmp_path / "curve_bank.npz", None).tables["mlp"]
     assert table.configs == (first.config,)
     packed = capsys.readouterr().out
-    assert record_main([*arguments, "--pack-only"]) == 0
+    assert main([*arguments, "--pack-only"]) == 0
     assert "sha256" in packed

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from benchmarks import environments, peers
 from benchmarks.peers.base import Job, Penalty
-from benchmarks.peers.spaces import Kind, Translation
-from benchmarks.simulate import Ending, Limits, Outcome, simulate
+from benchmarks.peers.spaces import CodeKind, Translation
+from benchmarks.simulate import Ending, Outcome, StudyLimits, simulate
 from benchmarks.task import Bounds, Evaluation, Levels, Point
 from hpo import Categorical, Float, Int, Scale, SearchSpace
 
@@ -181,7 +181,7 @@ def test_multi_fidelity_peers_finish_runs_where_a_pool_answers_for_them(name: st
     pool = tuple(translation.sample(rng) for _ in range(60))
     task = replace(task_of(name), pool=pool)
     *rows, ending = simulate(
-        task, peers.make(name, task, seed=0, trials=9), seed=0, limits=Limits(trials=9)
+        task, peers.make(name, task, seed=0, trials=9), seed=0, limits=StudyLimits(trials=9)
     )
     done = [row for row in rows if isinstance(row, Outcome)]
     levels = [row.level for row in done]
@@ -296,8 +296,8 @@ def test_rivals_see_each_kind_as_what_they_know() -> None:
     axes = {axis.name: axis for axis in Translation(SPACE, peer="test").axes}
     assert "clip" not in axes
     assert (axes["units"].low, axes["units"].high, axes["units"].log) == (2, 32, True)
-    assert (axes["batch"].kind, axes["batch"].high) == (Kind.INTEGER, 3)
-    assert axes["rule"].kind is Kind.CATEGORY
+    assert (axes["batch"].kind, axes["batch"].high) == (CodeKind.INTEGER, 3)
+    assert axes["rule"].kind is CodeKind.CATEGORY
     assert axes["momentum"].low == 0.0
 
 

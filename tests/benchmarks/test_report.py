@@ -109,7 +109,7 @@ def test_where_a_rival_is_better_the_page_says_so(losing: Path) -> None:
         assert "2 of 2" in page
 
 
-def test_a_clean_sweep_is_said_with_its_doubt() -> None:
+def test_a_report_without_losses_names_its_uncertainty() -> None:
     blocks = report.page(results({"scaletune": 0.3, "random": 0.1}))
     texts = [b.text for b in blocks if isinstance(b, report.Paragraph)]
     assert any(text.startswith("Nowhere in this comparison") for text in texts)
@@ -120,7 +120,7 @@ def test_the_first_table_holds_our_regret_over_that_of_the_best_quick_rival() ->
     blocks = report.page(found)
     start = next(i for i, b in enumerate(blocks) if b == report.Heading("In one table", 3))
     table = blocks[start + 2]
-    assert isinstance(table, report.Table)
+    assert isinstance(table, report.TableBlock)
     assert table.header[1:3] == ("regret ratio at 15 (95 %)", "regret ratio at 30 (95 %)")
     assert [row[0] for row in table.rows] == [
         "the best below 0.5 s a trial",

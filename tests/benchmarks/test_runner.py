@@ -16,7 +16,7 @@ from benchmarks import peers, runner, tasks
 from benchmarks.__main__ import main
 from benchmarks.peers.base import Job
 from benchmarks.runner import Plan, is_done, limits, run, run_study, start_points
-from benchmarks.simulate import Ending, Limits, Outcome
+from benchmarks.simulate import Ending, Outcome, StudyLimits
 from benchmarks.table import COLUMNS, Appender, Note, Record, Study, prepare, read
 from benchmarks.task import Evaluation, Task
 
@@ -56,7 +56,7 @@ def test_a_finished_suite_run_again_does_nothing(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
 
 
-def test_a_killed_driver_goes_on_to_the_identical_table(tmp_path: Path) -> None:
+def test_a_killed_driver_continues_to_the_identical_table(tmp_path: Path) -> None:
     arguments = ("--tasks", TASK, "synthetic/curves-0", "--methods", "scaletune", "random")
     arguments += ("--seeds", "1", "--trials", "10")
     subprocess.run(command(tmp_path / "whole", *arguments), env=environment(), check=True)
@@ -116,7 +116,7 @@ def test_an_unfinished_last_line_is_dropped_and_run_again(tmp_path: Path) -> Non
     assert table.read_bytes().count(b"\n") == whole.count(b"\n")
 
 
-def test_more_trials_go_on_from_the_recorded_ones(tmp_path: Path) -> None:
+def test_more_trials_continue_from_the_recorded_ones(tmp_path: Path) -> None:
     run(plan(), tmp_path, progress=False)
     start = (tmp_path / "results.csv").read_bytes()
     run(plan(trials=8), tmp_path, progress=False)
@@ -217,7 +217,7 @@ def test_rows_come_back_bit_for_bit(tmp_path: Path) -> None:
     ],
 )
 def test_a_study_is_done_when_it_meets_todays_limits(note: Note | None, done: bool) -> None:
-    assert is_done(note, Limits(trials=100, seconds=60)) is done
+    assert is_done(note, StudyLimits(trials=100, seconds=60)) is done
 
 
 def test_a_budget_in_full_trainings_scales_with_the_task() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from benchmarks.peers.base import Job
 from benchmarks.simulate import (
     Ending,
-    Limits,
     Outcome,
     Pool,
     ReplayError,
+    StudyLimits,
     draw,
     full_cost,
     simulate,
@@ -67,7 +67,7 @@ def jobs(*values: float) -> list[Job | None]:
 
 
 def outcomes(
-    task: Line, peer: Script, limits: Limits, **options: Any
+    task: Line, peer: Script, limits: StudyLimits, **options: Any
 ) -> tuple[list[Outcome], Ending]:
     *events, ending = simulate(task, peer, seed=0, limits=limits, **options)
     assert isinstance(ending, Ending)
@@ -76,7 +76,7 @@ def outcomes(
 
 def test_one_worker_pays_the_sum_of_costs_and_keeps_the_running_minimum() -> None:
     losses = [0.5, 0.7, 0.2, 0.9]
-    rows, ending = outcomes(Line(), Script(jobs(*losses)), Limits(trials=4))
+    rows, ending = outcomes(Line(), Script(jobs(*losses)), StudyLimits(trials=4))
     assert ending is Ending.TRIALS
     assert [r.trial for r in rows] == [0, 1, 2, 3]
     assert [r.incumbent for r in rows] == [0.5, 0.5, 0.2, 0.2]
@@ -88,7 +88,9 @@ def test_one_worker_pays_the_sum_of_costs_and_keeps_the_running_minimum() -> Non
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.integers(min_value=1, max_value=64))
 def test_n_workers_are_list_scheduling_in_virtual_time(values: list[float], workers: int) -> None:
-    rows, _ = outcomes(Line(), Script(jobs(*values)), Limits(trials=len(values)), workers=workers)
+    rows, _ = outcomes(
+        Line(), Script(jobs(*values)), StudyLimits(trials=len(values)), workers=workers
+    )
     free = np.zeros(workers)  # Graham's list scheduling: each job to the worker free first
     ends = []
     for value in values:
@@ -102,7 +104,7 @@ def test_n_workers_are_list_scheduling_in_virtual_time(values: list[float], work
 
 
 def test_64_workers_of_equal_jobs_finish_in_waves() -> None:
-    rows, _ = outcomes(Line(), Script(jobs(*[0.0] * 256)), Limits(trials=256), workers=64)
+    rows, _ = outcomes(Line(), Script(jobs(*[0.0] * 256)), StudyLimits(trials=256), workers=64)
     assert [r.time for r in rows] == [1.0 + i // 64 for i in range(256)]
     assert [r.number for r in rows] == list(range(256))
 
@@ -118,7 +120,7 @@ def test_a_resumed_job_pays_only_the_increment_and_another_pays_it_all() -> None
             Job(1, {"x": 1.0}, 10),
         ]
     )
-    rows, _ = outcomes(task, script, Limits(trials=2.5))
+    rows, _ = outcomes(task, script, StudyLimits(trials=2.5))
     assert [r.cost for r in rows] == pytest.approx([2, 6, 10, 20, 40])
     assert [r.effort for r in rows] == pytest.approx([0.2, 0.6, 1.0, 1.5, 2.5])
     assert [r.run_cost for r in rows] == pytest.approx([2, 6, 10, 10, 20])
@@ -134,7 +136,7 @@ def test_where_levels_cannot_be_continued_a_resumed_job_pays_for_all_of_it() -> 
             Job(0, {"x": 0.0}, None, resumes=True),
         ]
     )
-    rows, _ = outcomes(task, script, Limits(trials=1.8))
+    rows, _ = outcomes(task, script, StudyLimits(trials=1.8))
     assert [r.cost for r in rows] == pytest.approx([2, 8, 18])
     assert [r.effort for r in rows] == pytest.approx([0.2, 0.8, 1.8])
     assert [r.time for r in rows] == [r.cost for r in rows]
@@ -142,7 +144,7 @@ def test_where_levels_cannot_be_continued_a_resumed_job_pays_for_all_of_it() -> 
 
 def test_failed_runs_cost_and_are_never_the_incumbent() -> None:
     task = Line(ceiling=0.6)
-    rows, _ = outcomes(task, Script(jobs(0.9, 0.5, 0.8)), Limits(trials=3))
+    rows, _ = outcomes(task, Script(jobs(0.9, 0.5, 0.8)), StudyLimits(trials=3))
     assert [r.status for r in rows] == ["oom", "ok", "oom"]
     assert [r.incumbent for r in rows] == [None, 0.5, 0.5]
     assert rows[-1].cost == pytest.approx(1.9 + 1.5 + 1.8)
@@ -157,7 +159,7 @@ def test_the_incumbent_of_a_noisy_task_is_scored_without_its_luck() -> None:
             assert plain.loss is not None
             return dataclasses.replace(plain, loss=1 - plain.loss, true_loss=plain.loss)
 
-    rows, _ = outcomes(Noisy(), Script(jobs(0.3, 0.8, 0.1)), Limits(trials=3))
+    rows, _ = outcomes(Noisy(), Script(jobs(0.3, 0.8, 0.1)), StudyLimits(trials=3))
     assert [r.incumbent for r in rows] == [0.3, 0.8, 0.8]
 
 
@@ -168,24 +170,24 @@ def test_noise_is_equal_for_equal_seed_and_number_whatever_the_method() -> None:
         ) -> Evaluation:
             return Evaluation(float(rng.random()), 1.0, ())
 
-    one, _ = outcomes(Noise(), Script(jobs(0.1, 0.2)), Limits(trials=2))
-    two, _ = outcomes(Noise(), Script(jobs(0.7, 0.9)), Limits(trials=2), workers=2)
+    one, _ = outcomes(Noise(), Script(jobs(0.1, 0.2)), StudyLimits(trials=2))
+    two, _ = outcomes(Noise(), Script(jobs(0.7, 0.9)), StudyLimits(trials=2), workers=2)
     assert [r.loss for r in one] == [r.loss for r in two]
     assert one[0].loss != one[1].loss
 
 
 def test_a_cost_limit_stops_the_asking_and_lets_running_jobs_end() -> None:
-    rows, ending = outcomes(Line(), Script(jobs(*[0.0] * 9)), Limits(cost=3.0), workers=2)
+    rows, ending = outcomes(Line(), Script(jobs(*[0.0] * 9)), StudyLimits(cost=3.0), workers=2)
     assert ending is Ending.COST
     assert rows[-1].cost == 3.0
 
 
-def test_a_slow_method_is_stopped_and_that_is_said() -> None:
+def test_a_slow_method_is_stopped_and_this_is_recorded() -> None:
     ticks = iter(np.arange(0.0, 1e3))
     rows, ending = outcomes(
         Line(),
         Script(jobs(*[0.0] * 9)),
-        Limits(trials=9, seconds=4.0),
+        StudyLimits(trials=9, seconds=4.0),
         clock=lambda: float(next(ticks)),
     )
     assert ending is Ending.SECONDS
@@ -194,14 +196,14 @@ def test_a_slow_method_is_stopped_and_that_is_said() -> None:
 
 def test_a_method_that_waits_is_asked_again_after_the_next_tell() -> None:
     script = Script([*jobs(0.0, 0.5), None, *jobs(0.25)])
-    rows, ending = outcomes(Line(), script, Limits(trials=9), workers=4)
+    rows, ending = outcomes(Line(), script, StudyLimits(trials=9), workers=4)
     assert ending is Ending.METHOD
     assert [r.time for r in rows] == pytest.approx([1.0, 1.5, 1.0 + 1.25])
 
 
 def test_start_points_come_first_and_are_free_but_for_their_cost() -> None:
     script = Script(jobs(0.9))
-    rows, _ = outcomes(Line(), script, Limits(trials=1), starts=[{"x": 0.5}, {"x": 0.25}])
+    rows, _ = outcomes(Line(), script, StudyLimits(trials=1), starts=[{"x": 0.5}, {"x": 0.25}])
     assert [r.trial for r in rows] == [-2, -1, 0]
     assert [r.effort for r in rows] == [0.0, 0.0, 1.0]
     assert rows[-1].cost == pytest.approx(1.5 + 1.25 + 1.9)
@@ -247,13 +249,13 @@ def test_the_pool_answers_with_the_nearest_free_member_on_the_log_scale() -> Non
 def test_a_pool_is_never_evaluated_twice_and_ends_the_study_when_used_up() -> None:
     pool = tuple({"x": x} for x in (0.0, 0.5, 1.0))
     script = Script(jobs(0.4, 0.4, 0.4, 0.4))
-    rows, ending = outcomes(Line(pool=pool), script, Limits(trials=9))
+    rows, ending = outcomes(Line(pool=pool), script, StudyLimits(trials=9))
     assert [r.loss for r in rows] == [0.5, 0.0, 1.0]
     assert ending is Ending.METHOD
     assert [job.config["x"] for job, _ in script.told] == [0.5, 0.0, 1.0]
 
 
-def test_runs_of_a_used_up_pool_still_go_on_to_higher_levels() -> None:
+def test_runs_of_a_used_up_pool_still_continue_to_higher_levels() -> None:
     task = Line(levels=Levels("epoch", 1, 10), pool=({"x": 0.0}, {"x": 1.0}))
     script = Script(
         [
@@ -263,7 +265,7 @@ def test_runs_of_a_used_up_pool_still_go_on_to_higher_levels() -> None:
             Job(0, {"x": 0.0}, None, resumes=True),
         ]
     )
-    rows, ending = outcomes(task, script, Limits(trials=9), workers=2)
+    rows, ending = outcomes(task, script, StudyLimits(trials=9), workers=2)
     assert [(r.number, r.level) for r in rows] == [(0, 1), (1, 1), (0, 10)]
     assert ending is Ending.METHOD
     assert not [job for job, _ in script.told if job.number == 2]
@@ -273,9 +275,9 @@ def test_runs_of_a_used_up_pool_still_go_on_to_higher_levels() -> None:
 @pytest.mark.parametrize("kept", range(9))
 def test_going_on_after_any_number_of_rows_gives_the_same_rows(kept: int, workers: int) -> None:
     values = [0.5, 0.9, 0.1, 0.3, 0.8, 0.2, 0.7, 0.4]
-    whole, _ = outcomes(Line(), Script(jobs(*values)), Limits(trials=8), workers=workers)
+    whole, _ = outcomes(Line(), Script(jobs(*values)), StudyLimits(trials=8), workers=workers)
     rest, ending = outcomes(
-        Line(), Script(jobs(*values)), Limits(trials=8), workers=workers, recorded=whole[:kept]
+        Line(), Script(jobs(*values)), StudyLimits(trials=8), workers=workers, recorded=whole[:kept]
     )
     assert ending is Ending.TRIALS
     together = whole[:kept] + rest
@@ -283,11 +285,11 @@ def test_going_on_after_any_number_of_rows_gives_the_same_rows(kept: int, worker
 
 
 def test_a_method_that_does_not_repeat_itself_is_noticed() -> None:
-    whole, _ = outcomes(Line(), Script(jobs(0.5, 0.9)), Limits(trials=2))
+    whole, _ = outcomes(Line(), Script(jobs(0.5, 0.9)), StudyLimits(trials=2))
     with pytest.raises(ReplayError, match="start the study again"):
-        outcomes(Line(), Script(jobs(0.5, 0.8)), Limits(trials=2), recorded=whole)
+        outcomes(Line(), Script(jobs(0.5, 0.8)), StudyLimits(trials=2), recorded=whole)
     with pytest.raises(ReplayError, match="not asked for again"):
-        outcomes(Line(), Script(jobs(0.5)), Limits(trials=2), recorded=whole)
+        outcomes(Line(), Script(jobs(0.5)), StudyLimits(trials=2), recorded=whole)
 
 
 def test_full_cost_is_the_mean_over_the_space() -> None:
@@ -296,8 +298,8 @@ def test_full_cost_is_the_mean_over_the_space() -> None:
 
 def test_limits_and_workers_are_checked() -> None:
     with pytest.raises(ValueError, match="one of `trials` and `cost`"):
-        Limits()
+        StudyLimits()
     with pytest.raises(ValueError, match="`cost` must be > 0"):
-        Limits(cost=0.0)
+        StudyLimits(cost=0.0)
     with pytest.raises(ValueError, match="`workers` must be >= 1"):
-        outcomes(Line(), Script([]), Limits(trials=1), workers=0)
+        outcomes(Line(), Script([]), StudyLimits(trials=1), workers=0)

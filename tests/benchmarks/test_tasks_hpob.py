@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks import tasks
 from benchmarks.runner import Plan, run
-from benchmarks.simulate import Limits, Outcome, simulate
+from benchmarks.simulate import Outcome, StudyLimits, simulate
 from benchmarks.table import Appender, Study, prepare
 from benchmarks.task import DataMissing
 from benchmarks.tasks import hpob
@@ -125,7 +125,7 @@ class InOrder:
 def test_a_simulated_run_gives_an_official_result_file(folder, tmp_path):
     task = tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
     rows = list(
-        simulate(task, InOrder(3), seed=0, limits=Limits(trials=100), starts=task.starts(0))
+        simulate(task, InOrder(3), seed=0, limits=StudyLimits(trials=100), starts=task.starts(0))
     )[:-1]
     starts = [row.loss for row in rows if row.number < 0]
     losses = [row.loss for row in rows if row.number >= 0]

@@ -7,12 +7,12 @@ import pytest
 
 from hpo.models.fitted import _calibration_of_ends
 from hpo.models.refits import RefitChain, refits_up_to
-from surrogates.data import Columns, Kind
+from surrogates.data import ColumnKind, Columns
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.kernels import MaternHamming
 from surrogates.transforms import Transform
 
-COLUMNS = Columns((Kind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
+COLUMNS = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
 _CHAINED = 110
 
 

@@ -14,7 +14,7 @@ from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.space import Parameter
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
-from surrogates.scaling import ScalingModel
+from surrogates.scaling_law.model import ScalingModel
 
 DECAY = SearchSpace({"decay": Float(1e-5, 0.1), "x": Float(-1.0, 1.0)})
 

@@ -12,8 +12,8 @@ import pytest
 from hpo import Axis, Float, Optimizer, Role, Scale, SpaceError
 from hpo.models.lr_sensitivity import EdgeSource
 from hpo.optimizer.result import Result
-from surrogates.data import Columns, Kind, TrainingData
-from surrogates.success import SuccessModel
+from surrogates.data import ColumnKind, Columns, TrainingData
+from surrogates.feasibility import FeasibilityModel
 
 SPACE = {
     "lr": Float(1e-4, 1.0, log=True, role=Role.LR),
@@ -131,9 +131,9 @@ def test_bad_arguments_are_refused_with_the_way_out() -> None:
 
 
 def test_draws_of_success_average_to_its_probability() -> None:
-    columns = Columns((Kind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
+    columns = Columns((ColumnKind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
     X = np.linspace(0.0, 1.0, 20)[:, None]
-    model = SuccessModel().fit(TrainingData(X, (X[:, 0] < 0.6).astype(float), columns))
+    model = FeasibilityModel().fit(TrainingData(X, (X[:, 0] < 0.6).astype(float), columns))
     draws = model.sample(X, 4000, np.random.default_rng(0))
     assert draws.shape == (4000, 20)
     # MacKay's formula is an approximation, good to about 0.02
@@ -142,9 +142,9 @@ def test_draws_of_success_average_to_its_probability() -> None:
 
 def test_survival_beyond_the_runs_never_turns_back() -> None:
     """Small models survive, large ones fail: larger ones must not be believed to survive again."""
-    columns = Columns((Kind.SCALE,), ("params",), np.zeros(1), np.ones(1), (0,))
+    columns = Columns((ColumnKind.SCALE,), ("params",), np.zeros(1), np.ones(1), (0,))
     X = np.linspace(0.0, 1.0, 20)[:, None]
     data = TrainingData(X, (X[:, 0] < 0.6).astype(float), columns)
-    straight = SuccessModel(scale_square_sd=1e-6).fit(data)
+    straight = FeasibilityModel(scale_square_sd=1e-6).fit(data)
     far = straight.probability(np.array([[0.5], [1.0], [2.0]]))
     assert np.all(np.diff(far) < 0)

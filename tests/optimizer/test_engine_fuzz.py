@@ -123,7 +123,7 @@ def ask_and_check(optimizer: Optimizer, asks: int = 2) -> list[Trial]:
         assert optimizer.space.canonical(trial.config) == trial.config
         belief = trial.prediction  # a belief refuses numbers that are not finite
         assert belief is not None
-        assert belief.reason and "\n" not in belief.reason
+        assert belief.reason is not None and "\n" not in str(belief.reason)
         if belief.loss is not None and belief.loss_interval is not None:
             assert belief.loss_interval[0] <= belief.loss <= belief.loss_interval[1]
         if belief.cost is not None and belief.cost_interval is not None:

@@ -22,7 +22,7 @@ from hpo import (
     check_continuation,
 )
 from hpo.optimizer.multi_fidelity import CloneTrial, ContinueTrial, ResumeTrial, StartTrial, Turn
-from hpo.schedulers import Decision, Kind, Scheduler
+from hpo.schedulers import ASHAVariant, Decision, Scheduler
 
 SPACE = {"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}
 
@@ -67,7 +67,7 @@ def test_a_failed_stage_is_told_as_a_failed_trial() -> None:
 
 
 def test_reports_are_answered_under_the_stopping_kind() -> None:
-    engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=Kind.STOPPING))
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=ASHAVariant.STOPPING))
     good, bad = engine.ask(), engine.ask()
     assert good is not None and bad is not None
     assert engine.report(good, Report(1, 0.1)) is Decision.CONTINUE

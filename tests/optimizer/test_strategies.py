@@ -1,4 +1,4 @@
-"""The pieces of one suggestion: cost levels, the region's radius, when to repeat."""
+"""Strategies: cost levels, the trust region, replicates, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -11,17 +11,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.models.fitted import Models
+from hpo.models.log_scale_hedge import InputWarp
+from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
+from hpo.optimizer.ask import Ask, CostLimits, Turn, carry_out, whose_turn
 from hpo.optimizer.ask_tell import Optimizer
-from hpo.optimizer.suggest import CostLimits, explore, region_scale, stratified, suggest
+from hpo.optimizer.strategies import STRATEGIES
+from hpo.optimizer.strategies.search_region import region_scale
 from hpo.space import Axis, Categorical, Float, Int, Parameter, Scale
-from hpo.trials import Trial
+from hpo.trials import ReasonKind, Trial
 from hpo.trials.budget import Budget
+from surrogates.numerics import radical_inverse
 
 SQUARE: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
 
 
 def bowl(config: dict[str, Any]) -> float:
     return float((config["x"] - 0.3) ** 2 + (config["y"] - 0.7) ** 2)
+
+
+def stratified(index: int) -> float:
+    """The cost level of the ask of this index, as a place in (0, 1)."""
+    return radical_inverse(index + 1, 2)
+
+
+def kind_of(trial: Trial) -> ReasonKind:
+    assert trial.prediction is not None and trial.prediction.reason is not None
+    return trial.prediction.reason.kind
+
+
+def warp_of(optimizer: Optimizer, choice: SurrogateChoice = SurrogateChoice.GP) -> InputWarp:
+    models = Models(optimizer.encoder)
+    models.sync(optimizer.log)
+    return InputWarp(models, SurrogateSelector(models, choice))
+
+
+def ask_of(optimizer: Optimizer, turn: Turn, *, pending: int = 0, seed: int = 0) -> Ask:
+    """An ask in which the first runs count as pending."""
+    warp = warp_of(optimizer)
+    told = optimizer.encoder.encode([o.config for o in optimizer.log.observations])
+    return Ask(
+        warp=warp,
+        turn=turn,
+        index=3,
+        pending=told[:pending],
+        taken=told,
+        pool=None,
+        limits=CostLimits(math.log(4.0), 0.5),
+        cost_aware=True,
+        target=None,
+        start=None,
+        rng=np.random.default_rng(seed),
+    )
 
 
 def repeats(optimizer: Optimizer) -> int:
@@ -59,7 +99,7 @@ def price(config: dict[str, Any]) -> float:
 
 
 def trade(config: dict[str, Any]) -> float:
-    """Dearer is better, and the best y moves with cost."""
+    """More expensive is better, and the best y moves with cost."""
     return 1.0 - config["x"] + (config["y"] - 0.5 - 0.3 * config["x"]) ** 2
 
 
@@ -72,19 +112,25 @@ def priced_run(asks: int, **arguments: Any) -> list[Trial]:
     return trials
 
 
-def test_asks_keep_walking_the_whole_front():
+@pytest.fixture(scope="module")
+def priced() -> list[Trial]:
+    """One search of 60 asks that several tests look at."""
+    return priced_run(60)
+
+
+def test_asks_keep_walking_the_whole_front(priced):
     """Late asks still meet every third of the levels, which begin a fifth up the range."""
-    late = [math.log(price(trial.config), 100.0) for trial in priced_run(60)[28:]]
+    late = [math.log(price(trial.config), 100.0) for trial in priced[28:]]
     counts, _ = np.histogram(late, bins=[0, 0.2 + 0.8 / 3, 0.2 + 1.6 / 3, 1 + 1e-9])
     assert counts.min() >= 6  # of 32
 
 
-def test_the_reason_names_the_cost_level_and_the_ask_is_about_as_dear():
-    for trial in priced_run(30)[6:]:
-        reason = trial.prediction.reason
-        if reason.startswith("improves"):
-            level = float(reason.split("near ")[1].split(" cost")[0])
-            assert price(trial.config) <= 2.0 * level
+def test_the_reason_names_the_cost_level_and_the_ask_costs_about_as_much(priced):
+    walked = [t for t in priced[6:] if kind_of(t) is ReasonKind.IMPROVE_FRONT]
+    assert len(walked) > 40
+    for trial in walked:
+        assert trial.prediction.reason.surrogate in ("log", "winsor", "raw")
+        assert price(trial.config) <= 2.0 * trial.prediction.reason.cost_level
 
 
 def test_levels_end_at_the_cap():
@@ -165,7 +211,7 @@ def test_a_noisy_function_makes_good_configs_be_repeated(cost):
     counts = 0
     for seed in range(3):
         optimizer = noisy_run(24, 0.3, seed, cost=cost)
-        repeated = [t for t in optimizer.log.trials if "repeats" in t.prediction.reason]
+        repeated = [t for t in optimizer.log.trials if kind_of(t) is ReasonKind.REPLICATE]
         counts += len(repeated)
         for trial in repeated:
             earlier = optimizer.log.trials[: trial.number]
@@ -177,7 +223,7 @@ def test_repeats_go_to_the_better_half():
     good = bad = 0
     for seed in range(3):
         for trial in noisy_run(24, 0.3, seed).log.trials:
-            if "repeats" in trial.prediction.reason:
+            if kind_of(trial) is ReasonKind.REPLICATE:
                 loss = 0.3 * trial.config["a"] + 0.2 * "pqr".index(trial.config["c"])
                 good, bad = (good + 1, bad) if loss <= 0.8 else (good, bad + 1)
     assert good > 3 * bad
@@ -198,7 +244,7 @@ def test_a_deterministic_discrete_function_is_not_repeated_while_anything_is_lef
         assert repeats(noisy_run(12, 0.0, seed)) == 0
 
 
-def test_one_repeat_unmasks_a_rough_function_that_looks_noisy():
+def test_a_rough_deterministic_function_is_hardly_repeated_though_it_looks_noisy():
     optimizer = Optimizer({"x": Float(0, 1)})
     for _ in range(40):
         trial = optimizer.ask()
@@ -210,22 +256,18 @@ def test_one_repeat_unmasks_a_rough_function_that_looks_noisy():
 def test_nothing_is_repeated_while_a_trial_is_pending():
     optimizer = noisy_run(20, 0.3)
     optimizer.ask()
-    assert not any("repeats" in optimizer.ask().prediction.reason for _ in range(3))
+    assert not any(kind_of(optimizer.ask()) is ReasonKind.REPLICATE for _ in range(3))
 
 
-# Suggestions
+# Whose turn it is
 
 
-def test_a_suggestion_is_a_function_of_its_arguments():
+def test_a_suggestion_is_a_function_of_its_ask():
     optimizer = noisy_run(10, 0.1)
-    models = Models(optimizer.encoder)
-    models.sync(optimizer.log)
-    limits = CostLimits(math.log(4.0), 0.5)
-    pending, taken = models.runs.X[:2], models.runs.X
 
     def once(seed: int) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        return suggest(models, pending, taken, limits, cost_aware=True, index=3, rng=rng).row
+        ask = ask_of(optimizer, Turn.FRONT, pending=2, seed=seed)
+        return carry_out(STRATEGIES[ask.turn](ask), ask).row
 
     np.testing.assert_array_equal(once(1), once(1))
     assert np.array_equal(optimizer.encoder.snap(once(1)[None])[0], once(1))
@@ -235,12 +277,49 @@ def test_exploring_goes_where_nothing_was_tried_and_nothing_failed():
     optimizer = Optimizer(SQUARE)
     for x, y in np.random.default_rng(0).random((12, 2)) * [0.5, 1.0]:
         optimizer.tell({"x": x, "y": y}, failed="oom")
-    models = Models(optimizer.encoder)
-    models.sync(optimizer.log)
-    tried = optimizer.encoder.encode([o.config for o in optimizer.log.observations])
-    suggestion = explore(models, tried, rng=np.random.default_rng(1))
+    ask = ask_of(optimizer, Turn.EXPLORE, seed=1)
+    suggestion = carry_out(STRATEGIES[ask.turn](ask), ask)
     assert suggestion.row[0] > 0.7
-    assert suggestion.reason.startswith("explores")
+    assert suggestion.reason.kind is ReasonKind.EXPLORE
+    assert not suggestion.reason.repeated
+
+
+def test_start_points_come_first_then_exploring_until_a_run_was_completed():
+    empty, told = warp_of(Optimizer(SQUARE)), warp_of(noisy_run(5, 0.1))
+
+    def turn(warp: InputWarp, *, starting: bool = False, target: bool = False) -> Turn:
+        return whose_turn(warp, index=1, starting=starting, has_target=target, only_target=False)
+
+    assert turn(empty, starting=True) is turn(told, starting=True) is Turn.START
+    assert turn(empty) is turn(empty, target=True) is Turn.EXPLORE
+    assert turn(told) is Turn.FRONT
+
+
+def test_with_a_target_every_other_ask_walks_the_front_unless_only_the_target_counts():
+    warp = warp_of(noisy_run(5, 0.1))
+
+    def turns(only: bool) -> list[Turn]:
+        return [
+            whose_turn(warp, index=i, starting=False, has_target=True, only_target=only)
+            for i in range(4)
+        ]
+
+    assert turns(only=False) == [Turn.FRONT, Turn.TARGET, Turn.FRONT, Turn.TARGET]
+    assert turns(only=True) == 4 * [Turn.TARGET]
+
+
+def test_the_forest_answers_where_it_was_named():
+    warp = warp_of(noisy_run(5, 0.1), SurrogateChoice.QUANTILE)
+    for index in range(4):
+        turn = whose_turn(warp, index=index, starting=False, has_target=False, only_target=False)
+        assert turn is Turn.FOREST
+
+
+def test_every_turn_has_a_strategy():
+    assert set(STRATEGIES) == set(Turn)
+
+
+# Scale axes
 
 
 def test_scales_are_explored_along_the_drift_of_the_optimum():

@@ -40,7 +40,7 @@ from hpo import (
     load_result,
     optimize,
 )
-from hpo.schedulers import Decision, Kind, Scheduler
+from hpo.schedulers import ASHAVariant, Decision, Scheduler
 
 ROOT = Path(__file__).parents[2]
 SPACE = {"x": Float(0, 1), "y": Float(0, 1)}
@@ -249,7 +249,9 @@ def test_sixty_four_asynchronous_workers_get_no_duplicate_in_a_continuous_space(
 
 
 @pytest.mark.parametrize(
-    "scheduler", [ASHA(), ASHA(kind=Kind.STOPPING), FreezeThaw()], ids=["asha", "stops", "thaws"]
+    "scheduler",
+    [ASHA(), ASHA(kind=ASHAVariant.STOPPING), FreezeThaw()],
+    ids=["asha", "stops", "thaws"],
 )
 def test_none_of_sixty_four_workers_is_ever_left_idle(scheduler: Scheduler) -> None:
     """Under a virtual clock: a worker that becomes free gets a stage from the very next ask."""

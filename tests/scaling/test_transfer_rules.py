@@ -35,7 +35,7 @@ from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import drift_prior, pooled
 from hpo.scaling.transfer_rules import Alignment, Layer, ParametrizationScheme, Update
 from hpo.space.encoding import Encoder
-from surrogates.law_fit import DriftPrior, LawPrior
+from surrogates.scaling_law.prior import DriftPrior, LawPrior
 
 LR = Float(1e-4, 1e-1, log=True, role=Role.LR)
 BATCH = Int(8, 512, log=True, role=Role.BATCH)

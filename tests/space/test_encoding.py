@@ -13,7 +13,7 @@ from hpo import Categorical, Fidelity, Float, Int, Scale, SearchSpace
 from hpo.space import Parameter
 from hpo.space.encoding import Encoder
 from hpo.space.parameters import condition
-from surrogates.data import Kind
+from surrogates.data import ColumnKind
 
 
 @st.composite
@@ -208,8 +208,8 @@ def test_columns_are_decisions_then_groups_then_scales_then_fidelity() -> None:
         "optimizer", "beta2", "size", "eps", "active: beta2, eps", "params", "epochs"
     )  # fmt: skip
     assert columns.kinds == (
-        Kind.CATEGORICAL, Kind.DECISION, Kind.DECISION, Kind.DECISION, Kind.ACTIVITY, Kind.SCALE,
-        Kind.FIDELITY,
+        ColumnKind.CATEGORICAL, ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.ACTIVITY, ColumnKind.SCALE,
+        ColumnKind.FIDELITY,
     )  # fmt: skip
     assert columns.categories == (3, 0, 0, 0, 2, 0, 0)
     config = {"optimizer": "sgd", "size": 32, "params": 1e6, "epochs": 9}

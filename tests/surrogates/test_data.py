@@ -2,10 +2,16 @@ import numpy as np
 import pytest
 
 from surrogates.base import JointPosterior
-from surrogates.data import Columns, Kind, TrainingData
+from surrogates.data import ColumnKind, Columns, TrainingData
 
 MIXED = Columns(
-    (Kind.DECISION, Kind.CATEGORICAL, Kind.SCALE, Kind.ACTIVITY, Kind.FIDELITY),
+    (
+        ColumnKind.DECISION,
+        ColumnKind.CATEGORICAL,
+        ColumnKind.SCALE,
+        ColumnKind.ACTIVITY,
+        ColumnKind.FIDELITY,
+    ),
     ("lr", "optimizer", "params", "adamw", "epochs"),
     np.array([0.0, 0.0, 11.5, 0.0, 0.0]),
     np.array([1.0, 1.0, 4.6, 1.0, 4.4]),
@@ -22,20 +28,20 @@ def test_columns_are_found_by_kind():
 
 
 def test_no_column_of_a_kind_gives_an_empty_index():
-    columns = Columns((Kind.CATEGORICAL,), ("c",), np.zeros(1), np.ones(1), (2,))
+    columns = Columns((ColumnKind.CATEGORICAL,), ("c",), np.zeros(1), np.ones(1), (2,))
     assert columns.numeric.shape == (0,)
     assert np.zeros((5, 1))[:, columns.numeric].shape == (5, 0)
 
 
 def test_columns_of_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="one entry per column: 1 kinds"):
-        Columns((Kind.DECISION,), ("a", "b"), np.zeros(1), np.ones(1), (0,))
+        Columns((ColumnKind.DECISION,), ("a", "b"), np.zeros(1), np.ones(1), (0,))
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, np.nan, np.inf])
 def test_a_width_that_is_not_positive_and_finite_is_refused(width):
     with pytest.raises(ValueError, match="width"):
-        Columns((Kind.DECISION,), ("a",), np.zeros(1), np.array([width]), (0,))
+        Columns((ColumnKind.DECISION,), ("a",), np.zeros(1), np.array([width]), (0,))
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 6)])
@@ -62,6 +68,13 @@ def test_the_first_row_that_is_not_finite_is_named(bad):
 
 def test_no_rows_are_data_too():
     assert len(TrainingData(np.zeros((0, 5)), np.zeros(0), MIXED)) == 0
+
+
+def test_one_hot_codes_have_one_column_per_code():
+    X = np.array([[0.3, 2.0, 0.5, 0.0, 0.0], [0.1, 0.0, 0.5, 1.0, 0.0]])
+    np.testing.assert_array_equal(MIXED.one_hot(X), [[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]])
+    plain = Columns((ColumnKind.DECISION,), ("a",), np.zeros(1), np.ones(1), (0,))
+    assert plain.one_hot(X[:, :1]).shape == (2, 0)
 
 
 def test_samples_of_a_joint_posterior_have_its_mean_and_covariance():

@@ -4,11 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from surrogates.data import Columns, Kind
+from surrogates.data import ColumnKind, Columns
 from surrogates.kernels import MaternHamming, squared_distances
 
 MIXED = Columns(
-    (Kind.DECISION, Kind.CATEGORICAL, Kind.SCALE, Kind.ACTIVITY, Kind.DECISION),
+    (
+        ColumnKind.DECISION,
+        ColumnKind.CATEGORICAL,
+        ColumnKind.SCALE,
+        ColumnKind.ACTIVITY,
+        ColumnKind.DECISION,
+    ),
     tuple("acNge"),
     np.zeros(5),
     np.ones(5),
@@ -46,8 +52,8 @@ def by_the_book(A, B, theta=THETA):
 @st.composite
 def mixed_problems(draw):
     """Columns of any kinds, hyperparameters over six decades and rows with duplicates."""
-    kinds = draw(st.lists(st.sampled_from(Kind), min_size=1, max_size=6))
-    discrete = [kind in (Kind.CATEGORICAL, Kind.ACTIVITY) for kind in kinds]
+    kinds = draw(st.lists(st.sampled_from(ColumnKind), min_size=1, max_size=6))
+    discrete = [kind in (ColumnKind.CATEGORICAL, ColumnKind.ACTIVITY) for kind in kinds]
     columns = Columns(
         tuple(kinds),
         tuple(str(i) for i in range(len(kinds))),
@@ -68,7 +74,7 @@ def test_covariances_equal_the_formula():
 
 
 def test_two_rows_half_a_length_apart_have_the_matern_value():
-    columns = Columns((Kind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
+    columns = Columns((ColumnKind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
     k = MaternHamming.from_theta(columns, np.array([0.0, np.log(2.0)]))
     # (1 + sqrt(5)/2 + 5/12) exp(-sqrt(5)/2)
     assert k.cross(np.zeros((1, 1)), np.ones((1, 1)))[0, 0] == pytest.approx(0.8286491424181255)
@@ -117,7 +123,9 @@ def test_covariance_is_symmetric_and_bounded_by_the_variance(problem):
 
 def test_conditional_columns_give_a_semidefinite_matrix_where_the_tempting_rule_does_not():
     """Many nearly independent active rows and one inactive row, inactive entries at 1/2."""
-    columns = Columns((Kind.DECISION, Kind.ACTIVITY), ("x", "g"), np.zeros(2), np.ones(2), (0, 2))
+    columns = Columns(
+        (ColumnKind.DECISION, ColumnKind.ACTIVITY), ("x", "g"), np.zeros(2), np.ones(2), (0, 2)
+    )
     active = np.column_stack([np.linspace(0.0, 1.0, 12), np.ones(12)])
     X = np.vstack([active, [0.5, 0.0]])
     theta = np.array([0.0, np.log(0.01), np.log(-np.log(0.5))])  # rho = 1/2

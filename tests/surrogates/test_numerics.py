@@ -1,22 +1,32 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm, qmc
 
-from surrogates.numerics import NumericalError, cholesky, negative_log_density
+from surrogates.numerics import (
+    NumericalError,
+    bounded_exp,
+    cholesky,
+    kronecker,
+    negative_log_density,
+    normal_half_width,
+    radical_inverse,
+)
 
 
 def spread_out(n, seed=0, condition=1e3):
-    """A random symmetric positive definite matrix whose eigenvalues span ``condition``."""
+    """A random symmetric positive definite matrix whose eigenvalues span `condition`."""
     rng = np.random.default_rng(seed)
     Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
     return (Q * np.geomspace(1.0, condition, n)) @ Q.T
 
 
 def grown(K, head):
-    """The factor of ``K`` whose rows from ``head`` on are appended one by one."""
+    """The factor of `K` whose rows from `head` on are appended one by one."""
     factor = cholesky(K[:head, :head])
     for i in range(head, len(K)):
         factor = factor.append(K[i, :i], K[i, i])
@@ -101,7 +111,7 @@ def test_jitter_climbs_as_far_as_a_negative_eigenvalue_demands():
     assert np.all(np.isfinite(factor.solve(np.ones(3))))
 
 
-def test_an_ill_conditioned_matrix_gets_jitter_although_it_can_be_factorised():
+def test_an_ill_conditioned_matrix_gets_jitter_although_it_can_be_factorized():
     K = np.diag(np.geomspace(1.0, 1e-15, 6))
     linalg.cholesky(K)  # no error
     factor = cholesky(K)
@@ -141,7 +151,7 @@ def test_appending_a_duplicate_row_without_noise_keeps_the_factor_usable():
     assert np.all(np.isfinite(factor.solve(np.ones(5))))
 
 
-def test_an_empty_matrix_can_be_factorised_and_grown():
+def test_an_empty_matrix_can_be_factorized_and_grown():
     factor = cholesky(np.zeros((0, 0)))
     assert len(factor) == 0
     assert factor.log_determinant() == 0.0
@@ -173,3 +183,42 @@ def test_derivative_of_the_negative_log_density_matches_finite_differences():
 def test_density_of_an_indefinite_matrix_is_a_numerical_error():
     with pytest.raises(NumericalError, match="not positive definite"):
         negative_log_density(np.array([[1.0, 2.0], [2.0, 1.0]]), np.zeros(2))
+
+
+# --- scalars
+
+
+def test_a_bounded_exponential_is_exp_inside_and_finite_and_positive_outside():
+    for x in (-700.0, -3.2, 0.0, 5.5, 700.0):
+        assert bounded_exp(x) == math.exp(x)
+    assert bounded_exp(1e300) == math.exp(700.0)
+    assert bounded_exp(-1e300) == math.exp(-700.0) > 0.0
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+def test_the_half_width_is_the_normal_quantile_of_a_central_interval(coverage):
+    mass = norm.cdf(normal_half_width(coverage)) - norm.cdf(-normal_half_width(coverage))
+    assert mass == pytest.approx(coverage, abs=1e-15)
+    assert normal_half_width(0.9) == 1.6448536269514722
+
+
+@pytest.mark.parametrize("base", [2, 3, 5])
+def test_radical_inverses_mirror_the_digits_of_the_index(base):
+    assert radical_inverse(0, base) == 0.0
+    assert radical_inverse(1, base) == 1.0 / base
+    # every full period covers each of its cells once
+    cells = sorted(round(radical_inverse(i, base) * base**3) for i in range(base**3))
+    assert cells == list(range(base**3))
+
+
+def test_radical_inverses_are_the_halton_sequence_of_scipy():
+    theirs = qmc.Halton(3, scramble=False).random(50)
+    ours = [[radical_inverse(i, base) for base in (2, 3, 5)] for i in range(50)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-15)
+
+
+def test_a_kronecker_sequence_covers_every_share_evenly():
+    golden = 0.5 * (np.sqrt(5.0) - 1.0)
+    points = [kronecker(i, golden) for i in range(100)]
+    for share in (0.1, 0.5, 0.9):
+        assert np.mean(np.array(points) < share) == pytest.approx(share, abs=0.02)

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from surrogates.transforms import CYCLE, Transform, location_scale, standardise
+from surrogates.transforms import CYCLE, Transform, location_scale, standardize
 
 FINITE = st.floats(-1e300, 1e300)
 LOSSES = arrays(np.float64, st.integers(1, 30), elements=FINITE)
@@ -32,7 +32,7 @@ def test_any_losses_become_finite_and_keep_their_order(transform, y):
 
 @each_transform
 @given(y=arrays(np.float64, st.integers(2, 30), elements=THOUSANDTHS))
-def test_losses_that_differ_become_standardised(transform, y):
+def test_losses_that_differ_become_standardized(transform, y):
     z = transform(y)
     if np.all(y == y[0]):
         np.testing.assert_allclose(z, 0.0, atol=1e-12)
@@ -109,4 +109,4 @@ def test_location_and_scale_of_nothing_are_zero_and_one():
 def test_standardising_is_undone_by_location_and_scale():
     y = np.random.default_rng(0).standard_normal(20) * 3.0 + 7.0
     location, scale = location_scale(y)
-    np.testing.assert_allclose(location + scale * standardise(y), y, rtol=1e-14)
+    np.testing.assert_allclose(location + scale * standardize(y), y, rtol=1e-14)

@@ -29,7 +29,7 @@ def test_examples_do_not_depend_on_how_they_are_cut(
     assert all(torch.equal(a, b) for a, b in zip(whole, joined(pieces), strict=True))
 
 
-def test_an_epoch_holds_every_row_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_has_every_row_once_in_a_new_order() -> None:
     source = Shuffled([torch.arange(100)])
     first, second = (source.rows(start, 100, seed=0) for start in (0, 100))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(100))
@@ -42,7 +42,7 @@ def test_rows_of_several_tensors_stay_together() -> None:
     assert torch.equal(2.0 * numbers, doubles)
 
 
-def test_windows_are_stretches_that_reach_both_ends() -> None:
+def test_windows_are_contiguous_and_reach_both_ends() -> None:
     drawn = Windows(torch.arange(9, dtype=torch.uint8), 4).batch(0, 500, seed=0)
     assert drawn.dtype == torch.int64 and drawn.shape == (500, 4)
     assert torch.equal(drawn - drawn[:, :1], torch.arange(4).expand(500, 4))
@@ -58,7 +58,7 @@ def test_windows_are_stretches_that_reach_both_ends() -> None:
         lambda: Windows(torch.arange(3), 4),
     ],
 )
-def test_impossible_data_is_refused(make: object) -> None:
+def test_invalid_data_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ValueError, match="must"):
         make()

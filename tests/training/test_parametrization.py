@@ -8,27 +8,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.scaling.transfer_rules import Alignment
-from hpo.training.optimizers import SGD, AdamW, Group, Lion, Muon, Role, Rule, Step, plain_groups
+from hpo.training.optimizers import (
+    SGD,
+    AdamW,
+    LayerRole,
+    Lion,
+    Muon,
+    ParameterGroup,
+    Step,
+    UpdateRule,
+    plain_groups,
+)
 from hpo.training.parametrization import (
     COMPLETE_P,
     DEPTH_MUP,
     MUP,
     STANDARD,
     Growth,
-    Layout,
     MaximalUpdate,
+    ParameterLayout,
     Parametrized,
     PerLayer,
     parameter_groups,
     rescale_,
 )
-from hpo.training.transformer import Shape, Transformer
+from hpo.training.transformer import Transformer, TransformerShape
 
-RULES: list[Rule] = [AdamW(1e-2, 0.1), Lion(1e-2, 0.1), SGD(1e-2, weight_decay=0.1)]
+RULES: list[UpdateRule] = [AdamW(1e-2, 0.1), Lion(1e-2, 0.1), SGD(1e-2, weight_decay=0.1)]
 
 
 class Perceptron(nn.Module):
-    """The network of mup's own example, with the read-out that it is handed."""
+    """The network of mup's own example, with the output layer that it is given."""
 
     def __init__(self, width: int, readout: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
@@ -42,18 +52,18 @@ class Perceptron(nn.Module):
 
 
 def transformer(width: int, depth: int = 2, **settings: Any) -> Transformer:
-    shape = Shape(width, depth, heads=width // 16, hidden=4 * width)
+    shape = TransformerShape(width, depth, heads=width // 16, hidden=4 * width)
     rng = torch.Generator().manual_seed(0)
     return Transformer(shape, context=8, rng=rng, **settings)
 
 
-def by_name(groups: list[Group]) -> dict[str, Group]:
+def by_name(groups: list[ParameterGroup]) -> dict[str, ParameterGroup]:
     return {name: group for group in groups for name in group.names}
 
 
 @pytest.fixture(scope="module")
-def layout() -> Layout:
-    return Layout.of(transformer(32), transformer(64))
+def layout() -> ParameterLayout:
+    return ParameterLayout.of(transformer(32), transformer(64))
 
 
 @pytest.mark.parametrize(
@@ -72,14 +82,14 @@ def test_training_is_that_of_the_mup_package_on_its_example(name: str, rule: Any
     theirs = Perceptron(96, mup.MuReadout).double()
     theirs.load_state_dict(ours.state_dict())
     mup.set_base_shapes(theirs, Perceptron(16, mup.MuReadout), delta=Perceptron(24, mup.MuReadout))
-    layout = Layout.of(base, wider)
+    layout = ParameterLayout.of(base, wider)
     rescale_(ours, layout, MUP)
     x = torch.randn(20, 12, dtype=torch.float64)
     y = torch.randint(5, (20,))
     torch.testing.assert_close(ours(x), theirs(x))
 
     groups = parameter_groups(ours, layout, MUP, rule)
-    # Weight decay on every parameter, as there: ours leaves biases alone, so it is set by hand.
+    # mup decays every parameter and we leave biases out, so the decay is set by hand.
     (optimizer,) = rule.build(groups)
     settings: dict[str, Any] = {"lr": rule.lr, "weight_decay": rule.weight_decay}
     settings |= {"momentum": 0.9} if name == "MuSGD" else {"eps": 1e-30}
@@ -97,24 +107,24 @@ def test_training_is_that_of_the_mup_package_on_its_example(name: str, rule: Any
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("parametrization", [MUP, DEPTH_MUP, COMPLETE_P, PerLayer(), STANDARD])
 def test_at_the_base_model_all_factors_are_one(
-    layout: Layout, rule: Rule, parametrization: Any
+    layout: ParameterLayout, rule: UpdateRule, parametrization: Any
 ) -> None:
     for group in parameter_groups(transformer(32), layout, parametrization, rule):
         assert (group.lr, group.weight_decay, group.epsilon) == (1, 1, 1)
     assert parametrization.branch_factor(1.0) == 1
 
 
-def test_roles_follow_from_shape_and_kind_of_layer(layout: Layout) -> None:
+def test_roles_follow_from_shape_and_type_of_layer(layout: ParameterLayout) -> None:
     groups = by_name(parameter_groups(transformer(64), layout, MUP, AdamW(1e-2)))
     roles = {name: group.role for name, group in groups.items()}
-    assert roles["embedding.weight"] is Role.INPUT
-    assert roles["head.weight"] is Role.OUTPUT  # of the same shape as the embedding
-    assert roles["blocks.1.attention_in.weight"] is Role.HIDDEN
-    assert roles["blocks.0.feed_forward.down.weight"] is Role.HIDDEN
-    assert roles["norm.weight"] is Role.VECTOR
+    assert roles["embedding.weight"] is LayerRole.INPUT
+    assert roles["head.weight"] is LayerRole.OUTPUT  # of the same shape as the embedding
+    assert roles["blocks.1.attention_in.weight"] is LayerRole.HIDDEN
+    assert roles["blocks.0.feed_forward.down.weight"] is LayerRole.HIDDEN
+    assert roles["norm.weight"] is LayerRole.VECTOR
 
 
-def test_adam_in_mup_follows_table_3(layout: Layout) -> None:
+def test_adam_in_mup_follows_table_3(layout: ParameterLayout) -> None:
     groups = by_name(parameter_groups(transformer(128), layout, MUP, AdamW(1e-2)))
     for name, lr in {
         "embedding.weight": 1,
@@ -129,7 +139,7 @@ def test_adam_in_mup_follows_table_3(layout: Layout) -> None:
     assert groups["head.weight"].epsilon == 1
 
 
-def test_sgd_in_mup_follows_table_3(layout: Layout) -> None:
+def test_sgd_in_mup_follows_table_3(layout: ParameterLayout) -> None:
     groups = by_name(parameter_groups(transformer(128), layout, MUP, SGD(1e-2)))
     assert groups["embedding.weight"].lr == groups["norm.weight"].lr == 4
     assert groups["blocks.0.feed_forward.up.weight"].lr == 1
@@ -137,8 +147,8 @@ def test_sgd_in_mup_follows_table_3(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(("rule", "alpha"), [(DEPTH_MUP, 0.5), (COMPLETE_P, 1.0)])
-def test_rules_in_depth_act_on_blocks_alone(
-    layout: Layout, rule: MaximalUpdate, alpha: float
+def test_rules_in_depth_act_on_blocks_only(
+    layout: ParameterLayout, rule: MaximalUpdate, alpha: float
 ) -> None:
     deep = transformer(32, depth=8)
     adam = by_name(parameter_groups(deep, layout, rule, AdamW(1e-2)))
@@ -151,7 +161,7 @@ def test_rules_in_depth_act_on_blocks_alone(
     assert rule.branch_factor(4.0) == pytest.approx(4**-alpha)
 
 
-def test_width_and_depth_factors_multiply(layout: Layout) -> None:
+def test_width_and_depth_factors_multiply(layout: ParameterLayout) -> None:
     groups = by_name(parameter_groups(transformer(64, 8), layout, DEPTH_MUP, AdamW(1e-2)))
     assert groups["blocks.5.attention_out.weight"].lr == pytest.approx(0.5 * 0.5)
 
@@ -160,7 +170,7 @@ def test_width_and_depth_factors_multiply(layout: Layout) -> None:
     ("alignment", "hidden"), [(Alignment.FULL, 1 / 4), (Alignment.NONE, 1 / 2)]
 )
 def test_per_layer_rates_follow_the_scaling_exponents(
-    layout: Layout, alignment: Alignment, hidden: float
+    layout: ParameterLayout, alignment: Alignment, hidden: float
 ) -> None:
     groups = by_name(parameter_groups(transformer(128), layout, PerLayer(alignment), AdamW(1e-2)))
     assert groups["blocks.0.attention_in.weight"].lr == pytest.approx(hidden)
@@ -168,7 +178,7 @@ def test_per_layer_rates_follow_the_scaling_exponents(
     assert groups["embedding.weight"].lr == groups["norm.weight"].lr == 1
 
 
-def test_muon_takes_the_hidden_matrices_and_adam_the_rest(layout: Layout) -> None:
+def test_muon_takes_the_hidden_matrices_and_adam_the_rest(layout: ParameterLayout) -> None:
     rule = Muon(lr=0.02, others=AdamW(1e-2))
     groups = Parametrized(MUP, layout)(transformer(64), rule)
     muon, adam = rule.build(groups)
@@ -176,15 +186,15 @@ def test_muon_takes_the_hidden_matrices_and_adam_the_rest(layout: Layout) -> Non
     assert {id(w) for o in (muon, adam) for g in o.param_groups for w in g["params"]} == {
         id(w) for group in groups for w in group.parameters
     }
-    # Aspects stay as they are, so the spectral norm of updates may, too.
+    # Aspects do not change, so the spectral norm of updates need not either.
     assert {g["lr"] for g in muon.param_groups} == {0.02}
 
 
-def test_muon_counts_the_factor_that_torch_applies_itself() -> None:
-    growth = Growth(Role.HIDDEN, m_in=1.0, m_out=4.0, aspect=4.0, base_aspect=1.0)
+def test_muon_accounts_for_the_factor_that_torch_applies() -> None:
+    growth = Growth(LayerRole.HIDDEN, m_in=1.0, m_out=4.0, aspect=4.0, base_aspect=1.0)
     # Wanted: sqrt(out / in), twice the base; torch multiplies by sqrt(max(1, out / in)) = 2 itself.
     assert MUP.factors(growth, Step.ORTHOGONAL).lr == pytest.approx(1.0)
-    shrunk = Growth(Role.HIDDEN, m_in=4.0, m_out=1.0, aspect=0.25, base_aspect=1.0)
+    shrunk = Growth(LayerRole.HIDDEN, m_in=4.0, m_out=1.0, aspect=0.25, base_aspect=1.0)
     assert MUP.factors(shrunk, Step.ORTHOGONAL).lr == pytest.approx(0.5)
 
 
@@ -197,7 +207,7 @@ def test_muon_without_roles_is_refused() -> None:
 def test_lion_steps_by_the_sign_of_its_momentum() -> None:
     weight = nn.Parameter(torch.tensor([[1.0, -2.0, 3.0]]))
     rule = Lion(lr=0.1, weight_decay=0.5, beta1=0.9, beta2=0.99)
-    (optimizer,) = rule.build([Group(("w",), (weight,), Role.HIDDEN)])
+    (optimizer,) = rule.build([ParameterGroup(("w",), (weight,), LayerRole.HIDDEN)])
     weight.grad = torch.tensor([[2.0, -1.0, 0.0]])
     optimizer.step()
     shrunk = torch.tensor([[1.0, -2.0, 3.0]]) * (1 - 0.1 * 0.5)
@@ -206,7 +216,7 @@ def test_lion_steps_by_the_sign_of_its_momentum() -> None:
     torch.testing.assert_close(momentum, 0.01 * torch.tensor([[2.0, -1.0, 0.0]]))
 
 
-def test_no_tensor_gets_an_attribute(layout: Layout) -> None:
+def test_no_tensor_gets_an_attribute(layout: ParameterLayout) -> None:
     model = transformer(64)
     before = {name: set(vars(weight)) for name, weight in model.named_parameters()}
     rescale_(model, layout, MUP)
@@ -214,11 +224,11 @@ def test_no_tensor_gets_an_attribute(layout: Layout) -> None:
     assert before == {name: set(vars(weight)) for name, weight in model.named_parameters()}
 
 
-def test_rescaling_touches_read_out_and_biases_only() -> None:
+def test_rescaling_changes_output_layer_and_biases_only() -> None:
     torch.manual_seed(0)
     model = Perceptron(64)
     before = copy.deepcopy(model.state_dict())
-    rescale_(model, Layout.of(Perceptron(16), Perceptron(32)), MUP)
+    rescale_(model, ParameterLayout.of(Perceptron(16), Perceptron(32)), MUP)
     after = model.state_dict()
     for name, factor in {
         "fc_1.weight": 1.0,
@@ -231,21 +241,23 @@ def test_rescaling_touches_read_out_and_biases_only() -> None:
         torch.testing.assert_close(after[name], factor * before[name])
 
 
-def test_a_wider_model_that_is_not_wider_is_refused() -> None:
+def test_models_of_equal_width_are_refused() -> None:
     with pytest.raises(ValueError, match="all shapes are equal"):
-        Layout.of(transformer(32), transformer(32))
+        ParameterLayout.of(transformer(32), transformer(32))
 
 
-def test_a_dimension_that_grows_unannounced_is_refused(layout: Layout) -> None:
-    odd = Transformer(Shape(64, 2, heads=4, hidden=256), context=8, rng=torch.Generator())
+def test_a_dimension_that_was_fixed_and_grows_is_refused(layout: ParameterLayout) -> None:
+    odd = Transformer(
+        TransformerShape(64, 2, heads=4, hidden=256), context=8, rng=torch.Generator()
+    )
     odd.embedding = nn.Embedding(300, 64)
     with pytest.raises(ValueError, match="fan-in of 'embedding.weight'"):
         layout.growth(odd)
 
 
-def test_models_that_do_not_correspond_are_refused(layout: Layout) -> None:
+def test_models_that_do_not_correspond_are_refused(layout: ParameterLayout) -> None:
     with pytest.raises(ValueError, match="no counterpart of 'blocks.1"):
-        Layout.of(transformer(32, depth=2), transformer(64, depth=1))
+        ParameterLayout.of(transformer(32, depth=2), transformer(64, depth=1))
     with pytest.raises(ValueError, match="'fc_1.weight' must have a counterpart"):
         layout.growth(Perceptron(16))
 
@@ -256,13 +268,13 @@ def test_an_exponent_outside_its_range_is_refused(alpha: float) -> None:
         MaximalUpdate(alpha=alpha)
 
 
-def test_experts_are_matrices_like_others() -> None:
+def test_experts_are_treated_as_hidden_matrices() -> None:
     def mixture(width: int) -> Transformer:
-        shape = Shape(width, 1, heads=2, hidden=2 * width, experts=4, experts_used=2)
+        shape = TransformerShape(width, 1, heads=2, hidden=2 * width, experts=4, experts_used=2)
         return Transformer(shape, context=8, rng=torch.Generator())
 
-    layout = Layout.of(mixture(16), mixture(32))
+    layout = ParameterLayout.of(mixture(16), mixture(32))
     groups = by_name(parameter_groups(mixture(64), layout, MUP, AdamW(1e-2)))
-    assert groups["blocks.0.feed_forward.up"].role is Role.HIDDEN
+    assert groups["blocks.0.feed_forward.up"].role is LayerRole.HIDDEN
     assert groups["blocks.0.feed_forward.up"].lr == pytest.approx(1 / 4)
-    assert groups["blocks.0.feed_forward.router.weight"].role is Role.OUTPUT
+    assert groups["blocks.0.feed_forward.router.weight"].role is LayerRole.OUTPUT

@@ -8,13 +8,13 @@ from hpo.training.schedules import (
     Constant,
     Cosine,
     Exponential,
+    LearningRateSchedule,
     Linear,
     Power,
-    Schedule,
     WarmupStableDecay,
 )
 
-ALL: list[Schedule] = [
+ALL: list[LearningRateSchedule] = [
     Constant(warmup=5),
     Power(0.7, warmup=5, unit=3),
     Cosine(0.1, 0.2),
@@ -41,7 +41,9 @@ ALL: list[Schedule] = [
         (Exponential(1e-4), {0: 1e-4, 50: 1e-2, 100: 1.0}),
     ],
 )
-def test_shares_match_values_by_hand(schedule: Schedule, shares: dict[float, float]) -> None:
+def test_shares_match_hand_computed_values(
+    schedule: LearningRateSchedule, shares: dict[float, float]
+) -> None:
     for done, share in shares.items():
         assert schedule.share(done, 100) == pytest.approx(share)
 
@@ -49,23 +51,25 @@ def test_shares_match_values_by_hand(schedule: Schedule, shares: dict[float, flo
 @pytest.mark.parametrize("schedule", ALL)
 @given(progress=st.floats(0, 1), total=st.floats(1, 1e6))
 def test_a_share_lies_between_zero_and_one(
-    schedule: Schedule, progress: float, total: float
+    schedule: LearningRateSchedule, progress: float, total: float
 ) -> None:
     assert 0 <= schedule.share(progress * total, total) <= 1 + 1e-12
 
 
 @pytest.mark.parametrize("schedule", [s for s in ALL if not s.follows_length])
 @given(done=st.floats(0, 100))
-def test_schedules_without_a_length_never_look_at_it(schedule: Schedule, done: float) -> None:
+def test_schedules_that_do_not_follow_the_length_ignore_it(
+    schedule: LearningRateSchedule, done: float
+) -> None:
     assert schedule.share(done, 100) == schedule.share(done, 1e6)
 
 
 @pytest.mark.parametrize("schedule", [s for s in ALL if s.follows_length])
-def test_schedules_with_a_length_do(schedule: Schedule) -> None:
+def test_schedules_that_follow_the_length_depend_on_it(schedule: LearningRateSchedule) -> None:
     assert schedule.share(90, 100) != schedule.share(90, 200)
 
 
-def test_without_decay_the_stable_phase_lasts_for_ever() -> None:
+def test_without_decay_the_schedule_does_not_follow_the_length() -> None:
     assert not WarmupStableDecay(decay=0.0).follows_length
 
 

@@ -10,8 +10,8 @@ from hpo.training.transformer import (
     VOCABULARY,
     Experts,
     FeedForward,
-    Shape,
     Transformer,
+    TransformerShape,
     next_byte_loss,
     params_to_shape,
 )
@@ -21,8 +21,8 @@ def random_bytes(rows: int, length: int) -> torch.Tensor:
     return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def trained_looking(shape: Shape, context: int) -> Transformer:
-    """A model whose head is not zero any more, so that its logits say something."""
+def with_random_head(shape: TransformerShape, context: int) -> Transformer:
+    """Return a model with a random head, so that its logits depend on its input."""
     rng = torch.Generator().manual_seed(0)
     model = Transformer(shape, context=context, rng=rng)
     with torch.no_grad():
@@ -30,8 +30,8 @@ def trained_looking(shape: Shape, context: int) -> Transformer:
     return model
 
 
-def test_parameter_count_matches_a_count_by_hand() -> None:
-    shape = Shape(width=8, depth=1, heads=2, hidden=16)
+def test_parameter_count_matches_a_hand_count() -> None:
+    shape = TransformerShape(width=8, depth=1, heads=2, hidden=16)
     # 8 x 24 and 8 x 8 for attention, 2 x 8 x 16 for the feed-forward, three norms of 8.
     assert shape.non_embedding == 192 + 64 + 256 + 24
     assert shape.embedding == 2 * 256 * 8
@@ -60,18 +60,18 @@ def test_shape_grows_with_the_count(a: float, b: float) -> None:
 
 
 @pytest.mark.parametrize("n_params", [999.0, -1.0, math.nan, math.inf])
-def test_too_few_parameters_are_refused_by_name(n_params: float) -> None:
+def test_invalid_parameter_counts_are_refused_by_name(n_params: float) -> None:
     with pytest.raises(ValueError, match="n_params"):
         params_to_shape(n_params)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="width=32, heads=3"):
-        Shape(width=32, depth=1, heads=3, hidden=64)
+        TransformerShape(width=32, depth=1, heads=3, hidden=64)
 
 
 def test_a_future_byte_does_not_change_past_logits() -> None:
-    model = trained_looking(params_to_shape(1e4), context=16)
+    model = with_random_head(params_to_shape(1e4), context=16)
     text = random_bytes(2, 16)
     changed = text.clone()
     changed[:, 9] = (changed[:, 9] + 1) % VOCABULARY
@@ -81,13 +81,13 @@ def test_a_future_byte_does_not_change_past_logits() -> None:
 
 
 def test_a_shorter_text_has_the_logits_of_its_prefix() -> None:
-    model = trained_looking(params_to_shape(1e4), context=16)
+    model = with_random_head(params_to_shape(1e4), context=16)
     text = random_bytes(2, 16)
     torch.testing.assert_close(model(text)[:, :7], model(text[:, :7]), rtol=1e-5, atol=1e-5)
 
 
-def test_attention_sees_the_order_of_the_bytes() -> None:
-    model = trained_looking(params_to_shape(1e4), context=8)
+def test_attention_depends_on_the_order_of_the_bytes() -> None:
+    model = with_random_head(params_to_shape(1e4), context=8)
     text = random_bytes(1, 8)
     swapped = text[:, [1, 0, 2, 3, 4, 5, 6, 7]]
     assert (model(text)[:, -1] - model(swapped)[:, -1]).abs().max() > 1e-3
@@ -102,7 +102,7 @@ def test_first_loss_is_that_of_a_uniform_guess() -> None:
 
 def test_dropout_acts_in_training_only() -> None:
     shape = params_to_shape(1e4)
-    model = trained_looking(shape, context=8)
+    model = with_random_head(shape, context=8)
     model.dropout = 0.5
     text = random_bytes(1, 8)
     assert not torch.equal(model(text), model(text))
@@ -111,9 +111,9 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_grouped_queries_are_full_attention_with_repeated_keys_and_values() -> None:
-    shape = Shape(32, 1, heads=4, hidden=64, queries_per_key=2)
-    grouped = trained_looking(shape, context=8)
-    full = trained_looking(Shape(32, 1, heads=4, hidden=64), context=8)
+    shape = TransformerShape(32, 1, heads=4, hidden=64, queries_per_key=2)
+    grouped = with_random_head(shape, context=8)
+    full = with_random_head(TransformerShape(32, 1, heads=4, hidden=64), context=8)
     state = grouped.state_dict()
     name = "blocks.0.attention_in.weight"
     queries, keys, values = state[name].split([32, 16, 16])
@@ -123,8 +123,8 @@ def test_grouped_queries_are_full_attention_with_repeated_keys_and_values() -> N
     torch.testing.assert_close(grouped(text), full(text))
 
 
-def test_normalised_queries_make_attention_blind_to_their_size() -> None:
-    shape = Shape(32, 1, heads=2, hidden=64)
+def test_normalized_queries_make_attention_independent_of_their_scale() -> None:
+    shape = TransformerShape(32, 1, heads=2, hidden=64)
     rng = torch.Generator().manual_seed(0)
     model = Transformer(shape, context=8, qk_norm=True, rng=rng)
     text = random_bytes(2, 8)
@@ -135,9 +135,9 @@ def test_normalised_queries_make_attention_blind_to_their_size() -> None:
         torch.testing.assert_close(model(text), before, rtol=1e-4, atol=1e-4)
 
 
-def test_one_expert_for_all_is_the_dense_layer() -> None:
-    dense = FeedForward(Shape(16, 1, 2, 24))
-    experts = Experts(Shape(16, 1, 2, 24, experts=3, experts_used=3))
+def test_identical_experts_equal_the_dense_layer() -> None:
+    dense = FeedForward(TransformerShape(16, 1, 2, 24))
+    experts = Experts(TransformerShape(16, 1, 2, 24, experts=3, experts_used=3))
     with torch.no_grad():
         for weight, source in ((experts.up, dense.up.weight), (experts.down, dense.down.weight)):
             weight.copy_(source.expand_as(weight))
@@ -146,8 +146,8 @@ def test_one_expert_for_all_is_the_dense_layer() -> None:
     assert float(experts.imbalance.detach()) == pytest.approx(1.0)
 
 
-def test_imbalance_is_the_number_of_experts_where_one_does_all() -> None:
-    experts = Experts(Shape(16, 1, 2, 24, experts=4))
+def test_imbalance_is_the_number_of_experts_if_one_is_used_for_all() -> None:
+    experts = Experts(TransformerShape(16, 1, 2, 24, experts=4))
     nn.init.zeros_(experts.up)
     nn.init.zeros_(experts.down)
     with torch.no_grad():
@@ -158,8 +158,8 @@ def test_imbalance_is_the_number_of_experts_where_one_does_all() -> None:
 
 
 def test_z_loss_and_balance_act_in_training_only() -> None:
-    shape = Shape(16, 1, 2, 24, experts=4, experts_used=2)
-    model = trained_looking(shape, context=8)
+    shape = TransformerShape(16, 1, 2, 24, experts=4, experts_used=2)
+    model = with_random_head(shape, context=8)
     text = random_bytes(2, 9)
     plain = next_byte_loss(model, text)
     logits = model(text[:, :-1])
@@ -173,7 +173,7 @@ def test_z_loss_and_balance_act_in_training_only() -> None:
 
 
 def test_branches_are_multiplied_by_their_factor() -> None:
-    shape = Shape(16, 3, 2, 24)
+    shape = TransformerShape(16, 3, 2, 24)
     rng = torch.Generator().manual_seed(0)
     model = Transformer(shape, context=8, branch_factor=0.0, rng=rng)
     with torch.no_grad():
@@ -191,6 +191,6 @@ def test_branches_are_multiplied_by_their_factor() -> None:
         ({"depth": 0}, "depth"),
     ],
 )
-def test_impossible_shapes_are_refused_by_name(settings: dict[str, int], name: str) -> None:
+def test_invalid_shapes_are_refused_by_name(settings: dict[str, int], name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        Shape(**{"width": 32, "depth": 1, "heads": 4, "hidden": 64, **settings})
+        TransformerShape(**{"width": 32, "depth": 1, "heads": 4, "hidden": 64, **settings})

@@ -1,6 +1,6 @@
 """scaletune inside Optuna: a sampler and a pruner."""
 
-from hpo.adapters.optuna.engine import prediction_of
+from hpo.adapters.optuna.attributes import prediction_of
 from hpo.adapters.optuna.pruner import ScaleTunePruner
 from hpo.adapters.optuna.sampler import ScaleTuneSampler
 

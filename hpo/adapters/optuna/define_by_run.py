@@ -2,15 +2,15 @@
 
 Optuna never sees a whole search space: an objective asks for one value after another, under
 conditions that only its code knows and in ranges that may change. From finished trials
-:class:`ObservedSpace` learns which parameters there are, in which range each was suggested last, and
-which of them depend on another one; :class:`ParameterAdapter` carries values between Optuna and the
-engine.
+:class:`ObservedSpace` learns which parameters there are, in which range each was suggested last,
+and which of them depend on another one. :class:`ParameterAdapter` converts values between Optuna
+and the engine.
 
 Notation
 --------
 n, p      a parameter and a possible parent of it
-V, W      values of p in trials with n, and in those without; "n is active when p is in V" explains
-          n if every trial with n has p, and no value is in both
+V, W      values of p in trials with n, and in those without; the condition "p is in V" explains n
+          if every trial with n has p, and no value is in both V and W
 """
 
 from __future__ import annotations
@@ -34,71 +34,91 @@ from hpo.errors import SpaceError
 from hpo.space import Categorical, Fidelity, Float, Int, Parameter, Scale
 from hpo.space.parameters import LARGEST_INT, condition
 
-__all__ = ["Condition", "ParameterAdapter", "ObservedSpace"]
+__all__ = ["Condition", "ObservedSpace", "ParameterAdapter", "parameter_adapters"]
 
 #: A parent and the values of it, as Optuna gives them, under which a parameter is suggested.
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 
-_LARGEST_SWITCH = 64  # values of an integer that may switch parameters on, such as a layer count
+_MOST_PARENT_VALUES = 64  # of a parameter that others may depend on, such as a layer count
 
 
 class ObservedSpace:
-    """What finished trials say about the objective's parameters; grows trial by trial."""
+    """Parameters that finished trials have shown, with their ranges and conditions.
+
+    Attributes:
+        trials: Number of trials read.
+        distributions: Distribution of each parameter when it was suggested last.
+
+    Example:
+        >>> import optuna
+        >>> from hpo.adapters.optuna.define_by_run import ObservedSpace
+        >>> def objective(trial):
+        ...     if trial.suggest_categorical("optimizer", ["sgd", "adam"]) == "sgd":
+        ...         trial.suggest_float("momentum", 0, 1)
+        ...     return 0.0
+        >>> study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> study.optimize(objective, n_trials=8)
+        >>> observed = ObservedSpace()
+        >>> for trial in study.trials:
+        ...     observed.add(trial)
+        >>> observed.space()
+        {'optimizer': None, 'momentum': ('optimizer', ('sgd',))}
+    """
 
     def __init__(self) -> None:
         self.trials = 0
         self.distributions: dict[str, BaseDistribution] = {}
         self._latest: dict[str, int] = {}
         self._count: Counter[str] = Counter()
-        # For each possible parent and value of it: how often it was met, and what came with it.
-        self._met: dict[str, Counter[Any]] = defaultdict(Counter)
+        # For each possible parent and value of it: trials with it, and parameters in those trials.
+        self._values: dict[str, Counter[Any]] = defaultdict(Counter)
         self._with: dict[str, dict[Any, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
 
     def add(self, trial: FrozenTrial) -> None:
-        """Learn from a trial whose objective came to its end."""
+        """Read a trial whose objective came to its end."""
         self.trials += 1
         for name, distribution in trial.distributions.items():
             if self._latest.get(name, -1) <= trial.number:
                 self._latest[name] = trial.number
                 self.distributions[name] = distribution
             self._count[name] += 1
-            if _switches(distribution):
+            if _may_be_parent(distribution):
                 value = trial.params[name]
-                self._met[name][value] += 1
+                self._values[name][value] += 1
                 self._with[name][value].update(trial.params.keys())
 
     def space(self) -> dict[str, Condition | None]:
-        """Parameters whose presence is understood, by their condition; None for no condition.
+        """Return the condition of each parameter whose presence is understood.
 
-        In the order in which they were first suggested.
+        In the order in which they were first suggested; None stands for no condition.
         """
         found: dict[str, Condition | None] = {}
         for name, count in self._count.items():
             if count == self.trials:
                 found[name] = None
                 continue
-            rule = self._explained(name, [p for p in found if p in self._met])
-            if rule is not None:
-                found[name] = rule
+            when = self._condition(name, [p for p in found if p in self._values])
+            if when is not None:
+                found[name] = when
         return found
 
-    def _explained(self, name: str, parents: Sequence[str]) -> Condition | None:
-        """The first rule that explains `name`; choices are tried before integers."""
+    def _condition(self, name: str, parents: Sequence[str]) -> Condition | None:
+        """The first condition that explains `name`; choices are tried before integers."""
         categorical = CategoricalDistribution
         for parent in sorted(
             parents, key=lambda p: not isinstance(self.distributions[p], categorical)
         ):
-            met = self._met[parent]
-            came = {value: self._with[parent][value][name] for value in met}
-            if sum(came.values()) != self._count[name]:
+            trials = self._values[parent]
+            with_name = {value: self._with[parent][value][name] for value in trials}
+            if sum(with_name.values()) != self._count[name]:
                 continue
-            if any(0 < came[value] < met[value] for value in met):
+            if any(0 < with_name[value] < trials[value] for value in trials):
                 continue
-            present = [value for value in met if came[value]]
-            absent = [value for value in met if not came[value]]
+            present = [value for value in trials if with_name[value]]
+            absent = [value for value in trials if not with_name[value]]
             distribution = self.distributions[parent]
             if isinstance(distribution, IntDistribution):
-                present = _one_side(present, absent, distribution)
+                present = _threshold(present, absent, distribution)
             if present:
                 return parent, tuple(present)
         return None
@@ -108,8 +128,19 @@ class ObservedSpace:
 class ParameterAdapter:
     """One parameter, as Optuna suggests it and as the engine searches it.
 
-    Choices become their indices, so that they may be any objects; so do the values of a grid that
-    is no plain lattice. `distribution` is None before anything was suggested.
+    Choices become their indices, so that they may be any objects. So do the values of a grid with
+    steps that are not multiples of an integer.
+
+    Attributes:
+        distribution: Optuna's distribution; None for a parameter that was never suggested.
+        parameter: The engine's parameter.
+
+    Example:
+        >>> from optuna.distributions import FloatDistribution
+        >>> from hpo.adapters.optuna.define_by_run import ParameterAdapter
+        >>> adapter = ParameterAdapter.of(FloatDistribution(0, 1, step=0.1), None)
+        >>> adapter.to_engine(0.3), adapter.to_optuna(3)
+        (3, 0.3)
     """
 
     distribution: BaseDistribution | None
@@ -117,39 +148,40 @@ class ParameterAdapter:
 
     @classmethod
     def of(cls, distribution: BaseDistribution, declared: Parameter | None) -> ParameterAdapter:
-        """What Optuna suggests, with role, center and scale axis of what was declared.
+        """Return the adapter of a distribution, with role, center and scale axis as declared.
 
-        Raises SpaceError for a range that cannot be searched.
+        Raises:
+            SpaceError: For a range that cannot be searched.
         """
         return cls(distribution, _without_condition(_parameter(distribution, declared)))
 
     def under(self, parent: str, values: Sequence[Any]) -> ParameterAdapter:
-        """The same, active when `parent` has one of `values`, as the engine has them."""
+        """Return a copy that is active when `parent` has one of `values`, given as the engine's."""
         if isinstance(self.parameter, Scale | Fidelity):
             return self
         return replace(self, parameter=replace(self.parameter, when=(parent, tuple(values))))
 
     def to_engine(self, value: Any) -> Any:
-        """A value of Optuna's as the engine has it; it may lie outside of the present range."""
+        """Return a value of Optuna's as the engine has it; it may lie outside the present range."""
         if self.distribution is None:
             return value
         if isinstance(self.distribution, CategoricalDistribution):
             return int(self.distribution.to_internal_repr(value))
-        if self._coded:
+        if self._indexed:
             assert isinstance(self.distribution, FloatDistribution | IntDistribution)
-            place = (value - self.distribution.low) / (self.distribution.step or 1)
-            return round(place) if math.isclose(place, round(place), abs_tol=1e-6) else place
+            steps = (value - self.distribution.low) / (self.distribution.step or 1)
+            return round(steps) if math.isclose(steps, round(steps), abs_tol=1e-6) else steps
         return value
 
-    def outward(self, value: Any) -> Any:
-        """A value of the engine's as a plain Python value of the distribution."""
+    def to_optuna(self, value: Any) -> Any:
+        """Return a value of the engine's as a plain Python value of the distribution."""
         distribution = self.distribution
         if distribution is None:
             return value
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices[int(value)]
         assert isinstance(distribution, FloatDistribution | IntDistribution)
-        if self._coded:  # in decimals: steps of 0.1 give 0.3, not 0.30000000000000004
+        if self._indexed:  # in decimals: steps of 0.1 give 0.3, not 0.30000000000000004
             start, step = Decimal(repr(distribution.low)), Decimal(repr(distribution.step))
             value = start + int(value) * step
         if isinstance(distribution, IntDistribution):
@@ -157,7 +189,7 @@ class ParameterAdapter:
         return min(max(float(value), distribution.low), distribution.high)
 
     @property
-    def _coded(self) -> bool:
+    def _indexed(self) -> bool:
         """Whether the engine counts steps from the lower end."""
         step = getattr(self.distribution, "step", None)
         if not isinstance(self.parameter, Int) or step is None:
@@ -167,15 +199,17 @@ class ParameterAdapter:
 
 def _parameter(distribution: BaseDistribution, declared: Parameter | None) -> Parameter:
     if isinstance(distribution, CategoricalDistribution):
-        codes = range(len(distribution.choices))
+        indices = range(len(distribution.choices))
         if not isinstance(declared, Categorical):
-            return Categorical(codes)
+            return Categorical(indices)
         center = None
         if declared.center in distribution.choices:
             center = distribution.choices.index(declared.center)
-        return Categorical(codes, ordered=declared.ordered, center=center, role=declared.role)
+        return Categorical(indices, ordered=declared.ordered, center=center, role=declared.role)
     if not isinstance(distribution, FloatDistribution | IntDistribution):
-        raise SpaceError(f"{distribution!r} has no counterpart; use float, int or categorical")
+        raise SpaceError(
+            f"{distribution!r} cannot be searched; suggest a float, an int or a categorical value"
+        )
     low, high = distribution.low, distribution.high
     if isinstance(declared, Scale) and low > 0:
         return Scale(low, high, axis=declared.axis)
@@ -185,13 +219,13 @@ def _parameter(distribution: BaseDistribution, declared: Parameter | None) -> Pa
     if isinstance(declared, Int | Float):
         number = replace(number, role=declared.role)
         if declared.center is not None and low <= declared.center <= high:
-            column = ParameterAdapter(distribution, number)
-            number = replace(number, center=number.canonical(column.to_engine(declared.center)))
+            adapter = ParameterAdapter(distribution, number)
+            number = replace(number, center=number.canonical(adapter.to_engine(declared.center)))
     return number
 
 
 def _integer(distribution: FloatDistribution | IntDistribution) -> Int | None:
-    """Integers or steps counted from the lower end; None for what is searched as a float."""
+    """Integer parameter, of values or of steps from the lower end; None to search a float."""
     low, high, step = distribution.low, distribution.high, distribution.step
     if step is None or max(abs(low), abs(high)) / step > LARGEST_INT:
         return None
@@ -225,22 +259,22 @@ def _without_condition(parameter: Parameter) -> Parameter:
     return replace(parameter, when=None)
 
 
-def _switches(distribution: BaseDistribution) -> bool:
-    """Whether a condition on this parameter could be written down."""
+def _may_be_parent(distribution: BaseDistribution) -> bool:
+    """Whether other parameters may depend on one with this distribution."""
     if isinstance(distribution, CategoricalDistribution):
-        return len(distribution.choices) <= _LARGEST_SWITCH
+        return len(distribution.choices) <= _MOST_PARENT_VALUES
     return (
         isinstance(distribution, IntDistribution)
-        and distribution.high - distribution.low < _LARGEST_SWITCH
+        and distribution.high - distribution.low < _MOST_PARENT_VALUES
     )
 
 
-def _one_side(
+def _threshold(
     present: Sequence[int], absent: Sequence[int], distribution: IntDistribution
 ) -> list[int]:
-    """All values on the side of `present`, as of the layers 1 .. n; none if both are mixed.
+    """All values on the side of `present`, such as 3 layers or more; none if no threshold divides.
 
-    Any set of integers could be told apart after the fact, so only a threshold is believed.
+    Any two sets of integers can be told apart after the fact, so only a threshold counts.
     """
     whole = range(distribution.low, distribution.high + 1, distribution.step)
     if not absent or min(present) > max(absent):
@@ -250,21 +284,20 @@ def _one_side(
     return []
 
 
-def declared_condition(parameter: Parameter | None) -> Condition | None:
-    """The `when` that a user declared."""
-    when = None if parameter is None else condition(parameter)
-    return None if when is None else (when[0], tuple(when[1]))
-
-
-def columns(
+def parameter_adapters(
     search_space: Mapping[str, BaseDistribution],
     conditions: Mapping[str, Condition | None],
     declared: Mapping[str, Parameter],
 ) -> dict[str, ParameterAdapter]:
-    """The parameters of `search_space` and those declared beside it, parents known to children.
+    """Return adapters of the parameters in `search_space` and of those only declared.
 
     A condition on a parameter that is not there is dropped, and so is a range that cannot be
     searched.
+
+    Args:
+        search_space: Distributions by name.
+        conditions: Conditions learned from earlier trials; a declared one takes precedence.
+        declared: Parameters that the user has declared.
     """
     found: dict[str, ParameterAdapter] = {}
     for name, distribution in search_space.items():
@@ -276,21 +309,26 @@ def columns(
         if name not in search_space:
             found[name] = ParameterAdapter(None, _without_condition(parameter))
     for name in list(found):
-        rule = declared_condition(declared.get(name)) or conditions.get(name)
-        if rule is None or rule[0] not in found:
+        when = _declared_condition(declared.get(name)) or conditions.get(name)
+        if when is None or when[0] not in found:
             continue
-        parent, values = rule
-        switch = found[parent]
-        if not isinstance(switch.parameter, Categorical | Int):
+        parent, values = when
+        adapter = found[parent]
+        if not isinstance(adapter.parameter, Categorical | Int):
             continue
-        legal = [
-            code for code in map(switch.to_engine, values) if _is_legal(switch.parameter, code)
-        ]
+        converted = map(adapter.to_engine, values)
+        legal = [value for value in converted if _is_legal(adapter.parameter, value)]
         if legal:
             found[name] = found[name].under(parent, legal)
         else:  # the parent's range has moved to where this one is never suggested
             del found[name]
     return found
+
+
+def _declared_condition(parameter: Parameter | None) -> Condition | None:
+    """The `when` that a user declared."""
+    when = None if parameter is None else condition(parameter)
+    return None if when is None else (when[0], tuple(when[1]))
 
 
 def _is_legal(parameter: Categorical | Int, value: Any) -> bool:

@@ -1,13 +1,13 @@
-"""The engine as a guest of Optuna: a sampler and a pruner for `study.optimize`.
+"""The Optuna sampler.
 
     study = optuna.create_study(
         sampler=ScaleTuneSampler({"params": Scale(1e5, 1e7, axis=Axis.PARAMS)}, cost="flops"),
-        pruner=ScaleTunePruner(ASHA(kind=Kind.STOPPING), Fidelity(1, 81)),
+        pruner=ScaleTunePruner(ASHA(kind=ASHAVariant.STOPPING), Fidelity(1, 81)),
     )
     study.optimize(objective, n_trials=100)
 
-The storage, its heartbeat and its dashboards stay Optuna's; the sampler keeps nothing but caches.
-What it proposed for a trial, and what it believed of it, is one system attribute of that trial
+Storage, heartbeat and dashboards stay Optuna's; the sampler keeps nothing but caches. What it
+proposed for a trial and what it predicted are one system attribute of that trial
 (`scaletune:asked`, in chunks), so that other workers see a running trial's parameters before they
 are suggested.
 
@@ -20,13 +20,14 @@ pruned trial                           completed run at the fidelity of its last
 value or last report infinite or NaN   failed: diverged
 a constraint above 0                   failed: the search learns where constraints hold
 failed trial                           failed; user attribute "failed" may say oom, timeout, ...;
-                                       lost, which teaches nothing, if Optuna retried it
+                                       lost, which is ignored, if Optuna has retried it
 running trial                          pending
 =====================================  ============================================================
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,21 +37,13 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from hpo.adapters.optuna.define_by_run import columns
-from hpo.adapters.optuna.engine import (
-    _ASKED,
-    _ENGINES,
-    _REASKS,
-    _amount,
-    _fitted,
-    _Known,
-    _log,
-    _Mirror,
-    _PerStudy,
-    _Reading,
-    _View,
-    _write,
-)
+from hpo.adapters.amounts import amount_or_none
+from hpo.adapters.optuna.attributes import ASKED, write_attribute
+from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapters
+from hpo.adapters.optuna.engine import SyncedOptimizer
+from hpo.adapters.optuna.space_view import SpaceView
+from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
+from hpo.adapters.optuna.trial_reader import TrialReader
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
 from hpo.scaling.claims import TransferRule
@@ -61,35 +54,52 @@ from hpo.space.encoding import Encoder
 if TYPE_CHECKING:
     from optuna.study import Study
 
+__all__ = ["ScaleTuneSampler"]
 
-class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
+_MOST_OPTIMIZERS = 32  # kept for one study: one for each space and scalarization met lately
+_RETRIES = 3  # proposals after one that another worker has made at the same moment
+_log = logging.getLogger(__name__)
+
+
+class ScaleTuneSampler(BaseSampler):
     """Samples all parameters of a trial together, from a model of loss, cost and failure.
 
     The search space is learned from what the objective suggests, conditions included: a parameter
     that is suggested only under some choices of another, or from some count on, is modeled so.
-    What cannot be foreseen, such as everything in a first trial, is drawn at random, and said in
-    the log once.
+    What cannot be foreseen, such as everything in a first trial, is drawn at random and logged
+    once.
 
-    Several objectives are searched for one scalarization at a time: each trial is to do well by an
+    Several objectives are searched for one scalarization at a time: each trial minimizes an
     augmented Tchebycheff norm whose weights follow a low-discrepancy sequence (ParEGO, Knowles,
-    IEEE TEC 2006). Of constraints the sign is used, not how far above 0 they are.
+    IEEE TEC 2006). Of a constraint only the sign is used, not how far above 0 it is.
 
     Args:
-        space: what is known of some parameters beforehand: their role, center, log-odds scale or
-            condition, and which are scale axes. A `Scale` that is not suggested is read from a
+        space: Parameters of which something is known beforehand: their role, center, log-odds scale
+            or condition, and which are scale axes. A `Scale` that is not suggested is read from a
             user attribute of its name; set it before the first `suggest` and the sampler proposes
             for that scale. A `Fidelity` gives the range of steps that are reported; without one it
             reaches to the last step of any complete trial.
-        cost: unit of the costs, and the user attribute that holds a trial's; "seconds" are measured
+        cost: Unit of the costs, and the user attribute that holds a trial's; "seconds" are measured
             where there is no such attribute. Naming one makes the search cost-aware.
-        target: scale values the user will finally train at.
-        priors: transfer rules (:mod:`hpo.scaling.transfer_rules`); their roles must be in `space`.
-        surrogate: who models the loss, as for `hpo.optimize`.
-        seed: of every random choice; None draws one.
+        target: Scale values to train at in the end.
+        priors: Transfer rules (:mod:`hpo.scaling.transfer_rules`); their roles must be in `space`.
+        surrogate: Model of the loss, as for `hpo.optimize`.
+        seed: Seed of every random choice; None draws one.
 
     Raises:
-        SpaceError: for a space, target or rule that does not fit.
-        ValueError: for a negative seed or an unknown surrogate.
+        SpaceError: For a space, target or rule that does not fit.
+        ValueError: For a negative seed or an unknown surrogate.
+
+    Example:
+        >>> import optuna
+        >>> from hpo.adapters.optuna import ScaleTuneSampler
+        >>> def objective(trial):
+        ...     x, y = trial.suggest_float("x", -5, 5), trial.suggest_float("y", -5, 5)
+        ...     return (x - 1) ** 2 + (y + 2) ** 2
+        >>> study = optuna.create_study(sampler=ScaleTuneSampler(seed=0))
+        >>> study.optimize(objective, n_trials=12)
+        >>> study.best_value < 1.0
+        True
     """
 
     def __init__(
@@ -108,10 +118,10 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
             drift_prior(check_priors(priors), known, Encoder(known).columns)
         elif priors or target:
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
-        # Without anything declared, one parameter stands for all: the choice is what is checked.
+        # Without anything declared, one parameter stands for all: only the name is checked.
         check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))
         if seed is not None and seed < 0:
-            raise ValueError(f"`seed` must be >= 0 or None, got {seed}")
+            raise ValueError(f"`seed` must be >= 0 or None, got {seed}; pass a seed such as 0")
         fidelities = [p for p in declared.values() if isinstance(p, Fidelity)]
         self._fidelity = fidelities[0] if fidelities else None
         self._declared = {n: p for n, p in declared.items() if not isinstance(p, Fidelity)}
@@ -120,51 +130,46 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
         self._priors = priors
         self._surrogate = surrogate
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._forget()
+        self._caches: PerStudy[StudyCache] = PerStudy()
 
     def reseed_rng(self) -> None:
-        """Nothing to do: random choices are keyed by the seed and the trial's number."""
+        """Do nothing: random choices are keyed by the seed and the trial's number."""
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Everything that has been suggested so far and whose presence is understood."""
-        with self._lock:
-            witness = self._known(study).witness
+        """Return every parameter suggested so far whose presence is understood."""
+        with self._caches.lock:
+            observed = self._updated_cache(study).observed
             return {
-                name: witness.distributions[name]
-                for name in witness.space()
-                if not witness.distributions[name].single()
+                name: observed.distributions[name]
+                for name in observed.space()
+                if not observed.distributions[name].single()
             }
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values for the parameters of `search_space` that are active together."""
-        with self._lock:
-            known = self._known(study)
-            witness = known.witness
-            beside = {
-                name: parameter
-                for name, parameter in self._declared.items()
-                if name not in witness.distributions
-            }
-            declared = {n: p for n, p in self._declared.items() if n in search_space} | beside
-            if not search_space and not beside:
+        """Return values for the active parameters of `search_space`, chosen together."""
+        with self._caches.lock:
+            cache = self._updated_cache(study)
+            adapters = self._adapters(search_space, cache)
+            if not adapters:
                 return {}
-            view = _View(columns(search_space, witness.space(), declared), self._fidelity)
-            given = view.to_engine(self._settled(trial))
-            sizes = self._sizes(trial, view, known)
-            given |= sizes
-            for attempt in range(1 + _REASKS):
-                mirror = self._mirror(study, known, view, trial.number, sizes)
-                config, belief = mirror.propose(trial.number, given, attempt, seed=self._seed)
-                params = mirror.view.outward(config)
-                asked = mirror.view.to_json(params)
-                _write(study, trial, _ASKED, asked | {"belief": belief.to_json()})
-                known.proposals[trial.number] = params
-                news = known.take_in(study.get_trials(deepcopy=False))
-                if mirror.exhausted or not mirror.met(params, news, beside=trial.number):
+            scales = self._given_scales(trial, adapters, cache)
+            given = SpaceView(adapters).to_engine(_settled(trial)) | scales
+            for attempt in range(1 + _RETRIES):
+                optimizer = self._optimizer(study, cache, adapters, trial.number, scales)
+                proposal = optimizer.propose(trial.number, given, attempt, seed=self._seed)
+                params = optimizer.view.to_optuna(proposal.config)
+                asked = optimizer.view.to_json(params)
+                asked["belief"] = proposal.prediction.to_json()
+                write_attribute(study, trial, ASKED, asked)
+                cache.proposals[trial.number] = params
+                others = cache.update(study.get_trials(deepcopy=False))
+                reason = proposal.prediction.reason
+                everything_tried = reason is not None and reason.repeated
+                if everything_tried or not optimizer.taken(params, others, by=trial.number):
                     break
             return {name: params[name] for name in search_space if name in params}
 
@@ -175,16 +180,16 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A declared parameter as it was proposed; any other one at random."""
-        with self._lock:
-            known = self._remembered(study)
-            proposed = known.proposals.get(trial.number, {})
+        """Return a declared parameter as it was proposed, and any other one at random."""
+        with self._caches.lock:
+            cache = self._cache(study)
+            proposed = cache.proposals.get(trial.number, {})
             if param_name in proposed:
-                value = _fitted(proposed[param_name], param_distribution)
+                value = _value_in(param_distribution, proposed[param_name])
                 if value is not None:
                     return value
-            if known.witness.trials and param_name not in known.announced:
-                known.announced.add(param_name)
+            if cache.observed.trials and param_name not in cache.warned:
+                cache.warned.add(param_name)
                 if not param_distribution.single():
                     _log.warning(
                         "%r is drawn at random in trial %d: its range or condition could not be "
@@ -197,70 +202,91 @@ class ScaleTuneSampler(_PerStudy["_Known"], BaseSampler):
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
 
-    def _known(self, study: Study) -> _Known:
-        """What was learned of `study` so far, after taking in what is new in it."""
-        known = self._remembered(study)
-        known.take_in(study.get_trials(deepcopy=False))
-        return known
+    def _cache(self, study: Study) -> StudyCache:
+        """What was read of `study` at the last look."""
+        return self._caches.get(study, StudyCache)
 
-    def _remembered(self, study: Study) -> _Known:
-        """What was learned of `study` at the last look."""
-        storage, identity = study._storage, study._study_id  # samplers are given no other way
-        return self._studies.setdefault(storage, {}).setdefault(identity, _Known())
+    def _updated_cache(self, study: Study) -> StudyCache:
+        """What was read of `study`, with what is new in it."""
+        cache = self._cache(study)
+        cache.update(study.get_trials(deepcopy=False))
+        return cache
 
-    def _mirror(
-        self, study: Study, known: _Known, view: _View, number: int, sizes: Mapping[str, float]
-    ) -> _Mirror:
-        """The engine for `view` with all that is known, and running trials pending.
+    def _adapters(
+        self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
+    ) -> dict[str, ParameterAdapter]:
+        """Parameters to search together: those of `search_space`, and declared ones never seen."""
+        unseen = {n: p for n, p in self._declared.items() if n not in cache.observed.distributions}
+        declared = {n: p for n, p in self._declared.items() if n in search_space} | unseen
+        return parameter_adapters(search_space, cache.observed.space(), declared)
 
-        `sizes`: of scales that are not for the sampler to choose.
+    def _optimizer(
+        self,
+        study: Study,
+        cache: StudyCache,
+        adapters: Mapping[str, ParameterAdapter],
+        number: int,
+        scales: Mapping[str, float],
+    ) -> SyncedOptimizer:
+        """The engine for trial `number`, told everything that is known.
+
+        `scales`: values that the user has set for this trial.
         """
-        reading = _Reading(
+        reader = TrialReader(
             cost=self._cost,
             directions=tuple(study.directions),
-            retried=frozenset(known.retried),
-            preference=known.preference(number, len(study.directions)),
-            top=known.top(self._fidelity),
+            retried=frozenset(cache.retried),
+            scalarization=cache.scalarization(number, len(study.directions)),
+            full_step=cache.full_step(self._fidelity),
         )
-        view = view.with_fidelity(reading.top)
-        sized = bool(sizes) and set(sizes) == set(view.space.scales)
-        key = (view.key(), reading.preference, reading.top, sized)
-        mirror = known.mirrors.get(key)
-        if mirror is None:
+        view = SpaceView(adapters, reader.full_step)
+        given_scales = bool(scales) and set(scales) == set(view.space.scales)
+        key = (view.key(), reader.scalarization, reader.full_step, given_scales)
+        optimizer = cache.optimizers.get(key)
+        if optimizer is None:
             engine = Optimizer(
                 view.space,
-                direction=reading.engine_direction,
+                direction=reader.direction,
                 cost=self._cost,
-                target=sizes if sized else self._target,
+                target=scales if given_scales else self._target,
                 priors=self._priors,
                 surrogate=self._surrogate,
                 seed=self._seed,
             )
-            mirror = known.mirrors[key] = _Mirror(view, engine, sized=sized)
-            while len(known.mirrors) > _ENGINES:
-                known.mirrors.popitem(last=False)
-        known.mirrors.move_to_end(key)
-        mirror.sync(known.finished, known.running, reading, asking=number)
-        return mirror
+            optimizer = SyncedOptimizer(view, engine, given_scales=given_scales)
+            cache.optimizers[key] = optimizer
+            while len(cache.optimizers) > _MOST_OPTIMIZERS:
+                cache.optimizers.popitem(last=False)
+        cache.optimizers.move_to_end(key)
+        optimizer.sync(cache.finished, cache.running, reader, asking=number)
+        return optimizer
 
-    def _settled(self, trial: FrozenTrial) -> dict[str, Any]:
-        """Values that were enqueued or suggested before the sampler is asked."""
-        return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-
-    def _sizes(self, trial: FrozenTrial, view: _View, known: _Known) -> dict[str, float]:
-        """Scales that are user attributes: the trial's, else those of the last trial."""
-        sizes = {}
-        for name, column in view.columns.items():
-            if column.distribution is not None or not isinstance(column.parameter, Scale):
+    def _given_scales(
+        self, trial: FrozenTrial, adapters: Mapping[str, ParameterAdapter], cache: StudyCache
+    ) -> dict[str, float]:
+        """Scales that are user attributes: the trial's own, else those of the last trial."""
+        scales = {}
+        for name, adapter in adapters.items():
+            if adapter.distribution is not None or not isinstance(adapter.parameter, Scale):
                 continue
-            size = _amount(trial.user_attrs.get(name, known.sizes.get(name)))
-            if size:
-                low, high = column.parameter.limits
-                sizes[name] = min(max(size, low), high)
-        return sizes
+            scale = amount_or_none(trial.user_attrs.get(name, cache.last_numbers.get(name)))
+            if scale:
+                low, high = adapter.parameter.limits
+                scales[name] = min(max(scale, low), high)
+        return scales
 
 
-# --- the log --------------------------------------------------------------------------------------
+def _settled(trial: FrozenTrial) -> dict[str, Any]:
+    """Values that were enqueued or suggested before the sampler is asked."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-# --- the engine -----------------------------------------------------------------------------------
+def _value_in(distribution: BaseDistribution, value: Any) -> Any | None:
+    """`value` as the distribution has it; None if it is not in it."""
+    try:
+        inner = distribution.to_internal_repr(value)
+        if not distribution._contains(inner):
+            return None
+    except (ValueError, TypeError):
+        return None
+    return distribution.to_external_repr(inner)

@@ -1,0 +1,5 @@
+"""Studies to read and run, from the root of a clone: `python -m examples.demo`.
+
+They are run as modules because some train the small models of `benchmarks.workloads`, which no
+installed package contains.
+"""

@@ -1,0 +1,38 @@
+"""Numbers that other tools hand over: taken if they are numbers, ignored if not.
+
+Values told by a user directly are checked and refused instead (`hpo.optimizer.ask_tell.number`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hpo.study.context import to_float
+
+__all__ = ["amount_or_none", "number_or_none"]
+
+
+def number_or_none(value: Any) -> float | None:
+    """Return `value` as a float, NaN and infinities included; None if it is not one number.
+
+    Example:
+        >>> import numpy as np
+        >>> [number_or_none(value) for value in (2, np.float32(0.5), True, "2", None)]
+        [2.0, 0.5, None, None, None]
+    """
+    try:
+        return to_float(value, "value")
+    except TypeError:
+        return None
+
+
+def amount_or_none(value: Any) -> float | None:
+    """Return `value` as a finite float of at least 0; None for anything else.
+
+    Example:
+        >>> [amount_or_none(value) for value in (2, -1.0, float("inf"), "2")]
+        [2.0, None, None, None]
+    """
+    number = number_or_none(value)
+    return number if number is not None and math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,71 @@
+"""The one interval: how wide the central 90 % interval of a single run is, wherever it is shown.
+
+An interval is `mean +- k sd` with the model's own standard deviation, noise included, and a factor
+`k` that the study itself has shown to cover 90 %: a conformal quantile of the residuals of its
+recent runs (:mod:`hpo.models.surrogate_selector`), not the 1.64 of a normal distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpo.models.log_scale_hedge import InputWarp
+from hpo.models.surrogate_selector import COVERAGE
+from hpo.trials.records import Interval
+from surrogates.base import Predictor, Rescaled
+from surrogates.cost import CostPredictor
+from surrogates.data import Array
+from surrogates.gp import GPPredictor
+from surrogates.numerics import bounded_exp
+from surrogates.quantile_forest import ForestPredictor
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Expected value of one run and its central 90 % interval, in one unit."""
+
+    mean: float
+    interval: Interval
+
+
+def loss_forecast(
+    warp: InputWarp,
+    row: Array,
+    *,
+    model: Predictor,
+    forest: ForestPredictor | None = None,
+) -> Expected:
+    """Forecast the loss of one run, in the user's direction.
+
+    Args:
+        warp: Models of the log, with the selector that calibrates them.
+        row: 1 x d, encoded config.
+        model: Model of the loss that is asked, one of the models of `warp`.
+        forest: Quantile forest, where it is asked in place of the model.
+    """
+    if forest is not None:
+        low, mean, high = warp.selector.interval(forest, row)
+    else:
+        half, mean = _half_width(warp, model, row)
+        low, high = mean - half, mean + half
+    sign = warp.encoder.loss_sign
+    first, last = sorted([sign * low, sign * high])
+    return Expected(sign * mean, (first, last))
+
+
+def cost_forecast(warp: InputWarp, row: Array, *, model: CostPredictor) -> Expected:
+    """Forecast the cost of one run, in the study's unit; arguments as of :func:`loss_forecast`."""
+    half, mean = _half_width(warp, model, row)
+    return Expected(bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half)))
+
+
+def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, float]:
+    """Return half the interval and the mean at one row, in units of `model`."""
+    posterior = model.posterior(row)
+    process = model.predictor if isinstance(model, Rescaled) else model
+    assert isinstance(process, GPPredictor)
+    followed = isinstance(model, Rescaled) and not warp.models.uses_partial_runs
+    calibration = warp.selector.calibration(process, row, online=followed)
+    sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+    return calibration.finite_multiplier(COVERAGE) * sd, float(posterior.mean[0])

@@ -1,0 +1,360 @@
+"""One training in progress: its update, its loop with reports, and its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from hpo.training.accounting import Meter, Usage, Work, count_work
+from hpo.training.data import Batch, BatchStream, Split, examples_in, to_device
+from hpo.training.devices import Precision, random_states, restore_random_states
+from hpo.training.metrics import ActivationRecorder, RunningMetrics
+
+if TYPE_CHECKING:
+    from hpo.study.context import Context
+    from hpo.training.trainer import Config, Scale, TorchTrainer
+
+_UPDATES_BETWEEN_CHECKS = 16  # reading a loss waits for the device
+
+
+class TrainingRun:
+    """Model, optimizers, data and progress of one training.
+
+    To be made and used inside `devices.seeded`, with the global generators to itself.
+
+    Args:
+        trainer: Trainer that makes the parts.
+        config: Config of the trial.
+        scale: Values of the scale axes.
+        seed: Seed of the order of the data.
+        device: Device to train on.
+
+    Example:
+        >>> from hpo.training.data import Shuffled
+        >>> from hpo.training.devices import seeded
+        >>> from hpo.training.optimizers import SGD
+        >>> from hpo.training.trainer import Settings, TorchTrainer
+        >>> x = torch.tensor([[1.0], [2.0]])
+        >>> trainer = TorchTrainer(
+        ...     make_model=lambda config, scale: nn.Linear(1, 1),
+        ...     make_data=lambda config, split: Shuffled([x]) if split is Split.TRAIN else [(x,)],
+        ...     loss=lambda model, batch: (model(batch[0]) - 3 * batch[0]).square().mean(),
+        ...     settings=lambda config: Settings(100, 2, SGD(0.05)),
+        ... )
+        >>> cpu = torch.device("cpu")
+        >>> with seeded(0, cpu):
+        ...     run = TrainingRun(trainer, {}, {}, 0, cpu)
+        ...     losses = [float(run.update()) for _ in range(10)]
+        >>> losses[-1] < losses[0], run.updates, run.examples
+        (True, 10, 20)
+    """
+
+    def __init__(
+        self,
+        trainer: TorchTrainer,
+        config: Config,
+        scale: Scale,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.trainer, self.seed, self.device = trainer, seed, device
+        self.settings = trainer.settings(config)
+        self.meter = Meter(device)
+        self.model = trainer.make_model(config, scale).to(device)
+        # A compiled module is one, whatever the signature of torch.compile says.
+        forward = cast(nn.Module, torch.compile(self.model)) if trainer.compile else self.model
+        self._loss = partial(trainer.loss, forward)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        groups = trainer.groups(self.model, self.settings.optimizer)
+        self.optimizers = self.settings.optimizer.build(groups)
+        self._peaks = _peaks(self.optimizers)
+        self._data = BatchStream(
+            trainer.make_data(config, Split.TRAIN),
+            micro_batch=self.settings.micro_batch or self.settings.batch_size,
+            seed=seed,
+        )
+        self._validation_data = trainer.make_data(config, Split.VALIDATION)
+        precision = trainer.precision or (
+            Precision.BFLOAT16 if device.type == "cuda" else Precision.FLOAT32
+        )
+        self._in_bfloat16 = precision is Precision.BFLOAT16
+        self.parameters = trainer.count(self.model)
+        self.work: Work | None = None
+        self.updates = 0  # done so far
+        self.examples = 0
+        self.evaluations = 0
+        self._recent = RunningMetrics()
+        self._first_loss: float | None = None
+        self._warm_started = 0.0  # share of the weights that were mixed with the parent's
+        self._saved_at = time.monotonic()
+
+    @property
+    def peak_lr(self) -> float:
+        """The largest peak learning rate of all parameter groups."""
+        return max(peak for _, peak in self._peaks)
+
+    def fit(self, ctx: Context | None) -> dict[str, float]:
+        """Train to the end, or to the level asked for, from the checkpoint if there is one.
+
+        Args:
+            ctx: Context of the trial, which receives reports and checkpoints; None for neither.
+
+        Returns:
+            What `TorchTrainer.__call__` returns.
+        """
+        if ctx is not None:
+            self._check_level(ctx)
+            if not self._resume(ctx) and self.trainer.warm_start > 0:
+                self._mix_in_parent(ctx)
+        started, before = time.perf_counter(), self.updates
+        loss, measured = math.nan, dict[str, float]()
+        for number in range(self.evaluations + 1, self.settings.evaluations + 1):
+            due = self.settings.evaluated_after(number)
+            if not self._train_until(due, ctx):
+                loss = math.nan
+                break
+            loss, measured = self._evaluate()
+            if self._has_diverged(loss):
+                loss = math.nan
+                break
+            self.evaluations = number
+            if ctx is not None:
+                self._report(ctx, loss, measured)
+        seconds = time.perf_counter() - started
+        usage = self.usage()
+        return {
+            "loss": loss,
+            "cost": usage.of(self.trainer.cost),
+            **usage.metrics(),
+            **measured,
+            **({"warm_started": self._warm_started} if self.trainer.warm_start > 0 else {}),
+            "updates_per_second": (self.updates - before) / seconds if seconds > 0 else 0.0,
+        }
+
+    def update(self, share: float | None = None) -> Tensor:
+        """Take one step of the optimizers.
+
+        Args:
+            share: Share of the peak learning rates; None follows the schedule.
+
+        Returns:
+            Mean loss before the step, a scalar that may not be computed yet on a GPU.
+        """
+        settings = self.settings
+        count = min(settings.batch_size, settings.examples - self.examples)
+        total: Tensor | None = None
+        for batch, part in self._data.pieces(self.examples, count):
+            placed = to_device(batch, self.device)
+            if self.work is None:
+                self._measure_work(placed)
+            with self._autocast():
+                loss = self._loss(placed)
+            if part != 1.0:
+                loss = loss * part
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        if share is None:
+            # At the middle of the step, so that neither the first nor the last is wasted.
+            done = self.updates + 0.5 * count / settings.batch_size
+            share = settings.schedule.share(done, settings.examples / settings.batch_size)
+        if settings.clip is not None:
+            self._recent.add_norm(nn.utils.clip_grad_norm_(self.weights, settings.clip))
+        for group, peak in self._peaks:
+            group["lr"] = peak * share
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        self.examples += count
+        self._recent.add_loss(total)
+        return total
+
+    def usage(self) -> Usage:
+        """Return what the run has consumed so far, over all its stages."""
+        return Usage(
+            parameters=self.parameters,
+            examples=self.examples,
+            work=self.work or Work(0.0, 0.0),
+            seconds=self.meter.seconds,
+            peak_memory=self.meter.peak_memory,
+            energy=self.meter.energy,
+        )
+
+    def _train_until(self, until: int, ctx: Context | None) -> bool:
+        """Train up to update `until`; return False if the run diverged."""
+        every = self.settings.checkpoint_updates
+        while self.updates < until:
+            self.update()
+            if self.updates % _UPDATES_BETWEEN_CHECKS == 0 and self._has_diverged():
+                return False
+            due = every is not None and self.updates % every == 0
+            if ctx is not None and (due or self._checkpoint_is_due()) and self.updates < until:
+                self._save(ctx)
+        return not self._has_diverged()
+
+    def _has_diverged(self, validation: float | None = None) -> bool:
+        """Return whether the recent training losses, or the validation loss, show divergence."""
+        self._recent.gather()
+        if self._first_loss is None and self._recent.losses:
+            self._first_loss = self._recent.losses[0]
+        loss = (
+            self._recent.mean_of_last(_UPDATES_BETWEEN_CHECKS) if validation is None else validation
+        )
+        if not math.isfinite(loss):
+            return True
+        first = self._first_loss
+        # `not ... <=` rather than `>`: a first loss that is NaN counts as divergence.
+        return first is not None and not (first <= 0 or loss <= self.settings.divergence * first)
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[float, dict[str, float]]:
+        """Return mean validation loss and figures; record activations on the first batch."""
+        self.model.eval()
+        activations = ActivationRecorder(self.model)
+        total, sums = 0.0, dict[str, float]()
+        seen = 0
+        measure = self.trainer.measure
+        for batch in self._validation_data:
+            placed = to_device(batch, self.device)
+            count = examples_in(placed)
+            with self._autocast(), activations if seen == 0 else nullcontext():
+                loss = self.trainer.loss(self.model, placed)
+            figures = {} if measure is None else measure(self.model, placed)
+            total += float(loss) * count
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * count
+            seen += count
+        self.model.train()
+        if seen == 0:
+            raise ValueError(
+                "make_data(config, Split.VALIDATION) must give at least one batch each time it is "
+                "iterated over, got none; return a list, not a generator"
+            )
+        self._recent.activations = activations.largest()
+        return total / seen, {name: value / seen for name, value in sums.items()}
+
+    def _report(self, ctx: Context, loss: float, measured: Mapping[str, float]) -> None:
+        usage = self.usage()
+        metrics = {**usage.metrics(), **self._recent.metrics(self.settings.clip), **measured}
+        metrics["weight_norm"] = float(nn.utils.get_total_norm(self.weights))
+        self._recent = RunningMetrics()
+        # First, for a report may end the stage; and a later run may start from this one's weights.
+        if ctx.fidelity is not None or self._checkpoint_is_due() or self.trainer.warm_start > 0:
+            self._save(ctx)
+        ctx.report(
+            step=self.evaluations, loss=loss, cost=usage.of(self.trainer.cost), metrics=metrics
+        )
+
+    def _measure_work(self, batch: Batch) -> None:
+        """Set `work`, once a run on its first piece, without changing the random states."""
+        if self.trainer.work is not None:
+            self.work = self.trainer.work(self.model, batch)
+            return
+        states = random_states(self.device)
+        buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        self.work = count_work(self.model, batch, self.trainer.loss)
+        with torch.no_grad():
+            for name, value in self.model.named_buffers():
+                value.copy_(buffers[name])  # running means of norms
+        restore_random_states(states, self.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self._in_bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    # --- checkpoints ---
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.trainer.checkpoint_seconds
+
+    def _save(self, ctx: Context) -> None:
+        """Save everything that the rest of the run depends on."""
+        if not ctx.can_save:
+            return
+        self._recent.gather()
+        ctx.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+                "random": random_states(self.device),
+                "data": self._data.state(),
+                "updates": self.updates,
+                "examples": self.examples,
+                "evaluations": self.evaluations,
+                "length": self.settings.examples,
+                "first_loss": self._first_loss,
+                "recent": self._recent.state(),
+                "work": None if self.work is None else [self.work.flops, self.work.tokens],
+                "meter": self.meter.state(),
+                "warm_started": self._warm_started,
+            }
+        )
+        self._saved_at = time.monotonic()
+
+    def _check_level(self, ctx: Context) -> None:
+        if ctx.fidelity is not None and ctx.fidelity != self.settings.evaluations:
+            raise ValueError(
+                "settings(config).evaluations must be the level to train up to, config's own entry "
+                f"of the fidelity, which is {ctx.fidelity}, got {self.settings.evaluations}"
+            )
+
+    @torch.no_grad()
+    def _mix_in_parent(self, ctx: Context) -> None:
+        """Mix the parent's weights into the initial ones; see `TorchTrainer.warm_start`."""
+        parent = ctx.parent_checkpoint
+        if parent is None:
+            return
+        taken = 0
+        weights = dict(self.model.named_parameters())
+        for name, value in self.model.state_dict().items():
+            earlier = parent["model"].get(name)
+            if earlier is None or earlier.shape != value.shape or not value.is_floating_point():
+                continue
+            value.lerp_(earlier.to(value), self.trainer.warm_start)
+            taken += value.numel() if name in weights else 0
+        self._warm_started = taken / sum(weight.numel() for weight in weights.values())
+
+    def _resume(self, ctx: Context) -> bool:
+        """Restore the checkpoint; return False if there is none."""
+        state = ctx.load() if ctx.can_save else None
+        if state is None:
+            return False
+        settings = self.settings
+        if settings.schedule.follows_length and state["length"] != settings.examples:
+            raise ValueError(
+                f"{settings.schedule} depends on the length of the run, which was "
+                f"{state['length']} examples when it was paused and is {settings.examples} now; "
+                "use Constant, Power or WarmupStableDecay(decay=0), or keep the length fixed"
+            )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            # Rates and decays are those of the config, which a clone may have changed.
+            optimizer.load_state_dict(
+                {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
+        # Loading makes new groups, whose rates are still those that they were built with.
+        self._peaks = _peaks(self.optimizers)
+        self.updates, self.examples = state["updates"], state["examples"]
+        self.evaluations = state["evaluations"]
+        self._first_loss = state["first_loss"]
+        self._warm_started = state.get("warm_started", 0.0)
+        self._recent = RunningMetrics.of(state["recent"])
+        self.work = None if state["work"] is None else Work(*state["work"])
+        self.meter.resume(state["meter"])
+        self._data.resume(state["data"], self.device)
+        restore_random_states(state["random"], self.device)
+        return True
+
+
+def _peaks(optimizers: Iterable[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
+    """Return every group as built, with its peak learning rate."""
+    return [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]

@@ -1,0 +1,1 @@
+"""Scaling-law surrogate: a parametric loss over scales and a Gaussian process for its error."""

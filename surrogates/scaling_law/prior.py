@@ -1,0 +1,260 @@
+"""Prior of the scaling law with its drifting bowl, whitened.
+
+Notation as in `surrogates.scaling_law.parametric_loss`. Parameters are written `theta = mu + L u`
+with prior `u ~ N(0, I)`, so that one ridge damps all of them alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from surrogates.data import Array, Columns
+from surrogates.scaling_law.parametric_loss import ThetaLayout
+
+_HUGE = 1e100  # losses are cut here, so that their squares are finite
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Prior of the optimum itself at one scale, in natural units (ln lr, ..).
+
+    Args:
+        at: `(scales,)`, natural coordinates of the SCALE columns (ln N, ln D, ..).
+        mean: `(decisions,)`, prior mean of the optimum.
+        sd: `(decisions,)`, prior sd; may be inf where nothing is known.
+
+    Example:
+        >>> Anchor(np.log([1e8]), np.log([3e-4]), np.array([0.5])).sd.tolist()
+        [0.5]
+    """
+
+    at: Array
+    mean: Array
+    sd: Array
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPrior:
+    """Prior of how the optimum of each decision moves with each scale.
+
+    Args:
+        mean: `decisions x scales`, change of the natural optimum per natural unit of scale, such as
+            d ln lr / d ln N.
+        sd: `decisions x scales`, its prior sd, > 0 and finite.
+        anchor: prior of the optimum at one scale, if there is any.
+
+    Raises:
+        ValueError: when shapes differ or an sd is not positive.
+
+    Example:
+        >>> halves_per_fourfold = DriftPrior(np.array([[-0.5]]), np.array([[0.1]]))
+        >>> halves_per_fourfold.mean.shape
+        (1, 1)
+    """
+
+    mean: Array
+    sd: Array
+    anchor: Anchor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mean.shape != self.sd.shape or self.mean.ndim != 2:
+            raise ValueError(
+                "mean and sd must both be decisions x scales, "
+                f"got {self.mean.shape} and {self.sd.shape}"
+            )
+        if not np.all((self.sd > 0) & np.isfinite(self.sd)):
+            raise ValueError(
+                "sd must be positive and finite; use a large one where little is known"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LawPrior:
+    """Widths of the default priors; *spread* is that of the losses (`LossUnits`).
+
+    Args:
+        exponent: median of alpha.
+        exponent_sd: sd of ln alpha; 90 % lie in 0.05 .. 0.6, which holds the exponents of Hoffmann
+            et al. (0.28, 0.34) and of Kaplan et al. 2020 (0.076, 0.095).
+        slope: median of `sum_a alpha_a R_a`, what one e-fold of every axis removes at the reference
+            scale, as a share of the loss. The slopes are what data determine first. A prior on R
+            itself would read a steep slope as a large exponent, and see the end of the improvement
+            too soon.
+        slope_sd: sd of the logarithm of each term.
+        gamma: median of gamma, between Kaplan's and Hoffmann's.
+        gamma_sd: sd of ln gamma.
+        curvature: median of h in spreads per box width squared.
+        curvature_sd: sd of ln h.
+        asymmetry_sd: sd of lam, per box width.
+        optimum_sd: sd of a about the middle of the box, in box widths.
+        drift_sd: sd of b where no `DriftPrior` is given, box widths per e-fold of scale.
+        coupling_sd: sd of the entries of M.
+        offset_sd: sd of each code's offset, in spreads.
+
+    Example:
+        >>> LawPrior(drift_sd=0.05).exponent
+        0.17
+    """
+
+    exponent: float = 0.17
+    exponent_sd: float = 0.8
+    slope: float = 0.12
+    slope_sd: float = 0.8
+    gamma: float = 0.4
+    gamma_sd: float = 0.9
+    curvature: float = 2.0
+    curvature_sd: float = 1.5
+    asymmetry_sd: float = 2.0
+    optimum_sd: float = 0.4
+    drift_sd: float = 0.1
+    coupling_sd: float = 0.3
+    offset_sd: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LossUnits:
+    """Location and spread of the losses; makes every prior free of scale.
+
+    Args:
+        level: median loss.
+        spread: standard deviation, in which losses beyond `median + 3 (median - best)` count as
+            being there.
+
+    Example:
+        >>> units = LossUnits.of(np.array([1.0, 2.0, 3.0, 1e9]))
+        >>> units.level, round(units.spread, 2)
+        (2.5, 2.28)
+    """
+
+    level: float
+    spread: float
+
+    @classmethod
+    def of(cls, y: Array) -> LossUnits:
+        """Return the units of losses `y` `(n,)`; n may be 0."""
+        if not len(y):
+            return cls(0.0, 1.0)
+        y = np.clip(y, -_HUGE, _HUGE)
+        level, best = float(np.median(y)), float(np.min(y))
+        below = level - best or float(np.max(y)) - best
+        spread = float(np.std(np.minimum(y, level + 3.0 * below)))
+        return cls(level, max(spread, 1e-6 * abs(level), 1e-12))
+
+    def bounded(self, y: Array) -> Array:
+        """Return `y` with losses that only say "diverged" set to one high value."""
+        return np.clip(y, -_HUGE, self.level + 30.0 * self.spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """The affine map `theta = mean + root u`, `u ~ N(0, I)`.
+
+    Args:
+        mean: `(size,)`, prior mean of theta.
+        root: `size x size`, lower triangular root of its prior covariance.
+
+    Example:
+        >>> prior = Whitening(np.array([1.0]), np.array([[2.0]]))
+        >>> prior.theta(np.array([3.0])).tolist(), prior.u(np.array([7.0])).tolist()
+        ([7.0], [3.0])
+    """
+
+    mean: Array
+    root: Array
+
+    def theta(self, u: Array) -> Array:
+        """Return theta at `u`."""
+        return np.asarray(self.mean + self.root @ u)
+
+    def u(self, theta: Array) -> Array:
+        """Return u at `theta`, the inverse of `Whitening.theta`."""
+        return np.asarray(linalg.solve_triangular(self.root, theta - self.mean, lower=True))
+
+
+def whitening(
+    layout: ThetaLayout,
+    columns: Columns,
+    reference: Array,
+    units: LossUnits,
+    prior: LawPrior,
+    drift: DriftPrior | None,
+) -> Whitening:
+    """Return the prior of theta about a reference scale.
+
+    Args:
+        layout: meaning of theta.
+        columns: roles of the columns.
+        reference: `(axes,)`, natural coordinates.
+        units: location and spread of the losses.
+        prior: widths.
+        drift: prior of the drift; None is zero-mean and `prior.drift_sd` wide.
+
+    Example:
+        >>> columns = Columns.of_decisions("lr")
+        >>> layout = ThetaLayout.of(columns, 0)
+        >>> prior = whitening(layout, columns, np.zeros(0), LossUnits(3.0, 0.5), LawPrior(), None)
+        >>> prior.mean[layout.optimum].tolist()
+        [0.5]
+    """
+    mean, sd = np.zeros(layout.size), np.ones(layout.size)
+    axes, decisions = len(layout.axes), len(layout.decisions)
+    mean[0], sd[0] = units.level - units.spread, 3.0 * units.spread
+    # Losses are positive and a good part of them can be trained away. But a loss that carries a
+    # huge constant (its spread is then a tiny share) must not be expected to shrink by much of it,
+    # and one about zero must be able to shrink.
+    slope = prior.slope * np.clip(abs(units.level), units.spread, 250.0 * units.spread)
+    mean[layout.log_reducible] = np.log(slope / (max(axes, 1) * prior.exponent))
+    sd[layout.log_reducible] = prior.slope_sd
+    mean[layout.log_exponent] = np.log(prior.exponent)
+    sd[layout.log_exponent] = prior.exponent_sd
+    mean[layout.log_gamma], sd[layout.log_gamma] = np.log(prior.gamma), prior.gamma_sd
+    sd[layout.offsets] = prior.offset_sd * units.spread
+    mean[layout.log_curvature] = np.log(prior.curvature * units.spread)
+    sd[layout.log_curvature] = prior.curvature_sd
+    sd[layout.asymmetry] = prior.asymmetry_sd
+    mean[layout.optimum], sd[layout.optimum] = 0.5, prior.optimum_sd
+    slope_mean, slope_sd = np.zeros((decisions, axes)), np.full((decisions, axes), prior.drift_sd)
+    width = columns.width[layout.decisions]
+    if drift is not None:
+        known = drift.mean.shape[1]  # the fidelity axis, if any, comes after the scales
+        slope_mean[:, :known] = drift.mean / width[:, None]
+        slope_sd[:, :known] = drift.sd / width[:, None]
+    mean[layout.drift], sd[layout.drift] = slope_mean.ravel(), slope_sd.ravel()
+    sd[layout.couplings] = prior.coupling_sd
+    root = np.diag(sd)
+    # ln R_a = ln slope_a - ln alpha_a, with independent slope and exponent
+    root[layout.log_reducible, layout.log_exponent] -= prior.exponent_sd * np.eye(axes)
+    if drift is not None and drift.anchor is not None:
+        mean, root = _anchored(mean, root, layout, columns, reference, drift.anchor)
+    return Whitening(mean, root)
+
+
+def _anchored(
+    mean: Array,
+    root: Array,
+    layout: ThetaLayout,
+    columns: Columns,
+    reference: Array,
+    anchor: Anchor,
+) -> tuple[Array, Array]:
+    """Return the prior given `a_j + sum_a b_ja (at_a - sbar_a) ~ N(anchor)` too."""
+    covariance = root @ root.T
+    axes = len(layout.axes)
+    step = np.zeros(axes)
+    step[: len(anchor.at)] = anchor.at - reference[: len(anchor.at)]
+    for j in np.flatnonzero(np.isfinite(anchor.sd)):
+        column = layout.decisions[j]
+        row = np.zeros(layout.size)
+        row[layout.optimum.start + j] = 1.0
+        start = layout.drift.start + j * axes
+        row[start : start + axes] = step
+        aim = (anchor.mean[j] - columns.origin[column]) / columns.width[column]
+        noise = (anchor.sd[j] / columns.width[column]) ** 2
+        gain = covariance @ row / (row @ covariance @ row + noise)
+        mean = mean + gain * (aim - row @ mean)
+        covariance = covariance - np.outer(gain, row @ covariance)
+    covariance = 0.5 * (covariance + covariance.T)
+    return mean, np.asarray(linalg.cholesky(covariance, lower=True))

@@ -1,0 +1,483 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from surrogates.data import ColumnKind, Columns, TrainingData
+from surrogates.scaling_law.linearized import align
+from surrogates.scaling_law.map_fit import descend, ridge_start
+from surrogates.scaling_law.model import ScalingModel, discrepancy_factors
+from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout, linex
+from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior, LossUnits, whitening
+
+LOW = np.array([np.log(1e-4), np.log(8.0), np.log(1e5), np.log(1e6)])
+WIDTH = np.array([np.log(1e3), np.log(64.0), np.log(30.0), np.log(30.0)])
+LLM = Columns(
+    (ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.SCALE, ColumnKind.SCALE),
+    ("lr", "batch", "N", "D"),
+    LOW,
+    WIDTH,
+    (0,) * 4,
+)
+MIXED = Columns(
+    (ColumnKind.DECISION,) * 3
+    + (
+        ColumnKind.SCALE,
+        ColumnKind.SCALE,
+        ColumnKind.CATEGORICAL,
+        ColumnKind.ACTIVITY,
+        ColumnKind.FIDELITY,
+    ),
+    tuple("abcNDoie"),
+    np.array([0.0, -1.0, 3.0, 11.0, 14.0, 0.0, 0.0, 0.0]),
+    np.array([1.0, 2.0, 0.5, 3.0, 4.0, 1.0, 1.0, 4.4]),
+    (0, 0, 0, 0, 0, 3, 2, 0),
+)
+
+
+def mixed_rows(n, rng):
+    X = rng.random((n, 8))
+    X[:, 5], X[:, 6] = rng.integers(0, 3, n), rng.integers(0, 2, n)
+    return X
+
+
+class Family:
+    """Losses of a known law: a drifting, slightly asymmetric bowl over a Chinchilla floor."""
+
+    def __init__(self, seed):
+        rng = self.rng = np.random.default_rng(seed)
+        layout = ThetaLayout.of(LLM, 28)
+        theta = np.zeros(layout.size)
+        theta[0] = rng.uniform(2.5, 3.5)
+        theta[layout.log_reducible] = np.log([0.5, 0.6]) + 0.4 * rng.standard_normal(2)
+        theta[layout.log_exponent] = np.log(0.3) + 0.3 * rng.standard_normal(2)
+        theta[layout.log_curvature] = np.log([2.0, 1.0]) + 0.5 * rng.standard_normal(2)
+        theta[layout.asymmetry] = [2.0, 0.0] + 0.5 * rng.standard_normal(2)
+        theta[layout.optimum] = 0.5 + 0.1 * rng.standard_normal(2)
+        self.slopes = np.array([[-0.3, -0.1], [0.0, 0.3]]) + 0.15 * rng.standard_normal((2, 2))
+        theta[layout.drift] = (self.slopes / WIDTH[:2, None]).ravel()
+        theta[layout.couplings] = -0.3 + 0.1 * rng.standard_normal()
+        reference = LOW[2:] + 0.5 * WIDTH[2:]
+        self.loss = ParametricLoss(layout, reference, theta)
+        # eight times the compute of the largest proxy, shared between N and D
+        self.target = LOW[2:] + WIDTH[2:] + 0.5 * np.log(8.0)
+
+    def runs(self, n, noise=0.01):
+        X = self.rng.random((n, 4))
+        y = self.loss.value(X) + noise * self.rng.standard_normal(n)
+        return TrainingData(X, y, LLM)
+
+    @property
+    def best(self):
+        """The optimum at the target, a row."""
+        z = self.loss.optimum_at(self.target[None, :])[0]
+        return np.concatenate([z, (self.target - LOW[2:]) / WIDTH[2:]])[None, :]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    data = Family(0).runs(40)
+    model = ScalingModel()
+    theta = model.learn(data)
+    return model, data, theta, model.predictor(data, theta)
+
+
+# --- the parametric loss
+
+
+def random_loss(columns, seed=0):
+    rng = np.random.default_rng(seed)
+    layout = ThetaLayout.of(columns, 28)
+    theta = 0.5 * rng.standard_normal(layout.size)
+    theta[layout.asymmetry] = np.linspace(0.0, 3.0, len(layout.decisions))
+    return ParametricLoss(layout, layout.origin + 0.4 * layout.unit, theta)
+
+
+@pytest.mark.parametrize("columns", [LLM, MIXED])
+def test_jacobian_matches_finite_differences(columns):
+    loss, X = random_loss(columns), mixed_rows(9, np.random.default_rng(1))[:, : len(columns.kinds)]
+    step = 1e-6
+    numeric = np.empty((9, loss.layout.size))
+    for i in range(loss.layout.size):
+        shift = step * np.eye(loss.layout.size)[i]
+        above = replace(loss, theta=loss.theta + shift).value(X)
+        below = replace(loss, theta=loss.theta - shift).value(X)
+        numeric[:, i] = (above - below) / (2.0 * step)
+    np.testing.assert_allclose(loss.jacobian(X), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_matches_finite_differences():
+    loss, X = random_loss(MIXED), mixed_rows(9, np.random.default_rng(2))
+    gradient = loss.gradient(X)
+    for j in MIXED.numeric:
+        shift = 1e-6 * np.eye(8)[j]
+        slope = (loss.value(X + shift) - loss.value(X - shift)) / 2e-6
+        np.testing.assert_allclose(gradient[:, j], slope, rtol=1e-6, atol=1e-6)
+    assert not gradient[:, MIXED.categorical].any()
+
+
+def test_curvature_at_the_optimum_matches_finite_differences_of_the_gradient():
+    loss, columns = random_loss(LLM), LLM.decision
+    scales = LOW[2:] + 0.7 * WIDTH[2:]
+    best = np.concatenate([loss.optimum_at(scales[None, :])[0], [0.7, 0.7]])
+    numeric = np.empty((2, 2))
+    for i in range(2):
+        shift = 1e-5 * np.eye(4)[i]
+        slopes = loss.gradient(np.stack([best + shift, best - shift]))[:, columns]
+        numeric[i] = (slopes[0] - slopes[1]) / 2e-5
+    np.testing.assert_allclose(loss.curvature_at(scales), numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_linex_is_the_quadratic_bowl_in_the_symmetric_limit_and_smooth_around_it():
+    t = np.linspace(-1.0, 1.0, 21)[:, None]
+    shape, slope, _ = linex(t, np.array([0.0]))
+    np.testing.assert_allclose(shape, 0.5 * t**2)
+    np.testing.assert_allclose(slope, t)
+    lam = np.array([[0.0499999], [0.0500001]])  # where the series hands over
+    for inside, outside in zip(
+        linex(np.ones((1, 1)), lam[0]), linex(np.ones((1, 1)), lam[1]), strict=True
+    ):
+        np.testing.assert_allclose(inside, outside, rtol=1e-6)
+
+
+def test_the_bowl_has_its_minimum_at_the_drifting_optimum_whatever_the_couplings():
+    loss = random_loss(LLM, seed=3)
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        X = rng.random((1, 4)) * 2.0
+        X[:, :2] = loss.optimum_at(loss.layout.scales(X))
+        assert loss.excess(X)[0] == pytest.approx(0.0, abs=1e-12)
+        around = np.tile(X, (50, 1))
+        around[:, :2] += rng.standard_normal((50, 2))
+        assert np.all(loss.excess(around) > 0.0)
+
+
+@pytest.mark.parametrize("columns", [LLM, MIXED])
+def test_rebasing_writes_the_same_function_about_another_scale(columns):
+    loss, X = random_loss(columns), mixed_rows(9, np.random.default_rng(4))[:, : len(columns.kinds)]
+    moved = loss.rebased(loss.reference + 1.3)
+    np.testing.assert_allclose(moved.value(X), loss.value(X), rtol=1e-10)
+
+
+# --- the fit
+
+
+def test_ridge_start_finds_the_drift_of_a_noiseless_quadratic_bowl():
+    rng = np.random.default_rng(5)
+    layout = ThetaLayout.of(LLM, 0)
+    reference = LOW[2:] + 0.5 * WIDTH[2:]
+    X = rng.random((400, 4))
+    units = LossUnits(3.0, 0.3)
+    prior = whitening(layout, LLM, reference, units, LawPrior(), None)
+    theta = prior.mean.copy()
+    theta[layout.log_curvature] = np.log([3.0, 2.0])
+    theta[layout.drift] = [-0.05, -0.02, 0.01, 0.06]
+    truth = ParametricLoss(layout, reference, theta)
+    start = prior.theta(ridge_start(X, truth.value(X), prior, truth))
+    np.testing.assert_allclose(start[layout.drift], theta[layout.drift], atol=0.03)
+    np.testing.assert_allclose(start[layout.optimum], 0.5, atol=0.03)
+
+
+def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
+    data = Family(1).runs(60)
+    layout = ThetaLayout.of(LLM, 28)
+    reference = layout.scales(data.X).mean(axis=0)
+    prior = whitening(layout, LLM, reference, LossUnits.of(data.y), LawPrior(), None)
+    blank = ParametricLoss(layout, reference, prior.mean)
+    sd = np.full(60, 0.02)
+    mode = descend(ridge_start(data.X, data.y, prior, blank), data.X, data.y, prior, blank, sd)
+    law = replace(blank, theta=prior.theta(mode.u))
+    pull = prior.root.T @ law.jacobian(data.X).T @ ((data.y - law.value(data.X)) / sd**2)
+    np.testing.assert_allclose(pull, mode.u, atol=0.05)
+
+
+def test_predictions_equal_bayesian_linear_regression_once_linearized(fitted):
+    # without g, q, r and row noise the kernel must be nothing but theta's prior pushed through Phi
+    model, data, theta, predictor = fitted
+    bare = theta.copy()
+    sizes = [1 + 4, 1 + 2, 1 + 2]  # (ln s, ln l..) of g, q and r
+    start = len(theta) - sum(sizes) - 2
+    bare[start + np.cumsum([0, *sizes[:2]])] = -60.0  # variances
+    bare[-2] = -60.0  # growth of the errors
+    linear = model.predictor(data, bare)
+    basis, v = linear.prior_mean.basis, linear.noise_variance
+    phi, u = basis.value(data.X), linear.prior_mean.mode
+    covariance = np.linalg.inv(np.eye(len(u)) + phi.T @ phi / v)
+    weights = covariance @ phi.T @ (data.y - linear.loss.value(data.X) + phi @ u) / v
+    X = np.random.default_rng(6).random((8, 4)) * 1.4
+    phi_new = basis.value(X)
+    posterior = linear.joint_posterior(X)
+    np.testing.assert_allclose(
+        posterior.mean, linear.loss.value(X) + phi_new @ (weights - u), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        posterior.covariance, phi_new @ covariance @ phi_new.T, rtol=1e-4, atol=1e-8
+    )
+    mean, spread = linear.coefficients()
+    root = linear.prior.root
+    np.testing.assert_allclose(mean, linear.prior.mean + root @ weights, atol=1e-5)
+    np.testing.assert_allclose(spread, root @ covariance @ root.T, atol=1e-6)
+
+
+def test_posterior_gradient_matches_finite_differences(fitted):
+    predictor = fitted[3]
+    X = np.random.default_rng(7).random((5, 4)) * 1.3
+    posterior = predictor.posterior_gradient(X)
+    marginal = predictor.posterior(X)
+    np.testing.assert_allclose(posterior.mean, marginal.mean, rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance, marginal.variance, rtol=1e-6)
+    for j in range(4):
+        step = 1e-5 * np.eye(4)[j]
+        above, below = predictor.posterior(X + step), predictor.posterior(X - step)
+        d_mean, d_variance = (
+            (above.mean - below.mean) / 2e-5,
+            (above.variance - below.variance) / 2e-5,
+        )
+        np.testing.assert_allclose(posterior.d_mean[:, j], d_mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(posterior.d_variance[:, j], d_variance, rtol=1e-4, atol=1e-8)
+
+
+def test_leave_one_out_equals_refitting_without_the_row(fitted):
+    model, data, theta, predictor = fitted
+    loo = predictor.leave_one_out()
+    for i in (0, 17):
+        rest = np.arange(len(data)) != i
+        without = model.predictor(TrainingData(data.X[rest], data.y[rest], LLM), theta)
+        posterior = without.posterior(data.X[[i]])
+        own = predictor.noise_variance + predictor.row_noise[i]
+        assert loo.mean[i] == pytest.approx(posterior.mean[0], rel=1e-8)
+        assert loo.variance[i] == pytest.approx(posterior.variance[0] + own, rel=1e-6)
+
+
+def test_appended_rows_equal_a_rebuild_and_any_grouping_gives_the_same_bits(fitted):
+    model, data, theta, _ = fitted
+    head = model.predictor(TrainingData(data.X[:30], data.y[:30], LLM), theta)
+    at_once = head.condition(data.X[30:], data.y[30:])
+    in_two = head.condition(data.X[30:33], data.y[30:33]).condition(data.X[33:], data.y[33:])
+    whole = model.predictor(data, theta)
+    X = np.random.default_rng(9).random((5, 4))
+    np.testing.assert_array_equal(at_once.weights, in_two.weights)
+    np.testing.assert_allclose(at_once.posterior(X).mean, whole.posterior(X).mean, rtol=1e-8)
+    np.testing.assert_allclose(at_once.training_mean(), whole.posterior(data.X).mean, rtol=1e-8)
+
+
+def test_fantasies_average_to_the_posterior_mean(fitted):
+    predictor = fitted[3]
+    pending = np.random.default_rng(10).random((3, 4))
+    fantasies = predictor.fantasize(pending, 4000, np.random.default_rng(11))
+    X = np.random.default_rng(12).random((4, 4))
+    posterior = predictor.posterior(X)
+    error = fantasies.means(X).mean(axis=1) - posterior.mean
+    assert np.all(np.abs(error) < 5.0 * np.sqrt(posterior.variance / 4000) + 1e-9)
+    assert fantasies.training_means().shape == (43, 4000)
+
+
+def test_the_same_data_give_the_same_fit_to_the_last_bit(fitted):
+    model, data, theta, _ = fitted
+    np.testing.assert_array_equal(model.learn(data), theta)
+
+
+def test_a_warm_start_survives_a_shift_of_the_reference_scale(fitted):
+    model, data, theta, _ = fitted
+    upper = data.X[:, 2] > 0.5
+    part = TrainingData(data.X[upper], data.y[upper], LLM)
+    warm = model.predictor(part, model.learn(part, theta, cold=False))
+    cold = model.predictor(part, model.learn(part))
+    # rows of other scales as well, which the part does not hold
+    found, expected = warm.posterior(data.X), cold.posterior(data.X)
+    assert np.all(np.abs(found.mean - expected.mean) < 0.5 * np.sqrt(expected.variance))
+    spread = np.std(part.y)
+    assert np.sqrt(np.mean((warm.training_mean() - part.y) ** 2)) < 0.1 * spread
+
+
+# --- what it is for
+
+
+@pytest.fixture(scope="module")
+def forty():
+    """Forty known laws, each with the model of 40 of its runs."""
+    families = [Family(seed) for seed in range(40)]
+    return [(family, ScalingModel().fit(family.runs(40))) for family in families]
+
+
+def test_known_drift_lies_within_its_intervals(forty):
+    inside = []
+    for family, predictor in forty:
+        law = predictor.law()
+        mean = np.array([[entry.mean for entry in row] for row in law.drift])
+        sd = np.array([[entry.sd for entry in row] for row in law.drift])
+        inside.append(np.abs(family.slopes - mean) < 1.645 * sd)
+    assert 0.85 <= np.mean(inside) <= 0.99
+
+
+def test_loss_at_eight_times_the_compute_lies_within_its_interval(forty):
+    inside, error = [], []
+    for family, predictor in forty:
+        posterior = predictor.posterior(family.best)
+        truth = family.loss.value(family.best)[0]
+        inside.append(abs(truth - posterior.mean[0]) < 1.645 * np.sqrt(posterior.variance[0]))
+        error.append(abs(truth / posterior.mean[0] - 1.0))
+    assert 0.80 <= np.mean(inside) <= 1.0
+    assert np.median(error) < 0.02
+
+
+def test_diverged_runs_do_not_move_the_optimum():
+    family = Family(2)
+    data = family.runs(40)
+    wild = data.y.copy()
+    worst = np.argsort(data.X[:, 0])[-8:]  # the highest learning rates blow up
+    wild[worst] = [11.0, 40.0, 1e3, 1e6, 1e12, 10.8, 9.0, 1e300]
+    clean = ScalingModel().fit(data).optimum(family.target)
+    blown = ScalingModel().fit(TrainingData(data.X, wild, LLM)).optimum(family.target)
+    assert np.all(np.abs(blown.mean - clean.mean) < 2.0 * np.sqrt(np.diagonal(blown.covariance)))
+    truth = LOW[:2] + WIDTH[:2] * family.best[0, :2]
+    assert np.all(np.abs(blown.mean - truth) < 2.5 * np.sqrt(np.diagonal(blown.covariance)))
+
+
+def test_drift_priors_are_in_natural_units_and_data_move_them():
+    slopes = np.array([[-0.7, 0.3], [0.0, 0.5]])
+    prior = DriftPrior(slopes, np.full((2, 2), 0.2))
+    family = Family(3)
+    few = ScalingModel(drift=prior).fit(family.runs(1)).law()
+    many = ScalingModel(drift=prior).fit(family.runs(150)).law()
+    for row, expected in zip(few.drift, slopes, strict=True):
+        for entry, slope in zip(row, expected, strict=True):
+            assert entry.prior_mean == pytest.approx(slope)
+            assert entry.prior_sd == pytest.approx(0.2)
+            assert entry.mean == pytest.approx(slope, abs=0.1)
+    learned = np.array([[entry.mean for entry in row] for row in many.drift])
+    assert np.abs(learned - family.slopes).sum() < 0.5 * np.abs(slopes - family.slopes).sum()
+    assert many.drift[0][0].sd < 0.5 * many.drift[0][0].prior_sd
+
+
+def test_an_anchor_places_the_optimum_at_its_own_scale():
+    at = LOW[2:] + 2.0 * WIDTH[2:]  # far beyond the data
+    anchor = Anchor(at, np.array([np.log(2e-3), 0.0]), np.array([0.05, np.inf]))
+    prior = DriftPrior(np.zeros((2, 2)), np.full((2, 2), 0.3), anchor)
+    nothing = TrainingData(np.zeros((0, 4)), np.zeros(0), LLM)
+    optimum = ScalingModel(drift=prior).fit(nothing).optimum(at)
+    assert optimum.mean[0] == pytest.approx(np.log(2e-3), abs=0.02)
+    assert np.sqrt(optimum.covariance[0, 0]) == pytest.approx(0.05, rel=0.05)
+    assert optimum.mean[1] == pytest.approx(LOW[1] + 0.5 * WIDTH[1])
+
+
+def test_moves_along_the_drift_keep_the_place_relative_to_the_optimum(fitted):
+    predictor = fitted[3]
+    rng = np.random.default_rng(13)
+    X, moved = rng.random((6, 4)), rng.random((6, 4))
+    carried = predictor.moved_along_drift(X, moved)
+    np.testing.assert_array_equal(carried[:, 2:], moved[:, 2:])
+    np.testing.assert_allclose(
+        align(predictor.loss, carried)[:, :2], align(predictor.loss, X)[:, :2], atol=1e-12
+    )
+
+
+def test_one_scale_value_leaves_the_law_at_its_prior_and_the_interval_wide():
+    family = Family(4)
+    data = family.runs(30)
+    X = data.X.copy()
+    X[:, 2:] = 0.5
+    predictor = ScalingModel().fit(TrainingData(X, family.loss.value(X), LLM))
+    for entry in predictor.law().exponent:
+        assert entry.mean == pytest.approx(entry.prior_mean, rel=0.05)
+    here = X[np.argmin(data.y)][None, :]
+    there = here.copy()
+    there[:, 2:] = 1.3
+    near, far = predictor.posterior(here).variance[0], predictor.posterior(there).variance[0]
+    assert far > 25.0 * near
+
+
+HISTORIES = {
+    "zero": lambda n, rng: np.zeros(n),
+    "constant": lambda n, rng: np.full(n, 3.3),
+    "huge": lambda n, rng: rng.choice([1e300, -1e300, 1.0, 0.0], n),
+    "tiny": lambda n, rng: 1e-300 * rng.random(n),
+    "24 orders": lambda n, rng: 10.0 ** rng.uniform(-12, 12, n),
+    "one diverged": lambda n, rng: np.where(np.arange(n) == n - 1, 1e18, 3.0 + rng.random(n)),
+    "offset": lambda n, rng: 1e6 + rng.standard_normal(n),
+}
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5, 40])
+@pytest.mark.parametrize("history", list(HISTORIES))
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_odd_histories_give_finite_posteriors(n, history, duplicates):
+    rng = np.random.default_rng(14)
+    X = mixed_rows(n, rng)
+    if duplicates and n:
+        X = np.repeat(X[:1], n, axis=0)
+    model, data = ScalingModel(), TrainingData(X, HISTORIES[history](n, rng), MIXED)
+    theta = model.learn(data)
+    predictor = model.predictor(data, model.learn(data, theta, cold=False))
+    Q = mixed_rows(6, rng)
+    Q[:, MIXED.numeric] = 3.0 * Q[:, MIXED.numeric] - 1.0
+    posterior = predictor.posterior_gradient(Q)
+    for values in (posterior.mean, posterior.variance, posterior.d_mean, posterior.d_variance):
+        assert np.all(np.isfinite(values))
+    assert np.isfinite(predictor.law().irreducible.sd)
+    assert np.all(np.isfinite(predictor.condition(Q, posterior.mean).training_mean()))
+
+
+@pytest.mark.parametrize("kinds", [("decision",), ("categorical",), ("scale", "scale")])
+def test_spaces_without_scales_or_without_decisions_work(kinds):
+    d = len(kinds)
+    categories = tuple(3 if kind == "categorical" else 0 for kind in kinds)
+    columns = Columns(
+        tuple(ColumnKind(kind) for kind in kinds),
+        ("a", "b")[:d],
+        np.zeros(d),
+        np.ones(d),
+        categories,
+    )
+    rng = np.random.default_rng(15)
+    X = rng.integers(0, 3, (12, d)).astype(float)
+    predictor = ScalingModel().fit(TrainingData(X, X[:, 0] + 0.01 * rng.random(12), columns))
+    np.testing.assert_allclose(predictor.training_mean(), X[:, 0], atol=0.2)
+    assert np.all(np.isfinite(predictor.posterior_gradient(X).d_mean))
+
+
+def test_rescaling_the_losses_rescales_the_posterior(fitted):
+    model, data, _, predictor = fitted
+    # powers of two, so that only the order of rounding differs
+    scaled = model.fit(TrainingData(data.X, 8.0 * data.y, LLM))
+    X = np.random.default_rng(16).random((5, 4))
+    np.testing.assert_allclose(
+        scaled.posterior(X).mean, 8.0 * predictor.posterior(X).mean, rtol=2e-3
+    )
+
+
+def test_a_further_run_shrinks_the_posterior_of_the_optimum_by_its_covariance(fitted):
+    _, _, _, predictor = fitted
+    row = mixed_rows(1, np.random.default_rng(3))[:, :4]
+    target = LOW[2:] + 1.2 * WIDTH[2:]
+    further = predictor.condition(row, predictor.posterior(row).mean)
+    before, after = predictor.optimum(target).covariance, further.optimum(target).covariance
+    c = predictor.optimum_covariance(row, target)[0] * WIDTH[:2]
+    error = predictor.noise_variance + further.row_noise[-1]
+    variance = predictor.posterior(row).variance[0] + error
+    np.testing.assert_allclose(before - after, np.outer(c, c) / variance, rtol=1e-5, atol=1e-12)
+
+
+def test_error_variance_grows_with_the_distance_from_the_optimum(fitted):
+    _, data, _, predictor = fitted
+    far = discrepancy_factors(predictor.loss, data.X, predictor.y, predictor.units)
+    np.testing.assert_allclose(predictor.row_noise, predictor.discrepancy_variance * far)
+    assert predictor.discrepancy_variance > 0.0
+    # near the optimum the error's standard deviation is proportional to the distance, far from it
+    # to the square of the distance
+    floor = predictor.loss.floor(data.X[:2])
+    best = data.X[:2].copy()
+    layout = predictor.loss.layout
+    best[:, layout.decisions] = predictor.loss.optimum_at(layout.scales(best))
+    steps = np.array([1.0, 2.0]) * predictor.units.spread
+    near = discrepancy_factors(predictor.loss, best, floor + 1e-3 * steps, predictor.units)
+    away = discrepancy_factors(predictor.loss, best, floor + 1e3 * steps, predictor.units)
+    assert near[1] / near[0] == pytest.approx(4.0, rel=1e-4)
+    assert away[1] / away[0] == pytest.approx(16.0, rel=1e-4)
+
+
+def test_drift_priors_are_checked():
+    with pytest.raises(ValueError, match="decisions x scales"):
+        DriftPrior(np.zeros(2), np.ones((2, 2)))
+    with pytest.raises(ValueError, match="positive"):
+        DriftPrior(np.zeros((2, 2)), np.zeros((2, 2)))
