@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .PHONY: demo test test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.studies.demo
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
@@ -16,7 +16,7 @@ test: lint
 
 # Minutes of kill -9 and resume, and examples that no run has seen.
 test-slow: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile explore tests/test_engine_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile explore tests/optimizer/test_engine_fuzz.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not guests and not postgres"
 
 # The reliability suite, with its fast part that `make test` runs as well.

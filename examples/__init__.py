@@ -1,5 +1,1 @@
-"""Studies to read and run, from the root of a clone: `python -m examples.demo`.
-
-They are run as modules because some train the small models of `benchmarks.workloads`, which no
-installed package contains.
-"""
+"""Examples, one idea a script, and longer studies under `examples.studies`."""

@@ -52,11 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASHA",
-    "PASHA",
-    "PBT",
     "AdamWTimescale",
     "Axis",
-    "Prediction",
     "Budget",
     "BudgetError",
     "Callback",
@@ -82,6 +79,8 @@ __all__ = [
     "Observation",
     "OneEpoch",
     "Optimizer",
+    "PASHA",
+    "PBT",
     "PowerScheduler",
     "Prediction",
     "ProcessRunner",

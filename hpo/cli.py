@@ -189,9 +189,10 @@ def _result_of_csv(
     maximize: bool,
 ) -> tuple[Result, tuple[str, ...]]:
     """The runs of a CSV file, and notes on how its columns were read."""
-    from hpo.diagnostics.csv_runs import read_sweep
+    from hpo.optimizer.ask_tell import Optimizer
+    from hpo.trials.read_runs import read_runs
 
-    sweep = read_sweep(
+    runs = read_runs(
         csv,
         params=params or (),
         scales=scales or (),
@@ -199,7 +200,10 @@ def _result_of_csv(
         cost=cost,
         direction="maximize" if maximize else "minimize",
     )
-    return sweep.result, sweep.notes
+    engine = Optimizer(runs.space, direction=runs.direction, cost=runs.cost_unit)
+    for observation in runs.observations:
+        engine.record(observation)
+    return engine.result(), runs.notes
 
 
 def _stored_result(name: str, storage: str | None) -> Result:

@@ -181,6 +181,29 @@ def test_every_public_name_exists() -> None:
     assert run("import hpo; [getattr(hpo, name) for name in hpo.__all__]; print('ok')") == "ok"
 
 
+def test_the_three_lists_of_public_names_agree() -> None:
+    """What type checkers see, what `__all__` lists and what is loaded lazily are one list."""
+    import hpo
+
+    tree = ast.parse(path_of("hpo").read_text())
+    typed = [node for node in tree.body if is_for_types_only(node)]
+    lazy = {
+        alias.name: node.module
+        for block in typed
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    eager = {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hpo.")
+        for alias in node.names
+    }
+    assert lazy == hpo._LAZY
+    assert sorted(hpo.__all__) == sorted({*lazy, *eager})
+
+
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     asked = "import hpo\ntry: hpo.minimize\nexcept AttributeError as error: print(error)"
     assert run(asked) == "module 'hpo' has no attribute 'minimize'"

@@ -53,7 +53,7 @@ from hpo import (
     optimize,
 )
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler
-from hpo.schedulers import Kind as ASHAKind
+from hpo.schedulers import ASHAVariant as ASHAKind
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 FOLDER = Path(__file__).parent / "fixtures" / "studies"

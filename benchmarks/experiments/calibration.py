@@ -245,8 +245,8 @@ def _covered(
         for block in members.blocks:
             for beta in block.betas:
                 level = level.updated(beta)
-            assert block.foreseen is not None
-            ahead = ahead.updated(block.foreseen)
+            assert block.conformity_scores is not None
+            ahead = ahead.updated(block.conformity_scores)
         low, _, high = ahead.interval(members.forest(), row)
         found["trees"].append(low <= loss <= high)
         calibration = Calibration(residuals.scores, residuals.weights, {c: level})

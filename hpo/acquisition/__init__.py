@@ -1,4 +1,4 @@
-"""Terms that add up to one log acquisition: improvement, feasibility, locality, the target."""
+"""Terms that add up to one log acquisition, and its maximizer over a mixed space."""
 
 from hpo.acquisition.base import Sum, Term
 from hpo.acquisition.feasibility import CostBelow, ProbabilityOfSuccess
@@ -18,12 +18,11 @@ __all__ = [
     "CostBelow",
     "Improvement",
     "Maximum",
+    "ProbabilityOfSuccess",
     "Region",
     "Rows",
-    "maximize",
     "SharedLevel",
     "Staircase",
-    "ProbabilityOfSuccess",
     "Sum",
     "TargetGain",
     "Term",
@@ -31,4 +30,5 @@ __all__ = [
     "TrustRegion",
     "expected_improvement_log",
     "knowledge_gradient",
+    "maximize",
 ]

@@ -1,12 +1,12 @@
-"""Log expected improvement over a loss-against-cost front, in several imagined worlds.
+"""Log expected improvement over a front of loss against cost, averaged over fantasies.
 
-Notation: ``mean``, ``variance`` of the noise-free loss at a candidate, ``F`` the loss to beat,
-``z = (F - mean) / sd`` and ``h(z) = phi(z) + z Phi(z)``, so that ``EI = sd h(z)``. Working with
-``ln EI`` keeps gradients alive where EI underflows (Ament et al. 2023, *Unexpected Improvements to
-Expected Improvement*, eq. 9).
+Notation: `mean`, `variance` of the noise-free loss at a candidate, `F` the loss to beat,
+`z = (F - mean) / sd` and `h(z) = phi(z) + z Phi(z)`, so that `EI = sd h(z)`. Working with `ln EI`
+keeps gradients alive where EI underflows (Ament et al. 2023, *Unexpected Improvements to Expected
+Improvement*, eq. 9).
 
-Pending trials enter as fantasies: S joint draws of their outcomes, each with its own front; the
-acquisition is the log of the mean improvement over the S worlds.
+Pending trials enter as fantasies: S joint posterior samples of their outcomes, each with its own
+front. The acquisition is the log of the mean improvement over the S fantasies.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ _ROOT_HALF_PI = np.sqrt(0.5 * np.pi)
 
 
 def log_h(z: Array) -> Array:
-    """``ln(phi(z) + z Phi(z))`` without cancellation, for ``|z| < 1e150``.
+    """Return `ln(phi(z) + z Phi(z))` without cancellation, for `|z| < 1e150`.
 
     Near zero and above, the sum itself is accurate. Below -1 both summands nearly cancel; there
-    :func:`_log_tail` takes over.
+    `_log_tail` takes over.
+
+    Args:
+        z: Standardized gaps, any shape.
+
+    Example:
+        >>> log_h(np.array([0.0, -100.0])).round(3).tolist()
+        [-0.919, -5010.13]
     """
     z = np.asarray(z, dtype=np.float64)
     upper = np.maximum(z, -1.0)
@@ -38,10 +45,17 @@ def log_h(z: Array) -> Array:
 
 
 def log_h_slopes(z: Array) -> tuple[Array, Array]:
-    """``Phi(z) / h(z)`` and ``phi(z) / h(z)``, to working precision for ``|z| < 1e150``.
+    """Return `Phi(z) / h(z)` and `phi(z) / h(z)`, to working precision for `|z| < 1e150`.
 
     Below -1 the Gaussian is divided out by hand: a difference of the logarithms would lose as many
     digits as z^2 has.
+
+    Args:
+        z: Standardized gaps, any shape.
+
+    Example:
+        >>> [part.round(3).tolist() for part in log_h_slopes(np.array([0.0, -100.0]))]
+        [[1.253, 100.02], [1.0, 10002.999]]
     """
     z = np.asarray(z, dtype=np.float64)
     upper = np.maximum(z, -1.0)
@@ -55,7 +69,7 @@ def log_h_slopes(z: Array) -> tuple[Array, Array]:
 
 
 def _log_tail(z: Array) -> Array:
-    """``ln(h(z) / phi(z)) = ln(1 - a sqrt(pi/2) erfcx(a / sqrt(2)))`` with ``a = max(-z, 1)``.
+    """Return `ln(h(z) / phi(z)) = ln(1 - a sqrt(pi/2) erfcx(a / sqrt(2)))`, `a = max(-z, 1)`.
 
     The bracket cancels for large a; beyond 1000 its asymptotic series 1/a^2 - 3/a^4 replaces it.
     """
@@ -67,22 +81,37 @@ def _log_tail(z: Array) -> Array:
 
 
 def expected_improvement_log(mean: Array, variance: Array, threshold: Array | float) -> Array:
-    """``ln E[max(threshold - f, 0)]`` for ``f ~ N(mean, variance)``; arrays broadcast."""
+    """Return `ln E[max(threshold - f, 0)]` for `f ~ N(mean, variance)`; arrays broadcast.
+
+    Args:
+        mean: Posterior mean of the loss.
+        variance: Posterior variance of the noise-free loss, > 0.
+        threshold: Loss to beat.
+
+    Example:
+        >>> expected_improvement_log(np.array([1.0]), np.array([1e-20]), 3.0).round(3).tolist()
+        [0.693]
+    """
     sd = np.sqrt(variance)
     return np.asarray(np.log(sd) + log_h((threshold - mean) / sd))
 
 
 def knowledge_gradient(mean: float, variance: float, noise_variance: float, rival: float) -> float:
-    """Expected fall of the smallest posterior mean from measuring one known point once more.
+    """Return the expected fall of the smallest posterior mean from measuring one point once.
 
-    Frazier, Powell & Dayanik (2009), eq. 14. Its posterior mean will change by a normal amount of
-    sd ``s = variance / sqrt(variance + noise_variance)``, and the gain is
-    ``s h(-|mean - rival| / s)``.
+    Frazier, Powell & Dayanik (2009), eq. 14. The posterior mean of the point will change by a
+    normal amount of sd `s = variance / sqrt(variance + noise_variance)`, and the gain is
+    `s h(-|mean - rival| / s)`.
 
     Args:
-        mean, variance: belief about the point.
-        noise_variance: of one measurement.
-        rival: smallest posterior mean among the other points.
+        mean: Posterior mean of the point.
+        variance: Posterior variance of the point.
+        noise_variance: Variance of one measurement.
+        rival: Smallest posterior mean among the other points.
+
+    Example:
+        >>> round(knowledge_gradient(0.0, 1.0, 0.5, rival=0.3), 3)
+        0.197
     """
     if variance <= 0.0:
         return 0.0
@@ -91,49 +120,71 @@ def knowledge_gradient(mean: float, variance: float, noise_variance: float, riva
 
 
 class Threshold(Protocol):
-    """The loss to beat at each candidate, in each world."""
+    """Loss to beat at each candidate, under each fantasy."""
 
     def levels(self, X: Array) -> Array:
-        """M x S."""
+        """Return the loss to beat at the m rows of `X`, m x S."""
         ...
 
 
-class CostMean(Protocol):
-    """The part of a cost model that a front needs: predicted ln cost ``(m,)``."""
+class MeanLogCost(Protocol):
+    """The part of a cost model that a front needs."""
 
-    def mean(self, X: Array) -> Array: ...
+    def mean(self, X: Array) -> Array:
+        """Return the predicted ln cost at the rows of `X`, `(m,)`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Staircase:
-    """The front ``F(c)``: the smallest posterior mean among visited points no dearer than ``c``.
+    """Front `F(c)`: the smallest posterior mean among visited points that cost at most `c`.
 
-    Posterior means, not observations, so that no lucky run becomes a goal nobody can reach.
-    Following CARBS (arXiv 2306.08055, section 4.2), the front is clamped at a drawn level ``c_t``:
-    a candidate must beat ``F(max(c, c_t))``, so cheap and slightly better does not win every time.
-    Without a cost model the front is one number a world.
+    It is made of posterior means, not observations, so that a lucky run does not become a goal that
+    no config can reach. Following CARBS (arXiv 2306.08055, section 4.2), the front is clamped at a
+    drawn level `c_t`: a candidate must beat `F(max(c, c_t))`, so cheap and slightly better does not
+    win every time. Without a cost model the front is one number per fantasy.
 
-    Args:
-        log_costs: ``(k,)``, ascending; ln cost of the visited points.
-        running: k x S, smallest posterior mean up to that cost, per world.
-        level: ln c_t.
-        cost: predicted ln cost of candidates; None when the search does not look at cost.
+    Attributes:
+        log_costs: `(k,)`, ascending; ln cost of the visited points.
+        running: k x S, smallest posterior mean up to that cost, per fantasy.
+        level: Drawn level, `ln c_t`.
+        cost: Predicted ln cost of candidates; None when the search ignores cost.
+
+    Example:
+        >>> class FirstColumn:
+        ...     def mean(self, X):
+        ...         return X[:, 0]
+        >>> means = np.array([[0.5], [2.0], [2.5]])
+        >>> front = Staircase.build(np.array([3.0, 1.0, 2.0]), means, -np.inf, FirstColumn())
+        >>> front.levels(np.array([[1.0], [2.9], [3.0]]))[:, 0].tolist()
+        [2.0, 2.0, 0.5]
     """
 
     log_costs: Array
     running: Array
     level: float
-    cost: CostMean | None
+    cost: MeanLogCost | None
 
     @classmethod
     def build(
-        cls, log_costs: Array, means: Array, level: float, cost: CostMean | None
+        cls, log_costs: Array, means: Array, level: float, cost: MeanLogCost | None
     ) -> Staircase:
-        """From unsorted ``log_costs`` ``(k,)`` and ``means`` k x S."""
+        """Return the front of visited points in any order.
+
+        Args:
+            log_costs: Ln cost of the points, `(k,)`.
+            means: Posterior means of the points, k x S.
+            level: Drawn level, `ln c_t`.
+            cost: Predicted ln cost of candidates, or None.
+        """
         order = np.argsort(log_costs, kind="stable")
         return cls(log_costs[order], np.minimum.accumulate(means[order], axis=0), level, cost)
 
     def levels(self, X: Array) -> Array:
+        """Return the loss to beat at the m rows of `X`, m x S.
+
+        Below the cheapest visited point it is the loss of that point.
+        """
         if self.cost is None:
             return np.broadcast_to(self.running[-1], (len(X), self.running.shape[1]))
         at = np.maximum(self.cost.mean(X), self.level)
@@ -141,42 +192,62 @@ class Staircase:
         return np.asarray(self.running[np.maximum(place, 0)])
 
 
-class WorldMeans(Protocol):
-    """Posterior means in S imagined worlds, as :class:`surrogates.gp.Fantasies` gives them."""
+class FantasyMeans(Protocol):
+    """Posterior means under S fantasies, as :class:`surrogates.gp.Fantasies` gives them."""
 
-    def means(self, X: Array) -> Array: ...
+    def means(self, X: Array) -> Array:
+        """Return the means at the m rows of `X`, m x S."""
+        ...
 
-    def means_gradient(self, X: Array) -> Array: ...
+    def means_gradient(self, X: Array) -> Array:
+        """Return the derivatives of `means`, m x S x d."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """``ln (1/S) sum_s EI_s``: log expected improvement averaged over worlds.
+    """Term `ln (1/S) sum_s EI_s`: log expected improvement averaged over fantasies.
 
-    Args:
-        predictor: belief after the pending rows; its variance holds in every world.
-        threshold: loss to beat.
-        worlds: means per world; None when nothing is pending (one world, the predictor's own mean).
+    Attributes:
+        predictor: Model conditioned on the pending rows; its variance holds under every fantasy.
+        threshold: Loss to beat.
+        fantasies: Posterior means per fantasy; None when nothing is pending (S = 1, the
+            predictor's own mean).
+
+    Example:
+        >>> from surrogates.data import Columns, TrainingData
+        >>> from surrogates.gp import GaussianProcess
+        >>> X = np.array([[0.0], [0.3], [0.6], [1.0]])
+        >>> data = TrainingData(X, np.array([1.0, 0.1, 0.3, 1.2]), Columns.of_decisions("x"))
+        >>> process = GaussianProcess().fit(data)
+        >>> front = Staircase.build(np.zeros(4), process.training_mean()[:, None], 0.0, None)
+        >>> near, far = Improvement(process, front).value(np.array([[0.4], [1.0]]))
+        >>> bool(near > far)
+        True
     """
 
     predictor: Predictor
     threshold: Threshold
-    worlds: WorldMeans | None = None
+    fantasies: FantasyMeans | None = None
 
     def value(self, X: Array) -> Array:
+        """Return the log expected improvement, `(m,)`."""
         posterior = self.predictor.posterior(X)
-        means = posterior.mean[:, None] if self.worlds is None else self.worlds.means(X)
+        means = posterior.mean[:, None] if self.fantasies is None else self.fantasies.means(X)
         variance = posterior.variance[:, None]
         log_ei = expected_improvement_log(means, variance, self.threshold.levels(X))
         return np.asarray(logsumexp(log_ei, axis=1) - np.log(log_ei.shape[1]))
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
-        """The threshold is held fixed: it is piecewise constant in the candidate."""
+        """Return the log expected improvement and its derivatives, m x d.
+
+        The threshold is held fixed: it is piecewise constant in the candidate.
+        """
         p = self.predictor.posterior_gradient(X)
-        if self.worlds is None:
+        if self.fantasies is None:
             means, d_means = p.mean[:, None], p.d_mean[:, None, :]
         else:
-            means, d_means = self.worlds.means(X), self.worlds.means_gradient(X)
+            means, d_means = self.fantasies.means(X), self.fantasies.means_gradient(X)
         sd = np.sqrt(p.variance)[:, None]
         z = (self.threshold.levels(X) - means) / sd
         log_ei = np.log(sd) + log_h(z)

@@ -1,9 +1,9 @@
-"""The best point of an acquisition over a mixed space.
+"""Maximize an acquisition over a mixed space.
 
 Three stages, all on encoded rows: *candidates* (a global Sobol share, and clouds of several radii
 around the centers), *neighbor moves* from the best of them (steps of shrinking size in some
 columns, other codes in categorical ones), and *gradient refinement* of the continuous columns by
-L-BFGS-B on all starts at once. Rows already asked are passed over while any other exists.
+L-BFGS-B on all starts at once. Rows already asked are skipped while any other exists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import Bounds, minimize
 from scipy.stats import qmc
 
-from hpo.acquisition import Term
+from hpo.acquisition.base import Term
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, IntArray
 
@@ -29,12 +29,14 @@ _KEPT = 8
 class Region:
     """Part of the space to search.
 
+    `maximize` has an example.
+
     Attributes:
         lower: `(d,)`, lower end of the box of numeric columns.
         upper: `(d,)`, its upper end.
         centers: k x d, members of the front (or the incumbent) to search around.
         radii: `(d,)`, how far a local move goes in each numeric column.
-        extra: r x d, rows proposed by other means, such as moves along the drift line.
+        extra: r x d, further candidate rows, such as moves along the drift line.
         global_share: Share of candidates drawn from the whole box.
         candidates: Number of rows scored in the first stage.
         smooth: Whether gradients are worth following; those of trees are not.
@@ -52,14 +54,28 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The only rows that may be chosen, q x d."""
+    """The only rows that may be chosen.
+
+    Attributes:
+        X: q x d, encoded rows.
+
+    Example:
+        >>> Rows(np.zeros((3, 2))).X.shape
+        (3, 2)
+    """
 
     X: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Maximum:
-    """The row chosen, `(d,)`, its log acquisition, and whether it repeats a row already asked."""
+    """Result of `maximize`.
+
+    Attributes:
+        row: `(d,)`, the row chosen.
+        value: Log acquisition of the row.
+        repeated: Whether the row was asked before.
+    """
 
     row: Array
     value: float
@@ -82,6 +98,26 @@ def maximize(
         where: Region of the space, or the only rows that may be chosen.
         taken: t x d, rows asked before. One is repeated only when no other is left.
         rng: Source of the candidates.
+
+    Example:
+        >>> from hpo.acquisition import TrustRegion
+        >>> from hpo.space import Float, SearchSpace
+        >>> encoder = Encoder(SearchSpace({"x": Float(0.0, 10.0)}))
+        >>> acquisition = TrustRegion(np.array([[0.3]]), np.ones(1), np.array([0]))
+        >>> region = Region(
+        ...     encoder.lower, encoder.upper, centers=np.array([[0.5]]), radii=np.full(1, 0.2),
+        ...     extra=np.zeros((0, 1)), global_share=0.5, candidates=64,
+        ... )
+        >>> rng, none = np.random.default_rng(0), np.zeros((0, 1))
+        >>> found = maximize(acquisition, encoder, region, none, rng=rng)
+        >>> found.row.round(3).tolist(), found.repeated
+        ([0.3], False)
+
+        Among given rows, one already asked is chosen only when no other is left:
+
+        >>> pool = Rows(np.array([[0.3], [0.4], [0.9]]))
+        >>> maximize(acquisition, encoder, pool, pool.X[:1], rng=rng).row.tolist()
+        [0.4]
     """
     if isinstance(where, Rows):
         return best_of(where.X, acquisition.value(where.X), taken)
@@ -101,7 +137,7 @@ def maximize(
 
 
 def _draw(encoder: Encoder, region: Region, count: int, rng: np.random.Generator) -> Array:
-    """Candidate rows before snapping: a Sobol share, then clouds around the centers."""
+    """Draw candidate rows before snapping: a Sobol share, then clouds around the centers."""
     d = len(region.lower)
     spread = int(np.ceil(region.global_share * count)) if len(region.centers) else count
     power = int(np.ceil(np.log2(max(spread, 2))))
@@ -118,7 +154,13 @@ def _perturb(encoder: Encoder, X: Array, radii: Array, rng: np.random.Generator)
     """Move some columns of each row: normal steps in numeric ones, new codes in categorical ones.
 
     A step on a lattice column is at least one lattice step wide, or small radii could never leave a
-    value. ``radii`` is m x d.
+    value.
+
+    Args:
+        encoder: Encoder of the rows.
+        X: m x d, rows to move.
+        radii: m x d, standard deviations of the steps.
+        rng: Source of the moves.
     """
     m, d = X.shape
     moved = rng.random((m, d)) < min(1.0, _MOVED_COLUMNS / d)
@@ -144,7 +186,7 @@ def _neighbor_moves(
     values: Array,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Rounds of moves from the kept rows, the radius halving from round to round."""
+    """Move the kept rows in several rounds, halving the radius from round to round."""
     radii = region.radii
     for _ in range(_ROUNDS):
         radii = 0.5 * radii
@@ -157,7 +199,7 @@ def _neighbor_moves(
 
 
 def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -> Array:
-    """L-BFGS-B on the continuous columns of all rows together; their sum separates by row."""
+    """Run L-BFGS-B on the continuous columns of all rows together; their sum separates by row."""
     if not len(continuous):
         return X
     bounds = np.stack([region.lower[continuous], region.upper[continuous]], axis=1)
@@ -184,13 +226,13 @@ def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -
 
 
 def _row_keys(X: Array) -> list[bytes]:
-    """Equal for rows that agree to nine decimals."""
+    """Return one key per row, equal for rows that agree to nine decimals."""
     rounded = np.round(X, 9) + 0.0  # -0.0 and 0.0 are one value
     return [row.tobytes() for row in rounded]
 
 
 def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[Array, Array]:
-    """The ``count`` best distinct rows, rows not taken first; best first."""
+    """Return the `count` best distinct rows, best first, with rows of `taken` at the end."""
     order = np.argsort(-values, kind="stable")[: 16 * count + len(taken)]
     seen = set(_row_keys(taken))
     fresh: list[int] = []
@@ -205,7 +247,18 @@ def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[A
 
 
 def best_of(X: Array, values: Array, taken: Array) -> Maximum:
-    """The row of ``X`` of highest ``values`` ``(m,)``; one of ``taken`` only if all of them are."""
+    """Return the best row of `X`; one of `taken` only if all rows are.
+
+    Args:
+        X: m x d, rows to choose from.
+        values: Log acquisition of the rows, `(m,)`.
+        taken: t x d, rows asked before.
+
+    Example:
+        >>> X = np.array([[0.1], [0.2]])
+        >>> best_of(X, np.array([1.0, 2.0]), taken=X[1:]).row.tolist()
+        [0.1]
+    """
     rows, best = _distinct_best(X, values, taken, 1)
     repeated = bool(len(taken)) and _row_keys(rows)[0] in set(_row_keys(taken))
     return Maximum(rows[0], float(best[0]), repeated)

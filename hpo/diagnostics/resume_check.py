@@ -1,9 +1,9 @@
-"""Is a fidelity legal: is a run that was paused and continued the run that was never paused?
+"""Check whether a run that was paused and resumed is the run that was never paused.
 
-A training function may be trained further only if its first r levels do not depend on how many more
-will come. A learning rate that decays towards the last level breaks that, and so does a checkpoint
-that forgets the optimizer's state or the place in the data. Both show when the same config is
-trained twice, once straight through and once with a pause.
+A training function may be paused and trained further only if its first r levels do not depend on
+how many more will come. A learning rate that decays towards the last level breaks that, and so does
+a checkpoint that forgets the optimizer's state or the position in the data. Both show when the same
+config is trained twice, once straight through and once with a pause.
 """
 
 from __future__ import annotations
@@ -28,12 +28,24 @@ __all__ = ["Continuation", "check_continuation"]
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What a straight and a paused run of one config reported.
+    """Losses that a straight and a paused run of one config reported, and how far they differ.
 
-    `straight`, `paused`: losses by step, the result at the last level included. `low`, `high`: the
-    levels of the pause and of the end. `resumed`: whether the second half began after the pause.
-    `difference`: largest |straight - paused| over the steps both have, relative to the spread of
-    the straight run's losses (to their size where there is no spread). `tolerance`: allowed of it.
+    Attributes:
+        straight: Losses of the straight run by step, that of the last level included.
+        paused: Losses of the paused run by step.
+        low: Level of the pause.
+        high: Level of the end.
+        resumed: Whether the second stage loaded a checkpoint; False if it began again.
+        difference: Largest |straight - paused| over the steps that both have, relative to the
+            spread of the straight run's losses (to their size where there is no spread).
+        tolerance: Largest difference that counts as agreement.
+
+    Example:
+        >>> check = Continuation({1: 2.0, 2: 1.0}, {1: 2.0, 2: 1.3}, 1, 2, True, 0.3, 0.05)
+        >>> check.passed
+        False
+        >>> str(check).split(":")[0]
+        'the run paused at 1 and resumed to 2 DISAGREES with the straight one'
     """
 
     straight: dict[int, float]
@@ -45,18 +57,18 @@ class Continuation:
     tolerance: float
 
     @property
-    def legal(self) -> bool:
-        """Whether the fidelity may be continued: both runs agree at every step."""
+    def passed(self) -> bool:
+        """Whether runs may be paused: both runs agree at every step."""
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:
-        verb = "agrees" if self.legal else "DISAGREES"
+        verb = "agrees" if self.passed else "DISAGREES"
         again = (
             "" if self.resumed else "; it was trained again from the start, as ctx.load is unused"
         )
         return (
-            f"paused at {self.low} and trained on to {self.high}, the run {verb} with the one that "
-            f"was not paused: largest difference {self.difference:.3g} of the spread{again}"
+            f"the run paused at {self.low} and resumed to {self.high} {verb} with the straight one:"
+            f" largest difference {self.difference:.3g} of the spread{again}"
         )
 
 
@@ -70,21 +82,41 @@ def check_continuation(
     tolerance: float = 0.05,
     seed: int = 0,
 ) -> Continuation:
-    """Train `config` to `high`, and again with a pause at `low`, and compare.
+    """Train `config` to `high` straight through, and again with a pause at `low`, and compare.
 
-    Costs two runs to `high`, here and now. Unequal random numbers after a resumption are within the
-    tolerance on most workloads; a decaying schedule is far outside.
+    This costs two runs to `high`, in this process. Different random numbers after a pause stay
+    within the tolerance on most workloads; a decaying schedule is far outside.
 
     Args:
-        train_fn, space: as for `optimize`; the space has a fidelity.
-        config: every parameter but the fidelity.
-        low, high: levels; the fidelity's lowest and three times that by default.
-        tolerance: largest difference of losses, relative to their spread over the run.
-        seed: of both runs.
+        train_fn: Training function, as for `optimize`.
+        space: Search space with a fidelity.
+        config: Values of all parameters but the fidelity.
+        low: Level of the pause; the fidelity's lowest by default.
+        high: Level of the end; three times `low` by default.
+        tolerance: Largest difference of losses, relative to their spread over the run.
+        seed: Seed of both runs.
+
+    Returns:
+        Losses of both runs and the largest difference.
 
     Raises:
-        SpaceError: for a config that does not fit, or levels outside the fidelity.
-        StudyError: if a run fails; the message has its traceback.
+        SpaceError: If the config does not fit, or the levels lie outside the fidelity.
+        StudyError: If a run fails; the message has its traceback.
+
+    Example:
+        >>> from hpo import Fidelity, Float, check_continuation
+        >>> def train(config, ctx):  # gradient descent on w^2
+        ...     state = ctx.load() or {"epoch": 0, "w": 1.0}
+        ...     w = state["w"]
+        ...     for epoch in range(state["epoch"] + 1, config["epochs"] + 1):
+        ...         w -= config["lr"] * w
+        ...         ctx.save({"epoch": epoch, "w": w})
+        ...         ctx.report(step=epoch, loss=w * w)
+        ...     return w * w
+        >>> space = {"lr": Float(0.1, 1.0), "epochs": Fidelity(1, 9)}
+        >>> check = check_continuation(train, space, {"lr": 0.5}, low=2, high=4)
+        >>> check.passed, check.resumed, check.paused[4]
+        (True, True, 0.00390625)
     """
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     fidelity = None if space.fidelity is None else space[space.fidelity]
@@ -113,8 +145,8 @@ def check_continuation(
 
 
 @dataclass(frozen=True, slots=True)
-class _Notes:
-    """A channel that keeps the losses and lets the run go on to its level."""
+class _LossRecorder:
+    """Channel that keeps the losses and lets the run continue to its level."""
 
     losses: dict[int, float]
 
@@ -127,11 +159,17 @@ class _Notes:
 def _train(
     task: Task, config: dict[str, Any], level: int, seed: int, folder: Path, consumed: Consumed
 ) -> tuple[dict[int, float], Outcome]:
-    """Losses by step of one stage up to `level`, and its outcome; StudyError if it failed."""
-    notes = _Notes({})
+    """Return the losses by step of one stage up to `level`, and its outcome.
+
+    Raises:
+        StudyError: If the run failed.
+    """
+    recorder = _LossRecorder({})
     trial = Trial(0, config, 0, None, assignment=RungAssignment(level))
-    outcome = execute(task, Job(trial, seed, folder, consumed=consumed), notes)
+    outcome = execute(task, Job(trial, seed, folder, consumed=consumed), recorder)
     if outcome.status is Status.FAILED or outcome.loss is None or not math.isfinite(outcome.loss):
-        raise StudyError(f"the run to level {level} failed, so nothing is known:\n{outcome.text}")
-    notes.losses.setdefault(level, outcome.loss)
-    return notes.losses, outcome
+        raise StudyError(
+            f"the run to level {level} failed, so there is nothing to compare:\n{outcome.text}"
+        )
+    recorder.losses.setdefault(level, outcome.loss)
+    return recorder.losses, outcome

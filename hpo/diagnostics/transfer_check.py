@@ -1,9 +1,9 @@
-"""Does the best setting stay put as models grow? Each tuned parameter, judged by the runs alone.
+"""Check whether the best setting of each tuned parameter stays the same as models grow.
 
-Tuning small and training big works as it is only where the optimum does not move with scale: the
-promise of muP for the learning rate, say. :func:`check_transfer` fits the scaling law
-(:mod:`surrogates.scaling_law.model`) with a neutral prior, whatever rules the study believed, and reads the
-drift of every optimum off it::
+Tuning a small model and training a large one with its setting works only where the optimum does not
+move with scale, as muP claims for the learning rate. :func:`check_transfer` fits the scaling law
+(:mod:`surrogates.scaling_law.model`) with a neutral prior, whatever transfer rules the study used,
+and reads the drift of every optimum off it::
 
     b_ja = dz*_j / ds_a      z*_j best parameter j in natural units (ln lr, log-odds of beta2)
                              s_a  ln of scale axis a
@@ -16,14 +16,14 @@ With the central 90 % interval of b and a tolerance t the verdict is
 
 The default t of 0.15 lets a best learning rate change by 10^0.15 = 1.4 in ten times the scale.
 
-**Neutral, and near the bottom.** The prior on b is 0 +- 1, wide enough for lr ~ 1 / width; the
-search's own is narrower, and would pull a steep slope towards "transfers". Of many runs the better
-quarter is used, by their loss above the fitted best at their scale: no formula of the bowl is true
-far up its walls, and there are most of the runs of a grid. On the small cells of the Step Law data
-(1,174 runs) all runs say d ln lr / d ln N = -0.32 +- 0.04, the better quarter -0.66 +- 0.21, and
-parabolas through the best runs of each cell -1.0.
+**Neutral, and near the bottom.** The prior on b is 0 +- 1, wide enough for lr ~ 1 / width. The
+search's own prior is narrower and would pull a steep slope towards "transfers". Of many runs the
+better quarter is used, by their loss above the fitted best at their scale: no formula of the bowl
+is true far up its walls, where most of the runs of a grid lie. On the small cells of the Step Law
+data (1,174 runs) all runs give d ln lr / d ln N = -0.32 +- 0.04, the better quarter -0.66 +- 0.21,
+and parabolas through the best runs of each cell -1.0.
 
-Rules are shown beside it: what they believed, and what they believe after the runs.
+Transfer rules are shown beside the verdict: their prior slope, and their posterior with the runs.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.diagnostics.transfer_reason import TransferReason, TransferReasonKind, TransferVerdict
+from hpo.drawing.plot_data import TransferPanel
 from hpo.errors import SpaceError
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.coefficient_table import natural_name
 from hpo.scaling.drift_prior import check_priors, drift_prior
-from hpo.space import Categorical, Float, Int, SearchSpace
+from hpo.space import Categorical, Float, Int, Parameter, SearchSpace
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
@@ -60,39 +61,42 @@ BoolArray = NDArray[np.bool_]
 
 TOLERANCE = 0.15
 
-_LINEAR_SHARE = 1 / 7  # of the range of a linear parameter is its e-fold, as for three decades
-_NEUTRAL_SD = 1.0  # e-folds per e-fold
-_KEPT_SHARE, _KEPT_EACH = 4, 30  # one in four runs is used, but 30 for each column if there are
+_LINEAR_SHARE = 1 / 7  # of a linear range counts as an e-fold: three decades have seven
+_NEUTRAL_SD = 1.0  # natural units per e-fold
+_KEPT_SHARE, _KEPT_EACH = 4, 30  # one in four runs is used, and at least 30 for each column
 _MAX_ROWS = 2000  # of a factor
 _ONE_SIZE = math.log(1.5)  # an axis that varies by less is one size
-_LITTLE = 0.5  # of the prior variance: runs that removed less say little
+_LITTLE = 0.5  # of the prior variance; what is left of it where runs say little
 _ONE_SIDED = 0.05  # share of runs on the other side of the optimum below which all are on one
 _TOGETHER = 0.98  # correlation from which two axes are one
 _MOST_SIZES = 30  # beyond it runs are grouped along the axis drawn
 _BINS = 8
-_CROWD = 3  # runs of a size of which one is marked as the best
+_CROWD = 3  # runs of one size from which the best of them is marked
 
-NINETY = normal_half_width(0.9)  # in standard deviations
-
-
-class Verdict(Enum):
-    """What the runs say about one parameter along one scale axis."""
-
-    INVARIANT = "invariant within tolerance"
-    DRIFTS = "drifts"
-    UNKNOWN = "not identified by these runs"
+_NINETY = normal_half_width(0.9)  # in standard deviations
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One parameter along one scale axis.
+    """Slope and verdict of one parameter along one scale axis.
 
     Attributes:
-        unit: natural unit of the parameter, such as "ln lr".
-        slope: natural units per e-fold of the axis, by the runs and a neutral prior.
-        interval: central 90 % of it. tolerance: in the same unit.
-        ruled: the same with the rules of the study: prior and posterior; None where none speaks.
-        reason: in plain words.
+        parameter: Name of the parameter.
+        axis: Name of the scale axis.
+        unit: Natural unit of the parameter, such as "ln lr".
+        slope: Natural units per e-fold of the axis, from the runs and a neutral prior.
+        interval: Central 90 % interval of the slope.
+        tolerance: Largest slope that counts as invariant, in the same unit.
+        with_rules: Slope from the runs and the transfer rules as the prior; None where no rule
+            covers it.
+        reason: Reason for the verdict.
+
+    Example:
+        >>> reason = TransferReason(TransferReasonKind.ONE_SIZE, "lr", "params")
+        >>> slope = Estimate(0.0, 1.0, 0.0, 1.0)
+        >>> drift = Drift("lr", "params", "ln lr", slope, (-1.6, 1.6), 0.15, None, reason)
+        >>> drift.verdict.value
+        'not identified by these runs'
     """
 
     parameter: str
@@ -101,44 +105,41 @@ class Drift:
     slope: Estimate
     interval: tuple[float, float]
     tolerance: float
-    ruled: Estimate | None
-    verdict: Verdict
-    reason: str
+    with_rules: Estimate | None
+    reason: TransferReason
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """What there is to draw of one parameter along one axis; natural units throughout.
-
-    The runs are moved along the fitted drift to the mean of all *other* axes, so that they show
-    what the line does.
-
-    Attributes:
-        scale: ``(n,)``, ln of the axis. setting: ``(n,)``, the parameter.
-        excess: ``(n,)``, loss above the fitted best at that scale.
-        best: indices of the best run of each size.
-        line_scale, line, low, high: ``(m,)``, fitted optimum with its 90 % band.
-    """
-
-    scale: Array
-    setting: Array
-    excess: Array
-    best: tuple[int, ...]
-    line_scale: Array
-    line: Array
-    low: Array
-    high: Array
+    @property
+    def verdict(self) -> TransferVerdict:
+        """What the runs say about it."""
+        return self.reason.verdict
 
 
 @dataclass(frozen=True, slots=True)
 class TransferCheck:
-    """Verdicts of :func:`check_transfer`; print it, take :meth:`to_pandas`, or :meth:`plot` it.
+    """Result of :func:`check_transfer`; `str` gives a table, :meth:`plot` a figure.
 
     Attributes:
-        drifts: one a numeric parameter and scale axis.
-        not_judged: parameters without a slope, and why.
-        runs: completed. used: how many of them the slopes are fitted to. failed: others that the
-            config is to blame for.
+        drifts: Slopes and verdicts, one per numeric parameter and scale axis.
+        not_judged: Parameters without a slope, and why.
+        runs: Number of completed runs.
+        used: Number of those that the slopes are fitted to.
+        failed: Number of runs that failed because of their config.
+
+    Example:
+        >>> import math
+        >>> from hpo import Axis, Float, Optimizer, Scale, check_transfer
+        >>> params = Scale(1e5, 1e7, axis=Axis.PARAMS)
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "params": params})
+        >>> for n in (1e5, 1e6, 1e7):
+        ...     for lr in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
+        ...         distance = math.log(lr / 3e-3) + 0.5 * math.log(n / 1e6)  # lr* ~ n^-0.5
+        ...         loss = 1.5 + 20 * n**-0.3 + 0.05 * distance**2
+        ...         _ = optimizer.tell({"lr": lr, "params": n}, loss=loss)
+        >>> check = check_transfer(optimizer.result())
+        >>> print(str(check).splitlines()[0])
+        15 completed runs; slopes with 90 % intervals
+        >>> check.drift("lr", "params").reason.kind.name
+        'MOVES'
     """
 
     drifts: tuple[Drift, ...]
@@ -150,24 +151,68 @@ class TransferCheck:
 
     @property
     def space(self) -> SearchSpace:
+        """Space of the runs."""
         return self._fit.encoder.space
 
     def drift(self, parameter: str, axis: str) -> Drift:
-        """The verdict on one pair; KeyError for another."""
+        """Return slope and verdict of one pair.
+
+        Args:
+            parameter: Name of a numeric parameter.
+            axis: Name of a scale axis.
+
+        Raises:
+            KeyError: If the pair was not judged.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> check = check_transfer(optimizer.result())
+            >>> check.drift("x", "n").unit
+            'x'
+        """
         for found in self.drifts:
             if (found.parameter, found.axis) == (parameter, axis):
                 return found
         raise KeyError(f"no verdict on {parameter!r} along {axis!r}")
 
-    def panel(self, parameter: str, axis: str) -> Panel:
-        """What :meth:`plot` draws of one pair; KeyError for another."""
-        self.drift(parameter, axis)
-        return self._fit.panel(parameter, axis)
+    def panel(self, parameter: str, axis: str) -> TransferPanel:
+        """Return what :meth:`plot` shows of one pair.
+
+        Args:
+            parameter: Name of a numeric parameter.
+            axis: Name of a scale axis.
+
+        Raises:
+            KeyError: If the pair was not judged.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> check = check_transfer(optimizer.result())
+            >>> check.panel("x", "n").setting.tolist()
+            [0.2, 0.5, 0.8]
+        """
+        return self._fit.panel(self.drift(parameter, axis))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a pair: parameter, axis, slope, sd, low, high, tolerance, verdict, reason.
+        """Return a table with one row per pair.
 
-        With rules also rule_prior, rule_prior_sd, rule_posterior and rule_posterior_sd.
+        Its columns are parameter, axis, slope, sd, low, high, tolerance, verdict and reason; with
+        transfer rules also rule_prior, rule_prior_sd, rule_posterior and rule_posterior_sd.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> check = check_transfer(optimizer.result())
+            >>> check.to_pandas()[["parameter", "axis", "verdict"]].values.tolist()
+            [['x', 'n', 'not identified by these runs']]
         """
         import pandas as pd
 
@@ -182,14 +227,14 @@ class TransferCheck:
                 "high": d.interval[1],
                 "tolerance": d.tolerance,
                 "verdict": d.verdict.value,
-                "reason": d.reason,
+                "reason": str(d.reason),
             }
-            if d.ruled is not None:
+            if d.with_rules is not None:
                 row |= {
-                    "rule_prior": d.ruled.prior_mean,
-                    "rule_prior_sd": d.ruled.prior_sd,
-                    "rule_posterior": d.ruled.mean,
-                    "rule_posterior_sd": d.ruled.sd,
+                    "rule_prior": d.with_rules.prior_mean,
+                    "rule_prior_sd": d.with_rules.prior_sd,
+                    "rule_posterior": d.with_rules.mean,
+                    "rule_posterior_sd": d.with_rules.sd,
                 }
             rows.append(row)
         return pd.DataFrame(rows)
@@ -206,39 +251,75 @@ class TransferCheck:
                 f"{d.parameter:{width}} along {d.axis:{reach}}  {d.slope.mean:+.3f}"
                 f" ({low:+.3f} to {high:+.3f})  {d.verdict.value}: {d.reason}"
             )
-            if d.ruled is not None:
+            if d.with_rules is not None:
                 lines.append(
-                    f"{'':{width + reach + 9}}rules said {d.ruled.prior_mean:+.3f} +-"
-                    f" {d.ruled.prior_sd:.2g}; with the runs {d.ruled.mean:+.3f} +-"
-                    f" {d.ruled.sd:.2g}"
+                    f"{'':{width + reach + 9}}rules said {d.with_rules.prior_mean:+.3f} +-"
+                    f" {d.with_rules.prior_sd:.2g}; with the runs {d.with_rules.mean:+.3f} +-"
+                    f" {d.with_rules.sd:.2g}"
                 )
         lines += [f"{name}: not judged, {why}" for name, why in self.not_judged.items()]
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Runs and fitted optimum of every pair; see :func:`hpo.drawing.plots.plot_transfer`."""
+        """Plot the runs and the fitted optimum of every pair.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure; see :func:`hpo.drawing.plots.plot_transfer`.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> check = check_transfer(optimizer.result())
+            >>> check.plot().axes[0].get_xlabel()
+            'n'
+        """
         from hpo.drawing.plots import plot_transfer
 
-        return plot_transfer(self, path)
+        return plot_transfer([self._fit.panel(drift) for drift in self.drifts], path)
 
 
 @single_threaded
 def check_transfer(
     result: Result, *, priors: Sequence[TransferRule] | None = None, tolerance: float = TOLERANCE
 ) -> TransferCheck:
-    """Whether the best setting of each tuned parameter is the same at every scale.
+    """Check whether the best setting of each tuned parameter is the same at every scale.
 
     Args:
-        result: of a study, or of a sweep (:func:`hpo.diagnostics.csv_runs.read_sweep`).
-        priors: rules to show beside the verdicts; by default those the study was run with. They do
-            not change a verdict.
-        tolerance: how far the optimum of a log or logit parameter may move per e-fold of scale and
-            still count as invariant. For a linear one a seventh of its range counts as an e-fold.
+        result: Result of a study, or of an optimizer that recorded earlier runs
+            (:func:`hpo.trials.read_runs.read_runs`).
+        priors: Transfer rules to show beside the verdicts, which they do not change; by default
+            those the study was run with.
+        tolerance: Slope up to which the optimum of a log or logit parameter counts as invariant, in
+            natural units per e-fold of scale. For a linear parameter a seventh of its range counts
+            as one natural unit.
+
+    Returns:
+        Slope and verdict of every numeric parameter along every scale axis.
 
     Raises:
-        ValueError: before any trial was completed, or for a tolerance that is not positive.
-        SpaceError: for a space without scale axes or without numeric parameters, or rules that do
-            not fit it.
+        ValueError: If no trial was completed, or the tolerance is not positive.
+        SpaceError: If the space has no scale axes or no numeric parameters, or a rule does not fit
+            it.
+
+    Example:
+        >>> import math
+        >>> from hpo import Axis, Float, Optimizer, Scale, check_transfer
+        >>> params = Scale(1e5, 1e7, axis=Axis.PARAMS)
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "params": params})
+        >>> for n in (1e5, 1e6, 1e7):
+        ...     for lr in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
+        ...         distance = math.log(lr / 3e-3) + 0.5 * math.log(n / 1e6)  # lr* ~ n^-0.5
+        ...         loss = 1.5 + 20 * n**-0.3 + 0.05 * distance**2
+        ...         _ = optimizer.tell({"lr": lr, "params": n}, loss=loss)
+        >>> check = check_transfer(optimizer.result())
+        >>> drift = check.drift("lr", "params")
+        >>> drift.verdict.value, round(drift.slope.mean, 2)
+        ('drifts', -0.5)
     """
     runs, encoder = result.models.runs, result.models.encoder
     if not 0 < tolerance < math.inf:
@@ -260,10 +341,10 @@ def check_transfer(
     rules = result.models.scaling_model.drift
     if priors is not None:
         rules = drift_prior(check_priors(priors), encoder.space, encoder.columns)
-    ruled = None if rules is None else ScalingModel(rules).fit(near)
+    with_rules = None if rules is None else ScalingModel(rules).fit(near)
     failed = [o for o in result.log.observations if o.status is Status.FAILED]
     return TransferCheck(
-        drifts=fit.drifts(ruled, tolerance),
+        drifts=fit.drifts(with_rules, tolerance),
         not_judged={
             name: "a choice has no optimum that could move"
             for name in encoder.space.decisions
@@ -278,7 +359,7 @@ def check_transfer(
 
 
 def _neutral(encoder: Encoder) -> DriftPrior:
-    """No drift, give or take an e-fold per e-fold."""
+    """Return the prior of zero drift with a standard deviation of one natural unit per e-fold."""
     columns, axes = encoder.columns, len(encoder.columns.scale)
     folds = [_fold(encoder, columns.names[j]) for j in columns.decision]
     sd = np.repeat(_NEUTRAL_SD * np.array(folds)[:, None], axes, axis=1)
@@ -286,16 +367,20 @@ def _neutral(encoder: Encoder) -> DriftPrior:
 
 
 def _fold(encoder: Encoder, name: str) -> float:
-    """Natural units of a parameter that count as one e-fold."""
+    """Return the number of natural units of a parameter that count as one e-fold."""
     parameter = encoder.space[name]
-    folded = isinstance(parameter, Float | Int) and parameter.log
-    if folded or (isinstance(parameter, Float) and parameter.logit):
+    if _is_log(parameter) or (isinstance(parameter, Float) and parameter.logit):
         return 1.0
     return _LINEAR_SHARE * float(encoder.columns.width[encoder.index(name)])
 
 
+def _is_log(parameter: Parameter) -> bool:
+    """Return whether the natural unit of a parameter is its logarithm."""
+    return isinstance(parameter, Float | Int) and parameter.log
+
+
 def _near_the_bottom(data: TrainingData, model: ScalingModel) -> TrainingData:
-    """The runs of least loss above the best that a fit to all expects at their scale."""
+    """Return the runs of least loss above the best that a fit to all expects at their scale."""
     columns = data.columns
     enough = _KEPT_EACH * (len(columns.numeric) + len(columns.categorical))
     count = min(len(data), max(len(data) // _KEPT_SHARE, enough))
@@ -310,7 +395,7 @@ def _near_the_bottom(data: TrainingData, model: ScalingModel) -> TrainingData:
 
 
 def _active(result: Result) -> dict[str, BoolArray]:
-    """By parameter, whether each completed run had it, ``(n,)``."""
+    """Return by parameter whether each completed run had it, `(n,)`."""
     configs = []
     for number in result.models.runs.numbers:
         observation = result.log.observation(number)
@@ -321,7 +406,15 @@ def _active(result: Result) -> dict[str, BoolArray]:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """All runs, ``X`` n x d with losses ``y``, and the law fitted to those near the bottom."""
+    """All runs, `X` n x d with losses `y`, and the law fitted to those near the bottom.
+
+    Attributes:
+        encoder: Encoder of the space.
+        X: Encoded configs.
+        y: Losses; less is better.
+        predictor: Fitted law.
+        active: By parameter, whether each run had it, `(n,)`.
+    """
 
     encoder: Encoder
     X: Array
@@ -329,33 +422,36 @@ class _Fit:
     predictor: ScalingPredictor
     active: dict[str, BoolArray]
 
-    def drifts(self, ruled: ScalingPredictor | None, tolerance: float) -> tuple[Drift, ...]:
+    def drifts(self, with_rules: ScalingPredictor | None, tolerance: float) -> tuple[Drift, ...]:
+        """Return slope and verdict of every pair; `with_rules` is the law fitted with rules."""
         law, space = self.predictor.law(), self.encoder.space
-        after = None if ruled is None else ruled.law()
+        ruled = None if with_rules is None else with_rules.law()
         found = []
         for j, parameter in enumerate(law.decisions):
             allowed = tolerance * _fold(self.encoder, parameter)
             for a, axis in enumerate(space.scales):
                 slope = law.drift[j][a]
-                interval = (slope.mean - NINETY * slope.sd, slope.mean + NINETY * slope.sd)
-                verdict, reason = self._judge(j, a, parameter, slope, interval, allowed)
+                interval = (slope.mean - _NINETY * slope.sd, slope.mean + _NINETY * slope.sd)
                 found.append(
                     Drift(
-                        parameter,
-                        axis,
-                        natural_name(parameter, space[parameter]),
-                        slope,
-                        interval,
-                        allowed,
-                        None if after is None else self._if_ruled(parameter, after.drift[j][a]),
-                        verdict,
-                        reason,
+                        parameter=parameter,
+                        axis=axis,
+                        unit=natural_name(parameter, space[parameter]),
+                        slope=slope,
+                        interval=interval,
+                        tolerance=allowed,
+                        with_rules=None
+                        if ruled is None
+                        else self._if_covered(parameter, ruled.drift[j][a]),
+                        reason=self._judge(j, a, parameter, slope, interval, allowed),
                     )
                 )
         return tuple(found)
 
-    def panel(self, parameter: str, axis: str) -> Panel:
-        loss, X = self.predictor.loss, self.X
+    def panel(self, drift: Drift) -> TransferPanel:
+        """Return what is drawn of one pair."""
+        parameter, axis = drift.parameter, drift.axis
+        kind, loss, X = self.encoder.space[parameter], self.predictor.loss, self.X
         names = self.predictor.law().decisions
         j, a = names.index(parameter), self.encoder.space.scales.index(axis)
         rows = np.flatnonzero(self.active[parameter])
@@ -367,16 +463,29 @@ class _Fit:
         excess = self.y[rows] - loss.floor(X[rows])
         low, high = float(scales[:, a].min()), float(scales[:, a].max())
         line_scale = np.linspace(low, high, 40)
-        beliefs = []
+        optima = []
         for s in line_scale:
             at = middle.copy()
             at[a] = s
-            beliefs.append(self.predictor.optimum(at))
-        line = np.array([belief.mean[j] for belief in beliefs])
-        half = NINETY * np.sqrt([belief.covariance[j, j] for belief in beliefs])
-        best = _best_of_each(scales, a, excess)
-        return Panel(
-            scales[:, a], setting, excess, best, line_scale, line, line - half, line + half
+            optima.append(self.predictor.optimum(at))
+        line = np.array([optimum.mean[j] for optimum in optima])
+        half = _NINETY * np.sqrt([optimum.covariance[j, j] for optimum in optima])
+        return TransferPanel(
+            parameter=parameter,
+            axis=axis,
+            label=drift.unit if isinstance(kind, Float) and kind.logit else parameter,
+            log=_is_log(kind),
+            verdict=drift.verdict.value,
+            slope=drift.slope.mean,
+            slope_interval=drift.interval,
+            scale=scales[:, a],
+            setting=setting,
+            excess=excess,
+            best=_best_of_each(scales, a, excess),
+            line_scale=line_scale,
+            line=line,
+            low=line - half,
+            high=line + half,
         )
 
     def _judge(
@@ -387,71 +496,75 @@ class _Fit:
         slope: Estimate,
         interval: tuple[float, float],
         tolerance: float,
-    ) -> tuple[Verdict, str]:
-        gap = self._gap(j, a, parameter)
-        if gap is not None:
-            return Verdict.UNKNOWN, gap
+    ) -> TransferReason:
+        """Return the reason for the verdict on decision j along scale axis a."""
+        axis = self.encoder.space.scales[a]
+        if (gap := self._gap(j, a, parameter)) is not None:
+            return TransferReason(gap, parameter, axis)
         low, high = interval
         if -tolerance <= low and high <= tolerance:
-            return Verdict.INVARIANT, f"within +-{tolerance:.2g} of no drift"
+            return TransferReason(
+                TransferReasonKind.WITHIN_TOLERANCE, parameter, axis, tolerance=tolerance
+            )
         if low > 0.0 or high < 0.0:
-            return Verdict.DRIFTS, self._say(parameter, self.encoder.space.scales[a], slope.mean)
-        return Verdict.UNKNOWN, self._doubt(a, slope, tolerance)
+            return self._movement(parameter, axis, slope.mean)
+        if (other := self._confounded_with(a)) is not None:
+            return TransferReason(TransferReasonKind.CONFOUNDED, parameter, axis, other_axis=other)
+        if slope.sd**2 > _LITTLE * slope.prior_sd**2:
+            return TransferReason(TransferReasonKind.FEW_RUNS, parameter, axis)
+        return TransferReason(
+            TransferReasonKind.WIDE_INTERVAL, parameter, axis, tolerance=tolerance
+        )
 
-    def _gap(self, j: int, a: int, parameter: str) -> str | None:
-        """Why no fit could know this slope; None if one could."""
-        axis, rows = self.encoder.space.scales[a], self.active[parameter]
+    def _gap(self, j: int, a: int, parameter: str) -> TransferReasonKind | None:
+        """Return why no fit could identify this slope; None if one could."""
+        rows = self.active[parameter]
         s, z = self._scales()[rows, a], self._settings(j)[rows]
         if not len(s) or float(np.ptp(s)) < _ONE_SIZE:
-            return f"one size only: every run had nearly the same {axis}"
+            return TransferReasonKind.ONE_SIZE
         if float(np.ptp(z)) < 1e-9:
-            return f"every run had the same {parameter}"
+            return TransferReasonKind.ONE_VALUE
         above = self.predictor.loss.displacement(self.X)[rows, j] > 0.0
         big = s > 0.5 * (s.min() + s.max())
         shares = [float(above[half].mean()) for half in (big, ~big)]
         if max(shares) < _ONE_SIDED:
-            return f"all runs are on one side: none had a {parameter} above its best"
+            return TransferReasonKind.NONE_ABOVE
         if min(shares) > 1.0 - _ONE_SIDED:
-            return f"all runs are on one side: none had a {parameter} below its best"
+            return TransferReasonKind.NONE_BELOW
         return None
 
-    def _doubt(self, a: int, slope: Estimate, tolerance: float) -> str:
-        """Why the interval holds both no drift and too much of it."""
+    def _confounded_with(self, a: int) -> str | None:
+        """Return the scale axis that grew together with axis a; None if none did."""
         axes, scales = self.encoder.space.scales, self._scales()
         for other in range(len(axes)):
             if other == a or float(np.ptp(scales[:, other])) == 0.0:
                 continue
             if abs(np.corrcoef(scales[:, a], scales[:, other])[0, 1]) > _TOGETHER:
-                return f"{axes[a]} and {axes[other]} grew together; vary one at a fixed other"
-        if slope.sd**2 > _LITTLE * slope.prior_sd**2:
-            return f"the runs say little about it; more of them at both ends of {axes[a]} would"
-        return (
-            f"the interval holds no drift and drifts beyond +-{tolerance:.2g}; more runs near the"
-            f" best, at both ends of {axes[a]}, would tell"
-        )
+                return axes[other]
+        return None
 
-    def _say(self, parameter: str, axis: str, slope: float) -> str:
-        """A slope in plain words."""
-        decade, verb = slope * math.log(10.0), "rises" if slope > 0 else "falls"
-        kind = self.encoder.space[parameter]
-        if isinstance(kind, Float | Int) and kind.log:
-            amount = f"{math.exp(min(abs(decade), 700.0)):.3g} times"
-            return f"the best {parameter} {verb} {amount} in ten times the {axis}"
-        unit = " in log-odds" if isinstance(kind, Float) and kind.logit else ""
-        return f"the best {parameter} {verb} by {abs(decade):.3g}{unit} in ten times the {axis}"
+    def _movement(self, parameter: str, axis: str, slope: float) -> TransferReason:
+        """Return the reason for a slope that excludes zero."""
+        decade, kind = slope * math.log(10.0), self.encoder.space[parameter]
+        moves = TransferReasonKind.MOVES
+        if _is_log(kind):
+            return TransferReason(moves, parameter, axis, ln_factor=decade)
+        if isinstance(kind, Float) and kind.logit:
+            return TransferReason(moves, parameter, axis, log_odds=decade)
+        return TransferReason(moves, parameter, axis, difference=decade)
 
-    def _if_ruled(self, parameter: str, estimate: Estimate) -> Estimate | None:
-        """`estimate`, unless its prior is what the search believes where no rule speaks."""
+    def _if_covered(self, parameter: str, estimate: Estimate) -> Estimate | None:
+        """Return `estimate`, or None if its prior is the search's own, which no rule has set."""
         width = float(self.encoder.columns.width[self.encoder.index(parameter)])
-        silent = math.isclose(estimate.prior_sd, LawPrior().drift_sd * width)
-        return None if silent and estimate.prior_mean == 0.0 else estimate
+        default = math.isclose(estimate.prior_sd, LawPrior().drift_sd * width)
+        return None if default and estimate.prior_mean == 0.0 else estimate
 
     def _scales(self) -> Array:
-        """Natural scale coordinates, n x axes of the law (a fidelity comes last)."""
+        """Return natural scale coordinates, n x axes of the law (a fidelity comes last)."""
         return self.predictor.loss.layout.scales(self.X)
 
     def _settings(self, j: int) -> Array:
-        """Decision j in natural units, ``(n,)``."""
+        """Return decision j in natural units, `(n,)`."""
         column = self.encoder.columns.decision[j]
         origin, width = self.encoder.columns.origin[column], self.encoder.columns.width[column]
         return np.asarray(origin + width * self.X[:, column])
@@ -461,7 +574,7 @@ class _Fit:
 
 
 def _best_of_each(scales: Array, a: int, excess: Array) -> tuple[int, ...]:
-    """Index of the run of least excess of each size, or of each of a few bins along axis a."""
+    """Return the index of the best run of each size, or of each of a few bins along axis a."""
     sizes, group = np.unique(np.round(scales, 3), axis=0, return_inverse=True)
     if len(sizes) > _MOST_SIZES:
         s = scales[:, a]

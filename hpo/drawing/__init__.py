@@ -1,1 +1,1 @@
-"""Figures and HTML from arrays and plain values."""
+"""Figures and HTML pages from arrays and plain values; nothing here knows a study."""

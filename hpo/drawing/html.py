@@ -1,19 +1,17 @@
-"""One self-contained HTML page about a result: opening it loads nothing from elsewhere."""
+"""One self-contained HTML page about a study: opening it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hpo.drawing.plot_data import FrontPlot
 from hpo.drawing.plots import plot_front
-
-if TYPE_CHECKING:
-    from hpo.optimizer.recommend import Recommendation
-    from hpo.optimizer.result import Result
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -23,48 +21,111 @@ img { max-width: 100%; } .scroll { overflow-x: auto; } .warning { color: #a40; }
 """
 
 
-def write_report(result: Result, path: str | Path) -> Path:
-    """Write best trial, recommendation, front, picture and all trials to ``path``; returns it.
+@dataclass(frozen=True, slots=True)
+class HTMLTable:
+    """Table of a page: names of the columns and values, which are formatted and escaped later.
+
+    Example:
+        >>> HTMLTable(("trial", "loss"), [(0, 1.5), (1, None)]).header
+        ('trial', 'loss')
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedConfig:
+    """Recommended config of a page, with how far to trust it.
+
+    Attributes:
+        config: Value of every setting.
+        intervals: Central 90 % intervals of where the best values lie, of numeric settings.
+        informed_by_data: Shares of the prior variance that the runs removed, in [0, 1].
+        loss: Predicted loss of one run.
+        loss_interval: Central 90 % interval of the loss.
+        warnings: Sentences on why to doubt it.
+    """
+
+    config: Mapping[str, Any]
+    intervals: Mapping[str, tuple[float, float]]
+    informed_by_data: Mapping[str, float]
+    loss: float
+    loss_interval: tuple[float, float]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPage:
+    """What a page shows.
+
+    Attributes:
+        title: Title of the page.
+        finished: Number of finished trials.
+        best: Number of the best trial.
+        best_loss: Observed loss of the best trial.
+        expected_loss: Posterior mean of the loss at its config.
+        recommended: Recommended config.
+        front: Members of the front of loss against cost; None without any.
+        picture: Data of the picture of the front; None without any.
+        trials: All finished trials.
+    """
+
+    title: str
+    finished: int
+    best: int
+    best_loss: float
+    expected_loss: float
+    recommended: RecommendedConfig
+    front: HTMLTable | None
+    picture: FrontPlot | None
+    trials: HTMLTable
+
+
+def write_report(page: ReportPage, path: str | Path) -> Path:
+    """Write best trial, recommendation, front, picture and all trials as one HTML file.
 
     Every text that came from the user (names, categories, reasons) is escaped.
 
-    Raises:
-        ValueError: before any trial was completed.
+    Args:
+        page: What to show.
+        path: File to write.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> advice = RecommendedConfig({"lr": 1e-3}, {"lr": (5e-4, 2e-3)}, {}, 1.4, (1.3, 1.5))
+        >>> trials = HTMLTable(("number", "loss"), [(0, 1.5)])
+        >>> page = ReportPage("<lr> search", 1, 0, 1.5, 1.45, advice, None, None, trials)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = write_report(page, Path(folder, "report.html")).read_text()
+        >>> "<h1>&lt;lr&gt; search</h1>" in text
+        True
     """
-    best, advice = result.best, result.recommend()
-    unit = result.cost_unit or "cost"
-    names = list(result.space)
     sections = [
-        f"<p>Best of {len(result.log.observations)} finished trials: trial {best.number},"
-        f" loss {_show(best.loss)}, expected {_show(best.expected_loss)}.</p>",
-        _recommendation(advice),
+        f"<p>Best of {page.finished} finished trials: trial {page.best},"
+        f" loss {_show(page.best_loss)}, expected {_show(page.expected_loss)}.</p>",
+        _recommendation(page.recommended),
     ]
-    if result.front:
-        rows = [
-            [m.number, m.cost, m.loss, m.expected_loss, *(m.config.get(name) for name in names)]
-            for m in result.front
-        ]
-        sections += [
-            "<h2>Front of loss against cost</h2>",
-            _picture(result),
-            _table(["trial", unit, "loss", "expected", *names], rows),
-        ]
-    trials = result.to_pandas()
-    sections += [
-        "<h2>Trials</h2>",
-        _table(list(trials.columns), trials.itertuples(index=False)),
-    ]
-    title = escape(result.study.study_name if result.study is not None else "scaletune")
-    page = (
+    if page.front is not None:
+        sections.append("<h2>Front of loss against cost</h2>")
+        if page.picture is not None:
+            sections.append(_picture(page.picture))
+        sections.append(_table(page.front))
+    sections += ["<h2>Trials</h2>", _table(page.trials)]
+    title = escape(page.title)
+    text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>"
     )
     path = Path(path)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
-def _recommendation(advice: Recommendation) -> str:
+def _recommendation(advice: RecommendedConfig) -> str:
     rows = [
         [
             name,
@@ -78,26 +139,27 @@ def _recommendation(advice: Recommendation) -> str:
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in advice.warnings)
     return (
         "<h2>Recommendation</h2>"
-        + _table(["setting", "value", "90 % from", "to", "told by runs"], rows)
+        + _table(HTMLTable(["setting", "value", "90 % from", "to", "from data"], rows))
         + f"<p>Predicted loss {_show(advice.loss)}, 90 % interval {low} to {high}.</p>"
         + warnings
     )
 
 
-def _picture(result: Result) -> str:
+def _picture(data: FrontPlot) -> str:
     buffer = io.BytesIO()
-    plot_front(result).savefig(buffer, format="png", dpi=120)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="loss against cost" src="data:image/png;base64,{data}">'
+    plot_front(data).savefig(buffer, format="png", dpi=120)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img alt="loss against cost" src="data:image/png;base64,{encoded}">'
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_show(value))}</td>" for value in row) + "</tr>"
-        for row in rows
-    )
+def _table(table: HTMLTable) -> str:
+    head = _cells("th", table.header)
+    body = "".join(f"<tr>{_cells('td', map(_show, row))}</tr>" for row in table.rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _cells(tag: str, texts: Iterable[str]) -> str:
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
 
 
 def _share(value: float | None) -> str:

@@ -1,1 +1,1 @@
-"""The fitted surrogates of one trial log."""
+"""Fitted surrogates of one trial log, and the predictions made from them."""

@@ -1,8 +1,8 @@
-"""What learning curves alone say of runs on their way, where whole runs are what the search models.
+"""Forecast of partial runs from their learning curves alone, in spaces with scale axes.
 
-In a space with scale axes losses of different sizes are no standard for each other, so a run is
-held against those that cost no more: what matters is whether its end enters the front of loss
-against cost.
+There the search models whole runs only. Losses of different sizes cannot be compared with each
+other, so a run is compared with those that cost no more: what matters is whether its end enters the
+front of loss against cost.
 """
 
 from __future__ import annotations
@@ -23,10 +23,18 @@ _ETA = 3  # of the levels whose losses count beside those reported
 
 
 class CurveForecast:
-    """Ends foreseen from each run's own curve; a :class:`~hpo.schedulers.Forecast`.
+    """Forecast of each run's final loss from its own curve; a :class:`~hpo.schedulers.Forecast`.
 
-    The space must have a fidelity. Derive from it and override :meth:`ends` to foresee them in
-    another way.
+    Override `ends` in a subclass to forecast with another model of learning curves.
+
+    Args:
+        encoder: Encoder of the space, which must have a fidelity.
+
+    Example:
+        >>> from hpo.space import Fidelity, SearchSpace
+        >>> forecast = CurveForecast(Encoder(SearchSpace({"epochs": Fidelity(1, 27)})))
+        >>> forecast.low, forecast.high
+        (1, 27)
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -36,12 +44,16 @@ class CurveForecast:
 
     @single_threaded
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """Probability that each run ends below the front at its own cost, ``(m,)``.
+        """Return the probability that each run ends below the front at its own cost, `(m,)`.
 
-        The front at a cost is the least loss of the runs that ended for no more or, where none has,
-        the least median end of those under way. A run's cost at its end is foreseen in proportion
-        to its levels; where no costs were told, or in a space without scale axes, all runs are of
-        one cost.
+        The front at a cost is the smallest final loss of the runs that cost at most as much. Where
+        none has ended, it is the smallest median forecast of the partial runs. The final cost of a
+        run is extrapolated in proportion to its levels. Where no costs were told, or in a space
+        without scale axes, all runs have the same cost.
+
+        Args:
+            log: Log to read.
+            numbers: Numbers of trials that a scheduler placed.
         """
         self._runs.sync(log)
         runs = list(self._runs)
@@ -55,14 +67,14 @@ class CurveForecast:
         ends = self.ends(runs, curves, [places[run.first_trial] for run in asked])
         prices = [self._price(run, log) for run in asked]
         medians = [float(end.quantile(0.5)[0]) for end in ends]
-        going = list(zip(prices, medians, strict=True))
-        promise = np.empty(len(asked))
+        partial = list(zip(prices, medians, strict=True))
+        probability = np.empty(len(asked))
         for i, (end, price) in enumerate(zip(ends, prices, strict=True)):
             front = _front(ended, price)
-            front = _front(going, price) if front is None else front
-            assert front is not None  # the run itself is among those under way
-            promise[i] = end.probability_below(front)[0]
-        return promise
+            front = _front(partial, price) if front is None else front
+            assert front is not None  # the run itself is among the partial ones
+            probability[i] = end.probability_below(front)[0]
+        return probability
 
     @property
     def low(self) -> int:
@@ -77,17 +89,18 @@ class CurveForecast:
     def ends(
         self, runs: Sequence[Run], curves: Sequence[Curve], asked: Sequence[int]
     ) -> Sequence[EndDistribution]:
-        """Beliefs about the losses, signed, with which the runs `asked` end.
+        """Return the distributions of the final losses of some runs, smaller is better.
 
         Args:
-            runs, curves: all of them, and what each has reported, perhaps nothing.
-            asked: positions in `runs`.
+            runs: Every run of the log.
+            curves: Losses that each of them has reported, perhaps none.
+            asked: Positions in `runs` of those to forecast.
         """
         model = CurveModel(self.low, self.high).fit(curves)
         return [model.predict(curves[i], self.high) for i in asked]
 
     def _price(self, run: Run, log: TrialLog) -> float:
-        """Cost of `run` at its end; 0 if none was told or none counts."""
+        """Return the cost of `run` at its end; 0 if none was told or none counts."""
         carried = log.carried(run.number)
         if not self.encoder.space.scales or carried is None:
             return 0.0
@@ -97,12 +110,12 @@ class CurveForecast:
 
 
 def _curve(run: Run) -> Curve:
-    said = {**run.losses, **run.curve}
-    levels = sorted(said)
-    return Curve(np.array(levels, dtype=np.float64), np.array([said[level] for level in levels]))
+    losses = {**run.losses, **run.curve}
+    levels = sorted(losses)
+    return Curve(np.array(levels, dtype=np.float64), np.array([losses[level] for level in levels]))
 
 
 def _front(points: Sequence[tuple[float, float]], price: float) -> float | None:
-    """Least loss at no more than `price`, give or take a percent."""
+    """Return the smallest loss at a cost up to `price`, give or take a percent, or None."""
     within = [loss for cost, loss in points if cost <= 1.01 * price]
     return min(within) if within else None

@@ -1,13 +1,15 @@
-"""Runs on their way as rows: one for each level at which a run was looked at.
+"""Training rows of the surrogates: completed runs and partial runs of a log, as arrays.
 
-A row is a config with the level r in the fidelity column, ``ln(r / low) / ln(high / low)``, and the
-loss that was reported at r or returned by a stage that ended there.
+Partial runs are the data of multi-fidelity models: one row for each config and level observed. A
+row is the encoded config with the level r in the fidelity column, `ln(r / low) / ln(high / low)`,
+and the loss that was reported at r or returned by a stage that ended there.
 
-Only studies in which a scheduler places runs are read. Each level of a run counts once, by what was
-said first; a lost attempt and the run that carries it on are one run, and a result from elsewhere
-is a run of its own. Reports are read at the ends of stages, at levels at least `SPACING` times the
-one before, and where a run was stopped: those in between say little that their neighbors do not,
-and a Gaussian process pays for each row.
+Partial runs are read only in studies where a scheduler assigns levels. Each level of a run counts
+once, by the first loss known there. A lost attempt and the trial that continues it are one run; a
+result from elsewhere is a run of its own. Rows are made of the ends of stages, of reports at levels
+at least `SPACING` times the level of the row before, and of the last report of a stopped run. The
+reports in between add little to their neighbors, and the cost of a Gaussian process grows with the
+cube of its rows.
 """
 
 from __future__ import annotations
@@ -20,12 +22,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.schedulers.run_history import RunFold
 from hpo.space import Fidelity
 from hpo.space.encoding import Encoder
-from hpo.trials import Cause, Observation, Report, Reported, Status, Trial, TrialLog
+from hpo.trials import (
+    Cause,
+    Observation,
+    Report,
+    Reported,
+    RungAssignment,
+    Status,
+    Trial,
+    TrialLog,
+)
 from surrogates.data import Array
 
-SPACING = 3
+SPACING = 3  # least ratio of the levels of two reports of a run that become rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,11 @@ class Dataset:
     Attributes:
         X: n x d, encoded configs; where runs are partial, with their level in the fidelity column.
         loss: `(n,)`, smaller is better.
-        ended: `(n,)`, whether the row is of a run at full fidelity.
+        ended: `(n,)`, whether the row is at full fidelity.
+
+    Example:
+        >>> len(Dataset(np.zeros((3, 2)), np.ones(3), np.ones(3, dtype=bool)))
+        3
     """
 
     X: Array
@@ -52,9 +68,14 @@ class CompletedRuns:
 
     Attributes:
         X: n x d, encoded configs.
-        loss: ``(n,)``, smaller is better.
-        log_cost: ``(n,)``, ln cost; NaN where none was told or it was zero.
-        numbers: trial numbers.
+        loss: `(n,)`, smaller is better.
+        log_cost: `(n,)`, ln cost; NaN where none was told or it was zero.
+        numbers: Numbers of the trials.
+
+    Example:
+        >>> runs = CompletedRuns(np.zeros((1, 2)), np.ones(1), np.log([3.0]), (7,))
+        >>> len(runs), runs.numbers
+        (1, (7,))
     """
 
     X: Array
@@ -66,20 +87,54 @@ class CompletedRuns:
         return len(self.loss)
 
 
-class PartialRuns:
-    """What a log says of runs before their end, as arrays; grows with the log.
+class _PartialRun:
+    """Progress of one run.
 
-    Nothing is read where the space has no fidelity, or has scale axes: there the scaling model
-    speaks, which knows whole runs only.
+    Attributes:
+        config: Config at full fidelity.
+        read: Highest level with a row.
+        reached: Step of the last report.
+        loss: Loss of the last report, as told.
+    """
+
+    __slots__ = ("config", "loss", "reached", "read")
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.read = self.reached = 0
+        self.loss: float | None = None
+
+
+class PartialRuns(RunFold[_PartialRun]):
+    """Partial runs of a log as arrays; grows with the log.
+
+    Nothing is read where the space has no fidelity, or has scale axes: the scaling model is fitted
+    to whole runs only.
+
+    Args:
+        encoder: Encoder of the rows.
 
     Attributes:
         X: n x d, encoded configs with the level in the fidelity column.
         loss: `(n,)`, smaller is better.
         ends: m x d, each run that has a row, at full fidelity.
-        paid: k x d and `(k,)`, ends of stages with the ln cost of the run up to there.
+        paid: Ends of stages, k x d, and the ln cost of the run up to each, `(k,)`.
+
+    Example:
+        >>> from hpo.space import Fidelity, Float, SearchSpace
+        >>> from hpo.trials import RungAssignment
+        >>> space = SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)})
+        >>> log, partial = TrialLog(), PartialRuns(Encoder(space))
+        >>> log.add(Trial(0, {"x": 0.5, "epochs": 9}, 0, None, None, RungAssignment(level=9)))
+        >>> for step, loss in ((1, 0.9), (3, 0.7)):
+        ...     _ = log.report(0, Report(step, loss))
+        >>> partial.sync(log)
+        >>> partial.X.tolist(), partial.loss.tolist()
+        ([[0.5, 0.0], [0.5, 0.5]], [0.9, 0.7])
     """
 
     def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
         self._encoder = encoder
         self._fidelity = None if encoder.space.scales else encoder.space.fidelity
         width = len(encoder.columns.kinds)
@@ -87,10 +142,8 @@ class PartialRuns:
         self.loss = np.zeros(0)
         self.ends = np.zeros((0, width))
         self.paid = (np.zeros((0, width)), np.zeros(0))
-        self._seen = 0
-        self._levels: dict[int, int] = {}  # of each placed trial, up to which it trains now
-        self._runs: dict[int, _PartialRun] = {}  # by trial
-        self._elsewhere: list[Observation] = []  # unplaced, told before any placed run was
+        self._levels: dict[int, int] = {}  # by trial, the level up to which it trains now
+        self._elsewhere: list[Observation] = []  # results without a run, told before any run was
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -102,11 +155,11 @@ class PartialRuns:
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        """`(n,)`, rows at full fidelity."""
+        """Whether each row is at full fidelity, `(n,)`."""
         return np.asarray(np.all(self.X[:, self._encoder.columns.fidelity] == 1.0, axis=1))
 
     def at_full_fidelity(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """`config` at full fidelity, however far it was to go when it was asked."""
+        """Return `config` at full fidelity, whatever fidelity it was asked with."""
         if self._encoder.space.fidelity is None:
             return dict(config)
         fidelity = self._encoder.space[self._encoder.space.fidelity]
@@ -114,24 +167,23 @@ class PartialRuns:
         return {**config, self._encoder.space.fidelity: fidelity.high}
 
     def at_current_level(self, trial: Trial) -> dict[str, Any]:
-        """The config of a running `trial` at the level it trains up to."""
+        """Return the config of a running `trial` at the level it trains up to."""
         if self._fidelity is None or trial.assignment is None:
             return trial.config
         return {**trial.config, self._fidelity: trial.assignment.level}
 
     def sync(self, log: TrialLog) -> None:
-        """Take in what is new in `log`."""
+        """Add the rows of new events of `log`."""
         if self._fidelity is None:
             return
-        for event in log.events(self._seen):
-            self._seen += 1
+        for run, event in self._events(log):
             match event:
-                case Trial():
-                    self._placed(event)
-                case Reported(number, report) if number in self._runs:
-                    self._reported(self._runs[number], report)
-                case Observation() if event.number in self._runs:
-                    self._told(self._runs[event.number], event)
+                case Trial(assignment=RungAssignment(level)) if run is not None:
+                    self._levels[event.number] = level
+                case Reported(_, report) if run is not None:
+                    self._reported(run, report)
+                case Observation() if run is not None:
+                    self._told(run, event)
                 case Observation() if event.status is Status.COMPLETED:
                     self._elsewhere.append(event)
             if len(self) and self._elsewhere:
@@ -145,17 +197,15 @@ class PartialRuns:
                     )
                 self._elsewhere.clear()
 
-    def _placed(self, trial: Trial) -> None:
+    def _start(self, trial: Trial, parent: _PartialRun | None) -> _PartialRun | None:
         if trial.assignment is None:
-            return
-        self._levels[trial.number] = trial.assignment.level
-        if trial.number in self._runs:
-            return
-        parent = None if trial.parent is None else self._runs.get(trial.parent)
-        config = self.at_full_fidelity(trial.config)
-        if parent is None or parent.config != config:  # a new run, or a changed clone
-            parent = _PartialRun(config)
-        self._runs[trial.number] = parent
+            return None
+        return _PartialRun(self.at_full_fidelity(trial.config))
+
+    def _continues(self, trial: Trial, parent: _PartialRun) -> bool:
+        """Return whether it is the same run, and not a changed clone."""
+        same = parent.config == self.at_full_fidelity(trial.config)
+        return trial.assignment is not None and same
 
     def _reported(self, run: _PartialRun, report: Report) -> None:
         if report.loss is None or not math.isfinite(report.loss) or report.step <= run.reached:
@@ -195,14 +245,3 @@ class PartialRuns:
     def _row(self, run: _PartialRun, level: int) -> Array:
         assert self._fidelity is not None
         return self._encoder.encode([{**run.config, self._fidelity: level}])
-
-
-class _PartialRun:
-    """`read`: highest level with a row. `reached`, `loss`: of the last report, as told."""
-
-    __slots__ = ("config", "loss", "reached", "read")
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-        self.read = self.reached = 0
-        self.loss: float | None = None

@@ -1,8 +1,8 @@
-"""The fitted surrogates of one trial log: loss, cost and probability of success.
+"""Fitted surrogates of one trial log: loss, cost and probability of success.
 
 Everything here is a cache: a function of the observations in the order they were told, rebuilt from
-nothing when needed and then equal to the last bit (:mod:`hpo.models.refits`). A model that is not
-asked for is not fitted; asked for later, it replays the refits it missed.
+nothing when needed and then equal to the last bit (:mod:`hpo.models.refits`). A model is fitted
+when it is first used; used late, it replays the refits it missed.
 """
 
 from __future__ import annotations
@@ -28,26 +28,44 @@ from surrogates.numerics import single_threaded
 from surrogates.scaling_law.model import ScalingModel, ScalingPredictor
 from surrogates.transforms import CYCLE, Transform, location_scale
 
-MAX_PARTIAL_ROWS = 500  # the same where rows are stages: a suggestion buys only a part of a run
-_AS_GOOD = 0.1  # of the spread of the losses
-_RECENT = 200  # rows among which ends calibrate the forecast of others
-_FEWEST_ENDS = 10
-_COVERED_ENDS = 0.8
-_FACTORS = (0.25, 4.0)  # least and most by which a standard deviation is multiplied
-_LARGEST_LOSS = 1e140  # what lies beyond counts as this much: its square would not be a float
+# Rows of a factor; fewer than for whole runs, as one suggestion starts only a part of a run.
+MAX_PARTIAL_ROWS = 500
+_AS_GOOD = 0.1  # standard deviations of the losses within which an end is as good as the best
+_RECENT = 200  # rows whose ends calibrate the forecast of others
+_FEWEST_ENDS = 10  # ends below which nothing is calibrated
+_COVERED_ENDS = 0.8  # coverage at which ends are calibrated
+_FACTORS = (0.25, 4.0)  # smallest and largest factor on a standard deviation
+_LARGEST_LOSS = 1e140  # larger losses are clipped to it: their squares would not be floats
 
 
 class Models:
-    """Surrogates of loss, cost and success, each fitted when it is first asked for.
+    """Surrogates of loss, cost and success, each fitted when it is first used.
 
     Args:
-        encoder: of the space; losses are turned by ``encoder.loss_sign`` so that less is better.
-        scaling: the value model where the space has scale axes.
+        encoder: Encoder of the space; losses are multiplied by `encoder.loss_sign`, so that smaller
+            is better.
+        scaling: Loss model where the space has scale axes; None is the default one.
 
     Attributes:
         runs: Completed trials.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
+
+    Example:
+        >>> from hpo.space import Float, SearchSpace
+        >>> from hpo.trials import Observation
+        >>> log, models = TrialLog(), Models(Encoder(SearchSpace({"x": Float(0.0, 1.0)})))
+        >>> for i, (x, loss) in enumerate([(0.0, 1.0), (0.4, 0.1), (1.0, 0.8)]):
+        ...     _ = log.tell(
+        ...         Observation(i, {"x": x}, loss, None, Status.COMPLETED, None, i, ask_index=None)
+        ...     )
+        >>> models.sync(log)
+        >>> models.runs.loss.tolist()
+        [1.0, 0.1, 0.8]
+        >>> models.loss().posterior(np.array([[0.4], [0.9]])).mean.shape
+        (2,)
+        >>> models.cost() is None and models.success() is None  # no cost was told, none failed
+        True
     """
 
     def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
@@ -56,9 +74,9 @@ class Models:
         empty = np.zeros((0, len(columns.kinds)))
         self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
-        self._survived: tuple[Array, Array] = (empty, np.zeros(0))
+        self._outcomes: tuple[Array, Array] = (empty, np.zeros(0))
         self.paused = empty
-        self._absorbed = 0
+        self._read = 0  # observations of the log that are read
         self.partial_runs = PartialRuns(encoder)
         self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
@@ -76,18 +94,18 @@ class Models:
 
     @property
     def fallbacks(self) -> int:
-        """How often a model could not be built and an earlier fit of it was used."""
+        """Number of times that a model could not be built and an earlier fit of it was used."""
         values = (*self._values.values(), *self._partial_values.values())
         chains = (*values, self._cost, self._scaling)
         return sum(chain.fallbacks for chain in chains)
 
     def sync(self, log: TrialLog) -> None:
-        """Take in what was told since the last call."""
+        """Add what was told since the last call."""
         self.partial_runs.sync(log)
         top = self.partial_runs.at_full_fidelity
         self.paused = self.encoder.encode([top(o.config) for o in log.paused])
-        news = [o for o in log.observations[self._absorbed :] if o.cause is not Cause.LOST]
-        self._absorbed = len(log.observations)
+        news = [o for o in log.observations[self._read :] if o.cause is not Cause.LOST]
+        self._read = len(log.observations)
         if not news:
             return
         X = self.encoder.encode([o.config for o in news])
@@ -104,37 +122,48 @@ class Models:
         paid = np.isfinite(cost) & done
         self._paid = _stack(self._paid, X[paid], cost[paid])
         failed = np.array([o.status is Status.FAILED for o in news])
-        self._survived = _stack(self._survived, X, 1.0 - failed)
+        self._outcomes = _stack(self._outcomes, X, 1.0 - failed)
 
     @property
     def uses_partial_runs(self) -> bool:
-        """Whether the loss is learned from runs before their end, as under a scheduler."""
+        """Whether the loss is learned from partial runs, as under a scheduler."""
         return len(self.partial_runs) > 0
 
     @property
     def data(self) -> Dataset:
-        """The rows from which the loss is learned: partial runs if there are any, else whole ones."""
+        """Rows from which the loss is learned: partial runs if there are any, else whole ones."""
         if self.uses_partial_runs:
             return self.partial_runs.dataset
         return Dataset(self.runs.X, self.runs.loss, np.ones(len(self.runs), dtype=bool))
 
     def value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
-        """Return the Gaussian process on transformed losses of `data`, and the rows behind it."""
+        """Return the Gaussian process on transformed losses, and the rows of `data` it is built on.
+
+        Args:
+            transform: Output transform.
+        """
         if not self.uses_partial_runs:
             return self.whole_run_value(transform)
         chain = self._partial_values[transform]
         return chain.at(self.partial_runs.X, self.partial_runs.loss), chain.rows
 
     def whole_run_value(self, transform: Transform) -> tuple[GPPredictor, IntArray]:
-        """Return the same of completed runs alone, and the rows of `runs` behind it."""
+        """Return the same for completed runs alone, with the rows of `runs` it is built on.
+
+        Args:
+            transform: Output transform.
+        """
         chain = self._values[transform]
         return chain.at(self.runs.X, self.runs.loss), chain.rows
 
     def evidence(self, transform: Transform) -> float:
-        """Return the ln density of the losses at the last fit to at most `JUDGED` rows.
+        """Return the log marginal likelihood at the last fit to at most `EVIDENCE_ROWS` rows.
 
-        It compares models of one log under other input scalings. Between two fits it would say more
-        of how far the next runs surprised the old hyperparameters than of the scaling.
+        It compares models of one log under other input scalings. Between two fits it would depend
+        more on how well the old hyperparameters predicted the next runs than on the scaling.
+
+        Args:
+            transform: Output transform.
 
         Raises:
             NumericalError: If the process cannot be built.
@@ -144,18 +173,19 @@ class Models:
 
     @single_threaded
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """Return the probability that each run ends about as well as the best, `(m,)`.
+        """Return the probability that each run ends as well as the best, `(m,)`.
 
-        About: within a tenth of the spread of the losses. Against the bare best, once that is well
-        known, the runs of which least is known would come first, however poor their ends look.
+        It is a probability of improvement at full fidelity with a tolerance of 0.1 standard
+        deviations of the losses. Without the tolerance, once the best is well known, the most
+        uncertain runs would come first, however poor their predicted ends are.
 
-        The best is the smallest posterior mean of a run that has come to its end or, before there
-        is one, of the predicted ends of all runs. The transform of the losses changes with every
-        row, as in the search. Standard deviations are calibrated by the ends known so far. See
+        The best is the smallest posterior mean of a run at full fidelity or, before there is one,
+        of the predicted ends of all runs. The transform of the losses changes with every row, as in
+        the search. Standard deviations are calibrated by the ends known so far. See
         :class:`~hpo.schedulers.Forecast`.
 
         Args:
-            log: Log to take in first.
+            log: Log to synchronize with first.
             numbers: Numbers of trials that a scheduler placed.
         """
         self.sync(log)
@@ -172,11 +202,16 @@ class Models:
         return np.asarray(ndtr((best + _AS_GOOD - end.mean) / sd))
 
     def hyperparameters(self, transform: Transform, count: int) -> Array:
-        """Return those of the process on whole runs at `count` of them, a count of refits."""
+        """Return the hyperparameters of the Gaussian process on the first `count` whole runs.
+
+        Args:
+            transform: Output transform.
+            count: Number of rows, one of the counts of `refits_up_to`.
+        """
         return self._values[transform].theta(self.runs.X, self.runs.loss, count)
 
     def scaling(self) -> tuple[ScalingPredictor, IntArray]:
-        """Return the scaling model of raw losses, and the rows of `runs` behind it."""
+        """Return the scaling model of raw losses, and the rows of `runs` it is built on."""
         return self._scaling.at(self.runs.X, self.runs.loss), self._scaling.rows
 
     def loss(self) -> Predictor:
@@ -187,7 +222,7 @@ class Models:
         return Rescaled(predictor, *location_scale(self.runs.loss))
 
     def loss_at_full_fidelity(self) -> Predictor:
-        """Return the same from `data`, so that partial runs count where there are any."""
+        """Return the loss model of `data`, which are partial runs where there are any."""
         if not self.uses_partial_runs:
             return self.loss()
         predictor, _ = self.value(Transform.RAW)
@@ -199,24 +234,24 @@ class Models:
         return self._cost.at(*paid) if len(paid[1]) else None
 
     @property
-    def survived(self) -> tuple[Array, Array]:
-        """Rows of all runs that teach, n x d, and whether each did not fail, `(n,)` 0 or 1."""
-        X, survived = self._survived
-        return np.concatenate([X, self.paused]), np.append(survived, np.ones(len(self.paused)))
+    def outcomes(self) -> tuple[Array, Array]:
+        """Rows of all runs but lost ones, n x d, and whether each did not fail, `(n,)`, 0 or 1."""
+        X, success = self._outcomes
+        return np.concatenate([X, self.paused]), np.append(success, np.ones(len(self.paused)))
 
     def success(self) -> FeasibilityPredictor | None:
-        """Return the model of success, fitted once for these runs; None while nothing has failed."""
-        if np.all(self._survived[1] == 1.0):
+        """Return the model of success, fitted once for these runs; None before a failure."""
+        if np.all(self._outcomes[1] == 1.0):
             return None
-        X, survived = self.survived
+        X, success = self.outcomes
         fitted = self._feasibility
-        if fitted is None or not all(map(np.array_equal, fitted[0], (X, survived))):
-            data = TrainingData(X, survived, self.encoder.columns)
-            fitted = self._feasibility = (X, survived), FeasibilityModel().fit(data)
+        if fitted is None or not all(map(np.array_equal, fitted[0], (X, success))):
+            data = TrainingData(X, success, self.encoder.columns)
+            fitted = self._feasibility = (X, success), FeasibilityModel().fit(data)
         return fitted[1]
 
     def snapshot(self) -> Models:
-        """Return these models as they are now, unchanged by what this object learns later."""
+        """Return a copy that later calls of `sync` on these models do not change."""
         same = copy.copy(self)
         same._values = {key: chain.snapshot() for key, chain in self._values.items()}
         same._partial_values = {k: chain.snapshot() for k, chain in self._partial_values.items()}
@@ -226,11 +261,11 @@ class Models:
 
 
 def _calibration_of_ends(predictor: GPPredictor, ended: NDArray[np.bool_]) -> float:
-    """Factor on the standard deviation of an end; 1 while too few are known.
+    """Return the factor on the standard deviation of a predicted end; 1 while few are known.
 
-    It is the conformal quantile of each recent end's residual when that end is left out, its run's
-    earlier levels being known, as when a scheduler asks. Most rows are of low levels, so residuals
-    of all rows would say less.
+    It is the conformal quantile of the recent ends' leave-one-out residuals. The earlier levels of
+    the run stay among the data, as when a scheduler asks. Residuals of all rows would say less, as
+    most rows are of low levels.
     """
     scores = Calibration.recent(predictor, _RECENT).scores
     scores = scores[ended[-len(scores) :]]

@@ -1,8 +1,8 @@
-"""The one interval: how wide the central 90 % interval of a single run is, wherever it is shown.
+"""Central 90 % interval of a single run, the same wherever it is shown.
 
-An interval is `mean +- k sd` with the model's own standard deviation, noise included, and a factor
-`k` that the study itself has shown to cover 90 %: a conformal quantile of the residuals of its
-recent runs (:mod:`hpo.models.surrogate_selector`), not the 1.64 of a normal distribution.
+An interval is `mean +- k sd` with the model's own standard deviation, noise included. The factor
+`k` is calibrated on the study: a conformal quantile of the residuals of its recent runs
+(:mod:`hpo.models.surrogate_selector`), not the 1.64 of a normal distribution.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from surrogates.quantile_forest import ForestPredictor
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Expected value of one run and its central 90 % interval, in one unit."""
+    """Expected value of one run, with its interval.
+
+    Attributes:
+        mean: Expected value; for the quantile forest the median.
+        interval: Ends of the central 90 % interval, in the same unit.
+
+    Example:
+        >>> Expected(0.3, (0.2, 0.4)).interval
+        (0.2, 0.4)
+    """
 
     mean: float
     interval: Interval
@@ -41,8 +50,8 @@ def loss_forecast(
     Args:
         warp: Models of the log, with the selector that calibrates them.
         row: 1 x d, encoded config.
-        model: Model of the loss that is asked, one of the models of `warp`.
-        forest: Quantile forest, where it is asked in place of the model.
+        model: Model of the loss, one of the models of `warp`.
+        forest: Quantile forest, where it is used in place of the model.
     """
     if forest is not None:
         low, mean, high = warp.selector.interval(forest, row)
@@ -55,7 +64,13 @@ def loss_forecast(
 
 
 def cost_forecast(warp: InputWarp, row: Array, *, model: CostPredictor) -> Expected:
-    """Forecast the cost of one run, in the study's unit; arguments as of :func:`loss_forecast`."""
+    """Forecast the cost of one run, in the study's unit.
+
+    Args:
+        warp: Models of the log, with the selector that calibrates them.
+        row: 1 x d, encoded config.
+        model: Model of ln cost.
+    """
     half, mean = _half_width(warp, model, row)
     return Expected(bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half)))
 
@@ -65,7 +80,7 @@ def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, f
     posterior = model.posterior(row)
     process = model.predictor if isinstance(model, Rescaled) else model
     assert isinstance(process, GPPredictor)
-    followed = isinstance(model, Rescaled) and not warp.models.uses_partial_runs
-    calibration = warp.selector.calibration(process, row, online=followed)
+    scored = isinstance(model, Rescaled) and not warp.models.uses_partial_runs  # in blocks
+    calibration = warp.selector.calibration(process, row, online=scored)
     sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
     return calibration.finite_multiplier(COVERAGE) * sd, float(posterior.mean[0])

@@ -1,24 +1,24 @@
 """Hedge over the scaling of inputs: as declared, or with wide linear ranges in logarithms.
 
 A weight decay in [1e-5, 0.1] that was declared linear has its best values in a thousandth of its
-box, which no stationary process on that box can resolve: it sees the bound and the rest, and the
-search stays there. In logarithms it finds them.
+box. No stationary process on that box can resolve them: it distinguishes the bound from the rest,
+and the search stays at the bound. On the logarithm it finds them.
 
 So where :func:`~hpo.space.encoding.wide_parameters` names any, one model is kept for each of two
-input scalings, and asks are divided between them by the posterior probability of each scaling,
-from equal prior ones::
+input scalings, and asks are divided between them by the posterior probability of each scaling
+under equal priors::
 
     P(scaling | losses) ~ p(losses | scaling),   never below FLOOR
 
-with the marginal likelihood of each model's process (Rasmussen & Williams 2006, eq. 5.8, at the
-fitted hyperparameters). Which ask goes to which follows a low-discrepancy sequence over their
-indices and draws no random number; everything is a function of the log. Results are reported by the
-more likely one, and once `JUDGED` runs have been told it has all asks: two models of thousands of
-runs are expensive.
+with the marginal likelihood of each model's Gaussian process (Rasmussen & Williams 2006, eq. 5.8,
+at the fitted hyperparameters). The division follows a low-discrepancy sequence over the indices of
+the asks and draws no random number; everything is a function of the log. Results are reported by
+the more likely model. Beyond `EVIDENCE_ROWS` runs it answers all asks, as two models of thousands
+of runs are expensive.
 
-The start points lie evenly on the declared scaling, so that a range that was meant to be linear
-costs nothing while little is known. Scale axes are logarithms by definition and the law knows no
-others: there is only one scaling there. docs/engine.md has figures.
+The start points are spread evenly on the declared scaling, so that a range that was meant to be
+linear costs nothing while little is known. Where the space has scale axes there is only one
+scaling: the scaling law defines them as logarithms. docs/engine.md has figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from scipy.special import expit
 
 from hpo.models.fitted import Models
-from hpo.models.refits import JUDGED
+from hpo.models.refits import EVIDENCE_ROWS
 from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
@@ -40,17 +40,24 @@ from surrogates.numerics import NumericalError, kronecker
 from surrogates.scaling_law.model import ScalingModel
 from surrogates.transforms import CYCLE, Transform
 
-FLOOR = 0.1  # of the asks, to each view
-_STEP = math.sqrt(2.0)
+FLOOR = 0.1  # least share of the asks that each scaling answers
+_STEP = math.sqrt(2.0)  # irrational step of the sequence that divides the asks
 
 
 @dataclass(frozen=True, slots=True)
 class InputWarp:
-    """One log on one set of axes.
+    """Models of one log under one input scaling.
 
     Attributes:
-        models: and their encoder.
-        members: who of them speaks.
+        models: Surrogates, with the encoder of this scaling.
+        selector: Choice between the surrogates of the loss.
+
+    Example:
+        >>> from hpo.space import Float, SearchSpace
+        >>> encoder = Encoder(SearchSpace({"decay": Float(1e-5, 0.1)}), log_axes=["decay"])
+        >>> models = Models(encoder)
+        >>> InputWarp(models, SurrogateSelector(models, SurrogateChoice.GP)).log_parameters
+        ('decay',)
     """
 
     models: Models
@@ -63,22 +70,34 @@ class InputWarp:
 
     @property
     def log_parameters(self) -> tuple[str, ...]:
-        """Linear parameters that are seen in logarithms; empty for the declared scaling."""
+        """Linear parameters whose logarithm is modeled; empty for the declared scaling."""
         return self.encoder.log_axes
 
     def snapshot(self) -> InputWarp:
-        """Return this as it is now, unchanged by what is told later."""
+        """Return a copy that later results do not change."""
         models = self.models.snapshot()
         return InputWarp(models, self.selector.snapshot(models))
 
 
 class LogScaleHedge:
-    """The models of one log, one per input scaling; a :class:`~hpo.schedulers.Forecast`.
+    """Models of one log, one set per input scaling; a :class:`~hpo.schedulers.Forecast`.
 
     Args:
         encoder: Encoder of the declared scaling.
         scaling: Model of the loss where the space has scale axes.
         choice: Surrogates that may model the loss.
+
+    Attributes:
+        all: One entry per input scaling, the declared one first.
+
+    Example:
+        >>> from hpo.space import Float, SearchSpace
+        >>> encoder = Encoder(SearchSpace({"decay": Float(1e-5, 0.1)}))
+        >>> hedge = LogScaleHedge(encoder, ScalingModel(), SurrogateChoice.AUTO)
+        >>> [warp.log_parameters for warp in hedge.all]
+        [(), ('decay',)]
+        >>> hedge.for_ask(0) is hedge.declared  # before any loss
+        True
     """
 
     def __init__(self, encoder: Encoder, scaling: ScalingModel, choice: SurrogateChoice) -> None:
@@ -91,11 +110,11 @@ class LogScaleHedge:
 
     @property
     def declared(self) -> InputWarp:
-        """The one with the declared scaling."""
+        """Models under the declared scaling."""
         return self.all[0]
 
     def sync(self, log: TrialLog) -> None:
-        """Take in what was told since the last call; selectors wait until they are asked."""
+        """Add what was told since the last call to all models; selectors synchronize when used."""
         for warp in self.all:
             warp.models.sync(log)
 
@@ -105,29 +124,40 @@ class LogScaleHedge:
         return sum(warp.models.fallbacks for warp in self.all)
 
     def for_ask(self, index: int) -> InputWarp:
-        """Return the one that answers the ask of this `index`; the declared one before any loss."""
-        if len(self.all) == 1 or not 0 < self._told <= JUDGED:
+        """Return the models that answer an ask; the declared ones before any loss.
+
+        Args:
+            index: Index of the ask.
+        """
+        if len(self.all) == 1 or not 0 < self._rows <= EVIDENCE_ROWS:
             return self.most_likely()
         share = np.clip(self._probability(CYCLE[index % len(CYCLE)]), FLOOR, 1.0 - FLOOR)
         return self.all[-1] if kronecker(index, _STEP) < share else self.declared
 
     def most_likely(self) -> InputWarp:
-        """Return the one under which the losses are most likely."""
+        """Return the models under which the losses are most likely."""
         return self.all[-1] if self._probability(Transform.RAW) > 0.5 else self.declared
 
     def probability_of_best(self, log: TrialLog, numbers: Sequence[int]) -> Array:
-        """See :meth:`hpo.models.fitted.Models.probability_of_best`."""
+        """Return the probability that each run ends as well as the best, `(m,)`.
+
+        It is asked of the most likely models: :meth:`hpo.models.fitted.Models.probability_of_best`.
+
+        Args:
+            log: Log to synchronize with first.
+            numbers: Numbers of trials that a scheduler placed.
+        """
         self.sync(log)
         return self.most_likely().models.probability_of_best(log, numbers)
 
     @property
-    def _told(self) -> int:
-        """Rows that the processes know."""
+    def _rows(self) -> int:
+        """Number of rows from which the loss is learned."""
         return len(self.declared.models.data)
 
     def _probability(self, transform: Transform) -> float:
-        """Return that of the scaling in logarithms, in [0, 1]; 0 where there is none."""
-        if len(self.all) == 1 or not self._told:
+        """Return the probability of the logarithmic scaling, in [0, 1]; 0 where there is none."""
+        if len(self.all) == 1 or not self._rows:
             return 0.0
         try:
             declared, logarithmic = (warp.models.evidence(transform) for warp in self.all)

@@ -1,8 +1,8 @@
-"""How sensitive training is to its learning rate at each scale, and where it becomes unstable.
+"""Sensitivity of training to its learning rate at each scale, and where it becomes unstable.
 
-Notation: ``L(lr)`` loss at one scale with every other setting at its best, ``l0`` the loss of an
-untrained model, ``l*`` the least L in the searched range, ``p(lr)`` probability that a run
-survives.
+Notation: `L(lr)` loss at one scale with every other setting at its best, `l0` the loss of an
+untrained model, `l*` the least L in the searched range, `p(lr)` probability that a run does not
+fail.
 
 **Sensitivity** is what a badly chosen lr costs on average over the searched range, evenly in
 ln lr (Wortsman et al. 2023, "Small-scale proxies for large-scale Transformer training
@@ -12,11 +12,11 @@ instabilities", arXiv:2309.14322, section 2.2)::
 
 They count a run that diverged as l0, and so does this, with its probability.
 
-**The unstable edge** is the least lr above the best at which p < 1/2 or L > l* + rise. Failures say
-it through the model of survival (:mod:`hpo.models.success_extrapolation`), the steep side of the bowl through the
-model of the loss. Both are drawn from their posteriors as whole curves, and each draw has an edge
-of its own: its interval is theirs. An edge outside the searched range is not looked for; there
-neither model is credible.
+**The unstable edge** is the least lr above the best at which p < 1/2 or L > l* + rise. Failures
+show in the model of success (:mod:`hpo.models.success_extrapolation`), the steep side of the bowl
+in the model of the loss. Both are sampled from their posteriors as whole curves, and each sample
+has an edge of its own; the interval of the edge is that of the samples. No edge is looked for
+outside the searched range, where neither model is credible.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.drawing.plot_data import LRCurvePlot
 from hpo.errors import SpaceError
 from hpo.models.fitted import Models
 from hpo.models.success_extrapolation import SuccessExtrapolation
-from hpo.space import Float, Int, Role
+from hpo.space import Float, Int, Parameter, Role, Scale
 from hpo.space.encoding import Encoder
 from surrogates.data import Array
 
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GRID = 129  # learning rates on a curve
-_DRAWS = 400
+_DRAWS = 400  # samples from the posteriors
 _KEY = 0xED6E  # random key of the draws: the same log gives the same report
 _RISE = 0.1  # of what training removes at that scale
-_FAR = 10.0  # distances from best to median beyond which a loss is no guess of an initial one
+_FAR = 10.0  # distances from best to median; a loss beyond is not taken for an initial one
 _MOST_SIZES = 5
 _STOPS = 4  # scales between the smallest and the largest run if there are more sizes
 
@@ -53,7 +54,12 @@ Interval = tuple[float, float]
 
 
 class EdgeSource(Enum):
-    """What ends the stable range."""
+    """What ends the stable range of learning rates.
+
+    Example:
+        >>> EdgeSource("runs fail").name
+        'FAILURE'
+    """
 
     FAILURE = "runs fail"
     LOSS = "loss rises"
@@ -62,18 +68,32 @@ class EdgeSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LRCurve:
-    """Loss against learning rate at one scale; losses in the user's direction.
+    """Loss against learning rate at one scale; losses are in the user's direction.
 
     Attributes:
-        scale: value of each axis.
-        lr: ``(m,)``. loss: ``(m,)``, expected. low, high: ``(m,)``, central 90 % of it.
-        success: ``(m,)``, probability that a run does not fail.
-        best_lr: the recommended one.
-        sensitivity: see the module; always >= 0. sensitivity_interval: central 90 %.
-        edge: median of the least unstable lr; inf if most draws have none in the range.
-        edge_interval: central 90 %, its upper end inf likewise.
-        cause: what makes the edge in most draws that have one.
-        rise: of the loss that counts as unstable.
+        scale: Value of each scale axis.
+        lr: Learning rates, `(m,)`, ascending.
+        loss: Expected losses, `(m,)`.
+        low: Lower ends of their central 90 % intervals, `(m,)`.
+        high: Upper ends of their central 90 % intervals, `(m,)`.
+        success: Probabilities that a run does not fail, `(m,)`.
+        best_lr: Recommended learning rate.
+        sensitivity: Mean loss above the least, see the module; >= 0.
+        sensitivity_interval: Central 90 % interval of it.
+        edge: Median of the least unstable lr; inf if most samples have none in the range.
+        edge_interval: Central 90 % interval of the edge, its upper end inf likewise.
+        cause: What makes the edge in most samples that have one.
+        rise: Rise of the loss above the least that counts as unstable.
+
+    Example:
+        >>> curve = LRCurve(
+        ...     scale={"params": 1e6}, lr=np.array([1e-3, 1e-2]), loss=np.array([2.0, 3.0]),
+        ...     low=np.array([1.9, 2.8]), high=np.array([2.1, 3.2]), success=np.array([1.0, 0.6]),
+        ...     best_lr=1e-3, sensitivity=0.5, sensitivity_interval=(0.4, 0.6), edge=8e-3,
+        ...     edge_interval=(5e-3, np.inf), cause=EdgeSource.LOSS, rise=0.1,
+        ... )
+        >>> curve.cause.value
+        'loss rises'
     """
 
     scale: dict[str, float]
@@ -93,12 +113,25 @@ class LRCurve:
 
 @dataclass(frozen=True, slots=True)
 class Instability:
-    """Curves from the smallest scale to the target, which comes last.
+    """Result of `Result.instability`; `str` and `to_pandas` give tables, `plot` a figure.
 
     Attributes:
-        parameter: the learning rate's name.
-        initial_loss: that a failed run counts as.
-        warnings: plain words on why to doubt it.
+        parameter: Name of the learning rate.
+        curves: Curves from the smallest scale to the target, which comes last.
+        initial_loss: Loss that a failed run counts as.
+        warnings: Sentences on why to doubt it.
+
+    Example:
+        >>> from hpo import Float, Optimizer, Role, Scale
+        >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+        >>> optimizer = Optimizer({"lr": lr, "width": Scale(64, 256)})
+        >>> for lr in (1e-4, 1e-3, 1e-2, 1e-1):
+        ...     _ = optimizer.tell({"lr": lr, "width": 64}, loss=2 + math.log10(lr / 1e-3) ** 2)
+        >>> report = optimizer.result().instability(initial_loss=5.0)
+        >>> report.target.cause.value
+        'loss rises'
+        >>> report.warnings
+        ('no run failed, so the edges are those of the loss alone',)
     """
 
     parameter: str
@@ -112,7 +145,21 @@ class Instability:
         return self.curves[-1]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a scale: its axes, sensitivity, best lr and edge with intervals, cause."""
+        """Return a table with one row per scale.
+
+        Its columns are the scale axes, then sensitivity, sensitivity_low, sensitivity_high, best,
+        edge, edge_low, edge_high and cause.
+
+        Example:
+            >>> lr, loss, success = np.array([[1e-3, 1e-2], [2.0, 3.0], [1.0, 0.6]])
+            >>> numbers = (1e-3, 0.5, (0.4, 0.6), 8e-3, (5e-3, np.inf))
+            >>> curve = LRCurve(
+            ...     {"n": 1e6}, lr, loss, loss, loss, success, *numbers, EdgeSource.LOSS, 0.1
+            ... )
+            >>> report = Instability("lr", (curve,), initial_loss=5.0, warnings=())
+            >>> report.to_pandas()["cause"].tolist()
+            ['loss rises']
+        """
         import pandas as pd
 
         return pd.DataFrame(
@@ -136,7 +183,6 @@ class Instability:
             f" run counts as {self.initial_loss:.4g}"
         ]
         for curve in self.curves:
-            at = ", ".join(f"{name} {value:.3g}" for name, value in curve.scale.items())
             low, high = curve.sensitivity_interval
             if curve.cause is EdgeSource.NONE:
                 edge = curve.cause.value
@@ -144,24 +190,56 @@ class Instability:
                 least, most = (_or_beyond(end) for end in curve.edge_interval)
                 edge = f"edge {_or_beyond(curve.edge)} ({least} to {most}): {curve.cause.value}"
             lines.append(
-                f"  {at or 'all runs'}: sensitivity {curve.sensitivity:.3g} ({low:.3g} to"
+                f"  {_at(curve.scale)}: sensitivity {curve.sensitivity:.3g} ({low:.3g} to"
                 f" {high:.3g}), best {curve.best_lr:.3g}, {edge}"
             )
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Loss against lr at each scale; see :func:`hpo.drawing.plots.plot_instability`."""
+        """Plot loss against learning rate at each scale, with the unstable edges.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure; see :func:`hpo.drawing.plots.plot_instability`.
+
+        Example:
+            >>> lr, loss, success = np.array([[1e-3, 1e-2], [2.0, 3.0], [1.0, 0.6]])
+            >>> numbers = (1e-3, 0.5, (0.4, 0.6), 8e-3, (5e-3, np.inf))
+            >>> curve = LRCurve(
+            ...     {"n": 1e6}, lr, loss, loss, loss, success, *numbers, EdgeSource.LOSS, 0.1
+            ... )
+            >>> report = Instability("lr", (curve,), initial_loss=5.0, warnings=())
+            >>> report.plot().axes[0].get_xlabel()
+            'lr'
+        """
         from hpo.drawing.plots import plot_instability
 
-        return plot_instability(self, path)
+        curves = [
+            LRCurvePlot(_at(c.scale), c.lr, c.loss, c.best_lr, c.edge, c.edge_interval)
+            for c in self.curves
+        ]
+        return plot_instability(
+            curves, path, parameter=self.parameter, initial_loss=self.initial_loss
+        )
 
 
 def lr_parameter(encoder: Encoder, name: str | None) -> str:
-    """``name``, or the one parameter of role LR.
+    """Return `name`, or the one parameter of role LR.
+
+    Args:
+        encoder: Encoder of the space.
+        name: Name of the learning rate; None looks for the role.
 
     Raises:
-        SpaceError: if it is not a bounded or unbounded number on a log scale, or there is not
-            exactly one of role LR.
+        SpaceError: If it is not a number on a log scale, or there is not exactly one of role LR.
+
+    Example:
+        >>> from hpo import Float, Role, SearchSpace
+        >>> space = SearchSpace({"eta": Float(1e-4, 1e-1, log=True, role=Role.LR)})
+        >>> lr_parameter(Encoder(space), None)
+        'eta'
     """
     space = encoder.space
     if name is None:
@@ -182,7 +260,22 @@ def lr_parameter(encoder: Encoder, name: str | None) -> str:
 
 
 def sizes(models: Models) -> list[dict[str, float]]:
-    """Scales to look at: those of the runs if they are few, else some from least to largest."""
+    """Return the scales of the runs if they are few, else some from the least to the largest.
+
+    Args:
+        models: Models of the runs.
+
+    Returns:
+        A value of each scale axis, for each scale, ascending; one empty scale without axes.
+
+    Example:
+        >>> from hpo import Float, Optimizer, Scale
+        >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+        >>> for x, n in ((0.2, 1), (0.5, 100), (0.8, 100)):
+        ...     _ = optimizer.tell({"x": x, "n": n}, loss=x / n)
+        >>> [round(at["n"], 6) for at in sizes(optimizer.result().models)]
+        [1.0, 100.0]
+    """
     columns = models.encoder.columns
     scale = columns.scale
     names = [columns.names[j] for j in scale]
@@ -193,7 +286,13 @@ def sizes(models: Models) -> list[dict[str, float]]:
     found = found[np.argsort(found.sum(axis=1), kind="stable")]
     if len(found) > _MOST_SIZES:
         found = np.linspace(natural.min(axis=0), natural.max(axis=0), _STOPS)
-    return [dict(zip(names, np.exp(row).tolist(), strict=True)) for row in found]
+    lows = [_low(models.encoder.space[name]) for name in names]
+    # rounding may put the least size below its axis, where nothing is recommended
+    return [dict(zip(names, np.maximum(np.exp(row), lows).tolist(), strict=True)) for row in found]
+
+
+def _low(axis: Parameter) -> float:
+    return axis.low if isinstance(axis, Scale) else 0.0
 
 
 def instability(
@@ -204,19 +303,32 @@ def instability(
     initial_loss: float | None,
     rise: float | None,
 ) -> Instability:
-    """Curves of :class:`LRCurve` at the scale of each config, the last being the target's.
+    """Return one :class:`LRCurve` for the scale of each config, the last being the target's.
 
     Args:
-        models: fitted to at least one completed run.
-        configs: canonical, recommended at their scales.
-        parameter: of :func:`lr_parameter`.
-        initial_loss: of an untrained model, in the user's direction; None takes the worst completed
-            run's, if it is not absurd.
-        rise: of the loss that counts as unstable, > 0; None is a tenth of what training removes.
+        models: Models fitted to at least one completed run.
+        configs: Canonical configs, each recommended at its scale.
+        parameter: Name of the learning rate, as :func:`lr_parameter` returns it.
+        initial_loss: Loss of an untrained model, in the user's direction; None takes that of the
+            worst completed run, bounded by ten times the distance from the best to the median.
+        rise: Rise of the loss that counts as unstable, > 0; None takes a tenth of what training
+            removes.
+
+    Returns:
+        The curves with warnings.
 
     Raises:
-        ValueError: for an initial loss that training did not improve, or a rise that is not
-            positive.
+        ValueError: If training did not improve on the initial loss, or the rise is not positive.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True)})
+        >>> for lr in (1e-4, 1e-3, 1e-2, 1e-1):
+        ...     _ = optimizer.tell({"lr": lr}, loss=2.0 + 0.1 * math.log(lr / 1e-3) ** 2)
+        >>> models = optimizer.result().models
+        >>> report = instability(models, [{"lr": 1e-3}], "lr", initial_loss=5.0, rise=None)
+        >>> report.target.best_lr < report.target.edge < 0.1
+        True
     """
     if rise is not None and not 0 < rise < math.inf:
         raise ValueError(f"`rise` must be positive and finite, got {rise!r}; give e.g. 0.1")
@@ -234,7 +346,7 @@ def instability(
     curves = tuple(_curve(models, config, parameter, l0, rise, rng) for config in configs)
     warnings = []
     if initial_loss is None:
-        warnings.append("no initial_loss was given, so that of the worst completed run stands in")
+        warnings.append("no initial_loss was given, so that of the worst completed run was taken")
     if models.success() is None:
         warnings.append("no run failed, so the edges are those of the loss alone")
     if curves[-1].cause is EdgeSource.NONE:
@@ -296,10 +408,16 @@ def _curve(
 
 
 def _edges(expected: Array, losses: Array, alive: Array, highest: Array) -> tuple[Array, Array]:
-    """Index of the first unstable lr above the best in each draw, and whether runs fail there.
+    """Find the first unstable lr above the best in each sample.
 
-    The index is the number of columns where there is none. `highest`: ``(draws,)``, loss beyond
-    which an lr is unstable.
+    Args:
+        expected: Losses with failures counted, `(samples, m)`.
+        losses: Losses of runs that do not fail, `(samples, m)`.
+        alive: Probabilities that a run does not fail, `(samples, m)`.
+        highest: Loss beyond which an lr is unstable, `(samples,)`.
+
+    Returns:
+        Index of the lr, m where there is none, `(samples,)`, and whether runs fail there.
     """
     dead, steep = alive < 0.5, losses > highest[:, None]
     unstable = dead | steep
@@ -311,9 +429,14 @@ def _edges(expected: Array, losses: Array, alive: Array, highest: Array) -> tupl
 
 
 def _central(draws: Array) -> Interval:
-    """Order statistics at 5 % and 95 %: interpolation between a number and inf would be nan."""
+    """Return order statistics at 5 % and 95 %: interpolating a number and inf would give nan."""
     ordered = np.sort(draws)
     return float(ordered[int(0.05 * len(draws))]), float(ordered[int(0.95 * len(draws))])
+
+
+def _at(scale: Mapping[str, float]) -> str:
+    """Return how a scale is written; without axes all runs are of one."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in scale.items()) or "all runs"
 
 
 def _or_beyond(lr: float) -> str:

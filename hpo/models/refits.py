@@ -1,13 +1,13 @@
-"""When a surrogate is fitted anew, and from which earlier fit.
+"""Schedule of refits: when a surrogate is fitted anew, and from which earlier fit it starts.
 
 A predictor that grew with a log and one rebuilt from it must be equal to the last bit. To that end
 models are built anew only at the counts 1, 2, .., 11, 13, 15, .. (each the ceiling of 1.1 times the
-one before) and rows told in between are appended one at a time. Hyperparameters are learned at
+one before), and rows told in between are appended one at a time. Hyperparameters are learned at
 these counts too, every fit starting from the one before it.
 
-Of a long study only the end is replayed: beyond some hundred rows, models of whole runs learn at
-every third count, and every fourth of those fits goes back to the prior and an early fit, so that
-no fit hangs on more than a few before it.
+Of a long study only the end is replayed. Beyond some hundred rows, models of whole runs learn at
+every third count, and every fourth of those fits restarts from the prior and an early fit. So no
+fit depends on more than a few before it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ from surrogates.data import Array, Columns, IntArray, TrainingData
 from surrogates.gp import GPPredictor, representative
 from surrogates.numerics import NumericalError
 
-JUDGED = 500  # first rows by which models are compared
+EVIDENCE_ROWS = 500  # first rows whose marginal likelihood compares models
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
-_COLD_EVERY = 4  # fits, after that
+_COLD_EVERY = 4  # beyond them, one fit in so many does
 _CHAINED = 400  # rows up to which each fit starts from the one before
-_EARLY = 100  # rows of the fit that later ones go back to
+_EARLY = 100  # rows of the fit from which restarted ones start
 _LEARN_EVERY = 3  # counts, where fits are no longer chained: each has a third more rows
-_RESTART_EVERY = 4  # of those fits
+_RESTART_EVERY = 4  # one of so many of those fits restarts
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
 
 
 def refits_up_to(n: int) -> list[int]:
-    """1, 2, .., 11, 13, 15, 17, .., <= n: numbers of told rows at which models are built anew."""
+    """Return the numbers of rows, up to `n`, at which models are built anew.
+
+    Args:
+        n: Number of rows told.
+
+    Example:
+        >>> refits_up_to(20)
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19]
+    """
     counts, count = [], 1
     while count <= n:
         counts.append(count)
@@ -44,14 +52,29 @@ def refits_up_to(n: int) -> list[int]:
 
 
 class RefitChain(Generic[Fitted]):
-    """One surrogate of a growing data set, refitted at the counts of :func:`refits_up_to`.
+    """Surrogate of a growing data set, refitted at the counts of :func:`refits_up_to`.
 
     Args:
         surrogate: Model that is fitted.
-        columns: Kinds of its columns.
-        targets: Function from losses to what the surrogate is fitted to.
+        columns: Columns of its rows.
+        targets: Function from losses to the targets of the surrogate.
         max_rows: Largest number of rows of a factor.
         chained: Number of rows up to which every fit starts from the one before; None is any.
+
+    Attributes:
+        rows: Indices of the rows that the last predictor was built from.
+        fallbacks: Number of times that a fit could not be built and an earlier one was used.
+
+    Example:
+        >>> from surrogates.gp import GaussianProcess
+        >>> from surrogates.transforms import Transform
+        >>> chain = RefitChain(GaussianProcess(), Columns.of_decisions("x"), Transform.RAW)
+        >>> X = np.linspace(0.0, 1.0, 5)[:, None]
+        >>> grown = [chain.at(X[:n], X[:n, 0] ** 2) for n in range(1, 6)][-1]
+        >>> fresh = RefitChain(GaussianProcess(), Columns.of_decisions("x"), Transform.RAW)
+        >>> rebuilt = fresh.at(X, X[:, 0] ** 2)
+        >>> bool(np.all(grown.posterior(X).mean == rebuilt.posterior(X).mean))
+        True
     """
 
     def __init__(
@@ -70,10 +93,18 @@ class RefitChain(Generic[Fitted]):
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
-        self._evidence = 0, 0.0  # a count, and that of its rows
+        self._evidence = 0, 0.0  # a count, and the log marginal likelihood of its rows
 
     def at(self, X: Array, y: Array) -> Fitted:
-        """The predictor after all n >= 1 rows; ``rows`` are those it was built from."""
+        """Return the predictor after all rows; the attribute `rows` holds those it is built from.
+
+        Args:
+            X: n x d, n >= 1, every row told so far, in order.
+            y: `(n,)`, losses of the rows.
+
+        Raises:
+            NumericalError: If no fit can be built.
+        """
         n, targets = len(y), self._targets(y)
         count = refits_up_to(n)[-1]
         if count > self._built_at:
@@ -90,14 +121,21 @@ class RefitChain(Generic[Fitted]):
         return self._predictor
 
     def snapshot(self) -> RefitChain[Fitted]:
-        """Return this chain as it is now; what either learns later, both know.
+        """Return a copy that later rows do not change.
 
-        Hyperparameters are a function of the first rows of one log, so they may be shared.
+        Both share the hyperparameters that either learns later: those are a function of the first
+        rows of one log.
         """
         return copy.copy(self)
 
     def theta(self, X: Array, y: Array, count: int) -> Array:
-        """Hyperparameters in use from ``count`` rows on, one of the counts, until the next."""
+        """Return the hyperparameters in use from `count` rows until the next count.
+
+        Args:
+            X: n x d, n >= count, rows in the order they were told.
+            y: `(n,)`, losses of the rows.
+            count: Number of rows, one of the counts of `refits_up_to`.
+        """
         counts = refits_up_to(count)
         wanted = self._place(counts, len(counts) - 1)
         missing, place = [], wanted
@@ -112,11 +150,16 @@ class RefitChain(Generic[Fitted]):
         return self._learned[counts[wanted]]
 
     def evidence(self, X: Array, y: Array) -> float:
-        """Ln density of the targets of the first rows, up to ``JUDGED``, under the fit to them.
+        """Return the log marginal likelihood of the first rows, up to `EVIDENCE_ROWS`.
 
-        May raise NumericalError.
+        Args:
+            X: n x d, rows in the order they were told.
+            y: `(n,)`, losses of the rows.
+
+        Raises:
+            NumericalError: If the model cannot be built.
         """
-        count = refits_up_to(min(len(y), JUDGED))[-1]
+        count = refits_up_to(min(len(y), EVIDENCE_ROWS))[-1]
         if count != self._evidence[0]:
             data = TrainingData(X[:count], self._targets(y[:count]), self._columns)
             model = self._surrogate.predictor(data, self.theta(X, y, count))
@@ -127,13 +170,13 @@ class RefitChain(Generic[Fitted]):
         return self._chained is None or count <= self._chained
 
     def _place(self, counts: list[int], place: int) -> int:
-        """Where in ``counts`` those hyperparameters were learned that are in use at ``place``."""
+        """Return the place in `counts` where the hyperparameters in use at `place` were learned."""
         while not (self._is_chained(counts[place]) or place % _LEARN_EVERY == 0):
             place -= 1
         return place
 
     def _before(self, counts: list[int], place: int) -> int:
-        """Where the fit was from which the one at ``place`` starts; -1 before the first."""
+        """Return the place of the fit from which the one at `place` starts; -1 for the first."""
         if self._is_chained(counts[place]):
             return place - 1
         if self._restarts(place):
@@ -141,7 +184,7 @@ class RefitChain(Generic[Fitted]):
         return self._place(counts, place - 1)
 
     def _cold(self, count: int, place: int) -> bool:
-        """Whether the fit at ``place`` also starts from the prior."""
+        """Return whether the fit at `place` also starts from the prior."""
         if self._is_chained(count):
             return count <= _COLD_UNTIL or place % _COLD_EVERY == 0
         return self._restarts(place)
@@ -150,7 +193,7 @@ class RefitChain(Generic[Fitted]):
         return place // _LEARN_EVERY % _RESTART_EVERY == 0
 
     def _built(self, data: TrainingData, X: Array, y: Array, count: int) -> Fitted:
-        """Build; on a numerical fault go back to the fit before, and count it."""
+        """Build the predictor; on a numerical fault use the fit before, and count it."""
         theta = self.theta(X, y, count)
         try:
             return self._surrogate.predictor(data, theta)

@@ -1,13 +1,13 @@
-"""Will a run survive at a scale nobody ran? The survival model of the search, made to extrapolate.
+"""Probability of success extrapolated beyond the observed scales.
 
-The search asks about runs like those it has seen; there a parabola in every column
-(:mod:`surrogates.feasibility`) is a good answer. Beyond the runs it turns back, and weights shrunk
-towards zero let the edge of failure stay behind when the optimum moves. So here
+Within the range of the runs, where the search asks, a parabola in every column
+(:mod:`surrogates.feasibility`) fits well. Beyond them it turns back, and weights shrunk towards
+zero leave the boundary of failure behind when the optimum drifts. So here
 
-* settings are measured from the fitted optimum at their scale, so that before any failure says
-  otherwise the edge keeps its distance from the optimum;
-* the log-odds are straight in ln scale, which lets that distance grow or shrink evenly;
-* the uncertainty of the drift moves the edge with it.
+* settings are measured from the fitted optimum at their scale, so that the boundary keeps its
+  distance from the optimum unless failures show otherwise;
+* the log-odds are linear in ln scale, which lets that distance grow or shrink evenly;
+* the uncertainty of the drift moves the boundary with it.
 """
 
 from __future__ import annotations
@@ -22,37 +22,62 @@ from surrogates.feasibility import FeasibilityModel, FeasibilityPredictor
 from surrogates.scaling_law.linearized import align
 from surrogates.scaling_law.model import ScalingPredictor
 
-_MIDDLE = 0.5  # where an optimum stands in aligned rows: the success model is centerd there
-_STRAIGHT = FeasibilityModel(scale_square_sd=1e-6)  # weights are in these units, so not quite zero
+_MIDDLE = 0.5  # entry of an optimum in aligned rows: the success model is centered there
+_LINEAR = FeasibilityModel(scale_square_sd=1e-6)  # weights are in these units, so not quite zero
 
 
 @dataclass(frozen=True, slots=True)
 class SuccessExtrapolation:
-    """P(success), also far beyond the runs."""
+    """Probability of success, also far beyond the runs.
+
+    Attributes:
+        predictor: Model of success on aligned rows.
+        law: Scaling model whose optimum the rows are aligned to; None without scale axes.
+
+    Example:
+        >>> from hpo.space import Float, SearchSpace
+        >>> from hpo.space.encoding import Encoder
+        >>> from hpo.trials import Observation, Status, TrialLog, Cause
+        >>> log, models = TrialLog(), Models(Encoder(SearchSpace({"lr": Float(0.0, 1.0)})))
+        >>> for i, lr in enumerate([0.1, 0.3, 0.9, 1.0]):
+        ...     failed = (None, Status.FAILED, Cause.DIVERGED)
+        ...     loss, status, cause = (0.5, Status.COMPLETED, None) if lr < 0.5 else failed
+        ...     _ = log.tell(Observation(i, {"lr": lr}, loss, None, status, cause, i, None))
+        >>> models.sync(log)
+        >>> low, high = SuccessExtrapolation.of(models).probability(np.array([[0.2], [0.95]]))
+        >>> bool(low > high)
+        True
+    """
 
     predictor: FeasibilityPredictor
     law: ScalingPredictor | None
 
     @classmethod
     def of(cls, models: Models) -> SuccessExtrapolation | None:
-        """None while nothing has failed."""
-        X, survived = models.survived
-        if np.all(survived == 1.0):
+        """Return the model fitted to all runs; None while nothing has failed.
+
+        Args:
+            models: Models of the log.
+        """
+        X, success = models.outcomes
+        if np.all(success == 1.0):
             return None
         scaled = len(models.encoder.columns.scale) and len(models.runs)
         law = models.scaling()[0] if scaled else None
-        data = TrainingData(_aligned(law, X), survived, models.encoder.columns)
-        return cls(_STRAIGHT.fit(data), law)
+        data = TrainingData(_aligned(law, X), success, models.encoder.columns)
+        return cls(_LINEAR.fit(data), law)
 
     def probability(self, X: Array) -> Array:
-        """P(success) at the m rows of ``X``, ``(m,)``."""
+        """Return the probability of success at the m rows of `X`, `(m,)`."""
         return self.predictor.probability(_aligned(self.law, X))
 
     def sample(self, X: Array, count: int, rng: np.random.Generator) -> Array:
-        """``count`` draws of the curve of P(success) over the rows of ``X``, count x m.
+        """Return posterior samples of the probability of success along one column, count x m.
 
         Args:
             X: m x d, one config along one numeric column, at evenly spaced and rising values.
+            count: Number of samples.
+            rng: Source of the samples.
         """
         draws = self.predictor.sample(_aligned(self.law, X), count, rng)
         column = int(np.argmax(np.ptp(X, axis=0)))
@@ -65,7 +90,7 @@ class SuccessExtrapolation:
 
 
 def _aligned(law: ScalingPredictor | None, X: Array) -> Array:
-    """``X`` with every setting measured from its optimum at that scale."""
+    """Return `X` with every setting measured from its optimum at that scale."""
     if law is None:
         return X
     aligned = align(law.loss, X)
@@ -74,7 +99,7 @@ def _aligned(law: ScalingPredictor | None, X: Array) -> Array:
 
 
 def _drift_sd(law: ScalingPredictor, row: Array, column: int) -> float:
-    """Standard deviation of how far the optimum of a column has drifted at a row, in x."""
+    """Return the standard deviation of the drift of a column's optimum at a row, in x."""
     layout = law.loss.layout
     place = np.flatnonzero(layout.decisions == column)
     if not len(place):

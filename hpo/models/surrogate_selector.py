@@ -3,29 +3,31 @@
 Two surrogates model the loss: the Gaussian process of :mod:`hpo.models.fitted`, and a conformalized
 quantile forest (:mod:`surrogates.quantile_forest`) that assumes nothing about the noise and splits
 categories freely. Both are scored by their one-step-ahead (prequential) forecasts. The runs told
-between two of the counts at which hyperparameters are learned form a *block*; both models know the
-runs before it and are scored on it by the continuous ranked probability score (CRPS) of winsorized
-losses, on which a few wild runs weigh no more than bad ones. With the mean scores `C_gp`,
-`C_forest` of the last `WINDOW` blocks, nine tenths of all runs, in which a block counts
-`FORGETTING` as much as the next one::
+between two of the counts at which hyperparameters are learned form a *block*. Both models are
+fitted to the runs before it and scored on it by the continuous ranked probability score (CRPS) of
+winsorized losses, in which an extreme run weighs no more than a bad one. With the mean scores
+`C_gp`, `C_forest` of the last `WINDOW` blocks, nine tenths of all runs, in which a block counts
+`FORGETTING` times as much as the next one::
 
     share of asks given to the forest = clip((1 - C_forest / C_gp - margin) / FULL, 0, 1)
 
-so the change is smooth. How much better the forest must be, the :func:`margin`, depends on the
-space. A better forecast is not yet a better search where columns are smooth: there the process also
-knows between the values that were tried and walks to the optimum, which trees, constant between
-their splits, cannot (docs/calibration.md), so it is used alone until the forest is clearly better.
-Where there is nothing between two values, neither has that advantage, and the better forecast is
-the better guide: at equal scores, and before there are any, each answers half of the asks.
+so the change is smooth. The :func:`margin`, by which the forest must be better, depends on the
+space. On smooth columns a better forecast does not yet make a better search: the process
+interpolates between the values that were tried and converges to the optimum, which trees, constant
+between their splits, cannot (docs/calibration.md). There the process is used alone until the forest
+is clearly better. Where there is nothing between two values the process has no such advantage, and
+the better forecast is the better guide: at equal scores, and before there are any, each answers
+half of the asks.
 
-Which ask uses which follows a low-discrepancy sequence over their indices and draws no random
+The division follows a low-discrepancy sequence over the indices of the asks and draws no random
 number: where the share is 0, the asks are those of the process alone. Everything is a function of
 the log.
 
-The same blocks calibrate the intervals shown to people: scores are leave-one-out residuals of the
-last runs, weighted by recency, and the level is corrected online by the misses of the same blocks.
+The same blocks calibrate the intervals shown to people. Scores are leave-one-out residuals of the
+last runs, weighted by recency, and the level is corrected online by the misses in these blocks.
 While runs are few, each residual is taken under hyperparameters learned without it. Intervals of
-the forest are corrected in the same way (:class:`surrogates.quantile.OnlineConformal`).
+the forest are corrected in the same way
+(:class:`surrogates.quantile_forest.OnlineConformal`).
 """
 
 from __future__ import annotations
@@ -68,18 +70,23 @@ FORGETTING = 0.85
 WINDOW = 8  # blocks that are remembered: all of them up to 249 runs; resuming costs no more
 MARGIN = 0.1  # minimum relative CRPS improvement before the forest is used, on smooth spaces
 FULL = 0.4  # improvement beyond the margin at which the forest answers every ask
-_FINE = 0.125  # of its range: a lattice with longer steps has nothing between its values
-_MOSTLY = 0.5  # of the columns; where fewer are smooth, the process' advantage goes with them
+_FINE = 0.125  # of the range: a lattice with longer steps has nothing between its values
+_MOSTLY = 0.5  # share of smooth columns below which the margin shrinks in proportion
 _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
-_ROWS = 500  # of the past that both members are fitted to for scoring
+_ROWS = 500  # last rows that both surrogates are fitted to for scoring
 _RECENT = 200  # runs whose residuals calibrate
 _CROSS_FITTED = range(10, 129)  # runs; with fewer no fold, with more the fits would take too long
-_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
+_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)  # irrational step of the sequence that divides the asks
 
 
 class SurrogateChoice(Enum):
-    """Surrogates that may model the loss: both in proportion to forecast skill, or one of them."""
+    """Surrogates that may model the loss: both in proportion to forecast skill, or one of them.
+
+    Example:
+        >>> SurrogateChoice.of("quantile")
+        <SurrogateChoice.QUANTILE: 'quantile'>
+    """
 
     AUTO = "auto"
     GP = "gp"
@@ -87,7 +94,11 @@ class SurrogateChoice(Enum):
 
     @classmethod
     def of(cls, name: str) -> SurrogateChoice:
-        """Return the choice called `name`; raises ValueError for an unknown one."""
+        """Return the choice called `name`.
+
+        Raises:
+            ValueError: If there is no such choice.
+        """
         try:
             return cls(name)
         except ValueError:
@@ -98,8 +109,19 @@ class SurrogateChoice(Enum):
 def margin(encoder: Encoder) -> float:
     """Return the relative CRPS improvement that the forest must have before it is used.
 
-    It is ``MARGIN`` where at least half the columns that can move are smooth, continuous or a fine
-    lattice; ``-FULL / 2``, which treats both alike, where none is; in proportion between.
+    It is `MARGIN` where at least half the columns that can vary are smooth (continuous or a fine
+    lattice). It is `-FULL / 2`, which treats both alike, where none is. Between, it changes in
+    proportion.
+
+    Args:
+        encoder: Encoder of the space.
+
+    Example:
+        >>> from hpo.space import Categorical, Float, SearchSpace
+        >>> margin(Encoder(SearchSpace({"lr": Float(0.0, 1.0)})))
+        0.1
+        >>> margin(Encoder(SearchSpace({"kind": Categorical(["a", "b"])})))
+        -0.2
     """
     columns, movable = encoder.columns, encoder.free
     smooth = np.zeros_like(movable)
@@ -109,28 +131,52 @@ def margin(encoder: Encoder) -> float:
     return float(weight * MARGIN - (1.0 - weight) * 0.5 * FULL)
 
 
+def share_of_forest(process_score: float, forest_score: float, margin: float) -> float:
+    """Return the share of the asks that the forest answers, in [0, 1].
+
+    Args:
+        process_score: Mean CRPS of the process; 0 before there is one.
+        forest_score: Mean CRPS of the forest.
+        margin: Relative improvement of the CRPS from which the forest is used.
+
+    Example:
+        >>> [share_of_forest(1.0, score, margin=0.1) for score in (1.0, 0.95, 0.4)]
+        [0.0, 0.0, 1.0]
+    """
+    better = 1.0 - forest_score / process_score if process_score > 0.0 else 0.0
+    return float(np.clip((better - margin) / FULL, 0.0, 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Scores of the forecasts made before one block of runs.
+    """Scores of the forecasts that were made before one block of runs.
 
     Attributes:
         scores: Mean CRPS of the process and of the forest; None where there was no forecast, or
             none is wanted.
-        betas: Rank of each run among the residuals of the process before it (:func:`rank_of`).
-        foreseen: Conformity scores of the forest; None where it is never used.
+        betas: Rank of each run among the residuals of the process before it
+            (`surrogates.conformal.rank_of`).
+        conformity_scores: Conformity scores of the forest; None where it is never used.
     """
 
     scores: Array | None
     betas: tuple[float, ...]
-    foreseen: ForecastScores | None
+    conformity_scores: ForecastScores | None
 
 
 class SurrogateSelector:
-    """The two surrogates of one log with the skill of their past forecasts.
+    """Choice between the two surrogates of one log by the skill of their past forecasts.
 
     Args:
         models: Models of the same log, synchronized before every use.
         choice: Surrogates that may be used.
+
+    Example:
+        >>> from hpo.space import Categorical, SearchSpace
+        >>> models = Models(Encoder(SearchSpace({"kind": Categorical(["a", "b", "c"])})))
+        >>> selector = SurrogateSelector(models, SurrogateChoice.AUTO)
+        >>> selector.share, [selector.uses_forest(index) for index in range(4)]
+        (0.5, [True, False, False, True])
     """
 
     def __init__(self, models: Models, choice: SurrogateChoice) -> None:
@@ -139,14 +185,14 @@ class SurrogateSelector:
         self._blocks: dict[int, Block] = {}  # by their end
         self._level = OnlineLevel.start(1.0 - COVERAGE)
         self._ahead = OnlineConformal.start(COVERAGE)
-        self._scores = np.zeros(2)  # of the process and the forest, forgetting
+        self._scores = np.zeros(2)  # of the process and the forest, discounted by FORGETTING
         self._forest: tuple[int, ForestPredictor] | None = None
-        self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # at a count, what its folds learned
+        self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # a count, hyperparameters of its folds
 
     def sync(self) -> None:
         """Score the blocks that the log has completed since the last call.
 
-        There are none where the loss is learned from partial runs, by another process.
+        There are none where the loss is learned from partial runs, by another Gaussian process.
         """
         if self._models.uses_partial_runs:
             return
@@ -168,12 +214,12 @@ class SurrogateSelector:
                 self._scores = FORGETTING * self._scores + block.scores
             for beta in block.betas:
                 self._level = self._level.updated(beta)
-            if block.foreseen is not None:
-                self._ahead = self._ahead.updated(block.foreseen)
+            if block.conformity_scores is not None:
+                self._ahead = self._ahead.updated(block.conformity_scores)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Blocks that are remembered, oldest first."""
+        """Blocks within the window, oldest first."""
         return tuple(self._blocks.values())
 
     @property
@@ -181,13 +227,16 @@ class SurrogateSelector:
         """Share of the asks that the forest answers, in [0, 1]."""
         if self._choice is not SurrogateChoice.AUTO:
             return float(self._choice is SurrogateChoice.QUANTILE)
-        better = 1.0 - self._scores[1] / self._scores[0] if self._scores[0] > 0.0 else 0.0
-        return float(np.clip((better - self._margin) / FULL, 0.0, 1.0))
+        process, forest = self._scores.tolist()
+        return share_of_forest(process, forest, self._margin)
 
     def uses_forest(self, index: int) -> bool:
-        """Return whether the forest answers the ask of this `index`.
+        """Return whether the forest answers an ask.
 
-        On partial runs it does so only if it was named.
+        On partial runs it answers only if the user named it.
+
+        Args:
+            index: Index of the ask.
         """
         if self._models.uses_partial_runs and self._choice is not SurrogateChoice.QUANTILE:
             return False
@@ -199,13 +248,17 @@ class SurrogateSelector:
         return None if self._choice is SurrogateChoice.QUANTILE else self.share
 
     def snapshot(self, models: Models) -> SurrogateSelector:
-        """Return this as it is now, over a snapshot of its models."""
+        """Return a copy that later runs do not change.
+
+        Args:
+            models: Snapshot of the models.
+        """
         same = copy.copy(self)
         same._models = models
         return same
 
     def forest(self) -> ForestPredictor:
-        """Return the quantile forest on :meth:`training_data`, which must have a row."""
+        """Return the quantile forest on `training_data`, which must have a row."""
         n = len(self._models.data)
         if self._forest is None or self._forest[0] != n:
             data = TrainingData(*self.training_data(), self._models.encoder.columns)
@@ -213,30 +266,32 @@ class SurrogateSelector:
         return self._forest[1]
 
     def training_data(self) -> tuple[Array, Array]:
-        """Return what the forest learns from, n x d and `(n,)`: every completed run.
+        """Return rows and losses from which the forest learns, n x d and `(n,)`.
 
-        Of partial runs it is the last report of each, whatever its level, as if it were the end.
+        They are those of every completed run. Of partial runs the last report of each counts,
+        whatever its level, as if it were made at full fidelity.
         """
-        stages, runs = self._models.partial_runs, self._models.runs
-        if not len(stages):
+        partial, runs = self._models.partial_runs, self._models.runs
+        if not len(partial):
             return runs.X, runs.loss
         column = int(self._models.encoder.columns.fidelity[0])
-        tops = stages.X.copy()
-        tops[:, column] = 1.0
-        X, run = np.unique(tops, axis=0, return_inverse=True)
+        ends = partial.X.copy()
+        ends[:, column] = 1.0
+        X, run = np.unique(ends, axis=0, return_inverse=True)
         last = last_reports(
-            X, self._models.encoder.columns, run.ravel(), stages.X[:, column], stages.loss
+            X, self._models.encoder.columns, run.ravel(), partial.X[:, column], partial.loss
         )
         last.X[:, column] = 1.0
         return last.X, last.y
 
     def calibration(self, predictor: GPPredictor, row: Array, *, online: bool) -> Calibration:
-        """Return by how much posteriors of `predictor` at `row` are to be widened or narrowed.
+        """Return the calibration of intervals of `predictor` at one row.
 
         Args:
             predictor: Model of loss or ln cost, on rows in the order they were told.
-            row: 1 x d.
-            online: Whether it is the process on raw losses, whose misses were counted.
+            row: 1 x d, row to predict.
+            online: Whether `predictor` is the process on raw losses, whose level is corrected by
+                the misses in the blocks.
         """
         scores = self._residuals(predictor) if online else _last_residuals(predictor)
         weights = recency_weights(np.arange(len(scores))[::-1].astype(np.float64))
@@ -248,7 +303,12 @@ class SurrogateSelector:
         return Calibration(scores, weights, {COVERAGE: self._level} if online else {})
 
     def interval(self, forest: ForestPredictor, row: Array) -> tuple[float, float, float]:
-        """Return lower end, median and upper end of the forest's interval at `row`, 1 x d."""
+        """Return lower end, median and upper end of the forest's interval at one row.
+
+        Args:
+            forest: Quantile forest.
+            row: 1 x d, row to predict.
+        """
         return self._ahead.interval(forest, row)
 
     def _block(self, start: int, end: int) -> Block:
@@ -256,30 +316,31 @@ class SurrogateSelector:
         columns, runs = self._models.encoder.columns, self._models.runs
         known = slice(max(0, start - _ROWS), start)
         X, y = runs.X[start:end], Transform.WINSOR(runs.loss[:end])
-        forest = foreseen = None
+        forest = conformity_scores = None
         if self._choice is not SurrogateChoice.GP:
             data = TrainingData(runs.X[known], y[known], columns)
             forest = QuantileForest().fit(data, rng=np.random.default_rng(start))
-            foreseen = self._foreseen(forest, start, end)
+            conformity_scores = self._conformity_scores(forest, start, end)
         if self._choice is SurrogateChoice.QUANTILE:
-            return Block(None, (), foreseen)
+            return Block(None, (), conformity_scores)
         try:
             raw = self._process(Transform.RAW, start, end, known)
             winsor = self._process(Transform.WINSOR, start, end, known)
             betas = self._betas(raw, start, end)
         except NumericalError:
-            return Block(None, (), foreseen)
+            return Block(None, (), conformity_scores)
         if forest is None:
             return Block(None, betas, None)
         mean, sd = _forecast(winsor, X)
         scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
-        return Block(np.mean(scores, axis=1), betas, foreseen)
+        return Block(np.mean(scores, axis=1), betas, conformity_scores)
 
     def _betas(self, raw: GPPredictor, start: int, end: int) -> tuple[float, ...]:
-        """Return ranks of the runs of a block, each forecast from the runs up to the count before.
+        """Return the ranks of the runs of a block, each forecast from the runs up to a count.
 
-        From `start` on they would be forecast worse than when they were asked for: 50 % intervals
-        then covered 60 % on LCBench.
+        That is the last count of refits before each. Forecast from the runs before `start` they
+        would be predicted worse than when they were asked: 50 % intervals then covered 60 % on
+        LCBench.
         """
         runs, past, betas = self._models.runs, self._residuals(raw), []
         y = Transform.RAW(runs.loss[:end])
@@ -290,10 +351,10 @@ class SurrogateSelector:
             betas += [rank_of(float(z), past) for z in np.abs(y[first:last] - mean) / sd]
         return tuple(betas)
 
-    def _foreseen(self, forest: ForestPredictor, start: int, end: int) -> ForecastScores:
+    def _conformity_scores(self, forest: ForestPredictor, start: int, end: int) -> ForecastScores:
         """Return scores of `forest`, fitted to the last rows before `start`, on raw losses.
 
-        As for the process, runs told by the count before are known: they fall into the leaves.
+        As for the process, runs told by the last count are known: they are added to the leaves.
         """
         runs, count = self._models.runs, len(forest.leaf_weights.y)
         y = runs.loss[start - count : start]
@@ -301,14 +362,14 @@ class SurrogateSelector:
         q, rows = leaves.out_of_bag(np.arange(count))
         left_out, ahead = conformity(q, y[rows]), []
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
-            asked = slice(max(first, end - _ROWS), last)  # more are never looked at
+            asked = slice(max(first, end - _ROWS), last)  # earlier ones are never used
             if asked.start < last:
                 ahead.append(conformity(leaves.quantiles(runs.X[asked]), runs.loss[asked]))
             leaves = leaves.with_rows(runs.X[first:last], runs.loss[first:last])
         return ForecastScores(left_out, np.concatenate(ahead))
 
     def _process(self, transform: Transform, start: int, end: int, known: slice) -> GPPredictor:
-        """Build the process on the rows `known`, with what was learned at `start`.
+        """Build the process on the rows `known` with the hyperparameters learned at `start`.
 
         Targets are transformed as at `end`.
         """
@@ -341,12 +402,22 @@ def _last_residuals(process: GPPredictor) -> Array:
 
 def _forecast(process: GPPredictor, X: Array) -> tuple[Array, Array]:
     """Return mean and standard deviation of new runs."""
-    belief = process.posterior(X)
-    return belief.mean, np.sqrt(belief.variance + process.noise_variance)
+    posterior = process.posterior(X)
+    return posterior.mean, np.sqrt(posterior.variance + process.noise_variance)
 
 
 def normal_crps(y: Array, mean: Array, sd: Array) -> Array:
-    """Return the CRPS of normal forecasts (Gneiting & Raftery 2007, eq. 21), `(n,)`."""
+    """Return the CRPS of normal forecasts (Gneiting & Raftery 2007, eq. 21), `(n,)`.
+
+    Args:
+        y: Outcomes, `(n,)`.
+        mean: Means of the forecasts, `(n,)`.
+        sd: Standard deviations of the forecasts, `(n,)`, > 0.
+
+    Example:
+        >>> normal_crps(np.array([1.0, 4.0]), np.ones(2), np.ones(2)).round(3).tolist()
+        [0.234, 2.437]
+    """
     z = (y - mean) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
     return np.asarray(sd * (z * (2.0 * ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
 from hpo.errors import StudyError
 from hpo.models.fitted import Models
 from hpo.models.log_scale_hedge import InputWarp
@@ -24,7 +26,7 @@ from hpo.optimizer.recommend import (
 from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
-from hpo.trials import Prediction, TrialLog
+from hpo.trials import Prediction, Status, TrialLog
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
 from surrogates.numerics import single_threaded
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from hpo.drawing.html import ReportPage
     from hpo.trials.budget import Budget
+
+_SHOWN_SCALES = 6  # from the largest run of the front to the target, in the picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +237,7 @@ class Result:
         return predict(
             self.warp,
             run,
-            cost_law=self.cost_law,
+            cost_unit=self.cost_unit or "cost",
             wall_clock_law=self.wall_clock_law,
             extrapolation=extrapolation(self.models, fixed),
             warnings=doubts(self.models, fixed),
@@ -304,8 +309,13 @@ class Result:
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
-        places = [at for at in sizes(self.models) if at != self._target(target)]
-        advice = [self.recommend(at) for at in (*places, self._target(target))]
+        wanted = self._target(target)
+        others = [
+            at
+            for at in sizes(self.models)
+            if not all(math.isclose(at[axis], wanted[axis], rel_tol=1e-6) for axis in wanted)
+        ]
+        advice = [self.recommend(at) for at in (*others, wanted)]
         configs = [{**a.config, **a.target} for a in advice]
         return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
@@ -342,17 +352,69 @@ class Result:
             )
         return pd.DataFrame(rows)
 
-    def plot_front(self, path: str | Path | None = None) -> Figure:
-        """Losses against costs with the front; see :func:`hpo.drawing.plots.plot_front`."""
+    def plot_front(
+        self,
+        path: str | Path | None = None,
+        *,
+        measured: Mapping[str, Measured] | None = None,
+    ) -> Figure:
+        """Plot loss against cost: every trial, the front, and what is predicted beyond it.
+
+        With a target, the line beyond the front is the predicted loss of the recommended config at
+        scales up to the target, the band its 90 % interval for one run. See
+        :func:`hpo.drawing.plots.plot_front`.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+            measured: Runs made outside the study by name, such as that of the target, drawn as
+                stars.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ValueError: If no trial was completed with a positive cost.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> from hpo.drawing.plot_data import Measured
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2, cost=10 * x)
+            >>> figure = optimizer.result().plot_front(measured={"by hand": Measured(8.0, 0.04)})
+            >>> figure.axes[0].get_xlabel()
+            'cost (seconds)'
+        """
         from hpo.drawing.plots import plot_front
 
-        return plot_front(self, path)
+        return plot_front(_front_plot(self, self.front), path, measured=measured)
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page; see :func:`hpo.drawing.html.write_report`."""
+        """Write best trial, recommendation, front and all trials as one self-contained HTML page.
+
+        Args:
+            path: File to write.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> import tempfile
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     page = optimizer.result().report(Path(folder, "report.html")).read_text()
+            >>> "<p>Best of 3 finished trials: trial 1," in page
+            True
+        """
         from hpo.drawing.html import write_report
 
-        return write_report(self, path)
+        return write_report(_report_page(self), path)
 
     def _require_runs(self) -> None:
         if not len(self.models.runs):
@@ -401,3 +463,76 @@ class Result:
         o = self.log.observation(runs.numbers[largest])
         assert o is not None
         return {name: float(o.config[name]) for name in self.space.scales}
+
+
+def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
+    """Return what the picture of the front shows; its arrays are empty without costs."""
+    done = [
+        (o.cost, o.loss)
+        for o in result.log.observations
+        if o.status is Status.COMPLETED and o.loss is not None and o.cost
+    ]
+    costs, losses = np.array(done, dtype=np.float64).reshape(-1, 2).T
+    return FrontPlot(
+        cost=costs,
+        loss=losses,
+        front_cost=np.array([member.cost for member in front], dtype=np.float64),
+        front_loss=np.array([member.expected_loss for member in front]),
+        predicted=_predicted_beyond(result, front[-1]) if front else None,
+        cost_unit=result.cost_unit,
+        maximize=result.models.encoder.loss_sign < 0,
+    )
+
+
+def _predicted_beyond(result: Result, last: FrontMember) -> PredictedLosses | None:
+    """Return predictions from the scale of the front's last member to the target, if there is one.
+
+    None without a target or a model of the cost.
+    """
+    cost_model, encoder, target = result.models.cost(), result.models.encoder, result.target
+    if not target or cost_model is None:
+        return None
+    start = {name: float(last.config[name]) for name in target}
+    rows = []
+    for share in np.linspace(0.0, 1.0, _SHOWN_SCALES):
+        scale = {
+            name: start[name] * math.exp(share * math.log(target[name] / start[name]))
+            for name in target
+        }
+        advice = result.recommend(scale)
+        log_cost = cost_model.posterior(encoder.encode([advice.config])).mean[0]
+        rows.append((math.exp(log_cost), advice.loss, *advice.loss_interval))
+    return PredictedLosses(*np.array(rows).T)
+
+
+def _report_page(result: Result) -> ReportPage:
+    """Return what the HTML page shows."""
+    from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage
+
+    best, advice, front = result.best, result.recommend(), result.front
+    names, trials = list(result.space), result.to_pandas()
+    members = [
+        (m.number, m.cost, m.loss, m.expected_loss, *(m.config.get(name) for name in names))
+        for m in front
+    ]
+    picture = _front_plot(result, front) if front else None
+    return ReportPage(
+        title=result.study.study_name if result.study is not None else "scaletune",
+        finished=len(result.log.observations),
+        best=best.number,
+        best_loss=best.loss,
+        expected_loss=best.expected_loss,
+        recommended=RecommendedConfig(
+            config=advice.config,
+            intervals=advice.intervals,
+            informed_by_data=advice.informed_by_data,
+            loss=advice.loss,
+            loss_interval=advice.loss_interval,
+            warnings=advice.warnings,
+        ),
+        front=HTMLTable(("trial", result.cost_unit or "cost", "loss", "expected", *names), members)
+        if front
+        else None,
+        picture=picture if picture is not None and len(picture.cost) else None,
+        trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
+    )

@@ -171,7 +171,14 @@ class CoordinateCheck:
         """
         from hpo.drawing.plots import plot_coordinates
 
-        return plot_coordinates(self, path)
+        return plot_coordinates(
+            self.sizes,
+            {trace.layer: trace.change for trace in self.traces},
+            path,
+            slopes={trace.layer: trace.slope for trace in self.traces},
+            verdicts={trace.layer: trace.verdict.value for trace in self.traces},
+            updates=self.updates,
+        )
 
 
 def coordinate_check(

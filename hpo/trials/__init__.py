@@ -1,4 +1,4 @@
-"""Trials and their results: records, the append-only log, the budget and the Pareto front."""
+"""Trials and their results: records, append-only log, budget and Pareto front."""
 
 from hpo.trials.log import Event, Reported, TrialLog
 from hpo.trials.reason import Reason, ReasonKind

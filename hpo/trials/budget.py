@@ -1,4 +1,4 @@
-"""What a study may spend, and what it has spent so far.
+"""Budget of a study and the ledger of what it has spent.
 
 Three totals bound a study, each optional and each counted over every restart of it:
 
@@ -7,13 +7,13 @@ trials     trials that came to a result (paused, completed, stopped or failed); 
            not a trial, nor is a longer run of one that is completed
 seconds    wall-clock time spent driving the study: from the start of each `optimize()` call to
            its end, summed over calls. Trials that run side by side count once. After a kill the
-           sum goes on from the last trial that was told.
+           sum continues from the last trial that was told.
 cost       the sum of the trials' costs in the study's declared unit. With `cost="seconds"` that
-           is the sum of the trials' own seconds, which workers do multiply.
+           is the sum of the trials' own seconds: with four workers it grows four times as fast.
 =========  ======================================================================================
 
-A run that pauses is one trial from its first pause on, and each stage is charged what it adds. So
-is a trial that starts from another's checkpoint.
+A run that pauses is one trial from its first pause on. Each stage is charged the cost it adds; a
+trial that starts from another's checkpoint is charged in the same way.
 
 A lost attempt (machine, preemption, driver death) is charged nothing: the trial that continues it
 reports the cost of the whole. So the ledger of a killed and resumed study equals the ledger of an
@@ -31,12 +31,21 @@ from hpo.trials.records import Cause, Observation, Trial
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one trial may use.
+    """Limits of one trial; None is no limit.
 
-    `seconds`: wall-clock; the trial is killed and told `timeout`. `cost`: in the study's declared
-    unit, checked at each report; the trial is told to stop and keeps its last reported loss.
-    `memory`: resident bytes of the trial's process, interpreter and libraries included; the trial
-    is killed and told `oom`.
+    Attributes:
+        seconds: Wall-clock seconds. Beyond them the trial is killed and fails with `timeout`.
+        cost: Cost in the study's declared unit, checked at each report. Beyond it the trial is told
+            to stop and keeps its last reported loss.
+        memory: Resident bytes of the trial's process, interpreter and libraries included. Beyond
+            them the trial is killed and fails with `oom`.
+
+    Raises:
+        BudgetError: If a limit is not above zero, or `memory` is not an int.
+
+    Example:
+        >>> Budget(trials=100, per_trial=Limits(seconds=3600, memory=8 * 1024**3)).limits.seconds
+        3600
     """
 
     seconds: float | None = None
@@ -51,10 +60,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the whole study may use; every part is optional, the first used up ends the search.
+    """Budget of a whole study; every part is optional, and the first used up ends the search.
 
-    `trials`, `seconds`, `cost`: see the module. `per_trial`: limits of each single trial, a plain
-    number being `Limits(cost=number)`.
+    Attributes:
+        trials: Number of trials that come to a result, failed ones included.
+        seconds: Wall-clock seconds spent driving the study, summed over all its calls.
+        cost: Sum of the trials' costs, in the study's declared unit.
+        per_trial: Limits of each single trial; a plain number is `Limits(cost=number)`.
+
+    Raises:
+        BudgetError: If a part is not above zero, or `trials` is not an int.
+
+    Example:
+        >>> budget = Budget(cost=1000.0, per_trial=50.0)
+        >>> budget.limits.cost, budget.bounded
+        (50.0, True)
     """
 
     trials: int | None = None
@@ -84,7 +104,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Totals of a study: finished trials, driving seconds, cost in the declared unit."""
+    """Totals of a study.
+
+    Attributes:
+        trials: Number of trials that came to a result.
+        seconds: Wall-clock seconds spent driving the study.
+        cost: Cost in the declared unit.
+
+    Example:
+        >>> Spent(trials=3, cost=12.0).seconds
+        0.0
+    """
 
     trials: int = 0
     seconds: float = 0.0
@@ -92,7 +122,22 @@ class Spent:
 
 
 class Ledger:
-    """Running totals of one study against its budget, rebuilt from the log on resume."""
+    """Running totals of one study against its budget, rebuilt from the log on resume.
+
+    Args:
+        budget: Budget to count against.
+
+    Example:
+        >>> from hpo.trials.records import Observation, Status
+        >>> ledger = Ledger(Budget(trials=10, cost=5.0))
+        >>> ledger.charge(
+        ...     Observation(0, {}, 0.3, 2.0, Status.COMPLETED, None, order=0, ask_index=0)
+        ... )
+        >>> ledger.remaining_trials, ledger.remaining_cost
+        (9, 3.0)
+        >>> ledger.spent
+        Spent(trials=1, seconds=0.0, cost=2.0)
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -104,9 +149,14 @@ class Ledger:
         self._seconds = 0.0
 
     def register(self, trial: Trial, carried: Observation | None) -> None:
-        """Note what a new trial builds on, which is charged already; entering it again is harmless.
+        """Register a new trial, so that only what it adds to earlier runs is charged.
 
-        `carried`: the result of its parent, as `TrialLog.carried` has it.
+        Registering a trial again changes nothing.
+
+        Args:
+            trial: Trial that was asked or resumed.
+            carried: Last result on which the trial builds, whose cost is charged already
+                (`TrialLog.carried`); None for a run from nothing.
         """
         if carried is None or trial.number in self._charged:
             return
@@ -115,9 +165,12 @@ class Ledger:
             self._counted.add(trial.number)
 
     def charge(self, observation: Observation) -> None:
-        """Charge what a told stage adds; telling the same again changes nothing.
+        """Charge what a stage has added; charging the same result again changes nothing.
 
-        Failed trials are charged like any other; `lost` ones are not.
+        Failed trials are charged like any other; lost ones are not.
+
+        Args:
+            observation: Result of the stage, with the cost of the whole run.
         """
         number = observation.number
         if observation.cause is Cause.LOST or number in self._excluded:
@@ -131,19 +184,20 @@ class Ledger:
         self._cost += after - before
 
     def counts(self, number: int) -> bool:
-        """Whether trial `number` is one of those counted so far, so that it may go on."""
+        """Return whether trial `number` is counted already, so that it may be resumed."""
         return number in self._counted
 
     def exclude(self, number: int) -> None:
-        """Never charge trial `number`: it runs on top of the budget."""
+        """Exclude trial `number` from the budget: it is never charged."""
         self._excluded.add(number)
 
     def set_elapsed(self, seconds: float) -> None:
-        """Set the total driving time so far, in seconds; it never runs backwards."""
+        """Set the total driving time so far, in seconds; a smaller value is ignored."""
         self._seconds = max(self._seconds, seconds)
 
     @property
     def spent(self) -> Spent:
+        """Totals so far."""
         return Spent(self._trials, self._seconds, self._cost)
 
     @property
@@ -166,18 +220,15 @@ class Ledger:
 
     @property
     def cost_cap(self) -> float | None:
-        """Most that the next trial may cost: the smaller of its own limit and what is left."""
+        """Largest cost of the next trial: the smaller of its own limit and what is left."""
         caps = [c for c in (self.budget.limits.cost, self.remaining_cost) if c is not None]
         return min(caps, default=None)
 
-    def exhausted(self) -> str | None:
-        """Why no new trial may start, in words, or None while one may."""
-        if self.remaining_trials == 0:
-            return f"all {self.budget.trials} trials are done"
-        return self.spent_out()
-
     def spent_out(self) -> str | None:
-        """Why nothing may run at all, not even a trial that is counted, or None."""
+        """Return why nothing may run at all, not even a trial that is counted, or None.
+
+        The number of trials is no such reason: a counted trial may be resumed.
+        """
         if self.remaining_seconds == 0.0:
             return f"{self._seconds:.4g} of {self.budget.seconds:.4g} seconds are used"
         if self.remaining_cost == 0.0:

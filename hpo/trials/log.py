@@ -1,4 +1,4 @@
-"""The append-only log of a study: all of the engine's state."""
+"""Append-only log of a study: all of the engine's state."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from hpo.trials.records import Cause, Observation, Report, Trial
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report of trial `number`, as an event of the log."""
+    """Report of a trial, as an event of the log.
+
+    Attributes:
+        number: Number of the trial.
+        report: Its report.
+
+    Example:
+        >>> Reported(0, Report(step=1, loss=0.5)).report.step
+        1
+    """
 
     number: int
     report: Report
 
 
-# A trial that was added or resumed (with its place of then), a report, a result.
+# A trial that was added or resumed (with its rung assignment at that time), a report, a result.
 Event: TypeAlias = Trial | Reported | Observation
 
 
@@ -27,7 +36,20 @@ class TrialLog:
     """Append-only record of a study: trials as they are asked, observations as they are told.
 
     A trial is pending from `add` (or `resume`) until it is told. Telling the same result twice
-    changes nothing. A finished trial keeps its result for ever.
+    changes nothing. A finished trial keeps its result for good.
+
+    Example:
+        >>> from hpo.trials.records import Status
+        >>> log = TrialLog()
+        >>> log.add(Trial(0, {"lr": 0.1}, ask_index=0, prediction=None))
+        >>> log.report(0, Report(step=1, loss=0.9))
+        True
+        >>> log.tell(
+        ...     Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, order=0, ask_index=0)
+        ... )
+        True
+        >>> len(log), log.pending, [observation.loss for observation in log.observations]
+        (1, (), [0.4])
     """
 
     __slots__ = (
@@ -62,7 +84,7 @@ class TrialLog:
         return len(self._finished)
 
     def snapshot(self) -> TrialLog:
-        """Return a copy that later events of this log do not reach."""
+        """Return a copy that later events of this log do not change."""
         same = TrialLog()
         for name in self.__slots__:
             value = getattr(self, name)
@@ -87,7 +109,7 @@ class TrialLog:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial that was asked for, in the order they were added."""
+        """Every trial that was asked, in the order they were added."""
         return tuple(self._trials.values())
 
     @property
@@ -106,37 +128,44 @@ class TrialLog:
         return self._next_order
 
     def trial(self, number: int) -> Trial:
-        """The trial asked as `number`, in its current place; raises `KeyError` if none is."""
+        """Return the trial asked as `number`, with its current rung assignment.
+
+        Raises:
+            KeyError: If no trial has this number.
+        """
         return self._trials[number]
 
     def reports(self, number: int) -> tuple[Report, ...]:
-        """What trial `number` reported so far in all its stages, by growing step."""
+        """Return what trial `number` reported in all its stages, by growing step."""
         return tuple(self._reports.get(number, ()))
 
     def resumed(self, number: int) -> int:
-        """How often trial `number` was resumed."""
+        """Return how often trial `number` was resumed."""
         return self._resumed.get(number, 0)
 
     def carried(self, number: int) -> Observation | None:
-        """The last result on which trial `number` builds; None for a run from nothing.
+        """Return the last result on which trial `number` builds; None for a run from nothing.
 
-        That is its own last one, pauses included, or what its parent had when the trial was added;
-        a lost attempt has none of its own.
+        It is the trial's own last result, pauses included, or the one that its parent had when the
+        trial was added. A lost attempt has no result of its own.
         """
         return self._carried.get(number)
 
     def events(self, since: int = 0) -> Sequence[Event]:
-        """What happened, in order, without the first `since` events; for incremental readers."""
+        """Return the events in order, without the first `since`; for incremental readers."""
         return self._events[since:]
 
     def observation(self, number: int) -> Observation | None:
-        """The last observation of trial `number`, paused or finished; None before that."""
+        """Return the last observation of trial `number`, paused or finished, or None."""
         return self._finished.get(number) or self._paused.get(number)
 
     def add(self, trial: Trial) -> None:
-        """Record that `trial` was asked. Adding it again changes nothing, wherever it is by then.
+        """Record that `trial` was asked.
 
-        Raises `StudyError` when another trial or result has this number.
+        Adding it again changes nothing, even if it was assigned to another rung since.
+
+        Raises:
+            StudyError: If another trial or result has this number.
         """
         known = self._trials.get(trial.number)
         if known is not None and known == replace(trial, assignment=known.assignment):
@@ -157,9 +186,17 @@ class TrialLog:
         self._next_ask_index = max(self._next_ask_index, trial.ask_index + 1)
 
     def report(self, number: int, report: Report) -> bool:
-        """Record a report of a pending trial; returns whether it was new.
+        """Record a report of a pending trial.
 
-        A step that was reached before is ignored, as when a run goes on from an earlier checkpoint.
+        A step that was reached before is ignored, as when a run is resumed from an earlier
+        checkpoint.
+
+        Args:
+            number: Number of the trial.
+            report: Its report.
+
+        Returns:
+            Whether the report was new.
         """
         if number not in self._pending:
             return False
@@ -171,11 +208,20 @@ class TrialLog:
         return True
 
     def tell(self, observation: Observation) -> bool:
-        """Record a result with its reports; returns whether it was new.
+        """Record a result with its reports.
 
         A number that was never asked is accepted when the observation has no ask index, as for a
-        result found elsewhere. Raises `StudyError` for a finished trial with a different result, a
-        config that is not the trial's, and an ask index without its trial.
+        result from elsewhere.
+
+        Args:
+            observation: Result of a stage or of a whole trial.
+
+        Returns:
+            Whether the result was new.
+
+        Raises:
+            StudyError: If the trial is finished with another result, has another config, or was
+                never added although the observation has an ask index.
         """
         number = observation.number
         known = self.observation(number)
@@ -195,7 +241,7 @@ class TrialLog:
         if trial is not None and trial.config != observation.config:
             raise StudyError(
                 f"trial {number} has config {trial.config}, got a result for {observation.config};"
-                " tell its own"
+                " tell its own config"
             )
         for report in observation.reports:
             self.report(number, report)
@@ -210,9 +256,17 @@ class TrialLog:
         return True
 
     def resume(self, number: int, level: int | None = None) -> Trial:
-        """Make a paused trial pending again, to train up to `level` if it has a place.
+        """Make a paused trial pending again.
 
-        Raises `StudyError` if it is not paused.
+        Args:
+            number: Number of the trial.
+            level: Level of the fidelity up to which it trains now; None keeps its rung assignment.
+
+        Returns:
+            The trial with its new rung assignment.
+
+        Raises:
+            StudyError: If the trial is not paused.
         """
         if number not in self._paused or number not in self._trials:
             raise StudyError(

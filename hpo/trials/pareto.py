@@ -1,69 +1,60 @@
-"""The front of loss against cost: who is on it, its staircase, the area it dominates.
+"""Pareto front of loss against cost, and the area it dominates.
 
-Notation
---------
-loss, cost   (n,), both smaller is better; infinities are allowed, NaN is not
-F(c)         the staircase min {loss_i : cost_i <= c}, infinite below the cheapest point
+Smaller is better in both; infinities are allowed, NaN is not.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from surrogates.data import Array, IntArray
 
-__all__ = ["Staircase", "front", "hypervolume"]
+__all__ = ["front", "hypervolume"]
 
 
 def front(loss: ArrayLike, cost: ArrayLike) -> IntArray:
-    """Indices of the points that no other point beats, from cheap to dear.
+    """Return the indices of the points that no other point dominates, cheapest first.
 
-    A point is beaten by one that is no worse in both and better in one. Of points equal in both,
-    the first stands for all. So cost rises and loss falls strictly along the front.
+    A point is dominated by one that is no worse in both and better in one. Of points equal in both,
+    only the first is returned. So cost rises and loss falls strictly along the front.
 
-    Raises `ValueError` when shapes differ or a number is NaN.
+    Args:
+        loss: Losses, `(n,)`.
+        cost: Costs, `(n,)`.
+
+    Raises:
+        ValueError: If shapes differ or a number is NaN.
+
+    Example:
+        >>> front(loss=[3.0, 2.0, 4.0, 1.0], cost=[1.0, 2.0, 2.0, 8.0]).tolist()
+        [0, 1, 3]
     """
     losses, costs = _checked(loss, cost)
     order = np.lexsort((losses, costs))  # stable: of equal points the first comes first
     sorted_losses = losses[order]
     best_before = np.minimum.accumulate(np.concatenate([[np.inf], sorted_losses]))[:-1]
     on_front = sorted_losses < best_before
-    if len(order) and not on_front.any():  # every loss is infinite: the cheapest is not beaten
+    if len(order) and not on_front.any():  # every loss is infinite: the cheapest is not dominated
         on_front[0] = True
     return order[on_front]
 
 
-@dataclass(frozen=True, slots=True)
-class Staircase:
-    """F(c), the best loss that a cost up to c has bought.
-
-    `cost`: `(k,)`, strictly rising. `loss`: `(k,)`, strictly falling. k may be 0.
-    """
-
-    cost: Array
-    loss: Array
-
-    @classmethod
-    def of(cls, loss: ArrayLike, cost: ArrayLike) -> Self:
-        """The staircase of the points `(loss, cost)`, each `(n,)`; raises as `front` does."""
-        losses, costs = _checked(loss, cost)
-        members = front(losses, costs)
-        return cls(cost=costs[members], loss=losses[members])
-
-    def value(self, cost: ArrayLike) -> Array:
-        """F at `cost`, any shape; infinite below the cheapest point."""
-        steps = np.concatenate([[np.inf], self.loss])
-        return np.asarray(steps[np.searchsorted(self.cost, cost, side="right")])
-
-
 def hypervolume(loss: ArrayLike, cost: ArrayLike, reference: tuple[float, float]) -> float:
-    """Area dominated by the points and bounded by `reference = (loss, cost)`, by one sweep.
+    """Return the area that the points dominate within a reference point, by one sweep.
 
-    Points that do not beat the reference in both add nothing. Raises as `front` does.
+    Args:
+        loss: Losses, `(n,)`.
+        cost: Costs, `(n,)`.
+        reference: Loss and cost that bound the area. Points that are not better in both add
+            nothing.
+
+    Raises:
+        ValueError: If shapes differ or a number is NaN.
+
+    Example:
+        >>> hypervolume(loss=[3.0, 1.0], cost=[1.0, 3.0], reference=(5.0, 4.0))  # 2 x 2 + 1 x 4
+        8.0
     """
     losses, costs = _checked(loss, cost)
     worst_loss, worst_cost = reference

@@ -1,4 +1,4 @@
-"""Why a config was proposed, as data: a kind with its numbers, from which a sentence is made.
+"""Reason of a proposal as data: a kind with its numbers, from which a sentence is made.
 
 Code and tests read the fields; the sentence is for people and nothing depends on its words.
 """
@@ -14,7 +14,12 @@ __all__ = ["Reason", "ReasonKind"]
 
 
 class ReasonKind(Enum):
-    """The rule that chose a config."""
+    """Rule that chose a config.
+
+    Example:
+        >>> ReasonKind("improve loss")
+        <ReasonKind.IMPROVE_LOSS: 'improve loss'>
+    """
 
     START_POINT = "start point"  # of the initial design
     EXPLORE = "explore"  # far from what was tried, before any run was completed
@@ -22,7 +27,7 @@ class ReasonKind(Enum):
     IMPROVE_LOSS = "improve loss"  # expected improvement over the best loss
     IMPROVE_FRONT = "improve front"  # of loss against cost, at one cost level
     IMPROVE_FULL_FIDELITY = "improve full fidelity"  # of a run that may pause
-    LEARN_TARGET = "learn target"  # what teaches most about the best config at the target
+    LEARN_TARGET = "learn target"  # most information about the best config at the target
     REPLICATE = "replicate"  # measure a member of the front again
     POSTERIOR_SAMPLE = "posterior sample"  # Thompson sampling from the quantile forest
     MODEL_FAILED = "model failed"  # no model could be built, so it explores
@@ -31,10 +36,10 @@ class ReasonKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a config was proposed; what a kind has no use for is None.
+    """Reason of a proposal; fields that its kind does not use keep their defaults.
 
     Attributes:
-        kind: The rule that chose it.
+        kind: Rule that chose the config.
         repeated: Whether the config was tried before, because every other one was.
         from_pool: Whether only given configs could be asked (`ask(among=...)`).
         surrogate: Model that answered: "scaling", "quantile forest", or the output transform of the
@@ -45,9 +50,9 @@ class Reason:
         forest_share: Share of the asks that the forest answers, in [0, 1]; None where the user
             named the forest.
         expected_regret: Of the best known config at the target, in units of the loss.
-        start: Number of the start point, from 1, and of all start points.
-        log_parameters: Linear parameters that the model sees in logarithms.
-        text: Message of the model's error, or the sentence where there is nothing else.
+        start: Number of the start point, from 1, and the number of all start points.
+        log_parameters: Parameters declared linear whose logarithm the model uses.
+        text: Message of the model's error; for kind `OTHER` the whole sentence.
 
     Example:
         >>> reason = Reason(ReasonKind.START_POINT, start=(1, 4))

@@ -1,4 +1,4 @@
-"""Records of a study: what was asked, what was predicted of it, and what came back.
+"""Records of a study: trials, predictions, reports and observations.
 
 Losses are in the user's direction and unit, costs in the study's declared unit. Nothing here is
 fitted or transformed: everything else in the engine is a function of a log of these records.
@@ -23,22 +23,32 @@ SECONDS = "seconds"  # the cost unit that is measured rather than reported
 
 
 class Status(Enum):
-    """Where a trial stands."""
+    """State of a trial.
+
+    Example:
+        >>> Status.STOPPED.finished, Status.PAUSED.finished
+        (True, False)
+    """
 
     PENDING = "pending"  # asked, not told
-    PAUSED = "paused"  # halted at a checkpoint, may be continued
+    PAUSED = "paused"  # halted at a checkpoint, may be resumed
     COMPLETED = "completed"
     STOPPED = "stopped"  # ended early on purpose; its loss is that of a shorter run
     FAILED = "failed"
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more can come from the trial."""
+        """Whether the trial can bring no further result."""
         return self not in (Status.PENDING, Status.PAUSED)
 
 
 class Cause(Enum):
-    """Why a trial failed."""
+    """Cause of a failure.
+
+    Example:
+        >>> Cause("oom").teaches, Cause.LOST.teaches
+        (True, False)
+    """
 
     OOM = "oom"
     DIVERGED = "diverged"
@@ -48,35 +58,46 @@ class Cause(Enum):
 
     @property
     def teaches(self) -> bool:
-        """Whether the config is to blame; a lost machine says nothing about it."""
+        """Whether the failure is due to the config; a lost machine says nothing about it."""
         return self is not Cause.LOST
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the models expect of one run before it is made, in the user's direction and units.
+    """Predicted outcome of one run before it is made, in the user's direction and units.
 
     Every interval is the central 90 % interval of a single run.
 
     Attributes:
         loss: Predicted loss; None where there is no model of it yet, as before the first result.
-        loss_interval: Its interval.
+        loss_interval: Interval of the loss.
         cost: Predicted cost in the study's unit; None where no cost was told.
-        cost_interval: Its interval.
+        cost_interval: Interval of the cost.
         success: Probability in [0, 1] that the run does not fail; None where none has failed yet
             and none is assumed.
         degraded: Whether a model could not be built and an earlier fit of it was used.
-        fallbacks: How often that has happened so far.
-        reason: Why the config was proposed; None for a run that nobody proposed.
-        config: Every active parameter, scale values included; empty for a trial, which has it.
+        fallbacks: Number of times that this has happened so far.
+        reason: Why the config was proposed; None for a run that the engine did not propose.
+        config: Every active parameter, scale values included; empty in a trial, which has its own.
         cost_unit: Name of the unit of the cost.
         seconds: Predicted wall-clock time, on the machine that the runs were timed on.
-        seconds_interval: Its interval.
-        extrapolation: Compute over that of the largest run, taken as the product of the scale axes.
+        seconds_interval: Interval of the seconds.
+        extrapolation: Compute as a multiple of that of the largest run, where compute is the
+            product of the scale axes.
         warnings: Sentences on why to doubt the prediction.
 
     Raises:
         ValueError: If a number is not finite, or an interval is out of order.
+
+    Example:
+        >>> prediction = Prediction(0.25, (0.2, 0.3), 40.0, (30.0, 55.0), success=0.97)
+        >>> print(prediction)
+        One run, with 90 % intervals
+          loss 0.25 (0.2 to 0.3)
+          cost 40 (30 to 55)
+          success 97%
+        >>> Prediction.from_json(prediction.to_json()) == prediction
+        True
     """
 
     loss: float | None
@@ -125,9 +146,10 @@ class Prediction:
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is stored with a trial, of which `from_json` makes an equal prediction.
+        """Return JSON-able values, of which `from_json` makes an equal prediction.
 
-        The config, which the trial has, and what only `Result.predict` fills in are left out.
+        Left out are the config, which the trial stores, and the fields that only `Result.predict`
+        fills in.
         """
         return {
             "loss": self.loss,
@@ -163,10 +185,18 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class RungAssignment:
-    """Where a scheduler put a trial: stored with the trial, never derived again.
+    """Rung to which a scheduler assigned a trial; stored with the trial, never derived again.
 
-    `level`: of the fidelity, up to which it trains now. `bracket`: index of the rung at which its
-    bracket starts. `cohort`: which repetition of that bracket, or which member of a population.
+    Attributes:
+        level: Level of the fidelity up to which the trial trains now.
+        bracket: Index of the rung at which its bracket starts.
+        cohort: Number of the repetition of that bracket, or of the member of a population.
+
+    Example:
+        >>> RungAssignment(level=9).to_json()
+        [9, 0, 0]
+        >>> RungAssignment.from_json([9, 0, 0])
+        RungAssignment(level=9, bracket=0, cohort=0)
     """
 
     level: int
@@ -174,12 +204,12 @@ class RungAssignment:
     cohort: int = 0
 
     def to_json(self) -> list[int]:
-        """As JSON-able values; `from_json` gives back an equal place."""
+        """Return JSON-able values, of which `from_json` makes an equal assignment."""
         return [self.level, self.bracket, self.cohort]
 
     @classmethod
     def from_json(cls, stored: list[int]) -> Self:
-        """The place that `to_json` stored."""
+        """Return the assignment that `to_json` stored."""
         return cls(*stored)
 
 
@@ -187,12 +217,21 @@ class RungAssignment:
 class Trial:
     """One config at one scale and fidelity, to be run.
 
-    `number`: identity in the study. `config`: canonical, with scale and fidelity values.
-    `ask_index`: which ask of its driver made it, the key of its random draws.
-    `parent`: number of the trial whose checkpoint this one starts from: a lost attempt or a shorter
-    run of the same config, whose ask index it keeps, or the run that it is a changed clone of.
-    `place`: None without a scheduler. Its level may be lower than the config's fidelity, which is
-    as far as the run may ever go.
+    Attributes:
+        number: Identity in the study.
+        config: Canonical config, with scale and fidelity values.
+        ask_index: Index of the ask that made the trial, the key of its random draws.
+        prediction: Outcome predicted when it was asked; None for a config that was not proposed.
+        parent: Number of the trial whose checkpoint this one starts from: a lost attempt or a
+            shorter run of the same config, whose ask index it keeps, or the run of which it is a
+            changed clone.
+        assignment: Rung of the trial; None without a scheduler. Its level may be lower than the
+            config's fidelity, which is as far as the run may ever train.
+
+    Example:
+        >>> trial = Trial(0, {"lr": 0.01, "epochs": 27}, ask_index=0, prediction=None)
+        >>> trial.config["lr"]
+        0.01
     """
 
     number: int
@@ -208,10 +247,21 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a training function said on its way.
+    """Intermediate result that a training function reports.
 
-    `step`: its own count, >= 0. `loss`: may be NaN or infinite, as a diverging run is.
-    `cost`: used by this trial so far, >= 0.
+    Attributes:
+        step: Step of training that was reached, >= 0.
+        loss: Loss at that step; may be NaN or infinite, as that of a diverging run is.
+        cost: Cost of this trial so far, >= 0.
+        metrics: Further numbers by name.
+
+    Raises:
+        ValueError: If `step` or `cost` breaks its rule.
+
+    Example:
+        >>> report = Report(step=1000, loss=float("nan"), cost=3.5)
+        >>> report.to_json()
+        {'step': 1000, 'loss': 'nan', 'cost': 3.5, 'metrics': {}}
     """
 
     step: int
@@ -226,7 +276,7 @@ class Report:
         _check_amount("`cost` of a report", self.cost)
 
     def to_json(self) -> dict[str, Any]:
-        """As strict JSON, NaN and infinities as strings; `from_json` gives back an equal report."""
+        """Return strict JSON values, NaN and infinities as strings, for `from_json`."""
         return {
             "step": self.step,
             "loss": _to_json_number(self.loss),
@@ -236,7 +286,7 @@ class Report:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """The report that `to_json` stored."""
+        """Return the report that `to_json` stored."""
         metrics = {name: _from_json_number(value) for name, value in stored["metrics"].items()}
         return cls(
             step=stored["step"],
@@ -248,16 +298,33 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The result of a trial.
+    """Result of a trial.
 
-    `loss`: in the user's direction, finite; required when completed, optional otherwise.
-    `cost`: declared unit, >= 0, finite; a failed trial's cost counts too. Of the whole run, so what
-    earlier stages and the parent's checkpoint have cost is in it.
-    `cause`: given exactly when failed. `order`: position among all tells of the study.
-    `ask_index`: None for a config that was never asked for. `seconds`: wall-clock, >= 0.
+    A loss that is NaN or infinite is a failure with cause `DIVERGED`, never a completed trial.
 
-    Raises `ValueError` when these rules are broken. A loss that is NaN or infinite is a failure
-    with cause `DIVERGED`, never a completed trial.
+    Attributes:
+        number: Number of the trial.
+        config: Config of the trial.
+        loss: Loss in the user's direction, finite; required when completed, else optional.
+        cost: Cost of the whole run in the declared unit, finite, >= 0. It includes earlier stages
+            and the parent's checkpoint, and is given for failed trials too.
+        status: State of the trial, not `PENDING`.
+        cause: Cause of the failure, given exactly when the status is `FAILED`.
+        order: Position among all tells of the study.
+        ask_index: Ask index of the trial; None for a config that was never asked.
+        seconds: Wall-clock seconds, >= 0.
+        reports: Reports of the trial, in order.
+        metrics: Further values by name.
+
+    Raises:
+        ValueError: If one of these rules is broken.
+
+    Example:
+        >>> done = Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, 0, ask_index=0)
+        >>> done.same_result(done)
+        True
+        >>> Observation(1, {"lr": 9.0}, None, 0.5, Status.FAILED, Cause.OOM, 1, ask_index=1).cause
+        <Cause.OOM: 'oom'>
     """
 
     number: int
@@ -299,7 +366,12 @@ class Observation:
 
     @classmethod
     def lost(cls, trial: Trial, order: int) -> Self:
-        """Return the observation of an attempt that its machine or driver has lost."""
+        """Return the observation of an attempt whose machine or driver was lost.
+
+        Args:
+            trial: Trial of the attempt.
+            order: Position among all tells of the study.
+        """
         return cls(
             number=trial.number,
             config=trial.config,
@@ -333,7 +405,15 @@ class Observation:
         ask_index: int | None,
         reports: tuple[Report, ...],
     ) -> Self:
-        """Return the result that `to_json` stored, of the trial with these values."""
+        """Return the result that `to_json` stored.
+
+        Args:
+            stored: Values of `to_json`.
+            number: Number of the trial.
+            config: Config of the trial.
+            ask_index: Ask index of the trial, or None.
+            reports: Reports of the trial, which are stored apart.
+        """
         return cls(
             number=number,
             config=dict(config),
@@ -349,7 +429,10 @@ class Observation:
         )
 
     def same_result(self, other: Observation) -> bool:
-        """Whether `other` says the same of the same trial, whenever and however long it took."""
+        """Return whether `other` is the same result of the same trial.
+
+        When it was told, how long it took, its reports and its metrics are not compared.
+        """
         return (
             self.number == other.number
             and self.config == other.config

@@ -1,4 +1,4 @@
-"""The fitted models of a log: what a long study replays when it is taken up again."""
+"""Fitted models of a log: what a long study replays when it is resumed, and calibrated ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from surrogates.transforms import Transform
 
 COLUMNS = Columns((ColumnKind.DECISION,) * 2, ("a", "b"), np.zeros(2), np.ones(2), (0, 0))
 _CHAINED = 110
+_ROWS = 340  # enough for a restart, at 187, and fits that start from it
+_CHECKED = (100, 111, 135, 150, 211, _ROWS)
 
 
 def history(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +24,33 @@ def history(n: int) -> tuple[np.ndarray, np.ndarray]:
     return X, np.sin(9.0 * X[:, 0]) + X[:, 1] ** 2 + 0.1 * rng.standard_normal(n)
 
 
-def chain(chained: int | None = _CHAINED) -> RefitChain:
-    return RefitChain(GaussianProcess(), COLUMNS, Transform.WINSOR, chained=chained)
+class RecordedProcess(GaussianProcess):
+    """A Gaussian process that notes the numbers of rows at which it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "counts", [])
+
+    def learn(self, data, warm=None, cold=True):
+        self.counts.append(len(data))
+        return super().learn(data, warm, cold)
+
+
+def chain(surrogate: GaussianProcess | None = None, chained: int | None = _CHAINED) -> RefitChain:
+    surrogate = surrogate or GaussianProcess()
+    return RefitChain(surrogate, COLUMNS, Transform.WINSOR, chained=chained)
+
+
+@pytest.fixture(scope="module")
+def followed() -> tuple[RefitChain, dict[int, GPPredictor]]:
+    """A chain that saw the rows one at a time, and its predictors at some counts."""
+    X, y = history(_ROWS)
+    one_by_one, predictors = chain(), {}
+    for n in range(1, _ROWS + 1):
+        predictor = one_by_one.at(X[:n], y[:n])
+        if n in _CHECKED:
+            predictors[n] = predictor
+    return one_by_one, predictors
 
 
 def test_models_are_built_anew_at_a_tenth_more_rows():
@@ -31,61 +58,60 @@ def test_models_are_built_anew_at_a_tenth_more_rows():
     assert refits_up_to(0) == []
 
 
-def test_a_chain_that_saw_every_row_believes_what_one_does_that_sees_them_all_at_once():
-    X, y = history(420)
-    lived = chain()
-    for n in range(1, 421):
-        here = lived.at(X[:n], y[:n])
-        if n in (100, 111, 135, 150, 211, 300, 420):
-            fresh = chain().at(X[:n], y[:n])
-            assert np.array_equal(fresh.posterior(X[:5]).mean, here.posterior(X[:5]).mean)
-            assert np.array_equal(fresh.posterior(X[:5]).variance, here.posterior(X[:5]).variance)
+@pytest.mark.parametrize("n", _CHECKED)
+def test_a_chain_grown_row_by_row_equals_one_that_sees_all_rows_at_once(followed, n):
+    X, y = history(_ROWS)
+    grown = followed[1][n].posterior(X[:5])
+    fresh = chain().at(X[:n], y[:n]).posterior(X[:5])
+    assert np.array_equal(fresh.mean, grown.mean)
+    assert np.array_equal(fresh.variance, grown.variance)
 
 
 def test_of_a_long_history_only_an_early_part_and_the_last_fits_are_learned():
-    X, y = history(420)
-    fresh = chain()
-    fresh.at(X, y)
-    late = [count for count in fresh._learned if count > 100]
+    X, y = history(_ROWS)
+    process = RecordedProcess()
+    chain(process).at(X, y)
+    late = [count for count in process.counts if count > 100]
     assert 1 <= len(late) <= 4
     assert min(late) > _CHAINED
-    everything = chain(chained=None)
-    everything.at(X, y)
-    assert list(everything._learned) == refits_up_to(420)
 
 
-def test_a_short_history_is_learned_as_it_always_was():
+def test_without_an_end_of_the_chain_every_fit_is_learned_in_order():
+    X, y = history(170)
+    process = RecordedProcess()
+    chain(process, chained=None).at(X, y)
+    assert process.counts == refits_up_to(170)
+
+
+def test_a_history_shorter_than_the_chain_is_learned_at_every_count():
     X, y = history(60)
     few, all_ = chain(), chain(chained=None)
     assert np.array_equal(few.at(X, y).weights, all_.at(X, y).weights)
 
 
-@pytest.mark.parametrize("count", [1, 100, 134, 246, 400])
-def test_hyperparameters_hold_from_one_count_until_the_next_at_which_they_are_learned(count):
-    X, y = history(420)
+@pytest.mark.parametrize("count", [1, 100, 134, 246, 334])
+def test_hyperparameters_at_a_count_do_not_depend_on_the_rows_told_later(followed, count):
+    X, y = history(_ROWS)
     count = refits_up_to(count)[-1]
-    asked = chain().theta(X, y, count)
-    lived = chain()
-    for n in refits_up_to(count):
-        lived.at(X[:n], y[:n])
-    assert np.array_equal(lived.theta(X, y, count), asked)
+    expected = chain().theta(X, y, count)
+    assert np.array_equal(followed[0].theta(X, y, count), expected)
 
 
 @pytest.mark.parametrize("noise", [0.3, 3.0])
-def test_ends_are_as_uncertain_as_those_known_were_when_left_out(noise):
+def test_predicted_ends_are_calibrated_by_the_residuals_of_known_ends(noise):
     X, y = history(40)
     y += noise * np.random.default_rng(1).standard_normal(40)
     kernel = MaternHamming(COLUMNS.numeric, COLUMNS.categorical, 0.3, np.log([0.6, 0.6]), y[:0])
     process = GPPredictor.build(kernel, X, y, 0.5)
     ended = np.arange(40) % 2 == 0
     left_out = process.leave_one_out()
-    strange = np.sort((np.abs(y - left_out.mean) / np.sqrt(left_out.variance))[ended])
-    expected = strange[17 - 1] / 1.2815515655446004  # the ceil(21 * 0.8)-th of 20
+    scores = np.sort((np.abs(y - left_out.mean) / np.sqrt(left_out.variance))[ended])
+    expected = scores[17 - 1] / 1.2815515655446004  # the ceil(21 * 0.8)-th of 20
     assert _calibration_of_ends(process, ended) == pytest.approx(expected)
     assert (expected > 1.0) == (noise == 3.0)
 
 
-def test_nine_ends_are_too_few_to_calibrate_others():
+def test_fewer_than_ten_ends_do_not_calibrate_others():
     X, y = history(40)
     kernel = MaternHamming(COLUMNS.numeric, COLUMNS.categorical, 0.3, np.log([0.6, 0.6]), y[:0])
     process = GPPredictor.build(kernel, X, y, 0.5)

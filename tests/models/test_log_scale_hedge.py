@@ -1,4 +1,4 @@
-"""Wide linear ranges are looked at in logarithms, too, as far as the losses ask for it."""
+"""Wide linear ranges are also modeled on a logarithmic scale, as far as the losses support it."""
 
 import math
 from typing import Any
@@ -15,6 +15,7 @@ from hpo.space import Parameter
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
 from surrogates.scaling_law.model import ScalingModel
+from tests.histories import log_of, random_configs
 
 DECAY = SearchSpace({"decay": Float(1e-5, 0.1), "x": Float(-1.0, 1.0)})
 
@@ -50,7 +51,7 @@ def wide(draw: st.DrawFn) -> Parameter:
 
 
 @given(wide(), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
-def test_configs_survive_logarithmic_axes(parameter: Parameter, shares: list[float]) -> None:
+def test_configs_survive_a_logarithmic_column(parameter: Parameter, shares: list[float]) -> None:
     space = SearchSpace({"p": parameter})
     encoder = Encoder(space, log_axes=["p"])
     X = np.array(shares)[:, None]
@@ -62,24 +63,21 @@ def test_configs_survive_logarithmic_axes(parameter: Parameter, shares: list[flo
     assert encoder.encode(ends).ravel().tolist() == pytest.approx([0.0, 1.0])
 
 
-def test_the_middle_of_a_logarithmic_axis_is_the_geometric_mean() -> None:
+def test_the_middle_of_a_logarithmic_column_is_the_geometric_mean() -> None:
     encoder = Encoder(DECAY, log_axes=["decay"])
     [config] = encoder.decode(np.array([[0.5, 0.5]]))
     assert config["decay"] == pytest.approx(1e-3)
     assert config["x"] == 0.0
 
 
-def views_of(loss: Any, count: int, *, seed: int = 0) -> LogScaleHedge:
-    """After `count` runs spread over both axes."""
-    optimizer = Optimizer(DECAY, seed=seed)
+def hedge_of(loss: Any, count: int, *, seed: int = 0) -> LogScaleHedge:
+    """Return the hedge after `count` runs spread over both scalings."""
     rng = np.random.default_rng(seed)
     encoders = [Encoder(DECAY), Encoder(DECAY, log_axes=["decay"])]
-    for i in range(count):
-        [config] = encoders[i % 2].decode(rng.random((1, 2)))
-        optimizer.tell(config, loss(config))
-    views = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.GP)
-    views.sync(optimizer.log)
-    return views
+    configs = [encoders[i % 2].decode(rng.random((1, 2)))[0] for i in range(count)]
+    hedge = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.GP)
+    hedge.sync(log_of(configs, [loss(config) for config in configs]))
+    return hedge
 
 
 def in_logarithms(config: dict[str, Any]) -> float:
@@ -90,20 +88,23 @@ def as_declared(config: dict[str, Any]) -> float:
     return 100.0 * (config["decay"] - 0.06) ** 2 + config["x"] ** 2
 
 
-def test_asks_go_where_the_losses_are_simple_and_some_elsewhere() -> None:
-    for loss, log_share in ((in_logarithms, 1.0 - FLOOR), (as_declared, FLOOR)):
-        views = views_of(loss, 30)
-        turns = [views.at(index) is views.all[1] for index in range(300)]
-        assert np.mean(turns) == pytest.approx(log_share, abs=0.01)
-        assert views.most_likely() is views.all[int(log_share > 0.5)]
+@pytest.mark.parametrize(
+    ("loss", "log_share"), [(in_logarithms, 1.0 - FLOOR), (as_declared, FLOOR)]
+)
+def test_the_scaling_of_simple_losses_answers_all_asks_but_the_floor(
+    loss: Any, log_share: float
+) -> None:
+    hedge = hedge_of(loss, 30)
+    turns = [hedge.for_ask(index) is hedge.all[1] for index in range(300)]
+    assert np.mean(turns) == pytest.approx(log_share, abs=0.01)
+    assert hedge.most_likely() is hedge.all[int(log_share > 0.5)]
 
 
-def test_once_enough_is_told_the_likelier_view_has_all_asks_whatever_comes_later(
+def test_beyond_the_evidence_rows_the_scaling_they_favor_answers_every_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hpo.models.log_scale_hedge.JUDGED", 20)
-    monkeypatch.setattr("hpo.models.refits.JUDGED", 20)
-    monkeypatch.setattr("hpo.models.fitted.JUDGED", 20, raising=False)
+    monkeypatch.setattr("hpo.models.log_scale_hedge.EVIDENCE_ROWS", 20)
+    monkeypatch.setattr("hpo.models.refits.EVIDENCE_ROWS", 20)
     told = 0
 
     def changing(config: dict[str, Any]) -> float:
@@ -111,19 +112,21 @@ def test_once_enough_is_told_the_likelier_view_has_all_asks_whatever_comes_later
         told += 1
         return in_logarithms(config) if told <= 20 else as_declared(config)
 
-    views = views_of(changing, 60)
-    assert all(views.at(index) is views.all[1] for index in range(30))
-    assert views.most_likely() is views.all[1]
+    hedge = hedge_of(changing, 60)
+    assert all(hedge.for_ask(index) is hedge.all[1] for index in range(30))
+    assert hedge.most_likely() is hedge.all[1]
 
 
-def test_before_any_loss_the_axes_are_those_declared() -> None:
-    views = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.AUTO)
-    views.sync(TrialLog())
-    assert all(views.at(index) is views.declared for index in range(20))
-    assert views.most_likely() is views.declared
+def test_before_any_loss_the_declared_scaling_answers_every_ask() -> None:
+    hedge = LogScaleHedge(Encoder(DECAY), ScalingModel(), SurrogateChoice.AUTO)
+    hedge.sync(TrialLog())
+    assert all(hedge.for_ask(index) is hedge.declared for index in range(20))
+    assert hedge.most_likely() is hedge.declared
     optimizer = Optimizer(DECAY, seed=0)
-    reasons = [optimizer.ask().prediction for _ in range(8)]
-    assert not any("logarithms" in belief.reason for belief in reasons if belief is not None)
+    for _ in range(8):
+        prediction = optimizer.ask().prediction
+        assert prediction is not None and prediction.reason is not None
+        assert prediction.reason.log_parameters == ()
 
 
 @pytest.mark.parametrize(
@@ -133,34 +136,40 @@ def test_before_any_loss_the_axes_are_those_declared() -> None:
         {"decay": Float(1e-5, 0.1), "size": Scale(1.0, 100.0)},
     ],
 )
-def test_where_nothing_is_wide_or_a_law_is_fitted_there_is_one_view(
+def test_there_is_one_scaling_where_nothing_is_wide_or_the_space_has_scale_axes(
     space: dict[str, Parameter],
 ) -> None:
-    assert (
-        len(LogScaleHedge(Encoder(SearchSpace(space)), ScalingModel(), SurrogateChoice.GP).all) == 1
-    )
+    hedge = LogScaleHedge(Encoder(SearchSpace(space)), ScalingModel(), SurrogateChoice.GP)
+    assert [warp.log_parameters for warp in hedge.all] == [()]
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_a_decay_that_was_declared_linear_is_found(staged: bool) -> None:
+@pytest.mark.parametrize("with_fidelity", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_a_wide_range_that_was_declared_linear_is_found(
+    seed: int, with_fidelity: bool
+) -> None:
     space: dict[str, Parameter] = dict(DECAY)
-    if staged:
+    if with_fidelity:
         space["epochs"] = Fidelity(1, 9)
-    for seed in range(3):
-        optimizer = Optimizer(space, seed=seed)
-        reasons = []
-        for _ in range(40):
-            trial = optimizer.ask()
-            optimizer.tell(trial, in_logarithms(trial.config))
-            assert trial.prediction is not None
-            reasons.append(trial.prediction.reason)
-        result = optimizer.result()
-        assert result.best.config["decay"] == pytest.approx(10**-3.5, rel=0.2)
-        assert any("(in logarithms: decay)" in reason for reason in reasons)
-        assert result.space == optimizer.space and not result.space["decay"].log  # type: ignore[union-attr]
+    optimizer = Optimizer(space, seed=seed)
+    for config in random_configs(DECAY, 12, seed=seed):
+        whole = {"epochs": 9} if with_fidelity else {}
+        optimizer.tell({**config, **whole}, in_logarithms(config))
+    before = min(observation.config["decay"] for observation in optimizer.log.observations)
+    seen = set()
+    for _ in range(10):
+        trial = optimizer.ask()
+        optimizer.tell(trial, in_logarithms(trial.config))
+        assert trial.prediction is not None and trial.prediction.reason is not None
+        seen.add(trial.prediction.reason.log_parameters)
+    result = optimizer.result()
+    assert before > 2e-3  # random draws on the declared scale do not come near 10^-3.5
+    assert result.best.config["decay"] == pytest.approx(10**-3.5, rel=0.2)
+    assert ("decay",) in seen
+    assert result.space == optimizer.space and not result.space["decay"].log  # type: ignore[union-attr]
 
 
-def test_a_pool_is_asked_on_either_axis() -> None:
+def test_every_config_of_a_pool_is_asked_once_whatever_the_scaling() -> None:
     optimizer = Optimizer(DECAY, seed=0)
     pool = [{"decay": 10.0**-k, "x": x} for k in (1, 2, 3, 4, 5) for x in (-0.5, 0.0, 0.5)]
     asked = []

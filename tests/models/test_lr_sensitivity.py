@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo import Axis, Float, Optimizer, Role, Scale, SpaceError
-from hpo.models.lr_sensitivity import EdgeSource
+from hpo import Axis, Float, Instability, Optimizer, Role, Scale, SpaceError
+from hpo.models.lr_sensitivity import EdgeSource, sizes
 from hpo.optimizer.result import Result
 from surrogates.data import ColumnKind, Columns, TrainingData
 from surrogates.feasibility import FeasibilityModel
@@ -21,7 +21,7 @@ SPACE = {
 }
 TARGET = {"params": 1e8}
 BOWL = 0.03
-FAR = math.log(20.0)  # e-folds above the best at which runs diverge
+FAR = math.log(20.0)  # above the best, in ln lr, from where runs diverge
 
 
 def displaced(lr: float, params: float) -> float:
@@ -47,22 +47,28 @@ def result(diverging: bool, direction: str = "minimize") -> Result:
     return optimizer.result()
 
 
+@lru_cache
+def report(
+    diverging: bool, initial_loss: float, rise: float | None = None, direction: str = "minimize"
+) -> Instability:
+    return result(diverging, direction).instability(initial_loss=initial_loss, rise=rise)
+
+
 def test_sensitivity_without_failures_is_the_mean_of_the_bowl() -> None:
-    report = result(diverging=False).instability(initial_loss=10.0)
-    for curve in report.curves[:-1]:
+    found = report(False, 10.0)
+    for curve in found.curves[:-1]:
         params = curve.scale["params"]
         t = np.array([displaced(lr, params) for lr in curve.lr])
         exact = BOWL * float(np.mean(t**2))
         assert curve.sensitivity == pytest.approx(exact, rel=0.1)
         low, high = curve.sensitivity_interval
         assert low < curve.sensitivity < high
-    assert "no run failed" in report.warnings[0]
+    assert len(found.warnings) == 1 and "no run failed" in found.warnings[0]
 
 
 def test_the_edge_of_a_loss_that_rises_is_where_it_has_risen() -> None:
     rise = 0.2
-    report = result(diverging=False).instability(initial_loss=10.0, rise=rise)
-    for curve in report.curves:
+    for curve in report(False, 10.0, rise).curves:
         exact = 3e-3 * (curve.scale["params"] / 1e6) ** -0.4 * math.exp(math.sqrt(rise / BOWL))
         assert curve.cause is EdgeSource.LOSS and curve.rise == rise
         low, high = curve.edge_interval
@@ -72,44 +78,42 @@ def test_the_edge_of_a_loss_that_rises_is_where_it_has_risen() -> None:
 
 
 def test_the_edge_of_failing_runs_is_where_half_of_them_fail_also_at_the_target() -> None:
-    report = result(diverging=True).instability(initial_loss=5.0, rise=50.0)
-    for curve in report.curves:
+    found = report(True, 5.0, 50.0)
+    for curve in found.curves:
         exact = 20 * 3e-3 * (curve.scale["params"] / 1e6) ** -0.4
         low, high = curve.edge_interval
         assert curve.cause is EdgeSource.FAILURE
         assert low / 1.3 < exact < high * 1.3  # runs lie a factor of two apart
-    assert report.target.scale == TARGET
-    edges = [curve.edge for curve in report.curves]
+    assert found.target.scale == TARGET
+    edges = [curve.edge for curve in found.curves]
     assert edges == sorted(edges, reverse=True)
-    assert report.target.edge_interval[1] / report.target.edge_interval[0] > 1.5
-    assert "runs fail" in str(report)
+    assert found.target.edge_interval[1] / found.target.edge_interval[0] > 1.5
+    assert EdgeSource.FAILURE.value in str(found)
 
 
 def test_a_failed_run_counts_as_the_loss_of_an_untrained_model() -> None:
-    few, many = (result(diverging=True).instability(initial_loss=x) for x in (4.0, 8.0))
-    assert few.target.sensitivity < many.target.sensitivity
-    assert (few.initial_loss, many.initial_loss) == (4.0, 8.0)
+    low, high = report(True, 5.0, 50.0), report(True, 8.0, 50.0)
+    assert low.target.sensitivity < high.target.sensitivity
+    assert (low.initial_loss, high.initial_loss) == (5.0, 8.0)
 
 
 def test_losses_are_in_the_direction_of_the_user() -> None:
-    up = result(False, "maximize").instability(initial_loss=-10.0)
-    down = result(False).instability(initial_loss=10.0)
+    up, down = report(False, -10.0, direction="maximize"), report(False, 10.0)
     assert up.target.sensitivity == pytest.approx(down.target.sensitivity, rel=0.05)
     assert up.target.loss.max() == pytest.approx(-down.target.loss.min(), rel=0.01)
     assert np.all(up.target.low <= up.target.high)
 
 
-def test_an_edge_nobody_saw_is_called_so() -> None:
-    report = result(diverging=False).instability(initial_loss=10.0, rise=100.0)
-    assert report.target.cause is EdgeSource.NONE and math.isinf(report.target.edge)
-    assert any("no edge at the target" in text for text in report.warnings)
-    assert "no edge in the searched range" in str(report)
-    assert report.to_pandas()["edge"].map(math.isinf).all()
+def test_without_an_edge_in_the_searched_range_it_is_infinite_with_a_warning() -> None:
+    found = report(False, 10.0, 100.0)
+    assert found.target.cause is EdgeSource.NONE and math.isinf(found.target.edge)
+    assert len(found.warnings) == 2 and "no edge at the target" in found.warnings[1]
+    assert EdgeSource.NONE.value in str(found)
+    assert found.to_pandas()["edge"].map(math.isinf).all()
 
 
 def test_the_picture_has_a_curve_for_each_scale(tmp_path: Path) -> None:
-    report = result(diverging=True).instability(initial_loss=5.0)
-    figure = report.plot(tmp_path / "edge.png")
+    figure = report(True, 5.0, 50.0).plot(tmp_path / "edge.png")
     assert (tmp_path / "edge.png").read_bytes().startswith(b"\x89PNG")
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels[:4] == ["params 1e+05", "params 1e+06", "params 1e+07", "params 1e+08"]
@@ -117,7 +121,10 @@ def test_the_picture_has_a_curve_for_each_scale(tmp_path: Path) -> None:
 
 
 def test_bad_arguments_are_refused_with_the_way_out() -> None:
-    told = result(diverging=False)
+    optimizer = Optimizer(SPACE)
+    for lr in (1e-3, 1e-2, 1e-1):
+        optimizer.tell({"lr": lr, "params": 1e6}, loss(lr, 1e6))
+    told = optimizer.result()
     with pytest.raises(ValueError, match="`initial_loss` must be worse than the best run's"):
         told.instability(initial_loss=1.0)
     with pytest.raises(ValueError, match="`rise` must be positive"):
@@ -130,6 +137,14 @@ def test_bad_arguments_are_refused_with_the_way_out() -> None:
         plain.result().instability()
 
 
+def test_the_smallest_size_is_not_rounded_below_its_axis() -> None:
+    optimizer = Optimizer({"lr": SPACE["lr"], "width": Scale(64, 256)})
+    assert math.exp(round(math.log(64), 9)) < 64
+    for lr in (1e-3, 1e-2, 1e-1):
+        optimizer.tell({"lr": lr, "width": 64}, 1.0 + math.log10(lr / 1e-2) ** 2)
+    assert sizes(optimizer.result().models) == [{"width": 64.0}]
+
+
 def test_draws_of_success_average_to_its_probability() -> None:
     columns = Columns((ColumnKind.DECISION,), ("x",), np.zeros(1), np.ones(1), (0,))
     X = np.linspace(0.0, 1.0, 20)[:, None]
@@ -140,8 +155,8 @@ def test_draws_of_success_average_to_its_probability() -> None:
     assert np.allclose(draws.mean(axis=0), model.probability(X), atol=0.03)
 
 
-def test_survival_beyond_the_runs_never_turns_back() -> None:
-    """Small models survive, large ones fail: larger ones must not be believed to survive again."""
+def test_success_beyond_the_runs_does_not_rise_again() -> None:
+    """Small models succeed and large ones fail, so still larger ones must not succeed again."""
     columns = Columns((ColumnKind.SCALE,), ("params",), np.zeros(1), np.ones(1), (0,))
     X = np.linspace(0.0, 1.0, 20)[:, None]
     data = TrainingData(X, (X[:, 0] < 0.6).astype(float), columns)

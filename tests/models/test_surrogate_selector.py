@@ -1,14 +1,27 @@
-"""Who models the loss: both surrogates by turns as they deserve, one by name, and at the edges."""
+"""Which surrogate models the loss, and how its intervals are calibrated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hpo import Budget, Categorical, Float, Int, Optimizer, Scale, SpaceError, optimize
+from hpo import (
+    ASHA,
+    Budget,
+    Categorical,
+    Fidelity,
+    Float,
+    Int,
+    Optimizer,
+    Scale,
+    SpaceError,
+    optimize,
+)
+from hpo.models.fitted import Models
+from hpo.models.intervals import loss_forecast
+from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.surrogate_selector import (
     FULL,
     MARGIN,
@@ -16,10 +29,13 @@ from hpo.models.surrogate_selector import (
     SurrogateSelector,
     margin,
     normal_crps,
+    share_of_forest,
 )
+from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.space import Parameter, SearchSpace
 from hpo.space.encoding import Encoder
-from hpo.trials import Trial
+from hpo.trials import Observation, ReasonKind, Report, RungAssignment, Status, Trial, TrialLog
+from tests.histories import log_of, models_of, observation, random_configs, replay
 
 SMOOTH: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
 CODES: dict[str, Parameter] = {f"c{i}": Categorical(list("abcd")) for i in range(6)}
@@ -28,6 +44,11 @@ MIXED: dict[str, Parameter] = {
     "depth": Int(1, 8),
     "kind": Categorical(["a", "b", "c"]),
     "beta": Float(0.9, 0.999, logit=True, when=("kind", ["a", "b"])),
+}
+PAUSING: dict[str, Parameter] = {
+    "x": Float(0, 1),
+    "kind": Categorical(["a", "b"]),
+    "epochs": Fidelity(1, 9),
 }
 
 
@@ -43,29 +64,37 @@ def wild(config: dict[str, Any]) -> float:
     return float(calm if config["c0"] != "d" else 1.0 + abs(noise) ** 3)
 
 
-def run(
-    space: dict[str, Parameter],
-    loss: Callable[[dict[str, Any]], float],
-    asks: int,
-    **arguments: Any,
-) -> tuple[Optimizer, list[Trial]]:
-    optimizer, trials = Optimizer(space, seed=0, **arguments), []
-    for _ in range(asks):
-        trials.append(optimizer.ask())
-        optimizer.tell(trials[-1], loss(trials[-1].config), cost=1.0)
-    return optimizer, trials
+DRAWN = np.random.default_rng(0).choice(list("abcd"), size=(60, 6))
+WILD = [dict(zip(CODES, map(str, codes), strict=True)) for codes in DRAWN]
+WILD_LOSSES = [wild(config) for config in WILD]
 
 
-def told(optimizer: Optimizer, configs: list[dict[str, Any]], losses: list[float]) -> None:
-    for config, loss in zip(configs, losses, strict=True):
-        optimizer.tell(config, loss)
+def informed(space: dict[str, Parameter], loss: Any, count: int, **arguments: Any) -> Optimizer:
+    """Return an optimizer that was told `count` random configs."""
+    optimizer = Optimizer(space, seed=0, **arguments)
+    for config in random_configs(space, count):
+        optimizer.tell(config, loss(config))
+    return optimizer
 
 
-def test_a_smooth_space_is_asked_as_by_the_process_alone():
-    _, by_turns = run(SMOOTH, bowl, 34)
-    _, alone = run(SMOOTH, bowl, 34, surrogate="gp")
-    assert [t.config for t in by_turns] == [t.config for t in alone]
-    assert not any("trees" in t.prediction.reason for t in by_turns)
+def selector_of(models: Models, choice: str = "auto") -> SurrogateSelector:
+    selector = SurrogateSelector(models, SurrogateChoice(choice))
+    selector.sync()
+    return selector
+
+
+# --- whose turn
+
+
+def test_on_a_smooth_space_the_process_answers_every_ask():
+    asked = []
+    for surrogate in ("auto", "gp"):
+        optimizer = informed(SMOOTH, bowl, 30, surrogate=surrogate)
+        for _ in range(3):  # every output transform
+            optimizer.tell(trial := optimizer.ask(), bowl(trial.config))
+            assert trial.prediction.reason.kind is ReasonKind.IMPROVE_LOSS
+        asked.append([trial.config for trial in optimizer.log.trials])
+    assert asked[0] == asked[1]
 
 
 @pytest.mark.parametrize(
@@ -78,152 +107,122 @@ def test_a_smooth_space_is_asked_as_by_the_process_alone():
         ({**CODES, "x": Float(0, 1), "fixed": Float(0.5, 0.5)}, MARGIN * 2 / 7 - FULL * 5 / 14),
         ({"fixed": Float(0.5, 0.5)}, -0.5 * FULL),
     ],
-    ids=["smooth", "mixed", "codes", "a third", "one of seven", "nothing moves"],
+    ids=["smooth", "mixed", "codes", "a third", "one of seven", "nothing varies"],
 )
-def test_the_process_has_an_advantage_as_far_as_columns_are_smooth(space, expected):
+def test_the_margin_falls_with_the_share_of_columns_that_are_not_smooth(space, expected):
     assert margin(Encoder(SearchSpace(space))) == pytest.approx(expected)
 
 
-def test_codes_are_shared_evenly_until_one_forecasts_better_and_trees_take_over_if_it_is_they():
+def test_without_smooth_columns_each_surrogate_answers_half_until_one_forecasts_better():
+    selector = selector_of(Models(Encoder(SearchSpace(CODES))))
+    assert selector.share == 0.5
+    assert sum(selector.uses_forest(index) for index in range(100)) == 50
+    required = margin(Encoder(SearchSpace(CODES)))
+    assert share_of_forest(1.0, 0.75, required) == 1.0
+    assert share_of_forest(0.75, 1.0, required) == 0.0
+
+
+def test_the_share_rises_smoothly_with_the_skill_of_the_forest():
+    shares = [share_of_forest(1.0, score, MARGIN) for score in np.linspace(1.2, 0.2, 101)]
+    assert shares[0] == 0.0 and shares[-1] == 1.0
+    steps = np.diff(shares)
+    assert np.all(steps >= 0.0) and np.max(steps) <= 0.01 / FULL + 1e-12
+
+
+def test_a_named_surrogate_answers_every_ask():
+    models = models_of(CODES, WILD[:20], WILD_LOSSES[:20])
+    assert [selector_of(models, name).share for name in ("gp", "quantile")] == [0.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def wild_study() -> Optimizer:
+    """An optimizer told 60 runs on which the forest forecasts better, and four asks."""
     optimizer = Optimizer(CODES, seed=0)
-    members = optimizer._views.declared.selector
-    assert members.share == 0.5
-    assert sum(members.uses_forest(index) for index in range(100)) == 50
-    members._scores = np.array([1.0, 0.75])
-    assert members.share == 1.0
-    members._scores = np.array([0.75, 1.0])
-    assert members.share == 0.0
-
-
-def random_configs(space: dict[str, Parameter], count: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    return [{name: str(rng.choice(p.choices)) for name, p in space.items()} for _ in range(count)]
-
-
-def test_trees_speak_and_say_so_where_they_foresee_better():
-    optimizer = Optimizer(CODES, seed=0)
-    configs = random_configs(CODES, 60)
-    told(optimizer, configs, [wild(config) for config in configs])
-    reasons = []
+    for config, loss in zip(WILD, WILD_LOSSES, strict=True):
+        optimizer.tell(config, loss)
     for _ in range(4):
-        trial = optimizer.ask()
-        reasons.append(trial.prediction.reason)
-        optimizer.tell(trial, wild(trial.config))
-    share = optimizer._views.declared.selector.share
+        optimizer.tell(trial := optimizer.ask(), wild(trial.config))
+    return optimizer
+
+
+def test_a_forest_that_forecasts_better_answers_more_asks_and_the_reason_gives_its_share(
+    wild_study,
+):
+    share = selector_of(models_of(CODES, WILD, WILD_LOSSES)).share
     assert share > 0.5
-    assert any(reason.startswith(f"quantile trees, who answer {share:.0%}") for reason in reasons)
+    reasons = [trial.prediction.reason for trial in wild_study.log.trials]
+    sampled = [reason for reason in reasons if reason.kind is ReasonKind.POSTERIOR_SAMPLE]
+    assert sampled
+    for reason in sampled:
+        assert (reason.surrogate, reason.forest_share) == ("quantile forest", share)
 
 
-def test_an_optimizer_rebuilt_from_the_log_gives_the_word_to_the_same_member():
-    optimizer = Optimizer(CODES, seed=0)
-    configs = random_configs(CODES, 60)
-    told(optimizer, configs, [wild(config) for config in configs])
-    for _ in range(4):
-        trial = optimizer.ask()
-        optimizer.tell(trial, wild(trial.config))
-    again = Optimizer(CODES, seed=0)
-    for trial in optimizer.log.trials:
-        again.add_pending(trial)
-    for observation in optimizer.log.observations:
-        again.record(observation)
-    assert again.propose() == optimizer.propose()
+def test_an_optimizer_rebuilt_from_the_log_proposes_the_same(wild_study):
+    again = replay(wild_study.log.events(), Optimizer(CODES, seed=0))
+    assert again.propose() == wild_study.propose()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_study_of_trees_replays_to_the_last_bit(workers):
-    def loss(config: dict[str, Any]) -> float:
-        return abs(np.log10(config["lr"]) + 2.0) + 0.1 * config["depth"] + (config["kind"] == "a")
-
-    optimizer, running = Optimizer(MIXED, seed=3, surrogate="quantile"), []
-    for _ in range(24):
-        running.append(optimizer.ask())
-        while len(running) >= workers:
-            trial = running.pop(0)
-            optimizer.tell(trial, loss(trial.config))
-    again = Optimizer(MIXED, seed=3, surrogate="quantile")
-    for trial in optimizer.log.trials:
-        again.add_pending(trial)
-    for observation in optimizer.log.observations:
-        again.record(observation)
-    assert again.propose() == optimizer.propose()
-    last = optimizer.log.trials[-1].prediction
-    assert "quantile trees, as told" in last.reason
-    low, high = last.loss_interval
-    assert low <= last.loss <= high
+# --- scores and intervals are a function of the log
 
 
-def test_trees_find_the_good_codes():
-    optimizer, _ = run(
-        CODES, lambda c: float(sum(c[n] != "b" for n in CODES)), 40, surrogate="quantile"
-    )
-    assert min(o.loss for o in optimizer.log.observations) <= 2.0
-
-
-def test_trees_look_at_cost_and_stay_below_its_cap():
-    def loss(config: dict[str, Any]) -> tuple[float, float]:
-        return 1.0 / config["width"] + (config["x"] - 0.5) ** 2, config["width"] / 8.0
-
-    space: dict[str, Parameter] = {"x": Float(0, 1), "width": Int(8, 512, log=True)}
-    optimizer = Optimizer(
-        space, cost="seconds", budget=Budget(cost=1e4, per_trial=20.0), surrogate="quantile"
-    )
-    costs = []
-    for _ in range(32):
-        trial = optimizer.ask()
-        value, cost = loss(trial.config)
-        costs.append(cost)
-        optimizer.tell(trial, value, cost)
-    assert np.mean(np.array(costs[16:]) <= 20.0) > 0.7
-    assert np.ptp(np.log(costs[16:])) > 1.0  # the front is walked
-
-
-@pytest.mark.parametrize("surrogate", ["auto", "gp", "quantile"])
 @pytest.mark.parametrize(
-    "losses",
-    [[1.0, 2.0, 3.0], [5.0] * 14, [None] * 5, [1.0, 1e308, -1e308, 0.0]],
-    ids=["three", "constant", "all failed", "extreme"],
+    "space, configs, losses, window",
+    [
+        (SMOOTH, random_configs(SMOOTH, 30), [bowl(c) for c in random_configs(SMOOTH, 30)], None),
+        (CODES, WILD, WILD_LOSSES, 2),
+    ],
+    ids=["all blocks", "a window of two blocks"],
 )
-def test_odd_histories_are_answered(surrogate, losses):
-    optimizer = Optimizer(MIXED, seed=1, surrogate=surrogate)
-    for loss in losses:
-        trial = optimizer.ask()
-        optimizer.tell(trial, loss, failed="oom" if loss is None else None)
-    for _ in range(12):
-        trial = optimizer.ask()
-        assert trial.prediction.fallbacks == 0
-        optimizer.tell(trial, losses[-1], failed="oom" if losses[-1] is None else None)
-
-
-@pytest.mark.parametrize("surrogate", ["auto", "quantile"])
-def test_repeated_configs_and_categories_never_seen_are_no_obstacle(surrogate):
-    optimizer = Optimizer(MIXED, seed=1, surrogate=surrogate)
-    config = {"lr": 0.01, "depth": 3, "kind": "c"}
-    for i in range(16):  # kinds a and b are never seen
-        optimizer.tell(config, 1.0 + 0.01 * i)
-    trial = optimizer.ask()
-    assert np.isfinite(trial.prediction.loss)
-    assert trial.config != config
-
-
-def test_unknown_surrogates_and_trees_on_scales_are_refused():
-    with pytest.raises(ValueError, match="`surrogate` must be one of"):
-        Optimizer(SMOOTH, surrogate="forest")
-    sized: dict[str, Parameter] = {"x": Float(0, 1), "n": Scale(1, 100)}
-    with pytest.raises(SpaceError, match="trees do not extrapolate"):
-        Optimizer(sized, surrogate="quantile")
-    with pytest.raises(ValueError, match="`surrogate` must be one of"):
-        optimize(lambda c, ctx: 0.0, SMOOTH, budget=Budget(trials=1), surrogate="forest")
-    assert SurrogateChoice.of("gp") is SurrogateChoice.GP
-
-
-def test_optimize_hands_the_choice_on():
-    result = optimize(
-        lambda config, ctx: bowl(config), SMOOTH, budget=Budget(trials=14), surrogate="quantile"
+def test_a_selector_that_followed_the_log_equals_one_that_reads_it_at_once(
+    monkeypatch, space, configs, losses, window
+):
+    if window is not None:
+        monkeypatch.setattr("hpo.models.surrogate_selector.WINDOW", window)
+    models, log = Models(Encoder(SearchSpace(space))), TrialLog()
+    followed = SurrogateSelector(models, SurrogateChoice.AUTO)
+    for i, (config, loss) in enumerate(zip(configs, losses, strict=True)):
+        log.tell(observation(i, config, loss))
+        models.sync(log)
+        followed.sync()
+    fresh = selector_of(models)
+    assert len(fresh.blocks) == len(followed.blocks) == (window or 1)
+    assert fresh.share == followed.share
+    row = models.encoder.encode(configs[:1])
+    one, other = (
+        loss_forecast(InputWarp(models, selector), row, model=models.loss())
+        for selector in (fresh, followed)
     )
-    assert "quantile trees, as told" in str(result.study.trials[-1].user_attrs)
+    assert one == other
+    assert fresh.interval(fresh.forest(), row) == followed.interval(followed.forest(), row)
 
 
-def test_the_normal_score_is_the_integral_of_its_pinball_losses():
+def test_a_snapshot_stays_as_it_was_when_more_is_told():
+    models = models_of(CODES, WILD[:30], WILD_LOSSES[:30])
+    selector = selector_of(models)
+    kept = selector.snapshot(models.snapshot())
+    share, rows = kept.share, len(kept.training_data()[1])
+    models.sync(log_of(WILD[:45], WILD_LOSSES[:45]))
+    selector.sync()
+    assert selector.share != share and len(selector.training_data()[1]) == 45
+    assert (kept.share, len(kept.training_data()[1])) == (share, rows)
+
+
+def test_90_percent_intervals_cover_nine_of_ten_runs_with_heavy_tailed_noise():
+    optimizer = Optimizer(SMOOTH, seed=0, surrogate="gp")
+    rng = np.random.default_rng(0)
+    hits = []
+    for i in range(60):
+        trial = optimizer.ask(among=random_configs(SMOOTH, 24, seed=i))
+        loss = bowl(trial.config) + 0.2 * float(rng.standard_t(2))
+        if trial.prediction.loss_interval is not None and len(optimizer.log.observations) > 15:
+            low, high = trial.prediction.loss_interval
+            hits.append(low <= loss <= high)
+        optimizer.tell(trial, loss)
+    assert len(hits) == 44
+    assert np.mean(hits) == pytest.approx(0.9, abs=0.09)
+
+
+def test_the_crps_of_a_normal_forecast_is_the_integral_of_its_pinball_losses():
     from scipy.special import ndtri
 
     tau = (np.arange(20000) + 0.5) / 20000
@@ -234,67 +233,151 @@ def test_the_normal_score_is_the_integral_of_its_pinball_losses():
         assert found[0] == pytest.approx(2.0 * pinball.mean(), rel=1e-3)
 
 
-def test_intervals_follow_the_residuals_of_the_study():
-    """A wild space: the belief's 90 % interval covers nine of ten of what then happens."""
-    optimizer = Optimizer(SMOOTH, seed=0, surrogate="gp")
-    rng = np.random.default_rng(0)
-    hits = []
-    for _ in range(60):
+# --- the forest by name
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_study_with_the_forest_replays_to_the_last_bit(workers):
+    def loss(config: dict[str, Any]) -> float:
+        return abs(np.log10(config["lr"]) + 2.0) + 0.1 * config["depth"] + (config["kind"] == "a")
+
+    optimizer, running = informed(MIXED, loss, 12, surrogate="quantile"), []
+    for _ in range(8):
+        running.append(optimizer.ask())
+        while len(running) >= workers:
+            trial = running.pop(0)
+            optimizer.tell(trial, loss(trial.config))
+    again = replay(optimizer.log.events(), Optimizer(MIXED, seed=0, surrogate="quantile"))
+    assert again.propose() == optimizer.propose()
+    last = optimizer.log.trials[-1].prediction
+    assert last.reason.kind is ReasonKind.POSTERIOR_SAMPLE
+    assert last.reason.forest_share is None  # it was named
+    low, high = last.loss_interval
+    assert low <= last.loss <= high
+
+
+def test_the_forest_finds_the_good_codes():
+    def wrong(config: dict[str, Any]) -> float:
+        return float(sum(config[name] != "b" for name in CODES))
+
+    optimizer = informed(CODES, wrong, 20, surrogate="quantile")
+    before = min(o.loss for o in optimizer.log.observations)
+    for _ in range(12):
+        optimizer.tell(trial := optimizer.ask(), wrong(trial.config))
+    assert before >= 3.0
+    assert min(o.loss for o in optimizer.log.observations) <= 1.0
+
+
+def test_the_forest_varies_the_cost_and_stays_below_its_cap():
+    def loss(config: dict[str, Any]) -> tuple[float, float]:
+        return 1.0 / config["width"] + (config["x"] - 0.5) ** 2, config["width"] / 8.0
+
+    space: dict[str, Parameter] = {"x": Float(0, 1), "width": Int(8, 512, log=True)}
+    optimizer = Optimizer(
+        space, cost="seconds", budget=Budget(cost=1e4, per_trial=20.0), surrogate="quantile"
+    )
+    for config in random_configs(space, 16):
+        optimizer.tell(config, *loss(config))
+    costs = []
+    for _ in range(16):
         trial = optimizer.ask()
-        loss = bowl(trial.config) + 0.2 * float(rng.standard_t(2))
-        if trial.prediction.loss_interval is not None and len(optimizer.log.observations) > 15:
-            low, high = trial.prediction.loss_interval
-            hits.append(low <= loss <= high)
-        optimizer.tell(trial, loss)
-    assert np.mean(hits) == pytest.approx(0.9, abs=0.09)
+        value, cost = loss(trial.config)
+        costs.append(cost)
+        optimizer.tell(trial, value, cost)
+    assert np.mean(np.array(costs) <= 20.0) > 0.7
+    assert np.ptp(np.log(costs)) > 1.0  # the front is searched at several cost levels
 
 
-def test_members_keep_no_state_beyond_the_log():
-    optimizer, _ = run(SMOOTH, bowl, 30)
-    fresh = SurrogateSelector(optimizer._views.declared.models, SurrogateChoice.AUTO)
-    fresh.sync()
-    optimizer._views.declared.selector.sync()
-    assert fresh.share == optimizer._views.declared.selector.share
-    assert fresh._level.level == optimizer._views.declared.selector._level.level
+def test_the_forest_learns_from_the_last_report_of_each_partial_run():
+    encoder, log = Encoder(SearchSpace(PAUSING)), TrialLog()
+    for number, (x, steps) in enumerate([(0.2, (1, 3)), (0.8, (1,))]):
+        config = {"x": x, "kind": "a", "epochs": 9}
+        log.add(Trial(number, config, number, None, None, RungAssignment(9)))
+        for step in steps:
+            log.report(number, Report(step, loss=x + 1.0 / step))
+    models = Models(encoder)
+    models.sync(log)
+    X, loss = selector_of(models, "quantile").training_data()
+    ends = [{"x": x, "kind": "a", "epochs": 9} for x in (0.2, 0.8)]
+    order = np.argsort(X[:, 0])
+    np.testing.assert_array_equal(X[order], encoder.encode(ends))
+    np.testing.assert_allclose(loss[order], [0.2 + 1.0 / 3.0, 1.8])
 
 
-def test_blocks_are_forgotten_alike_by_members_who_saw_them_and_by_those_who_did_not(monkeypatch):
-    monkeypatch.setattr("hpo.models.surrogate_selector.WINDOW", 2)
-    optimizer = Optimizer(CODES, seed=0)
-    lived = optimizer._views.declared.selector
-    configs = random_configs(CODES, 80)
-    for config in configs:
-        optimizer.tell(config, wild(config))
-        optimizer._views.declared.models.sync(optimizer.log)
-        lived.sync()
-    fresh = SurrogateSelector(optimizer._views.declared.models, SurrogateChoice.AUTO)
-    fresh.sync()
-    assert list(fresh._blocks) == list(lived._blocks) == [57, 77]
-    assert fresh.share == lived.share
-    assert fresh._level.level == lived._level.level
+def test_partial_runs_are_modeled_by_the_process_unless_the_forest_is_named():
+    log = TrialLog()
+    config = {"x": 0.5, "kind": "a", "epochs": 9}
+    log.add(Trial(0, config, 0, None, None, RungAssignment(1)))
+    log.tell(Observation(0, config, 1.0, None, Status.PAUSED, None, 0, ask_index=0))
+    models = Models(Encoder(SearchSpace(PAUSING)))
+    models.sync(log)
+    for name, expected in (("auto", False), ("gp", False), ("quantile", True)):
+        selector = selector_of(models, name)
+        assert {selector.uses_forest(index) for index in range(9)} == {expected}
+        assert selector.blocks == ()
 
 
-def test_trees_learn_from_the_last_report_of_every_run_under_a_scheduler():
-    from hpo import ASHA, Fidelity
-    from hpo.optimizer.multi_fidelity import StagedOptimizer
-
-    space: dict[str, Parameter] = {
-        "x": Float(0, 1),
-        "kind": Categorical(["a", "b"]),
-        "epochs": Fidelity(1, 9),
-    }
-    engine = StagedOptimizer(Optimizer(space, surrogate="quantile", seed=0), ASHA(), seed=0)
+def test_the_forest_prefers_the_better_code_under_a_scheduler():
+    engine = StagedOptimizer(Optimizer(PAUSING, surrogate="quantile", seed=0), ASHA(), seed=0)
     asked = []
-    for _ in range(28):
+    for _ in range(24):
         trial = engine.ask()
         assert trial is not None and trial.assignment is not None
         level = trial.assignment.level
         loss = (trial.config["x"] - 0.3) ** 2 + (trial.config["kind"] == "a") + 1.0 / level
         engine.tell(trial, loss, cost=float(level))
         asked.append(trial)
-    engine.optimizer.propose()  # takes in the last result
-    X, _ = engine.optimizer._views.declared.selector.known()
-    assert len(X) == len({tuple(trial.config.values()) for trial in asked})
-    assert np.all(X[:, engine.optimizer.encoder.columns.fidelity[0]] == 1.0)
-    new = [trial.config for trial in asked if "trees" in trial.prediction.reason]
-    assert np.mean([config["kind"] == "b" for config in new]) > 0.6
+    sampled = [t for t in asked if t.prediction.reason.kind is ReasonKind.POSTERIOR_SAMPLE]
+    assert len(sampled) > 5
+    assert np.mean([trial.config["kind"] == "b" for trial in sampled]) > 0.6
+
+
+# --- at the edges
+
+
+@pytest.mark.parametrize("surrogate", ["auto", "gp", "quantile"])
+@pytest.mark.parametrize(
+    "losses",
+    [[1.0, 2.0, 3.0], [5.0] * 14, [None] * 5, [1.0, 1e308, -1e308, 0.0]],
+    ids=["three", "constant", "all failed", "extreme"],
+)
+def test_odd_histories_are_answered_without_a_fallback(surrogate, losses):
+    optimizer = Optimizer(MIXED, seed=1, surrogate=surrogate)
+    history = losses + [losses[-1]] * 8  # beyond the start points
+    for config, loss in zip(random_configs(MIXED, len(history)), history, strict=True):
+        optimizer.tell(config, loss, failed="oom" if loss is None else None)
+    for _ in range(4):  # every output transform
+        trial = optimizer.ask()
+        assert trial.prediction.reason.kind is not ReasonKind.START_POINT
+        assert trial.prediction.fallbacks == 0
+        optimizer.tell(trial, losses[-1], failed="oom" if losses[-1] is None else None)
+
+
+@pytest.mark.parametrize("surrogate", ["auto", "quantile"])
+def test_one_config_told_many_times_is_not_asked_again(surrogate):
+    optimizer = Optimizer(MIXED, seed=1, surrogate=surrogate)
+    config = {"lr": 0.01, "depth": 3, "kind": "c"}
+    for i in range(16):  # kinds a and b are never seen
+        optimizer.tell(config, 1.0 + 0.01 * i)
+    trial = optimizer.ask()
+    assert np.isfinite(trial.prediction.loss)
+    assert trial.config != config
+
+
+def test_unknown_surrogates_and_the_forest_on_scales_are_refused():
+    with pytest.raises(ValueError, match="`surrogate` must be one of"):
+        Optimizer(SMOOTH, surrogate="forest")
+    sized: dict[str, Parameter] = {"x": Float(0, 1), "n": Scale(1, 100)}
+    with pytest.raises(SpaceError, match="trees do not extrapolate"):
+        Optimizer(sized, surrogate="quantile")
+    with pytest.raises(ValueError, match="`surrogate` must be one of"):
+        optimize(lambda c, ctx: 0.0, SMOOTH, budget=Budget(trials=1), surrogate="forest")
+    assert SurrogateChoice.of("gp") is SurrogateChoice.GP
+
+
+def test_optimize_uses_the_surrogate_that_was_named():
+    result = optimize(
+        lambda config, ctx: bowl(config), SMOOTH, budget=Budget(trials=14), surrogate="quantile"
+    )
+    reason = result.log.trials[-1].prediction.reason
+    assert (reason.surrogate, reason.forest_share) == ("quantile forest", None)

@@ -569,7 +569,7 @@ def test_runs_on_one_side_of_the_optimum_are_warned_about():
         }
         optimizer.tell(config, *loss_and_flops(config))
     warnings = optimizer.recommend().warnings
-    assert any("runs had lr below what seems best" in warning for warning in warnings)
+    assert any("had a lr below what seems best" in warning for warning in warnings)
 
 
 def test_pending_runs_count_as_taught_when_the_target_is_served():

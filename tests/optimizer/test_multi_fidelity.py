@@ -1,4 +1,4 @@
-"""Ask and tell in stages, and whether a run may be continued at all."""
+"""Ask and tell in stages."""
 
 import math
 from typing import Any
@@ -8,18 +8,14 @@ import pytest
 from hpo import (
     ASHA,
     PBT,
-    Context,
     Fidelity,
     Float,
     IterativeDeepening,
     Optimizer,
     Report,
-    SpaceError,
     StagedOptimizer,
     Status,
-    StudyError,
     SuccessiveHalving,
-    check_continuation,
 )
 from hpo.optimizer.multi_fidelity import CloneTrial, ContinueTrial, ResumeTrial, StartTrial, Turn
 from hpo.schedulers import ASHAVariant, Decision, Scheduler
@@ -66,7 +62,7 @@ def test_a_failed_stage_is_told_as_a_failed_trial() -> None:
     assert engine.log.paused == ()
 
 
-def test_reports_are_answered_under_the_stopping_kind() -> None:
+def test_reports_are_answered_under_the_stopping_variant() -> None:
     engine = StagedOptimizer(Optimizer(SPACE), ASHA(kind=ASHAVariant.STOPPING))
     good, bad = engine.ask(), engine.ask()
     assert good is not None and bad is not None
@@ -142,48 +138,3 @@ def test_without_a_scheduler_every_config_is_trained_to_the_end() -> None:
     assert engine.report(trial, Report(1, 0.5)) is Decision.CONTINUE
     assert engine.tell(trial, 0.5).status is Status.COMPLETED
     assert engine.ask(may_start=False) is None
-
-
-# --- legality ------------------------------------------------------------------------------------
-
-
-def descend(config: dict[str, Any], ctx: Context, *, decay: bool, save: bool) -> float:
-    """Gradient descent on a quadratic, with a constant or a linearly decaying rate."""
-    state = (ctx.load() if save else None) or {"epoch": 0, "w": 1.0}
-    w = state["w"]
-    for epoch in range(state["epoch"] + 1, config["epochs"] + 1):
-        rate = 0.3 * (1.0 - (epoch - 1) / config["epochs"] if decay else 1.0)
-        w -= rate * w
-        if save:
-            ctx.save({"epoch": epoch, "w": w})
-        ctx.report(step=epoch, loss=w * w)
-    return float(w * w)
-
-
-@pytest.mark.parametrize("save", [True, False])
-def test_a_constant_rate_is_a_legal_fidelity(save: bool) -> None:
-    found = check_continuation(
-        lambda c, ctx: descend(c, ctx, decay=False, save=save), SPACE, {"x": 0.5}, low=3, high=9
-    )
-    assert found.legal and found.difference == 0.0 and found.resumed is save
-    assert ("ctx.load is unused" in str(found)) is not save
-    assert set(found.straight) == set(found.paused) == set(range(1, 10))
-
-
-def test_a_rate_that_decays_towards_the_last_level_is_not() -> None:
-    found = check_continuation(
-        lambda c, ctx: descend(c, ctx, decay=True, save=True), SPACE, {"x": 0.5}, low=3, high=9
-    )
-    assert not found.legal and "DISAGREES" in str(found)
-
-
-def test_a_check_that_cannot_be_made_says_why() -> None:
-    def fails(config: dict[str, Any], ctx: Context) -> float:
-        raise RuntimeError("no data")
-
-    with pytest.raises(SpaceError, match="space with a fidelity"):
-        check_continuation(fails, {"x": Float(0, 1)}, {"x": 0.5})
-    with pytest.raises(SpaceError, match="`low < high` must hold"):
-        check_continuation(fails, SPACE, {"x": 0.5}, low=9, high=3)
-    with pytest.raises(StudyError, match="no data"):
-        check_continuation(fails, SPACE, {"x": 0.5})

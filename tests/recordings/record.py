@@ -70,8 +70,8 @@ from hpo import (
 )
 from hpo import Observation as Told
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler
+from hpo.schedulers import ASHAVariant as ASHAKind
 from hpo.schedulers import Decision
-from hpo.schedulers import Kind as ASHAKind
 
 FOLDER = Path(__file__).parent
 Row = dict[str, Any]

@@ -255,7 +255,7 @@ def test_a_run_in_stages_equals_the_run_in_one_go() -> None:
 
     trainer = trainer_for(settings=settings)
     found = check_continuation(trainer, space, {"lr": 1e-2, "epochs": 4})
-    assert found.legal and found.resumed and found.difference == 0, str(found)
+    assert found.passed and found.resumed and found.difference == 0, str(found)
 
 
 def test_a_clone_continues_with_its_own_rates(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.errors import BudgetError
-from hpo.trials import Cause, Observation, Status
+from hpo.trials import Cause, Observation, Status, Trial
 from hpo.trials.budget import Budget, Ledger, Limits, Spent
 
 
@@ -28,7 +28,7 @@ def told(number: int, cost: float | None, cause: Cause | None = None) -> Observa
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60"])
 @pytest.mark.parametrize("argument", ["trials", "seconds", "cost", "per_trial"])
-def test_a_total_that_cannot_be_kept_is_refused_by_name(argument: str, value: object) -> None:
+def test_a_total_that_is_not_above_zero_is_refused_by_name(argument: str, value: object) -> None:
     with pytest.raises(BudgetError, match=rf"Budget\.{argument} must be .*got {value!r}"):
         Budget(**{argument: value})  # type: ignore[arg-type]
 
@@ -59,7 +59,6 @@ def test_failed_trials_count_and_lost_ones_do_not() -> None:
     ledger.charge(told(2, 50.0, Cause.LOST))
     assert ledger.spent == Spent(trials=2, seconds=0.0, cost=5.0)
     assert ledger.remaining_trials == 1
-    assert ledger.exhausted() is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 1000)), max_size=40))
@@ -72,23 +71,37 @@ def test_charging_a_trial_again_changes_nothing(charges: list[tuple[int, int]]) 
     assert ledger.spent == Spent(trials=len(first), cost=float(sum(first.values())))
 
 
-def test_an_exempt_trial_is_never_charged() -> None:
+def test_an_excluded_trial_is_never_charged() -> None:
     ledger = Ledger(Budget(trials=1, cost=1.0))
     ledger.exclude(0)
     ledger.charge(told(0, 100.0))
     assert ledger.spent == Spent()
 
 
-def test_each_total_says_why_it_is_exhausted() -> None:
+def test_a_spent_budget_says_what_is_used_up_and_counted_trials_may_still_be_resumed() -> None:
     by_trials, by_cost, by_time = (
         Ledger(budget) for budget in (Budget(trials=1), Budget(cost=4.0), Budget(seconds=10))
     )
     by_trials.charge(told(0, None))
     by_cost.charge(told(0, 4.5))
     by_time.set_elapsed(10.0)
-    assert by_trials.exhausted() == "all 1 trials are done"
-    assert by_cost.exhausted() == "4.5 of 4 cost units are used"
-    assert by_time.exhausted() == "10 of 10 seconds are used"
+    assert by_trials.remaining_trials == 0
+    assert by_trials.spent_out() is None and by_trials.counts(0) and not by_trials.counts(1)
+    assert by_cost.spent_out() == "4.5 of 4 cost units are used"
+    assert by_time.spent_out() == "10 of 10 seconds are used"
+
+
+def test_a_trial_is_charged_only_what_it_adds_to_the_run_it_builds_on() -> None:
+    ledger = Ledger(Budget(cost=100.0))
+    ledger.charge(told(0, 10.0))
+    continued = Trial(1, {}, ask_index=0, prediction=None, parent=0)
+    clone = Trial(2, {}, ask_index=2, prediction=None, parent=0)
+    for trial in (continued, clone):
+        ledger.register(trial, told(0, 10.0))
+        ledger.register(trial, told(0, 10.0))  # again: nothing changes
+    ledger.charge(told(1, 14.0))
+    ledger.charge(told(2, 13.0))
+    assert ledger.spent == Spent(trials=2, cost=10.0 + 4.0 + 3.0)  # a clone is another trial
 
 
 def test_the_cost_cap_is_the_smaller_of_the_own_limit_and_what_is_left() -> None:
@@ -101,7 +114,7 @@ def test_the_cost_cap_is_the_smaller_of_the_own_limit_and_what_is_left() -> None
     assert Ledger(Budget(trials=1)).cost_cap is None
 
 
-def test_driving_time_never_runs_backwards() -> None:
+def test_a_smaller_driving_time_is_ignored() -> None:
     ledger = Ledger(Budget(seconds=10))
     ledger.set_elapsed(6.0)
     ledger.set_elapsed(4.0)

@@ -1,11 +1,11 @@
-"""Front, staircase and hypervolume against brute force and hand-made figures."""
+"""Front and hypervolume against brute force and figures worked out by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.trials.pareto import Staircase, front, hypervolume
+from hpo.trials.pareto import front, hypervolume
 
 # Few distinct values, so that ties and duplicates are the rule.
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
@@ -16,18 +16,20 @@ def split(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return both[:, 0], both[:, 1]
 
 
-def beaten(i: int, loss: np.ndarray, cost: np.ndarray) -> bool:
+def dominated(i: int, loss: np.ndarray, cost: np.ndarray) -> bool:
     no_worse = (loss <= loss[i]) & (cost <= cost[i])
     return bool(np.any(no_worse & ((loss < loss[i]) | (cost < cost[i]))))
 
 
 @given(points)
-def test_the_front_is_the_set_of_unbeaten_points(pairs: list[tuple[int, int]]) -> None:
+def test_the_front_is_the_set_of_points_not_dominated(
+    pairs: list[tuple[int, int]],
+) -> None:
     loss, cost = split(pairs)
-    unbeaten = {(loss[i], cost[i]) for i in range(len(loss)) if not beaten(i, loss, cost)}
+    kept = {(loss[i], cost[i]) for i in range(len(loss)) if not dominated(i, loss, cost)}
     members = front(loss, cost)
-    assert {(loss[i], cost[i]) for i in members} == unbeaten
-    assert len(members) == len(unbeaten)
+    assert {(loss[i], cost[i]) for i in members} == kept
+    assert len(members) == len(kept)
 
 
 @given(points)
@@ -38,7 +40,7 @@ def test_cost_rises_and_loss_falls_along_the_front(pairs: list[tuple[int, int]])
     assert np.all(np.diff(loss[members]) < 0)
 
 
-def test_of_equal_points_the_first_stands_on_the_front() -> None:
+def test_of_equal_points_the_first_is_on_the_front() -> None:
     assert front([2.0, 1.0, 1.0, 1.0], [1.0, 3.0, 3.0, 4.0]).tolist() == [0, 1]
 
 
@@ -46,23 +48,6 @@ def test_the_front_of_nothing_is_empty_and_of_one_point_is_the_point() -> None:
     assert front([], []).tolist() == []
     assert front([3.0], [0.0]).tolist() == [0]
     assert front([np.inf, np.inf], [2.0, 1.0]).tolist() == [1]
-
-
-@given(points, st.integers(-1, 7))
-def test_the_staircase_is_the_best_loss_within_the_cost(
-    pairs: list[tuple[int, int]], budget: int
-) -> None:
-    loss, cost = split(pairs)
-    affordable = loss[cost <= budget]
-    expected = affordable.min() if len(affordable) else np.inf
-    assert Staircase.of(loss, cost).value(budget) == expected
-
-
-def test_the_staircase_takes_arrays_of_costs() -> None:
-    stairs = Staircase.of([3.0, 2.0, 5.0, 1.0], [1.0, 2.0, 2.0, 8.0])
-    np.testing.assert_array_equal(
-        stairs.value([[0.5, 1.0], [7.9, 100.0]]), [[np.inf, 3.0], [2.0, 1.0]]
-    )
 
 
 @given(points)
@@ -74,7 +59,7 @@ def test_hypervolume_counts_the_dominated_unit_cells(pairs: list[tuple[int, int]
     assert hypervolume(loss, cost, (5.0, 6.0)) == cells
 
 
-def test_hypervolume_of_a_hand_made_front() -> None:
+def test_hypervolume_of_a_front_of_two_points() -> None:
     # (cost 1, loss 3): 2 wide, 2 high; (cost 3, loss 1): 1 wide, 4 high.
     assert hypervolume([3.0, 1.0], [1.0, 3.0], (5.0, 4.0)) == pytest.approx(2 * 2 + 1 * 4)
     assert hypervolume([5.0], [1.0], (5.0, 4.0)) == 0.0

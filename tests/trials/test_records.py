@@ -1,4 +1,4 @@
-"""Records are checked when made; the log keeps each result once and for ever."""
+"""Records are checked when they are made; the log keeps each result for good."""
 
 import json
 import math
@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo import Cause, Observation, Prediction, Report, Status, StudyError, Trial
-from hpo.trials import TrialLog
+from hpo.trials import Reason, ReasonKind, RungAssignment, TrialLog
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e30)
 intervals = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
-beliefs = st.builds(
+kinds = st.sampled_from([ReasonKind.EXPLORE, ReasonKind.REPLICATE, ReasonKind.OTHER])
+predictions = st.builds(
     Prediction,
     loss=st.none() | numbers,
     loss_interval=st.none() | intervals,
@@ -24,7 +25,7 @@ beliefs = st.builds(
     success=st.floats(0, 1),
     degraded=st.booleans(),
     fallbacks=st.integers(0, 9),
-    reason=st.text(),
+    reason=st.none() | st.builds(Reason, kinds, repeated=st.booleans(), text=st.text()),
 )
 reports = st.builds(
     Report,
@@ -57,10 +58,38 @@ def failed(number: int, cause: Cause, **changes: Any) -> Observation:
     return result(number, status=Status.FAILED, cause=cause, loss=None, **changes)
 
 
-@given(beliefs)
-def test_a_belief_survives_json(prediction: Prediction) -> None:
+@given(predictions)
+def test_a_prediction_survives_json(prediction: Prediction) -> None:
     stored = json.dumps(prediction.to_json(), allow_nan=False)
     assert Prediction.from_json(json.loads(stored)) == prediction
+
+
+def test_a_prediction_stored_before_reasons_had_fields_keeps_its_sentence() -> None:
+    stored = Prediction(1.0, None, None, None, None).to_json()
+    del stored["reason_fields"]
+    assert Prediction.from_json(stored).reason is None
+    stored["reason"] = "improves the front near cost 3"
+    reason = Prediction.from_json(stored).reason
+    assert reason == Reason(ReasonKind.OTHER, text="improves the front near cost 3")
+    assert str(reason) == "improves the front near cost 3"
+
+
+def test_a_rung_assignment_survives_json() -> None:
+    assignment = RungAssignment(level=9, bracket=2, cohort=1)
+    assert RungAssignment.from_json(json.loads(json.dumps(assignment.to_json()))) == assignment
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.PAUSED, Status.FAILED])
+def test_an_observation_survives_json(status: Status) -> None:
+    told = result(3, status=status, cause=Cause.OOM if status is Status.FAILED else None)
+    read = Observation.from_json(
+        json.loads(json.dumps(told.to_json(), allow_nan=False)),
+        number=told.number,
+        config=told.config,
+        ask_index=told.ask_index,
+        reports=(),
+    )
+    assert read == told
 
 
 @given(reports)
@@ -69,16 +98,20 @@ def test_a_report_survives_strict_json_even_when_diverging(report: Report) -> No
     assert repr(Report.from_json(json.loads(stored))) == repr(report)  # repr, as nan != nan
 
 
-def test_a_belief_of_numbers_that_are_not_finite_is_refused() -> None:
-    belief = Prediction(1.0, (0.5, 1.5), None, None, 0.9, False, 0, "start")
-    for changes, message in (
-        ({"loss": math.nan}, "`loss` of a belief must be finite, got nan"),
-        ({"loss_interval": (0.0, math.inf)}, "`loss_interval` of a belief must be finite"),
-        ({"cost_interval": (2.0, 1.0)}, "`cost_interval` of a belief must be"),
-        ({"success": 1.1}, r"`success` of a belief must lie in \[0, 1\], got 1.1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            replace(belief, **changes)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": math.nan}, "`loss` of a prediction must be finite, got nan"),
+        ({"loss_interval": (0.0, math.inf)}, "`loss_interval` of a prediction must be finite"),
+        ({"cost_interval": (2.0, 1.0)}, "`cost_interval` of a prediction must be"),
+        ({"success": 1.1}, r"`success` of a prediction must lie in \[0, 1\], got 1.1"),
+    ],
+)
+def test_a_prediction_that_is_not_finite_or_out_of_range_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Prediction(1.0, (0.5, 1.5), None, None, 0.9), **changes)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +145,7 @@ def test_a_report_counts_up_from_zero() -> None:
         Report(-1)
 
 
-def test_only_a_lost_trial_teaches_nothing() -> None:
+def test_every_cause_but_a_lost_machine_says_something_about_the_config() -> None:
     assert [cause for cause in Cause if not cause.teaches] == [Cause.LOST]
 
 
@@ -166,7 +199,7 @@ def test_a_finished_trial_keeps_its_result(other: Observation) -> None:
     assert log.observations == (result(0),)
 
 
-def test_a_result_found_elsewhere_is_taken_without_a_trial() -> None:
+def test_a_result_from_elsewhere_needs_no_trial() -> None:
     log = TrialLog()
     log.tell(result(4, ask_index=None))
     assert log.next_number == 5
@@ -196,7 +229,7 @@ def test_adding_twice_changes_nothing_and_another_trial_of_that_number_is_refuse
     assert log.pending == ()
 
 
-def test_numbers_orders_and_ask_indices_go_on_above_all_seen() -> None:
+def test_next_number_order_and_ask_index_are_above_all_seen() -> None:
     log = TrialLog()
     assert (log.next_number, log.next_order, log.next_ask_index) == (0, 0, 0)
     log.add(trial(7, ask_index=3))
@@ -204,7 +237,7 @@ def test_numbers_orders_and_ask_indices_go_on_above_all_seen() -> None:
     assert (log.next_number, log.next_order, log.next_ask_index) == (8, 12, 4)
 
 
-def test_a_lost_trial_is_continued_by_a_linked_one_that_keeps_its_ask_index() -> None:
+def test_a_lost_trial_is_continued_by_a_child_with_its_ask_index() -> None:
     log = TrialLog()
     log.add(trial(0))
     log.tell(failed(0, Cause.LOST))
@@ -213,7 +246,7 @@ def test_a_lost_trial_is_continued_by_a_linked_one_that_keeps_its_ask_index() ->
     assert [pending.parent for pending in log.pending] == [0]
 
 
-def test_a_paused_trial_is_neither_pending_nor_finished_until_it_goes_on() -> None:
+def test_a_paused_trial_is_neither_pending_nor_finished_until_it_is_resumed() -> None:
     log = TrialLog()
     log.add(trial(0))
     log.tell(result(0, status=Status.PAUSED))

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from surrogates.numerics import radical_inverse
+
 __all__ = ["Scalarization", "weights"]
 
 _AUGMENTED = 0.05  # rho, Knowles' value
@@ -70,15 +72,5 @@ def weights(index: int, objectives: int) -> tuple[float, ...]:
         [(0.5, 0.5), (0.25, 0.75), (0.75, 0.25)]
     """
     axes = range(objectives - 1)
-    points = sorted(_radical_inverse(index + 1, _PRIMES[axis % len(_PRIMES)]) for axis in axes)
+    points = sorted(radical_inverse(index + 1, _PRIMES[axis % len(_PRIMES)]) for axis in axes)
     return tuple(float(gap) for gap in np.diff([0.0, *points, 1.0]))
-
-
-def _radical_inverse(index: int, base: int) -> float:
-    """Digits of `index` in `base`, mirrored at the point."""
-    value, denominator = 0.0, 1.0
-    while index:
-        index, digit = divmod(index, base)
-        denominator *= base
-        value += digit / denominator
-    return value

@@ -94,7 +94,7 @@ def test_epochs_are_a_legal_fidelity() -> None:
         settings=lambda config: trainer.settings({**config, "params": 1e3, "dropout": 0.1}),
     )
     found = check_continuation(fixed, space, config)
-    assert found.legal and found.resumed and found.difference == 0, str(found)
+    assert found.passed and found.resumed and found.difference == 0, str(found)
 
 
 def test_a_search_over_sizes_and_epochs_runs() -> None:

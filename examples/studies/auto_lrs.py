@@ -1,16 +1,16 @@
-"""A learning-rate schedule searched stage by stage on a paused run, after AutoLRS.
+"""Search a learning-rate schedule stage by stage on a paused run, after AutoLRS.
 
-    python -m examples.auto_lrs [--stages 8] [--looks 6] [--seed 0]
+    python -m examples.studies.auto_lrs [--stages 8] [--looks 6] [--seed 0]
 
-A run is cut into stages. At each one several rates are tried from the same checkpoint, each
-proposed by a model of the loss against the rate, and the run goes on from where the best one led:
-its rates are a schedule that nobody had to think of. Jin et al. (2021, arXiv:2105.10762) look at a
-tenth of a stage and extrapolate; stages are short here, so each rate is tried for a whole one and
-the best need not be trained again. Beside it a cosine, whose peak is searched with as many whole
-runs, so that both cost the same.
+A run is divided into stages. In each stage several rates are tried from the same checkpoint,
+proposed by a model of the loss as a function of the rate, and the run continues from the best one.
+The rates chosen form a schedule. Jin et al. (2021, arXiv:2105.10762) try each rate for a tenth of a
+stage and extrapolate; stages are short here, so each rate is tried for a whole stage and the best
+one need not be trained again. For comparison, the peak of a cosine schedule is searched with the
+same number of whole runs, so that both cost the same.
 
-A perceptron learns scikit-learn's digits. Rates are chosen by the loss on a quarter of the images;
-the losses printed are also those on another quarter, which nothing was chosen by.
+A perceptron learns scikit-learn's digits. Rates are chosen by the loss on a quarter of the images.
+The losses on another quarter, which no choice used, are printed as well.
 """
 
 from __future__ import annotations
@@ -45,16 +45,17 @@ BATCH_SIZE = 32
 WIDTH = 64
 
 
-class Onward:
-    """A channel that lets every run go on."""
+class AlwaysContinue:
+    """Channel that lets every run continue."""
 
     def send(self, report: Report) -> Decision:
+        """Answer a report."""
         return Decision.CONTINUE
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A run that rests: its number, its rate, and its losses on what it was chosen by and not."""
+    """Paused run; `loss` is that on the images that choose, `unseen` that on the others."""
 
     number: int
     lr: float
@@ -63,7 +64,7 @@ class Trained:
 
 
 def trainer(schedule: LearningRateSchedule, stages: int) -> TorchTrainer:
-    """Trains configs of `lr` up to the end of `stage`; the whole run has `stages`."""
+    """Return a trainer of configs of `lr` up to the end of `stage`; a whole run has `stages`."""
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:
         return nn.Sequential(
@@ -99,16 +100,18 @@ def trainer(schedule: LearningRateSchedule, stages: int) -> TorchTrainer:
 
 
 class Runs:
-    """Runs that can be continued from where others rest."""
+    """Runs that can start from the checkpoints of others."""
 
     def __init__(self, trainer: TorchTrainer, folder: Path, seed: int) -> None:
         self._trainer, self._seed = trainer, seed
-        self._key = CheckpointKey(study="auto-lrs", config="any")  # runs may go on from any other
+        self._key = CheckpointKey(
+            study="auto-lrs", config="any"
+        )  # any run may start from any other
         self._store = CheckpointStore(folder, self._key.study)
         self._count = 0
 
     def train(self, lr: float, stage: int, parent: Trained | None = None) -> Trained:
-        """A new run to the end of `stage` with `lr`, from where `parent` rests or from nothing."""
+        """Train a new run to the end of `stage`, from the checkpoint of `parent` if given."""
         number, self._count = self._count, self._count + 1
         if parent is not None:
             self._store.link(parent.number, number, self._key)
@@ -116,7 +119,7 @@ class Runs:
         ctx = Context(
             Trial(number=number, config=config, ask_index=number, prediction=None),
             seed=self._seed,
-            channel=Onward(),
+            channel=AlwaysContinue(),
             checkpoint_dir=self._store.folder(number),
             checkpoint_key=self._key,
             fidelity=stage,
@@ -125,11 +128,12 @@ class Runs:
         return Trained(number, lr, outcome["loss"], outcome.get("unseen", math.nan))
 
     def forget(self, run: Trained) -> None:
+        """Delete the checkpoint of `run`."""
         self._store.remove(run.number)
 
 
 def best_rate(looks: int, seed: int, train: Callable[[float], Trained]) -> tuple[Trained, ...]:
-    """The runs of a search over the rate, best first; those that diverged come last."""
+    """Return the runs of a search over the rate, best first; those that diverged come last."""
     optimizer = Optimizer(SPACE, seed=seed)
     tried = []
     for _ in range(looks):
@@ -144,15 +148,15 @@ def best_rate(looks: int, seed: int, train: Callable[[float], Trained]) -> tuple
 
 
 def by_stages(runs: Runs, stages: int, looks: int, seed: int) -> list[Trained]:
-    """The best run of every stage, each continued from the one before."""
+    """Return the best run of every stage, each continued from the one before."""
     path: list[Trained] = []
     for stage in range(1, stages + 1):
         parent = path[-1] if path else None
 
-        def onward(lr: float, stage: int = stage, parent: Trained | None = parent) -> Trained:
+        def train(lr: float, stage: int = stage, parent: Trained | None = parent) -> Trained:
             return runs.train(lr, stage, parent)
 
-        best, *others = best_rate(looks, seed + stage, onward)
+        best, *others = best_rate(looks, seed + stage, train)
         path.append(best)
         for run in others:
             runs.forget(run)
@@ -160,10 +164,15 @@ def by_stages(runs: Runs, stages: int, looks: int, seed: int) -> list[Trained]:
 
 
 def main() -> None:
+    """Search both kinds of schedule and print them side by side."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--stages", type=int, default=8, help=f"of {UPDATES} updates (default 8)")
-    parser.add_argument("--looks", type=int, default=6, help="rates tried at each (default 6)")
-    parser.add_argument("--seed", type=int, default=0, help="of the runs and the searches")
+    parser.add_argument(
+        "--stages", type=int, default=8, help=f"stages of {UPDATES} updates (default 8)"
+    )
+    parser.add_argument(
+        "--looks", type=int, default=6, help="rates tried in each stage (default 6)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the runs and the searches")
     arguments = parser.parse_args()
     stages, looks, seed = arguments.stages, arguments.looks, arguments.seed
     torch.set_num_threads(1)  # faster for a model this small
@@ -189,7 +198,7 @@ def main() -> None:
     console.print(table)
     for name, run in (("by stages", path[-1]), ("cosine", cosine)):
         console.print(
-            f"{name}: loss {run.loss:.4f} on what it was chosen by, {run.unseen:.4f} on the rest"
+            f"{name}: loss {run.loss:.4f} on the images that choose, {run.unseen:.4f} on the others"
         )
     console.print(
         f"Each took {looks * stages} stages of {UPDATES} updates, {looks} runs of {stages} stages."

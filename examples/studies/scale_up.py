@@ -1,11 +1,11 @@
-"""Does the learning rate of small models serve a large one? muP and standard side by side.
+"""Test whether the learning rate of small models serves a large one, with muP and without.
 
-    python -m examples.scale_up [--minutes 14] [--seed 0] [--out runs/scale_up]
+    python -m examples.studies.scale_up [--minutes 14] [--seed 0] [--out runs/scale_up]
 
-Byte-level transformers that differ in width alone learn the source code of Python's standard
+Byte-level transformers that differ only in width learn the source code of Python's standard
 library, once in muP and once in standard parametrization. For each, small proxies are searched, the
-drift of the best learning rate is measured, the settings of a larger target are recommended and
-its loss is predicted; then the target is trained. On a CPU the proxies have 30 thousand to
+drift of the best learning rate is measured, settings of a larger target are recommended and its
+loss is predicted; then the target is trained. On a CPU the proxies have 30 thousand to
 1 million parameters and the target 2 million, on a CUDA device 1 to 60 and 240 million; a timed
 probe sets the length of the runs. `--out` receives scale_up.json and a picture of each drift.
 """
@@ -62,12 +62,13 @@ class Family:
     batch_size: int
 
     def shape(self, params: float) -> TransformerShape:
-        """The width at which 12 L d^2 is nearest to `params`."""
+        """Return the shape whose 12 L d^2 is nearest to `params`."""
         heads = max(1, round((params / (12 * self.depth)) ** 0.5 / self.head_width))
         width = heads * self.head_width
         return TransformerShape(width, self.depth, heads, 4 * width)
 
     def build(self, params: float) -> Transformer:
+        """Return a fresh model of about `params` non-embedding parameters."""
         return Transformer(self.shape(params), context=self.context, rng=torch.default_generator)
 
 
@@ -77,7 +78,7 @@ ON_GPU = Family(6, 64, smallest=1e6, largest=6e7, target=2.4e8, context=256, bat
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this machine can do in the time."""
+    """Budget of the searches and length of the runs, from what this machine can do in the time."""
 
     device: str
     flops_per_second: float
@@ -87,7 +88,7 @@ class Plan:
 
 
 def trainer(family: Family, rule: Parametrization, sequences: int) -> TorchTrainer:
-    """Trains configs of `params`, `lr` and `weight_decay`."""
+    """Return a trainer of configs of `params`, `lr` and `weight_decay`."""
     layout = ParameterLayout.of(family.build(family.smallest), family.build(4 * family.smallest))
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Transformer:
@@ -121,7 +122,7 @@ def trainer(family: Family, rule: Parametrization, sequences: int) -> TorchTrain
 
 
 def plan(family: Family, minutes: float) -> Plan:
-    """Times a proxy from the middle of the range, and fits the length of the runs to it."""
+    """Time a mid-sized proxy and fit the length of the runs to its speed."""
     device = best_device()
     middle = (family.smallest * family.largest) ** 0.5
     config = {"params": middle, "lr": 1e-3, "weight_decay": 0.01}
@@ -144,10 +145,15 @@ def plan(family: Family, minutes: float) -> Plan:
 
 
 def main() -> None:
+    """Compare both parametrizations up to a trained target."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--minutes", type=float, default=14.0, help="for everything (default 14)")
-    parser.add_argument("--seed", type=int, default=0, help="of the searches and the target runs")
-    parser.add_argument("--out", type=Path, default=Path("runs/scale_up"), help="for results")
+    parser.add_argument("--minutes", type=float, default=14.0, help="minutes in all (default 14)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the searches and the target runs"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/scale_up"), help="folder for results"
+    )
     arguments = parser.parse_args()
     console = Console()
     start = time.perf_counter()
@@ -161,8 +167,8 @@ def main() -> None:
     updates = chosen.sequences // family.batch_size
     if updates < FEW_UPDATES:
         console.print(
-            f"[yellow]warning[/]: runs of {updates} updates are too short for a law of scale to be "
-            f"trusted; {math.ceil(arguments.minutes * FEW_UPDATES / updates)} minutes would do here"
+            f"[yellow]warning[/]: runs of {updates} updates are too short for a reliable scaling "
+            f"law; {math.ceil(arguments.minutes * FEW_UPDATES / updates)} minutes would be enough"
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"plan": asdict(chosen)}
@@ -214,19 +220,19 @@ def scale_up(
 
 
 def summary(family: Family, record: Mapping[str, Any]) -> Table:
-    """What was found, a column for each parametrization."""
+    """Return the findings as a table with a column for each parametrization."""
     table = Table(title=f"The target of {family.target:,.0f} parameters")
     for column in ("with 90 % intervals", "muP", "standard"):
         table.add_column(column, justify="left" if column[0] == "w" else "right", no_wrap=True)
     names = ("drift of the best lr *", "lr", "predicted loss", "loss it got", "inside")
     for cells in zip(names, described(record["muP"]), described(record["standard"]), strict=True):
         table.add_row(*cells)
-    table.caption = "* e-folds of lr for each e-fold of parameters"
+    table.caption = "* change of ln lr per unit of ln parameters"
     return table
 
 
 def described(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of one column."""
+    """Return the cells of one column."""
     low, high = found["drift_interval"]
     advice, outcome = found["recommendation"], found["target_run"]
     bottom, top = advice["loss_interval"]

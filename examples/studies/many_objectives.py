@@ -1,15 +1,15 @@
-"""Loss, cost, latency and size at once: four objectives through qLogNEHVI, needs BoTorch.
+"""Minimize loss, cost, latency and size at once: four objectives by qLogNEHVI, with BoTorch.
 
-    python -m examples.many_objectives [--runs 32] [--start 10] [--seed 0]
+    python -m examples.studies.many_objectives [--runs 32] [--start 10] [--seed 0]
 
-A perceptron learns scikit-learn's digits. No setting is best in everything; what is looked for is
-the front of those that nothing beats in all four. Each objective has a Gaussian process of its own
-on its logarithm, and the next run is the one expected to add most to the volume that the front
-dominates (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Beside it as many random runs.
+A perceptron learns scikit-learn's digits. No setting is best in every objective; the search looks
+for the Pareto front of all four. Each objective has its own Gaussian process on its logarithm, and
+the next run is the one expected to add most to the volume that the front dominates (Daulton,
+Balandat & Bakshy 2021; Ament et al. 2023). The same number of random runs is the comparison.
 
-`optimize` and `Optimizer` know one loss and its cost. An Optuna study with several directions under
-`hpo.adapters.optuna.ScaleTuneSampler` needs no BoTorch and searches one trade-off at a time; here
-is the loop for those who want the hypervolume.
+`optimize` and `Optimizer` handle one loss and its cost. An Optuna study with several directions
+under `hpo.adapters.optuna.ScaleTuneSampler` needs no BoTorch and searches one trade-off at a time;
+this is the loop for those who want the hypervolume.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ SPACE = SearchSpace(
 
 
 def train(config: dict[str, Any]) -> Array:
-    """Loss on a third of the images, floating-point operations of training, time of one answer and
-    number of weights."""
+    """Train one perceptron and return its four objectives.
+
+    They are the loss on a third of the images, the floating-point operations of training, the time
+    of one prediction and the number of weights.
+    """
     X, y = load_digits(return_X_y=True)
     X = X / 16.0
     model = MLPClassifier(
@@ -72,7 +75,7 @@ def train(config: dict[str, Any]) -> Array:
 
 
 def _latency(model: MLPClassifier, image: Array) -> float:
-    """Seconds that one image takes through the layers, the least of many."""
+    """Return the seconds that one image takes through the layers, the least of many."""
     seconds = []
     for _ in range(200):
         start, row = time.perf_counter(), image
@@ -83,7 +86,7 @@ def _latency(model: MLPClassifier, image: Array) -> float:
 
 
 def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Array]:
-    """Configs in the order they were tried and their objectives, runs x 4."""
+    """Return the configs in the order they were tried and their objectives, runs x 4."""
     from surrogates.interop.botorch import HypervolumeImprovement
 
     encoder, rng = Encoder(SPACE), np.random.default_rng(seed)
@@ -111,7 +114,7 @@ def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Arra
 
 
 def _fitted(encoder: Encoder, X: Array, Y: Array) -> tuple[list[GPPredictor], Array]:
-    """One process an objective, and the standardized columns of Y it was fitted to."""
+    """Return one process per objective, and the standardized columns of Y it was fitted to."""
     model, scaled = GaussianProcess(), np.empty_like(Y)
     processes = []
     for k, y in enumerate(Y.T):
@@ -123,14 +126,14 @@ def _fitted(encoder: Encoder, X: Array, Y: Array) -> tuple[list[GPPredictor], Ar
 
 
 def front(Y: Array) -> NDArray[np.intp]:
-    """Rows that no other row is as good as in everything and better in something."""
+    """Return the rows of the Pareto front: none is as good everywhere and better somewhere."""
     as_good = np.all(Y[:, None] <= Y[None], axis=2)
     better = np.any(Y[:, None] < Y[None], axis=2)
     return np.flatnonzero(~np.any(as_good & better, axis=0))
 
 
 def volume(Y: Array, worst: Array) -> float:
-    """Of what Y dominates below ``worst``, in logarithms."""
+    """Return the volume that Y dominates below `worst`, in logarithms."""
     import torch
     from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
 
@@ -140,6 +143,7 @@ def volume(Y: Array, worst: Array) -> float:
 
 
 def main() -> None:
+    """Search, print the front and compare its volume with that of random runs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=32)
     parser.add_argument("--start", type=int, default=10, help="runs before the first model")

@@ -1,12 +1,12 @@
 """Tune a transformer on small runs, then train it with eight times the compute.
 
-    python -m examples.demo [--minutes 3.5] [--seed 0] [--out runs/demo]
+    python -m examples.studies.demo [--minutes 3.5] [--seed 0] [--out runs/demo]
 
-A byte-level transformer learns the source code of Python's standard library. The search may spend
-only small runs; the target, four times the parameters and twice the tokens of the largest of them,
-is then trained once as recommended and once with the settings people start from. A timed probe
-fits all sizes to the machine. `--out` receives front.png and demo.json, which records everything
-that was measured and chosen.
+A byte-level transformer learns the source code of Python's standard library. The search uses small
+runs only. The target has four times the parameters and twice the tokens of the largest of them; it
+is trained once with the recommended settings and once with common defaults. A timed probe fits all
+sizes to the machine. `--out` receives front.png and demo.json, which records everything that was
+measured and chosen.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from benchmarks.workloads.language_model import (
     train_transformer,
 )
 from hpo import Axis, Budget, Float, Int, Recommendation, Result, Role, Scale, SearchSpace, optimize
-from hpo.drawing.plots import Measured, plot_front
+from hpo.drawing.plot_data import Measured
 from hpo.training.devices import best_device
 
-SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for starting up
+SEARCH_SHARE = 0.65  # of the minutes; the rest is for the two target runs and for startup
 REFERENCE_FLOPS = 1.4e12  # of a search that suits the sizes below: about sixty trials
 SMALLEST = {"params": 1.5e3, "tokens": 48e3}
 LARGEST = {"params": 12e3, "tokens": 384e3}
@@ -42,29 +42,31 @@ TARGET_OVER_LARGEST = {"params": 4.0, "tokens": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What this machine can do in the time: the search's budget, and sizes to match it."""
+    """Budget of the search and matching sizes, from what this machine can do in the time."""
 
     device: str
     flops_per_second: float
     search_seconds: float
     search_flops: float
-    growth: float  # of every size axis over the reference sizes
+    growth: float  # factor on every size axis, relative to the reference sizes
 
     def size(self, reference: dict[str, float]) -> dict[str, float]:
+        """Return reference sizes scaled to this machine."""
         return {name: value * self.growth for name, value in reference.items()}
 
     @property
     def target(self) -> dict[str, float]:
+        """Sizes of the target."""
         largest = self.size(LARGEST)
         return {name: largest[name] * factor for name, factor in TARGET_OVER_LARGEST.items()}
 
 
 def plan(minutes: float) -> Plan:
-    """Times a model from the middle of the proxies for two seconds, and fits the sizes to it."""
+    """Time a mid-sized proxy for two seconds and fit the sizes to its speed."""
     device = best_device()
     if device.type == "cpu":
         # Models this small gain a quarter from a second thread, and lose most of their speed when
-        # another program wants its core.
+        # another program needs its core.
         torch.set_num_threads(1)
     middle = math.sqrt(SMALLEST["params"] * LARGEST["params"])
     rate = measured_flops_per_second(middle, LanguageModelRecipe(batch_size=8), seconds=2.0)
@@ -76,6 +78,7 @@ def plan(minutes: float) -> Plan:
 
 
 def search_space(smallest: dict[str, float], largest: dict[str, float]) -> SearchSpace:
+    """Return the space of settings and proxy sizes."""
     return SearchSpace(
         {
             "lr": Float(1e-4, 1e-1, log=True, center=3e-3, role=Role.LR),
@@ -91,6 +94,7 @@ def search_space(smallest: dict[str, float], largest: dict[str, float]) -> Searc
 
 
 def main() -> None:
+    """Search on proxies, recommend, train the target and compare."""
     arguments = parse_arguments()
     console = Console()
     start = time.perf_counter()
@@ -122,7 +126,7 @@ def main() -> None:
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     stars = {name: Measured(run["cost"], run["loss"]) for name, run in measured.items()}
-    plot_front(result, arguments.out / "front.png", measured=stars)
+    result.plot_front(arguments.out / "front.png", measured=stars)
     record = {"plan": asdict(chosen), "recommendation": asdict(advice), "target runs": measured}
     (arguments.out / "demo.json").write_text(json.dumps(record, indent=2))
     minutes, seconds = divmod(time.perf_counter() - start, 60)
@@ -132,14 +136,18 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the command-line arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--minutes", type=float, default=3.5, help="for everything (default 3.5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the search and the target runs")
+    parser.add_argument("--minutes", type=float, default=3.5, help="minutes in all (default 3.5)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the search and the target runs"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for results")
     return parser.parse_args()
 
 
 def show_plan(console: Console, chosen: Plan) -> None:
+    """Print the plan."""
     largest = chosen.size(LARGEST)
     console.print(
         f"[bold]Probe[/]: {chosen.flops_per_second / 1e9:.0f} GFLOP/s on {chosen.device}\n"
@@ -151,6 +159,7 @@ def show_plan(console: Console, chosen: Plan) -> None:
 
 
 def show_front(console: Console, result: Result) -> None:
+    """Print the front of loss against cost."""
     table = Table(title=f"Front of loss against cost after {len(result.log.observations)} trials")
     for column in ("trial", "FLOPs", "loss", "expected", "params", "tokens", "lr", "batch"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -170,6 +179,7 @@ def show_front(console: Console, result: Result) -> None:
 
 
 def show_advice(console: Console, advice: Recommendation) -> None:
+    """Print the recommendation and its warnings."""
     table = Table(title=f"Recommendation for {sizes(advice.target)}")
     for column in ("setting", "value", "90 % interval of the optimum"):
         table.add_column(column, justify="right")
@@ -187,6 +197,7 @@ def show_advice(console: Console, advice: Recommendation) -> None:
 def show_outcome(
     console: Console, advice: Recommendation, measured: dict[str, dict[str, float]]
 ) -> None:
+    """Print the two target runs and whether the predicted interval holds."""
     table = Table(title="The target, trained")
     for column in ("settings", "validation loss (nats/byte)", "FLOPs", "seconds"):
         table.add_column(column, justify="right")
@@ -202,6 +213,7 @@ def show_outcome(
 
 
 def sizes(scale: dict[str, Any]) -> str:
+    """Return the values of all scale axes in words."""
     return ", ".join(f"{value:,.0f} {name}" for name, value in scale.items())
 
 

@@ -8,12 +8,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "bohb.py"
+STUDY = Path(__file__).parents[2] / "examples" / "studies" / "bohb.py"
 
 
 @pytest.fixture(scope="module")
 def bohb() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bohb", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("bohb", STUDY)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -42,7 +42,9 @@ def test_densities_propose_where_runs_of_the_highest_rung_were_good(bohb: Module
     drawn = [
         trial.config["momentum"]
         for trial in map(engine.log.trial, range(engine.log.next_number))
-        if trial.prediction is not None and trial.prediction.reason.text.startswith("densities")
+        if trial.prediction is not None
+        and trial.prediction.reason is not None
+        and trial.prediction.reason.text.startswith("densities")
     ]
     assert len(drawn) > 30
     assert np.median(drawn[-20:]) < 0.3

@@ -1,13 +1,13 @@
-"""Another search on the same parts: BOHB, kernel densities under Hyperband.
+"""Build another search from the same parts: BOHB, kernel densities under Hyperband.
 
-    python -m examples.bohb [--epochs 2000] [--seed 0]
+    python -m examples.studies.bohb [--epochs 2000] [--seed 0]
 
-Falkner, Klein and Hutter ("BOHB", ICML 2018, algorithm 2) let Hyperband say how far a config is
-trained, and draw new configs from where good runs lie densely and bad ones do not. Here that is an
-`Optimizer` with a `propose` of its own; stages, promotions and the log are the engine's. The
-engine's own search runs beside it for the same number of epochs.
+Falkner, Klein and Hutter ("BOHB", ICML 2018, algorithm 2) let Hyperband decide how far a config is
+trained, and draw new configs where good runs are dense and bad ones are not. Here that is an
+`Optimizer` with its own `propose`; stages, promotions and the log are the engine's. The built-in
+search runs for the same number of epochs as a comparison.
 
-A perceptron learns scikit-learn's breast cancer table; paused ones wait in memory.
+A perceptron learns scikit-learn's breast cancer table; paused models stay in memory.
 """
 
 from __future__ import annotations
@@ -50,27 +50,28 @@ Array = NDArray[np.float64]
 
 
 class KernelDensities(Optimizer):
-    """Draws configs from l, the density of good runs, where it is large against g, of the others.
+    """Draws configs where the density l of good runs is large relative to g, that of the others.
 
     For spaces of numeric parameters without scale axes.
     """
 
     good = 0.15  # share of the runs of a rung
-    drawn = 64  # from l, of which the best goes on
-    wider = 3.0  # how much wider than l they are drawn
+    drawn = 64  # candidates from l, of which the best is proposed
+    wider = 3.0  # bandwidth of the candidates over that of l
     random = 1 / 3  # share of uniform configs
 
     def propose(
         self, *, among: Sequence[Mapping[str, Any]] | None = None, index: int | None = None
     ) -> Proposal:
+        """Return a config drawn from the densities, or a uniform one."""
         if among is not None:
             raise ValueError("`among` must be None here; densities draw from the whole box")
         index = self.log.next_ask_index if index is None else index
         rng = np.random.default_rng([0, index])
-        told = self._largest_rung()
+        known = self._largest_rung()
         row, reason = rng.uniform(self.encoder.lower, self.encoder.upper), "uniform"
-        if told is not None and rng.random() >= self.random:
-            row, reason = self._drawn(*told, rng), f"densities of {len(told[0])} runs"
+        if known is not None and rng.random() >= self.random:
+            row, reason = self._drawn(*known, rng), f"densities of {len(known[0])} runs"
         [config] = self.encoder.decode(row[None])
         return Proposal(
             config,
@@ -79,7 +80,7 @@ class KernelDensities(Optimizer):
         )
 
     def _largest_rung(self) -> tuple[Array, Array] | None:
-        """Rows and losses of the highest rung that has enough of them to tell good from bad."""
+        """Return rows and losses of the highest rung with enough runs to separate good from bad."""
         ladder = Ladder.over(self.space, ETA, "BOHB")
         runs = RunIndex(ladder, self.encoder.loss_sign, self.space.fidelity)
         runs.sync(self.log)
@@ -103,7 +104,7 @@ class KernelDensities(Optimizer):
 
 
 def _bandwidth(X: Array) -> Array:
-    """Scott's rule in each column, and a least width where runs agree."""
+    """Return the bandwidth of Scott's rule per column, with a lower bound where runs agree."""
     n, d = X.shape
     return np.asarray(np.maximum(X.std(axis=0) * float(n) ** (-1 / (d + 4)), 1e-3))
 
@@ -114,7 +115,7 @@ def _log_density(at: Array, X: Array) -> Array:
 
 
 class Training:
-    """One perceptron on its way."""
+    """A perceptron in training."""
 
     def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         torch.manual_seed(seed)
@@ -131,7 +132,7 @@ class Training:
         )
 
     def up_to(self, epoch: int) -> float:
-        """Validation loss after that many epochs, in nats."""
+        """Train up to that many epochs and return the validation loss, in nats."""
         inputs, targets = self.data.train_inputs, self.data.train_targets
         while self.epoch < epoch:
             for batch in torch.split(torch.randperm(len(inputs)), BATCH_SIZE):
@@ -146,28 +147,29 @@ class Training:
 
 
 def search(optimizer: Optimizer, epochs: int, seed: int) -> float:
-    """Lowest loss of a run that came to its end, when so many epochs are used up."""
+    """Return the lowest loss of a completed run after so many epochs in all."""
     engine = StagedOptimizer(optimizer, Hyperband(eta=ETA), seed=seed)
-    going: dict[int, Training] = {}
+    running: dict[int, Training] = {}
     spent, best = 0, float("inf")
     while spent < epochs:
         trial = engine.ask()
         assert trial is not None and trial.assignment is not None  # one worker never waits
-        if trial.number not in going:
-            going[trial.number] = Training(trial.config, seed + trial.number)
-        before, level = going[trial.number].epoch, trial.assignment.level
-        loss = going[trial.number].up_to(level)
+        if trial.number not in running:
+            running[trial.number] = Training(trial.config, seed + trial.number)
+        before, level = running[trial.number].epoch, trial.assignment.level
+        loss = running[trial.number].up_to(level)
         spent += level - before
         engine.tell(trial, loss, cost=float(level))
         if level == EPOCHS.high:
             best = min(best, loss)
-            del going[trial.number]
+            del running[trial.number]
     return best
 
 
 def main() -> None:
+    """Run both searches and print their best losses."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=2000, help="of training for each of the two")
+    parser.add_argument("--epochs", type=int, default=2000, help="training epochs of each search")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)

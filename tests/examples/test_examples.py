@@ -1,0 +1,105 @@
+"""Every numbered example runs from a fresh folder and prints what it promises."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+LINES = 60  # of the longest example
+
+Run = Callable[..., str]
+
+
+def numbers(pattern: str, printed: str) -> list[float]:
+    """Return the groups of the first match as numbers."""
+    match = re.search(pattern, printed)
+    assert match is not None, f"{pattern!r} is not in:\n{printed}"
+    return [float(group) for group in match.groups()]
+
+
+@pytest.fixture
+def printed(request: pytest.FixtureRequest, run: Run) -> str:
+    """Return what the example named by the test prints: `test_01_..` runs `01_*.py`."""
+    number = request.node.name.split("_")[1]
+    [path] = FOLDER.glob(f"{number}_*.py")
+    return run("-W", "error", str(path))
+
+
+def test_01_quickstart_improves_on_its_first_trial(printed: str) -> None:
+    first, best = numbers(r"first trial: loss (\S+); best of 20: loss (\S+)", printed)
+    assert best < first
+    assert re.search(r"recommended lr: \S+  \(90 %: \S+ to \S+\)", printed)
+
+
+def test_02_resume_trains_no_trial_twice(printed: str) -> None:
+    assert re.findall(r"trial (\d+) trains", printed) == ["0", "1", "2", "3", "4", "5"]
+    assert "6 trials on record" in printed
+
+
+def test_03_parallel_trials_overlap(printed: str) -> None:
+    # wall-clock depends on the machine, and workers take seconds to start on a busy one
+    worked, _ = numbers(r"12 trials of (\S+) s in all took (\S+) s with two workers", printed)
+    assert worked >= 12 * 0.5
+    assert "12 different configs" in printed
+
+
+def test_04_cost_aware_search_keeps_its_budget_and_prints_a_front(printed: str) -> None:
+    spent, budget = numbers(r"(\d+) of (\d+) gigaflops spent", printed)
+    assert spent <= budget
+    rows = [line.split() for line in printed.splitlines()[2:]]
+    losses = [float(row[1]) for row in rows]
+    assert len(rows) > 3 and losses[-1] < losses[0]
+
+
+def test_05_scheduler_trains_few_configs_to_the_end(printed: str) -> None:
+    stopped, count = numbers(r" 1 epochs: (\d+) of (\d+) configs", printed)
+    ended, _ = numbers(r"27 epochs: (\d+) of (\d+) configs", printed)
+    assert stopped > count / 2 > ended >= 1
+    used, whole = numbers(
+        r"(\d+) epochs in all; training 30 configs to the end takes (\d+)", printed
+    )
+    assert used < whole / 2
+
+
+def test_06_scale_transfer_interval_holds_the_best_rate(printed: str) -> None:
+    low, high, best = numbers(r"interval (\S+) to (\S+); the true best is (\S+)", printed)
+    assert low <= best <= high
+    low, high = numbers(r"predicted loss \S+ \((\S+) to (\S+)\)", printed)
+    [loss] = numbers(r"true loss there: (\S+)", printed)
+    assert low <= loss <= high
+
+
+def test_07_optuna_learns_the_conditional_space(printed: str) -> None:
+    [value] = numbers(r"best value (\S+) with", printed)
+    assert value < 0.3  # the best that adam can do; sgd with its momentum does better
+    assert "'momentum'" in printed and "why it was proposed" in printed
+
+
+def test_08_own_surrogate_makes_the_last_proposal(printed: str) -> None:
+    assert "last trial: expected improvement" in printed
+    [loss] = numbers(r"best of 30 trials: loss (\S+) with", printed)
+    assert loss < 0.1  # only lion reaches it
+
+
+def test_09_ask_tell_intervals_mostly_hold(printed: str) -> None:
+    inside, predicted = numbers(r"(\d+) of (\d+) losses lay inside", printed)
+    assert inside >= 0.7 * predicted
+    assert "maximizes expected improvement" in printed
+
+
+def test_10_failures_lower_the_probability_of_success(printed: str) -> None:
+    safe, diverges, too_large = (
+        numbers(rf"at {at}: (\d+)%", printed)[0]
+        for at in ("lr 0.01, batch size 128", "lr 0.5, batch size 128", "lr 0.01, batch size 2048")
+    )
+    assert safe > 50 > max(diverges, too_large)
+
+
+def test_every_example_is_short_and_has_a_test() -> None:
+    tested = {name.split("_")[1] for name in globals() if name.startswith("test_")}
+    for path in FOLDER.glob("*.py"):
+        if path.name != "__init__.py":
+            assert path.name.split("_")[0] in tested, f"{path.name} needs a test here"
+            assert len(path.read_text().splitlines()) <= LINES, f"{path.name} is too long"
