@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, minimize
 from scipy.stats import qmc
 
 from hpo.acquisition.base import Term
-from hpo.space.encoding import Encoder
+from hpo.space.encoding import Encoder, row_keys
 from surrogates.data import Array, IntArray
 
 _CLOUD_SCALES = (1.0, 0.25, 0.05)  # of the region's radii; the small ones polish
@@ -225,19 +225,13 @@ def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -
     return out
 
 
-def _row_keys(X: Array) -> list[bytes]:
-    """Return one key per row, equal for rows that agree to nine decimals."""
-    rounded = np.round(X, 9) + 0.0  # -0.0 and 0.0 are one value
-    return [row.tobytes() for row in rounded]
-
-
 def _distinct_best(X: Array, values: Array, taken: Array, count: int) -> tuple[Array, Array]:
     """Return the `count` best distinct rows, best first, with rows of `taken` at the end."""
     order = np.argsort(-values, kind="stable")[: 16 * count + len(taken)]
-    seen = set(_row_keys(taken))
+    seen = set(row_keys(taken))
     fresh: list[int] = []
     old: list[int] = []
-    for place, key in zip(order.tolist(), _row_keys(X[order]), strict=True):
+    for place, key in zip(order.tolist(), row_keys(X[order]), strict=True):
         (old if key in seen else fresh).append(place)
         seen.add(key)
         if len(fresh) == count:
@@ -260,5 +254,5 @@ def best_of(X: Array, values: Array, taken: Array) -> Maximum:
         [0.1]
     """
     rows, best = _distinct_best(X, values, taken, 1)
-    repeated = bool(len(taken)) and _row_keys(rows)[0] in set(_row_keys(taken))
+    repeated = bool(len(taken)) and row_keys(rows)[0] in set(row_keys(taken))
     return Maximum(rows[0], float(best[0]), repeated)

@@ -62,7 +62,7 @@ class FTPFN:
             FileNotFoundError: If the weights are not in the folder.
             ImportError: Without the extra `ftpfn`.
         """
-        encoder = Encoder(setup.space, "minimize" if setup.sign > 0 else "maximize")
+        encoder = Encoder(setup.space, setup.direction)
         columns = len(encoder.columns.kinds) - len(encoder.columns.fidelity)
         if columns > COLUMNS:
             raise SpaceError(

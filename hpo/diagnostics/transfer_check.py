@@ -42,9 +42,8 @@ from hpo.drawing.plot_data import TransferPanel
 from hpo.errors import SpaceError
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
-from hpo.scaling.coefficient_table import natural_name
 from hpo.scaling.drift_prior import check_priors, drift_prior
-from hpo.space import Categorical, Float, Int, Parameter, SearchSpace
+from hpo.space import Categorical, SearchSpace, Unit
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
@@ -368,15 +367,9 @@ def _neutral(encoder: Encoder) -> DriftPrior:
 
 def _fold(encoder: Encoder, name: str) -> float:
     """Return the number of natural units of a parameter that count as one e-fold."""
-    parameter = encoder.space[name]
-    if _is_log(parameter) or (isinstance(parameter, Float) and parameter.logit):
+    if encoder.space[name].unit is not Unit.LINEAR:
         return 1.0
     return _LINEAR_SHARE * float(encoder.columns.width[encoder.index(name)])
-
-
-def _is_log(parameter: Parameter) -> bool:
-    """Return whether the natural unit of a parameter is its logarithm."""
-    return isinstance(parameter, Float | Int) and parameter.log
 
 
 def _near_the_bottom(data: TrainingData, model: ScalingModel) -> TrainingData:
@@ -436,7 +429,7 @@ class _Fit:
                     Drift(
                         parameter=parameter,
                         axis=axis,
-                        unit=natural_name(parameter, space[parameter]),
+                        unit=space[parameter].unit.label(parameter),
                         slope=slope,
                         interval=interval,
                         tolerance=allowed,
@@ -473,8 +466,8 @@ class _Fit:
         return TransferPanel(
             parameter=parameter,
             axis=axis,
-            label=drift.unit if isinstance(kind, Float) and kind.logit else parameter,
-            log=_is_log(kind),
+            label=drift.unit if kind.unit is Unit.LOGIT else parameter,
+            log=kind.unit is Unit.LOG,
             verdict=drift.verdict.value,
             slope=drift.slope.mean,
             slope_interval=drift.interval,
@@ -545,11 +538,11 @@ class _Fit:
 
     def _movement(self, parameter: str, axis: str, slope: float) -> TransferReason:
         """Return the reason for a slope that excludes zero."""
-        decade, kind = slope * math.log(10.0), self.encoder.space[parameter]
+        decade, unit = slope * math.log(10.0), self.encoder.space[parameter].unit
         moves = TransferReasonKind.MOVES
-        if _is_log(kind):
+        if unit is Unit.LOG:
             return TransferReason(moves, parameter, axis, ln_factor=decade)
-        if isinstance(kind, Float) and kind.logit:
+        if unit is Unit.LOGIT:
             return TransferReason(moves, parameter, axis, log_odds=decade)
         return TransferReason(moves, parameter, axis, difference=decade)
 

@@ -37,8 +37,8 @@ from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.schedulers import Forecast
-from hpo.space import Parameter, SearchSpace
-from hpo.space.encoding import Direction, Encoder
+from hpo.space import Direction, DirectionName, Parameter, SearchSpace
+from hpo.space.encoding import Encoder
 from hpo.trials import (
     Cause,
     Observation,
@@ -121,7 +121,7 @@ class Optimizer:
         self,
         space: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
         *,
-        direction: Direction = "minimize",
+        direction: DirectionName | Direction = Direction.MINIMIZE,
         cost: str | None = None,
         budget: Budget | None = None,
         target: Mapping[str, float] | None = None,

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hpo.space.encoding import Encoder
+from hpo.space.encoding import Encoder, row_keys
 from surrogates.data import Array, ColumnKind
 
 __all__ = ["start_count", "starts"]
@@ -69,8 +69,8 @@ def starts(encoder: Encoder, count: int, *, rng: np.random.Generator) -> Array:
         return np.empty((0, len(encoder.columns.kinds)))
     distinct: dict[bytes, Array] = {}
     for batch in _candidates(encoder, count, rng):
-        for row in batch:
-            distinct.setdefault((np.round(row, 9) + 0.0).tobytes(), row)
+        for key, row in zip(row_keys(batch), batch, strict=True):
+            distinct.setdefault(key, row)
         if len(distinct) >= count:
             break
     rows = np.array(list(distinct.values()))[:count]

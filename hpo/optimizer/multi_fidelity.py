@@ -25,7 +25,6 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
-from hpo.space.encoding import Direction
 from hpo.trials import (
     Cause,
     Observation,
@@ -182,11 +181,12 @@ class StagedOptimizer:
         self.optimizer = optimizer
         self._fidelity = space.fidelity
         self._clone_key = (seed,) if driver is None else (seed, driver)
-        direction: Direction = "minimize" if optimizer.encoder.loss_sign > 0 else "maximize"
         self.schedule: Schedule = (
             _WholeRuns()
             if scheduler is None
-            else scheduler.begin(space, direction=direction, seed=seed, forecast=optimizer.forecast)
+            else scheduler.begin(
+                space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
+            )
         )
 
     @property

@@ -1,1 +1,1 @@
-"""Scaling laws: transfer rules as priors, the fitted laws of loss and cost, allocation of compute."""
+"""Scaling: transfer rules as priors, fitted laws of loss and cost, allocation of compute."""

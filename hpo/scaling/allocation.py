@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """How to spend one training run's compute, by the fitted law.
+    """How to spend one training run's compute, by the fitted laws.
 
     Attributes:
-        compute: that the run may cost, in ``unit``.
-        unit: the study's cost unit, or "FLOPs (6 N D)".
-        scale: best value of each scale axis. intervals: central 90 % of it.
-        exponents: power of compute with which each axis grows. exponent_intervals: 90 % of it.
-        loss: of the law there, at the best settings. loss_interval: 90 %, of the laws of loss and
-            cost alone.
+        compute: cost of the run, in `unit`.
+        unit: cost unit of the study, or "FLOPs (6 N D)".
+        scale: best value of each scale axis.
+        intervals: central 90 % interval of each best value.
+        exponents: power of compute with which each axis grows.
+        exponent_intervals: central 90 % interval of each power.
+        loss: loss of the law there at the best settings, in the user's direction.
+        loss_interval: central 90 % interval of it, from the uncertainty of both laws alone.
+
+    Example:
+        >>> best = Allocation(
+        ...     compute=1e18,
+        ...     unit="FLOPs (6 N D)",
+        ...     scale={"params": 9e7, "tokens": 1.85e9},
+        ...     intervals={"params": (4e7, 2e8), "tokens": (8e8, 4e9)},
+        ...     exponents={"params": 0.5, "tokens": 0.5},
+        ...     exponent_intervals={"params": (0.4, 0.6), "tokens": (0.4, 0.6)},
+        ...     loss=3.1,
+        ...     loss_interval=(3.0, 3.2),
+        ... )
+        >>> print(best)
+        Best use of 1e+18 FLOPs (6 N D), with 90 % intervals
+          params 9e+07 (4e+07 to 2e+08), grows as compute^0.50 (0.40 to 0.60)
+          tokens 1.85e+09 (8e+08 to 4e+09), grows as compute^0.50 (0.40 to 0.60)
+          loss 3.1 (3 to 3.2)
     """
 
     compute: float

@@ -1,4 +1,12 @@
-"""What a transfer rule claims: slopes and levels of the best setting, with their uncertainty."""
+"""What a transfer rule claims: slopes and levels of the best setting, with their uncertainty.
+
+Notation
+--------
+z*_j     best value of parameter j in natural units: ln lr, ln batch, log-odds of beta2
+s_a      ln of scale axis a: ln N (parameters), ln D (tokens), ln width, ln depth
+slope    dz*_j / ds_a
+level    z*_j at one scale
+"""
 
 from __future__ import annotations
 
@@ -10,27 +18,35 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from hpo.errors import SpaceError
 from hpo.space import SearchSpace
 
-Normal: TypeAlias = tuple[float, float]  # mean and standard deviation
+#: Mean and standard deviation of a normal distribution.
+MeanSd: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Claim: along `scale`, the optimum of `parameter` moves by `mean` +- `sd` per natural unit.
+    """Claim that the optimum of a parameter drifts along a scale axis by `mean` +- `sd`.
 
-    With `given`, the claim holds for other parameters held still, and `given[k]` says how far the
-    optimum follows parameter k::
+    With `given`, the claim holds for other parameters held fixed, and `given[k]` is the weight with
+    which the optimum follows parameter k::
 
         dz*/ds = mean + sum_k given[k] dz*_k/ds,    +- sd
 
-    A claim is a rule itself: ``priors=[MuP(), Slope("lr", "tokens", -0.3, 0.1)]``.
+    A claim is a rule itself: `priors=[MuP(), Slope("lr", "tokens", -0.3, 0.1)]`.
 
     Args:
-        parameter, scale: names in the space.
-        mean, sd: natural units of the parameter per ln of the scale; sd > 0.
-        given: other parameters by name.
+        parameter: name of a numeric parameter of the space.
+        scale: name of a scale axis of the space.
+        mean: expected slope, in natural units of the parameter per ln of the scale.
+        sd: standard deviation of the slope, > 0, same unit.
+        given: weights of other parameters, by name.
 
     Raises:
         SpaceError: for numbers that are not finite, or an sd that is not positive.
+
+    Example:
+        >>> slope = Slope("lr", "tokens", mean=-0.3, sd=0.1)
+        >>> round(10**slope.mean, 2)  # factor on the best lr with ten times the tokens
+        0.5
     """
 
     parameter: str
@@ -48,22 +64,38 @@ class Slope:
             )
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
-        """Itself."""
+        """Return the claim itself.
+
+        Args:
+            space: search space, which does not matter.
+
+        Example:
+            >>> from hpo import Float
+            >>> slope = Slope("lr", "width", 0.0, 0.2)
+            >>> slope.claims(SearchSpace({"lr": Float(1e-4, 1e-1, log=True)})) == (slope,)
+            True
+        """
         return (self,)
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Claim: at the scale `at`, the optimum of `parameter` is `value`, +- `sd` in natural units.
+    """Claim that the optimum of a parameter at one scale is `value`, +- `sd` in natural units.
 
     Args:
-        parameter: name in the space.
-        at: value of each scale axis; an axis left out does not matter to the claim.
-        value: as a config would hold it (3e-4, not its logarithm).
-        sd: natural units, > 0; 0.5 on a log scale is a factor of 1.65.
+        parameter: name of a numeric parameter of the space.
+        at: value of each scale axis by name; an axis left out does not matter to the claim.
+        value: best value as a config would hold it (3e-4, not its logarithm).
+        sd: standard deviation in natural units, > 0; 0.5 on a log scale is a factor of 1.65.
 
     Raises:
         SpaceError: for numbers that are not finite, or an sd or scale that is not positive.
+
+    Example:
+        >>> level = Level("lr", at={"params": 1e8}, value=3e-4, sd=0.5)
+        >>> low, high = (level.value * math.exp(z * level.sd) for z in (-1.645, 1.645))
+        >>> print(f"90 %: {low:.2g} to {high:.2g}")
+        90 %: 0.00013 to 0.00068
     """
 
     parameter: str
@@ -80,16 +112,41 @@ class Level:
             )
 
     def claims(self, space: SearchSpace) -> tuple[Level, ...]:
-        """Itself."""
+        """Return the claim itself.
+
+        Args:
+            space: search space, which does not matter.
+
+        Example:
+            >>> from hpo import Float
+            >>> level = Level("lr", {"width": 256}, 1e-3, 0.5)
+            >>> level.claims(SearchSpace({"lr": Float(1e-4, 1e-1, log=True)})) == (level,)
+            True
+        """
         return (self,)
 
 
 @runtime_checkable
 class TransferRule(Protocol):
-    """Anything with this method is a prior; see :class:`TokenHorizon` for a short one."""
+    """Any object with this method is a transfer rule.
+
+    Example:
+        >>> class Halving:
+        ...     def claims(self, space):
+        ...         return [Slope("lr", name, -1.0, 0.1) for name in space.scales]
+        >>> isinstance(Halving(), TransferRule)
+        True
+    """
 
     def claims(self, space: SearchSpace) -> Sequence[Slope | Level]:
-        """What the rule says about a space; raises SpaceError where it cannot speak of it."""
+        """Return what the rule claims about the optima of a space.
+
+        Args:
+            space: search space whose roles and axes the rule looks up.
+
+        Raises:
+            SpaceError: where the rule does not apply to the space.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Fitted coefficients as people read them: a line each, prior beside posterior."""
+"""Table of fitted coefficients, one line each, prior beside posterior."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpo.space import Float, Int, Parameter
 from surrogates.scaling_law.model import Estimate
 
 if TYPE_CHECKING:
@@ -15,34 +14,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """One line of a law: what it is, and its :class:`~surrogates.scaling.Estimate`."""
+    """One line of a fitted law.
+
+    Args:
+        name: name of the coefficient, as printed.
+        estimate: prior and posterior mean and standard deviation.
+
+    Example:
+        >>> from surrogates.scaling_law.model import Estimate
+        >>> estimate = Estimate(mean=-0.3, sd=0.05, prior_mean=-0.32, prior_sd=0.1)
+        >>> round(Coefficient("d ln lr / d ln tokens", estimate).informed_by_data, 2)
+        0.75
+    """
 
     name: str
     estimate: Estimate
 
     @property
     def informed_by_data(self) -> float:
-        """Share of the prior variance that the runs removed, 0 to 1."""
+        """Share of the prior variance that the runs removed, from 0 to 1."""
         share = 1.0 - (self.estimate.sd / self.estimate.prior_sd) ** 2
         return min(max(share, 0.0), 1.0)
 
 
-def natural_name(name: str, parameter: Parameter) -> str:
-    """How the natural unit of a parameter is written: ``ln lr``, ``logit beta2``, ``dropout``."""
-    if isinstance(parameter, Float) and parameter.logit:
-        return f"logit {name}"
-    linear = isinstance(parameter, Float | Int) and not parameter.log
-    ordinal = not isinstance(parameter, Float | Int) and hasattr(parameter, "choices")
-    return name if linear or ordinal else f"ln {name}"
-
-
 def as_text(rows: Sequence[Coefficient]) -> str:
-    """A heading and one line a coefficient."""
+    """Return a heading and one line a coefficient.
+
+    Args:
+        rows: coefficients to print, at least one.
+
+    Example:
+        >>> from surrogates.scaling_law.model import Estimate
+        >>> print(as_text([Coefficient("gamma", Estimate(0.5, 0.1, 0.4, 0.2))]))
+                             prior            posterior  from data
+        gamma       0.4 +- 0.2           0.5 +- 0.1            75%
+    """
     width = max(len(row.name) for row in rows)
-    heading = f"{'':{width}}  {'prior':>19}  {'posterior':>19}  told by data"
+    heading = f"{'':{width}}  {'prior':>19}  {'posterior':>19}  from data"
     lines = [
         f"{row.name:{width}}  {_show(e.prior_mean, e.prior_sd)}  {_show(e.mean, e.sd)}"
-        f"  {row.informed_by_data:12.0%}"
+        f"  {row.informed_by_data:9.0%}"
         for row in rows
         for e in [row.estimate]
     ]
@@ -50,7 +61,11 @@ def as_text(rows: Sequence[Coefficient]) -> str:
 
 
 def as_frame(rows: Sequence[Coefficient]) -> pd.DataFrame:
-    """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
+    """Return one row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data.
+
+    Args:
+        rows: coefficients to list.
+    """
     import pandas as pd
 
     return pd.DataFrame(

@@ -1,15 +1,15 @@
-"""What a run costs, in FLOPs or seconds, as a law in the scales and settings.
+"""Law of what a run costs, in FLOPs or seconds, in its scales and settings.
 
-Notation as in :mod:`surrogates.cost`. For one run with scales ``s_a`` (ln N, ln D, ..) and settings
-``z_j`` in natural units (ln batch, ln width, ..)::
+Notation as in `surrogates.cost`. For one run with scales s_a (ln N, ln D, ..) and settings z_j in
+natural units (ln batch, ln width, ..)::
 
     ln C = k + sum_a c_a s_a + sum_j w_j z_j + offsets + f + e
 
-``c`` are the exponents of cost, believed 1 +- 0.3 before any run (6 N D has both at 1; seconds fall
-short of it where small models leave the machine idle). ``w`` are elasticities: what a setting that
-changes the shape of the computation, such as the batch or the depth, does to the time at one size.
-``f`` is what the straight line misses near the runs, so it counts in a prediction and not in the
-coefficients. All are natural logarithms: c = 0.8 says that ten times the parameters cost 10^0.8.
+c are the exponents of cost. Their prior is 1 +- 0.3: 6 N D has both at 1, and seconds fall short of
+it where small models leave the machine idle. w are elasticities: the effect on the time at one size
+of a setting that changes the shape of the computation, such as the batch or the depth. f is what
+the straight line misses near the runs, so it counts in a prediction and not in the coefficients.
+All are natural logarithms: c = 0.8 means that ten times the parameters cost 10^0.8 as much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natural_name
+from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
 from hpo.trials.records import SECONDS
@@ -29,24 +29,38 @@ from surrogates.basis_gp import BasisKernel
 from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
-from surrogates.numerics import single_threaded
+from surrogates.numerics import bounded_exp, normal_half_width, single_threaded
 from surrogates.scaling_law.model import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-_NINETY = 1.6448536269514722  # normal quantile of a central 90 % interval
-_MAX_ROWS = 2000  # of a factor
+_NINETY = normal_half_width(0.9)  # in standard deviations
+_MAX_ROWS = 2000  # runs used in a fit
 _LARGEST_LOG = 700.0  # exp overflows beyond 709
 
 
 @dataclass(frozen=True, slots=True)
 class CostLaw:
-    """Exponents of cost with standard errors, and the cost of a run that was never made.
+    """Exponents of cost with standard errors, and the predicted cost of any config.
+
+    `result.cost_law` and `result.wall_clock_law` hold one.
 
     Attributes:
-        unit: of the costs, such as "seconds" or "flops".
+        unit: unit of the costs, such as "seconds" or "flops".
+
+    Example:
+        >>> from hpo import Float, Optimizer, Scale
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+        >>> optimizer = Optimizer(space, cost="flops")
+        >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+        ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+        >>> law = optimizer.result().cost_law
+        >>> round(law.exponent("params").mean, 1)
+        1.0
+        >>> cost, (low, high) = law.predict({"lr": 1e-3, "params": 1e8})
+        >>> print(f"{cost:.0e} {law.unit}", low < 6e14 < high)
+        6e+14 flops True
     """
 
     unit: str
@@ -56,7 +70,15 @@ class CostLaw:
     @classmethod
     @single_threaded
     def of_seconds(cls, encoder: Encoder, observations: Sequence[Observation]) -> CostLaw | None:
-        """Fit the wall-clock of completed runs; None if none was measured."""
+        """Fit the wall-clock time of completed runs.
+
+        Args:
+            encoder: encoder of the space.
+            observations: results, of which those with `seconds` count.
+
+        Returns:
+            Law in seconds, None if no run was timed.
+        """
         timed = [o for o in observations if o.status is Status.COMPLETED and o.seconds]
         if not timed:
             return None
@@ -67,13 +89,14 @@ class CostLaw:
         return cls(SECONDS, encoder, CostModel().fit(data))
 
     def exponent(self, name: str) -> Estimate:
-        """D ln cost / d ln `name` of a scale axis or the fidelity.
+        """Return d ln cost / d ln scale.
 
-        A numeric setting has one as well, per natural unit (ln batch, log-odds of beta2, dropout
-        itself).
+        Args:
+            name: name of a scale axis, the fidelity or a numeric setting. A setting has a slope per
+                natural unit (ln batch, log-odds of beta2, dropout itself).
 
         Raises:
-            KeyError: for a name that has none.
+            KeyError: for any other name.
         """
         found = self._estimates()
         if name not in found:
@@ -90,13 +113,16 @@ class CostLaw:
         return (
             *(Coefficient(f"exponent of {axis}", found[axis]) for axis in axes),
             *(
-                Coefficient(f"d ln {self.unit} / d {natural_name(name, space[name])}", found[name])
+                Coefficient(f"d ln {self.unit} / d {space[name].unit.label(name)}", found[name])
                 for name in settings
             ),
         )
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
+        """Return one row a coefficient.
+
+        Columns: coefficient, prior, prior_sd, posterior, posterior_sd, informed_by_data.
+        """
         return as_frame(self.rows)
 
     def __str__(self) -> str:
@@ -104,10 +130,11 @@ class CostLaw:
 
     @single_threaded
     def predict(self, config: Mapping[str, Any]) -> tuple[float, tuple[float, float]]:
-        """Cost of one run of `config`, and the central 90 % interval of it.
+        """Return the cost of one run of a config and its central 90 % interval.
 
         Args:
-            config: every active parameter, scales included, which may lie beyond the runs.
+            config: values of every active parameter, scales included, which may lie beyond the
+                runs.
 
         Raises:
             SpaceError: for a config that does not belong to the space.
@@ -116,18 +143,19 @@ class CostLaw:
         belief = self._predictor.posterior(self._encoder.encode([config]))
         mean = float(belief.mean[0])
         half = _NINETY * math.sqrt(float(belief.variance[0]) + self._predictor.noise_variance)
-        return _exp(mean), (_exp(mean - half), _exp(mean + half))
+        return bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half))
 
     def lines(self, row: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """K and c of ``ln C = k + c . s`` at the settings of one row, and draws of them.
+        """Return k and c of ln C = k + c . s at the settings of one row, and draws of them.
 
         Args:
-            row: ``(d,)``, encoded; its scale entries do not matter.
+            row: `(d,)`, encoded; its scale entries do not matter.
             count: number of posterior draws.
+            rng: generator of the draws.
 
         Returns:
-            ``(1 + count,)`` and (1 + count) x axes over the scale axes; the first is the posterior
-            mean. `f` is left out.
+            k `(1 + count,)` and c `(1 + count) x axes` over the scale axes. The first entry is the
+            posterior mean. f is left out.
         """
         columns = self._encoder.columns
         scale = columns.scale
@@ -154,13 +182,13 @@ class CostLaw:
         return self._predictor.prior_mean
 
     def _weights(self) -> tuple[Array, Array]:
-        """Posterior mean ``(p,)`` and covariance of the weights, which are N(0, I) a priori."""
+        """Return posterior mean `(p,)` and covariance of the weights, N(0, I) a priori."""
         phi = self._basis.value(self._predictor.X)
         half = self._predictor.factor.half_solve(np.asfortranarray(phi))
         return phi.T @ self._predictor.weights, np.eye(phi.shape[1]) - half.T @ half
 
     def _estimates(self) -> dict[str, Estimate]:
-        """Slope of ln cost in each numeric column, per natural unit, by name."""
+        """Return the slope of ln cost in each numeric column, per natural unit, by name."""
         columns, basis = self._encoder.columns, self._basis
         mean, covariance = self._weights()
         sd = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
@@ -175,8 +203,3 @@ class CostLaw:
                 prior_sd / width,
             )
         return found
-
-
-def _exp(log_value: float) -> float:
-    """Exponential held inside the range of floats."""
-    return math.exp(min(max(log_value, -_LARGEST_LOG), _LARGEST_LOG))

@@ -1,4 +1,10 @@
-"""Pool the claims of several transfer rules into the prior of the optimum's drift."""
+"""Pool the claims of several transfer rules into one prior of how every optimum drifts with scale.
+
+Notation as in `hpo.scaling.claims`. Claims about one slope are pooled as measurements of one
+quantity that may differ from paper to paper (`pooled`). A claim with `given` adds the pooled slopes
+of those other parameters, with their uncertainty. Levels are carried along the pooled slopes to the
+geometric middle of the scales and pooled there.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.scaling.claims import Level, Normal, Slope, TransferRule
-from hpo.space import Float, Int, Parameter, Scale, SearchSpace
+from hpo.scaling.claims import Level, MeanSd, Slope, TransferRule
+from hpo.space import Float, Int, Parameter, SearchSpace
 from surrogates.data import Columns
 from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
 
@@ -17,13 +23,24 @@ _FAR = 3.0  # standard deviations that a level may lie outside the searched rang
 
 
 def check_priors(priors: object) -> tuple[TransferRule, ...]:
-    """`priors` as a tuple of rules; None is none.
+    """Return the user's `priors` as a tuple of rules; None gives an empty one.
 
-    Raises SpaceError for anything that is not a sequence of rules.
+    Args:
+        priors: list of transfer rules, or None.
+
+    Raises:
+        SpaceError: for anything that is not a sequence of rules.
+
+    Example:
+        >>> from hpo import MuP, TokenHorizon
+        >>> check_priors([MuP(), TokenHorizon()])
+        (MuP(sd=0.2), TokenHorizon(exponent=-0.32, sd=0.15))
+        >>> check_priors(None)
+        ()
     """
     if priors is None:
         return ()
-    hint = "write priors=[MuP(), TokenHorizon()]; hpo.scaling.transfer_rules has the rules"
+    hint = "write priors=[MuP(), TokenHorizon()]; hpo.scaling.transfer_rules lists all rules"
     if isinstance(priors, str) or not isinstance(priors, Sequence):
         raise SpaceError(f"priors must be a list of rules or None, got {priors!r}; {hint}")
     for rule in priors:
@@ -41,43 +58,64 @@ def check_priors(priors: object) -> tuple[TransferRule, ...]:
 def drift_prior(
     rules: Sequence[TransferRule], space: SearchSpace, columns: Columns
 ) -> DriftPrior | None:
-    """What `rules` together believe about the drift of every optimum; None without rules.
+    """Return the pooled prior of the drift of every optimum; None without rules.
 
     Args:
-        rules: see :func:`check_priors`.
-        space: whose roles and axes they refer to.
-        columns: of the same space's encoded rows.
+        rules: transfer rules, as `check_priors` returns them.
+        space: search space whose roles and axes the rules refer to.
+        columns: meaning of the same space's encoded columns.
 
     Raises:
-        SpaceError: where a rule speaks of what the space lacks, where a level lies far outside the
+        SpaceError: where a rule needs what the space lacks, where a level lies far outside the
             searched range, or where claims depend on one another in a circle.
+
+    Example:
+        >>> from hpo import Axis, Scale, Slope
+        >>> from hpo.space.encoding import Encoder
+        >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+        >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "tokens": tokens})
+        >>> prior = drift_prior([Slope("lr", "tokens", -0.3, 0.1)], space, Encoder(space).columns)
+        >>> prior.mean, prior.sd
+        (array([[-0.3]]), array([[0.1]]))
     """
     if not rules:
         return None
     if not space.scales:
         raise SpaceError(
-            f"priors speak of drift with scale and need a space with Scale axes, got {rules!r};"
-            ' declare one, such as "tokens": Scale(1e7, 1e9, axis=Axis.TOKENS), or leave priors out'
+            "priors describe how optima drift with scale and need a space with Scale axes, got"
+            f" {rules!r} for a space without one; declare one, such as"
+            ' "tokens": Scale(1e7, 1e9, axis=Axis.TOKENS), or leave priors out'
         )
-    beliefs = _Beliefs(space, columns)
+    pool = _Pool(space, columns)
     for rule in rules:
         for claim in rule.claims(space):
-            beliefs.add(rule, claim)
+            pool.add(rule, claim)
     decisions = [columns.names[j] for j in columns.decision]
-    table = np.array([[beliefs.slope(j, a) for a in space.scales] for j in decisions])
+    table = np.array([[pool.slope(j, a) for a in space.scales] for j in decisions])
     table = table.reshape(len(decisions), len(space.scales), 2)
-    return DriftPrior(table[:, :, 0].copy(), table[:, :, 1].copy(), beliefs.anchor(decisions))
+    return DriftPrior(table[:, :, 0].copy(), table[:, :, 1].copy(), pool.anchor(decisions))
 
 
-def pooled(beliefs: Sequence[Normal]) -> Normal:
-    """One belief from several (mean, sd) about one quantity, none of them a copy of another.
+def pooled(estimates: Sequence[MeanSd]) -> MeanSd:
+    """Return one estimate of a quantity from several independent ones (random effects).
 
     With weights w = 1 / sd^2 and Q = sum w (mean - weighted mean)^2, the variance between claims is
     tau^2 = max(0, (Q - (k - 1)) / (sum w - sum w^2 / sum w)), added to each variance before the
     product of the Gaussians is taken (DerSimonian & Laird 1986, equation 8). Two claims of equal
-    sd that lie Delta > sqrt(2) sd apart are pooled to half their distance, +- Delta / 2.
+    sd that lie Delta > sqrt(2) sd apart are pooled to their midpoint, +- Delta / 2.
+
+    Args:
+        estimates: mean and standard deviation of each, none of them a copy of another.
+
+    Returns:
+        Mean and standard deviation.
+
+    Example:
+        >>> mean, sd = pooled([(-1.0, 0.1), (0.0, 0.1)])
+        >>> round(mean, 6), round(sd, 6)
+        (-0.5, 0.5)
     """
-    mean, sd = np.array(beliefs, dtype=np.float64).T
+    mean, sd = np.array(estimates, dtype=np.float64).T
     w = 1.0 / sd**2
     total = w.sum()
     Q = float(w @ (mean - w @ mean / total) ** 2)
@@ -87,7 +125,7 @@ def pooled(beliefs: Sequence[Normal]) -> Normal:
     return float(w @ mean / w.sum()), float(w.sum() ** -0.5)
 
 
-class _Beliefs:
+class _Pool:
     """Claims about one space, pooled on demand."""
 
     def __init__(self, space: SearchSpace, columns: Columns) -> None:
@@ -98,7 +136,7 @@ class _Beliefs:
         self._neutral_sd = {columns.names[j]: neutral * columns.width[j] for j in columns.decision}
 
     def add(self, rule: TransferRule, claim: Slope | Level) -> None:
-        """Keep a claim of `rule` about names that exist."""
+        """Keep a claim of `rule`, once its names are found in the space."""
         scales = [claim.scale] if isinstance(claim, Slope) else list(claim.at)
         for name in scales:
             if name not in self._space.scales:
@@ -112,7 +150,7 @@ class _Beliefs:
                     f"a claim of {rule!r} must be about a numeric parameter of the space, got"
                     f" {name!r}; it has {list(self._neutral_sd)}"
                 )
-        # Said twice, as by MuP and CompleteP, it is no second measurement.
+        # A claim made twice, as by MuP and CompleteP, is no second measurement.
         if isinstance(claim, Slope):
             slopes = self._slopes.setdefault((claim.parameter, claim.scale), [])
             slopes.extend([claim] if claim not in slopes else [])
@@ -120,37 +158,37 @@ class _Beliefs:
             levels = self._levels.setdefault(claim.parameter, [])
             levels.extend([claim] if claim not in levels else [])
 
-    def slope(self, parameter: str, scale: str, asking: tuple[str, ...] = ()) -> Normal:
-        """The pooled belief about one slope; the neutral one where nothing was claimed.
+    def slope(self, parameter: str, scale: str, chain: tuple[str, ...] = ()) -> MeanSd:
+        """Return mean and sd of one slope; the neutral prior where nothing was claimed.
 
         Claims with the same `given` are pooled before that part is added: they share its error.
         """
-        if parameter in asking:
+        if parameter in chain:
             raise SpaceError(
                 "claims must not depend on one another in a circle, got"
-                f" {' -> '.join([*asking, parameter])} along {scale!r}; leave out one `given`"
+                f" {' -> '.join([*chain, parameter])} along {scale!r}; leave out one `given`"
             )
         claims = self._slopes.get((parameter, scale))
         if claims is None:
             return 0.0, self._neutral_sd[parameter]
-        alike: dict[tuple[tuple[str, float], ...], list[Normal]] = {}
+        alike: dict[tuple[tuple[str, float], ...], list[MeanSd]] = {}
         for claim in claims:
             given = tuple(sorted(claim.given.items()))
             alike.setdefault(given, []).append((claim.mean, claim.sd))
-        beliefs = []
-        for given, said in alike.items():
-            mean, sd = pooled(said)
+        estimates = []
+        for given, claimed in alike.items():
+            mean, sd = pooled(claimed)
             for other, weight in given:
-                its_mean, its_sd = self.slope(other, scale, (*asking, parameter))
+                its_mean, its_sd = self.slope(other, scale, (*chain, parameter))
                 mean, sd = mean + weight * its_mean, math.hypot(sd, weight * its_sd)
-            beliefs.append((mean, sd))
-        return pooled(beliefs)
+            estimates.append((mean, sd))
+        return pooled(estimates)
 
     def anchor(self, decisions: Sequence[str]) -> Anchor | None:
-        """Levels, carried along the slopes to the middle of the scales and pooled there."""
+        """Return the levels, carried along the slopes to the middle of the scales and pooled."""
         if not self._levels:
             return None
-        middle = middle_of_scales(self._space)
+        middle = {name: axis.log_middle for name, axis in self._space.scale_axes.items()}
         mean, sd = np.zeros(len(decisions)), np.full(len(decisions), np.inf)
         for i, name in enumerate(decisions):
             if name in self._levels:
@@ -158,7 +196,7 @@ class _Beliefs:
                 self._check_inside(name, mean[i], sd[i])
         return Anchor(np.array(list(middle.values())), mean, sd)
 
-    def _carried(self, level: Level, middle: Mapping[str, float]) -> Normal:
+    def _carried(self, level: Level, middle: Mapping[str, float]) -> MeanSd:
         mean, sd = _natural(self._space[level.parameter], level.value, level), level.sd
         for scale, value in level.at.items():
             slope, slope_sd = self.slope(level.parameter, scale)
@@ -172,7 +210,7 @@ class _Beliefs:
             return
         low, high = (_natural(parameter, float(end), name) for end in parameter.limits)
         if not low - _FAR * sd <= mean <= high + _FAR * sd:
-            value = math.exp(mean) if parameter.log else mean
+            value = parameter.unit.value_of(mean)
             raise SpaceError(
                 f"priors must put the best `{name}` near the searched range"
                 f" {list(parameter.limits)}, got {value:.3g} at the middle of the scales; check the"
@@ -181,27 +219,12 @@ class _Beliefs:
             )
 
 
-def middle_of_scales(space: SearchSpace) -> dict[str, float]:
-    """Ln of the geometric middle of each scale axis."""
-    middle = {}
-    for name in space.scales:
-        scale = space[name]
-        assert isinstance(scale, Scale)
-        middle[name] = 0.5 * (math.log(scale.low) + math.log(scale.high))
-    return middle
-
-
 def _natural(parameter: Parameter, value: float, what: object) -> float:
-    """`value` in the units the parameter is searched in."""
-    if isinstance(parameter, Float | Int) and parameter.log:
-        low, high = 0.0, math.inf
-    elif isinstance(parameter, Float) and parameter.logit:
-        low, high = 0.0, 1.0
-    else:
-        return value
+    """Return `value` in the natural unit of the parameter, checked to have one."""
+    low, high = parameter.unit.domain
     if not low < value < high:
         raise SpaceError(
             f"the value of {what!r} must lie inside ({low:g}, {high:g}), got {value!r}; give it as"
             " a config would hold it, not its logarithm"
         )
-    return math.log(value) if high == math.inf else math.log(value / (1.0 - value))
+    return parameter.unit.natural_of(value)

@@ -1,23 +1,23 @@
-"""The fitted scaling law as people read it: coefficients beside their priors, and what to train.
+"""Fitted scaling law: coefficients beside their priors, and the compute-optimal sizes.
 
-Notation as in :mod:`surrogates.scaling_law.parametric_loss`: at the best settings, and relative to the reference
-scale, the loss is ::
+Notation as in `surrogates.scaling_law.parametric_loss`: at the best settings, and relative to the reference scale,
+the loss is ::
 
     E + R rho,    rho = (sum_a w_a exp(-alpha_a D_a / gamma))^gamma,    w_a = R_a / R
 
-with ``D_a = s_a - sbar_a`` the distance of scale axis a from the reference, in natural units (ln N,
-ln D, ..). Everything here is that law's; the processes that the value model adds to it, and with
-them `result.recommend`, may say a little more where there are runs.
+with D_a = s_a - sbar_a the distance of scale axis a from the reference, in natural units (ln N,
+ln D, ..). Everything here follows from that law alone. `result.recommend` also uses the Gaussian
+processes that the value model adds to it, which matter near the runs.
 
-**Compute-optimal allocation.** A run costs ``ln C = k + sum_a c_a s_a``; for 6 N D, k = ln 6 and
-both c are 1. rho rises with the sum inside it, so gamma decides how much loss there is but not how
-to share compute: with ``p_a = alpha_a / gamma`` and a multiplier ln m, ::
+**Compute-optimal allocation.** A run costs ln C = k + sum_a c_a s_a; for 6 N D, k = ln 6 and both c
+are 1. rho rises with the sum inside it, so gamma decides how much loss there is but not how to
+share compute: with p_a = alpha_a / gamma and a multiplier ln m, ::
 
     D_a = (ln(w_a p_a / c_a) - ln m) / p_a
     ln m = (k - ln C + sum_a c_a (sbar_a + ln(w_a p_a / c_a) / p_a)) / sum_a (c_a / p_a)
 
 For gamma = 1 and 6 N D this is eq. 4 of Hoffmann et al. 2022. Each axis grows as C to the power
-``(1 / alpha_a) / sum_b (c_b / alpha_b)``.
+(1 / alpha_a) / sum_b (c_b / alpha_b).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ import numpy as np
 from scipy.special import logsumexp
 
 from hpo.scaling.allocation import Allocation
-from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text, natural_name
+from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.scaling.cost_law import CostLaw
-from hpo.space import Axis, Scale
+from hpo.space import Axis
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, ColumnKind
 from surrogates.numerics import single_threaded
@@ -42,18 +42,43 @@ from surrogates.scaling_law.model import Estimate, ScalingLaw, ScalingPredictor
 if TYPE_CHECKING:
     import pandas as pd
 
-_DRAWS = 1000
-_LEAST_RATE = 0.02  # exponent of cost below which a draw has lost its meaning
+_DRAWS = 1000  # of the coefficients, for intervals
+_LEAST_RATE = 0.02  # exponent of cost below which a draw makes no sense
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
 
 
 @dataclass(frozen=True, slots=True)
 class FittedLaw:
-    """Prior and posterior of every coefficient; print it, or take :meth:`to_pandas`.
+    """Prior and posterior of every coefficient of the scaling law of a study.
+
+    `result.scaling_law` holds one; print it, or take `to_pandas()`.
 
     Attributes:
-        coefficients: as arrays know them; losses in the direction that is minimized inside.
+        coefficients: coefficients as the surrogate has them, for a loss that is minimized.
         gamma: how the axes combine, 1 for a sum of powers.
+
+    Example:
+        >>> from hpo import Axis, Float, Optimizer, Scale, Slope
+        >>> space = {
+        ...     "lr": Float(1e-4, 1e-1, log=True),
+        ...     "params": Scale(1e5, 1e7, axis=Axis.PARAMS),
+        ...     "tokens": Scale(1e6, 1e8, axis=Axis.TOKENS),
+        ... }
+        >>> optimizer = Optimizer(space, priors=[Slope("lr", "tokens", -0.3, 0.1)])
+        >>> for i in range(12):
+        ...     lr, N, D = 10.0 ** (i % 4 - 4), 10.0 ** (5 + i % 3), 10.0 ** (6 + i // 3 % 3)
+        ...     loss = 2 + (1e5 / N) ** 0.3 + (1e6 / D) ** 0.3 + 0.05 * math.log(lr / 3e-3) ** 2
+        ...     _ = optimizer.tell({"lr": lr, "params": N, "tokens": D}, loss)
+        >>> law = optimizer.result().scaling_law
+        >>> law.slope("lr", "tokens").prior_mean
+        -0.3
+        >>> 0.1 < law.exponent("params").mean < 0.4
+        True
+        >>> 1e-4 < math.exp(law.optimum("lr").mean) < 1e-1
+        True
+        >>> best = law.allocation(1e17)
+        >>> best.unit, sorted(best.scale)
+        ('FLOPs (6 N D)', ['params', 'tokens'])
     """
 
     coefficients: ScalingLaw
@@ -64,7 +89,13 @@ class FittedLaw:
 
     @classmethod
     def of(cls, encoder: Encoder, predictor: ScalingPredictor, cost: CostLaw | None) -> FittedLaw:
-        """Read a fit; `cost` is what a run costs, None for 6 N D."""
+        """Read the law out of a fit.
+
+        Args:
+            encoder: encoder of the space.
+            predictor: fitted value model.
+            cost: law of what a run costs, None for 6 N D.
+        """
         mean, covariance = predictor.coefficients()
         i = predictor.loss.layout.log_gamma
         prior_sd = float(np.linalg.norm(predictor.prior.root[i]))
@@ -74,24 +105,46 @@ class FittedLaw:
         return cls(predictor.law(), gamma, encoder, predictor, cost)
 
     def exponent(self, axis: str) -> Estimate:
-        """Alpha of a scale axis (or the fidelity), by name; KeyError for another name."""
+        """Return alpha of a scale axis or the fidelity.
+
+        Args:
+            axis: name of the axis.
+
+        Raises:
+            KeyError: for any other name.
+        """
         return self.coefficients.exponent[_index(axis, self.coefficients.axes)]
 
     def slope(self, parameter: str, axis: str) -> Estimate:
-        """Drift of the best `parameter` along `axis`, natural units; KeyError for other names."""
+        """Return the drift of the best setting along an axis, in natural units.
+
+        Args:
+            parameter: name of a numeric parameter.
+            axis: name of a scale axis or the fidelity.
+
+        Raises:
+            KeyError: for any other names.
+        """
         row = self.coefficients.drift[_index(parameter, self.coefficients.decisions)]
         return row[_index(axis, self.coefficients.axes)]
 
     def optimum(self, parameter: str) -> Estimate:
-        """Best `parameter` at the mean scale of the runs, natural units; KeyError for others."""
+        """Return the best setting at the mean scale of the runs, in natural units.
+
+        Args:
+            parameter: name of a numeric parameter.
+
+        Raises:
+            KeyError: for any other name.
+        """
         return self.coefficients.optimum[_index(parameter, self.coefficients.decisions)]
 
     @property
     def rows(self) -> tuple[Coefficient, ...]:
         """Every coefficient with a prior, drift first."""
         law, space = self.coefficients, self._encoder.space
-        names = [natural_name(name, space[name]) for name in law.decisions]
-        axes = [natural_name(axis, space[axis]) for axis in law.axes]
+        names = [space[name].unit.label(name) for name in law.decisions]
+        axes = [space[axis].unit.label(axis) for axis in law.axes]
         rows = [
             Coefficient(f"d {name} / d {axis}", estimate)
             for name, slopes in zip(names, law.drift, strict=True)
@@ -114,7 +167,10 @@ class FittedLaw:
         return (*rows, Coefficient("gamma", self.gamma), Coefficient("irreducible loss", floor))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data."""
+        """Return one row a coefficient.
+
+        Columns: coefficient, prior, prior_sd, posterior, posterior_sd, informed_by_data.
+        """
         return as_frame(self.rows)
 
     def __str__(self) -> str:
@@ -129,18 +185,18 @@ class FittedLaw:
 
     @single_threaded
     def allocation(self, compute: float, cost: CostLaw | None = None) -> Allocation:
-        """Sizes that make the law's loss least for one run that costs `compute`.
+        """Return the sizes of least loss for one run that costs `compute`.
 
-        Where the laws are poorly identified the intervals say so; far from the runs, so does
-        :meth:`~hpo.optimizer.result.Result.recommend` at the answer.
+        Intervals are wide where the laws are poorly identified. Far from the runs,
+        `result.recommend` at the answer warns as well.
 
         Args:
-            compute: what the run may cost, in the unit of `cost`.
-            cost: the law of that unit, such as ``result.wall_clock_law`` to share out seconds; by
-                default that of the study's declared unit if costs were told, else 6 N D FLOPs.
+            compute: cost of the run, in the unit of `cost`.
+            cost: law of that unit, such as `result.wall_clock_law` to divide seconds; by default
+                the law of the study's declared unit if costs were told, else 6 N D FLOPs.
 
         Raises:
-            ValueError: for a compute that is not positive and finite, without costs for a space
+            ValueError: for a compute that is not positive and finite, for a space without costs
                 whose axes are not parameters and tokens, or if cost does not rise with every axis.
         """
         if not 0 < compute < math.inf:
@@ -190,9 +246,16 @@ class FittedLaw:
         )
 
     def frontier(self, computes: Sequence[float], cost: CostLaw | None = None) -> pd.DataFrame:
-        """Loss against compute with the best sizes at each; one :meth:`allocation` a row.
+        """Return the least loss against compute, one `allocation` a row.
 
         Columns: compute, loss, loss_low, loss_high and one for each scale axis.
+
+        Args:
+            computes: costs of one run, in the unit of `cost`.
+            cost: law of that unit, as in `allocation`.
+
+        Raises:
+            ValueError: as `allocation` does.
         """
         import pandas as pd
 
@@ -209,29 +272,29 @@ class FittedLaw:
         )
 
     def _price(self, cost: CostLaw | None, rng: np.random.Generator) -> tuple[Array, Array, str]:
-        """K ``(m,)``, c m x axes and the unit of ``ln C = k + c . s``: the mean, then draws."""
+        """Return k `(m,)`, c `m x axes` and the unit of ln C = k + c . s: the mean, then draws."""
         if cost is not None:
             level, rate = cost.lines(self._best_row(), _DRAWS, rng)
             if np.any(rate[0] <= 0.0):
                 axes = self.coefficients.axes
                 names = [a for a, c in zip(axes, rate[0], strict=False) if c <= 0.0]
                 raise ValueError(
-                    f"costs must rise with every scale axis to be shared out, but the fitted costs"
+                    "costs must rise with every scale axis for an allocation, but the fitted costs"
                     f" do not rise with {names}; run more proxies that differ in it"
                 )
             return level, np.maximum(rate, _LEAST_RATE), cost.unit
         space = self._encoder.space
-        measured = [scale.axis for n in space.scales if isinstance(scale := space[n], Scale)]
+        measured = [scale.axis for scale in space.scale_axes.values()]
         if sorted(measured, key=lambda axis: axis.value) != [Axis.PARAMS, Axis.TOKENS]:
             raise ValueError(
-                f"6 N D needs exactly the scale axes PARAMS and TOKENS, got {list(space.scales)};"
-                " mark them with axis=, or name a cost= unit and tell costs, so that theirs is"
-                " learned"
+                "an allocation of 6 N D FLOPs needs exactly the scale axes PARAMS and TOKENS, got"
+                f" {list(space.scales)}; mark them with axis=, or name a cost= unit and tell costs,"
+                " from which the law of costs is learned"
             )
         return np.full(1 + _DRAWS, math.log(6.0)), np.ones((1 + _DRAWS, 2)), "FLOPs (6 N D)"
 
     def _best_row(self) -> Array:
-        """``(d,)``: the law's best settings at the reference, every group active, full fidelity."""
+        """Return `(d,)`, the law's best settings, every group active, full fidelity."""
         columns = self._encoder.columns
         row = np.zeros(len(columns.kinds))
         row[columns.fidelity] = 1.0
@@ -252,7 +315,7 @@ def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[f
 
 
 def _best_offsets(codes: tuple[tuple[int, int], ...], offsets: Array) -> Array:
-    """Sum over the categorical columns of the least offset, one a row of ``offsets``."""
+    """Return the sum over the categorical columns of the least offset, one a row of `offsets`."""
     columns = np.array([column for column, _ in codes], dtype=np.intp)
     best = np.zeros(len(offsets))
     for column in np.unique(columns):

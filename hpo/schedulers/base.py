@@ -26,16 +26,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from hpo.space import Fidelity, SearchSpace
+from hpo.space import Direction, DirectionName, Fidelity, SearchSpace
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Direction: TypeAlias = Literal["minimize", "maximize"]
 
 
 class Decision(Enum):
@@ -147,15 +145,20 @@ class Setup:
 
     Args:
         space: search space.
-        sign: factor that makes a loss one to minimize, 1 or -1.
+        direction: direction of the losses in the log.
         seed: seed of the schedule's random choices.
         forecast: model of how runs will end, if there is one.
     """
 
     space: SearchSpace
-    sign: float
+    direction: Direction
     seed: int
     forecast: Forecast | None
+
+    @property
+    def sign(self) -> float:
+        """Factor that makes a loss one to minimize, 1 or -1."""
+        return self.direction.sign
 
 
 class Forecaster(Protocol):
@@ -192,7 +195,7 @@ class Scheduler(ABC):
         self,
         space: SearchSpace,
         *,
-        direction: Direction = "minimize",
+        direction: DirectionName | Direction = Direction.MINIMIZE,
         seed: int = 0,
         forecast: Forecast | None = None,
     ) -> Schedule:
@@ -200,7 +203,7 @@ class Scheduler(ABC):
 
         Args:
             space: search space.
-            direction: of the losses in the log.
+            direction: direction of the losses in the log.
             seed: seed of the schedule's random choices, if it makes any.
             forecast: model of how runs will end, for schedulers that use one.
 
@@ -208,7 +211,7 @@ class Scheduler(ABC):
             SpaceError: for a scheduler that needs a fidelity where there is none, or does not suit
                 its levels.
         """
-        return self.schedule(Setup(space, loss_sign(direction), seed, forecast))
+        return self.schedule(Setup(space, Direction(direction), seed, forecast))
 
     @abstractmethod
     def schedule(self, setup: Setup) -> Schedule:
@@ -241,7 +244,7 @@ class StoppingRule(Scheduler):
             trial: running trial.
             report: its last report, which is already in `log`.
             log: log of the study.
-            sign: factor that makes a loss one to minimize, 1 or -1.
+            direction: direction of the losses in the log.
         """
 
     def schedule(self, setup: Setup) -> Schedule:
@@ -273,13 +276,3 @@ class _StoppingSchedule:
 
     def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
         return frozenset()
-
-
-def loss_sign(direction: Direction) -> float:
-    """Return the factor that makes a loss in `direction` one to minimize.
-
-    Example:
-        >>> loss_sign("minimize"), loss_sign("maximize")
-        (1.0, -1.0)
-    """
-    return 1.0 if direction == "minimize" else -1.0

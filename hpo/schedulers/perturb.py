@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.space import Categorical, Float, Int, Parameter, SearchSpace
+from hpo.space import Categorical, Float, Int, Parameter, SearchSpace, Unit
 
 _FACTORS = (0.8, 1.2)
 _RESAMPLE_PROBABILITY = 0.25  # of a new value, where the parameter has bounds
@@ -58,7 +58,7 @@ def _perturb_value(parameter: Parameter, value: Any, rng: np.random.Generator) -
         return _uniform(parameter, float(low), float(high), float(rng.random()))
     factor = _FACTORS[int(rng.integers(2))]
     moved = value * factor
-    if isinstance(parameter, Float) and parameter.logit:
+    if parameter.unit is Unit.LOGIT:
         odds = value / (1.0 - value) * factor
         moved = odds / (1.0 + odds)
     if isinstance(parameter, Int):
@@ -74,13 +74,8 @@ def _perturb_value(parameter: Parameter, value: Any, rng: np.random.Generator) -
 
 def _uniform(parameter: Float | Int, low: float, high: float, share: float) -> float | int:
     """Return the value at `share` of the range, in [0, 1], on the parameter's own scale."""
-    if isinstance(parameter, Float) and parameter.logit:
-        a, b = math.log(low / (1.0 - low)), math.log(high / (1.0 - high))
-        return 1.0 / (1.0 + math.exp(-(a + share * (b - a))))
-    if parameter.log:
-        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-    else:
-        value = low + share * (high - low)
+    bottom, top = parameter.unit.natural_of(low), parameter.unit.natural_of(high)
+    value = parameter.unit.value_of(bottom + share * (top - bottom))
     if isinstance(parameter, Int):
         step = parameter.multiple_of
         return int(min(max(step * round(value / step), low), high))

@@ -1,22 +1,25 @@
-"""Search spaces: parameters, their encoding as arrays, and the direction of the loss."""
+"""Search spaces: parameters and their units, encoding as arrays, direction of the objective."""
 
+from hpo.space.direction import Direction, DirectionName
 from hpo.space.parameters import (
-    Axis,
     Categorical,
     Choice,
     Fidelity,
     Float,
     Int,
     Parameter,
-    Role,
     Scale,
 )
+from hpo.space.roles import Axis, Role
 from hpo.space.search_space import SearchSpace
+from hpo.space.units import Unit
 
 __all__ = [
     "Axis",
     "Categorical",
     "Choice",
+    "Direction",
+    "DirectionName",
     "Fidelity",
     "Float",
     "Int",
@@ -24,4 +27,5 @@ __all__ = [
     "Role",
     "Scale",
     "SearchSpace",
+    "Unit",
 ]

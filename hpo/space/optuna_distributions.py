@@ -6,17 +6,30 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
-from hpo.space.parameters import Categorical, Fidelity, Float, Int, Number, Parameter, Scale
+from hpo.space.checks import Number
+from hpo.space.parameters import Categorical, Fidelity, Float, Int, Parameter, Scale
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-
-#: A grid of an Optuna distribution is taken over as an ordinal up to this many values.
+#: A grid of an Optuna distribution becomes an ordinal up to this many values.
 LARGEST_GRID = 1000
 
 
 def from_distribution(distribution: BaseDistribution) -> Parameter:
+    """Return the parameter that searches the values of an Optuna distribution.
+
+    Args:
+        distribution: distribution of one parameter.
+
+    Raises:
+        SpaceError: for a distribution without a counterpart, or a grid of too many values.
+
+    Example:
+        >>> from optuna.distributions import IntDistribution
+        >>> from_distribution(IntDistribution(1, 7, step=2)).choices
+        (1, 3, 5, 7)
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
@@ -38,7 +51,7 @@ def from_distribution(distribution: BaseDistribution) -> Parameter:
 
 
 def _grid(low: Number, high: Number, step: Number) -> tuple[Number, ...]:
-    """low, low + step, ..., high in decimals: steps of 0.1 give 0.3, not 0.30000000000000004."""
+    """List low, low + step, ..., high in decimals: steps of 0.1 give 0.3, not 0.3000...04."""
     start, stride = Decimal(repr(low)), Decimal(repr(step))
     last = int((Decimal(repr(high)) - start) / stride)
     if last >= LARGEST_GRID:
@@ -52,6 +65,17 @@ def _grid(low: Number, high: Number, step: Number) -> tuple[Number, ...]:
 def to_distribution(
     parameter: Parameter, value: Any, box: tuple[float, float] | None
 ) -> BaseDistribution:
+    """Return an Optuna distribution that holds a parameter's values.
+
+    Args:
+        parameter: parameter as declared.
+        value: value of the config to be stored, which the distribution has to hold.
+        box: range in v that was searched, for an unbounded parameter; None for `value` alone.
+
+    Example:
+        >>> to_distribution(Float(1e-4, 1e-1, log=True), 1e-3, None)
+        FloatDistribution(high=0.1, log=True, low=0.0001, step=None)
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, Categorical):
@@ -67,8 +91,7 @@ def to_distribution(
     if isinstance(parameter, Float):
         return FloatDistribution(low, high, log=parameter.log)
     low, high = parameter.canonical(low), parameter.canonical(high)
-    if (
-        parameter.log
-    ):  # Optuna refuses a step on a log scale; our values are a subset of its integers.
+    if parameter.log:
+        # Optuna refuses a step on a log scale; our values are a subset of its integers.
         return IntDistribution(low, high, log=True)
     return IntDistribution(low, high, step=parameter.multiple_of)

@@ -1,82 +1,90 @@
-"""The kinds of parameters that a search space is made of."""
+"""The kinds of parameters a search space is made of.
+
+Notation
+--------
+v        a value as the user writes it, e.g. lr = 3e-4
+natural  the unit in which distances make sense: v (linear), ln v (log), ln(v / (1 - v)) (logit)
+center   where an unbounded search starts, in v; `spread` one standard deviation of it, natural
+config   a dict from the names of the *active* parameters to values
+
+Every kind is frozen and checked when it is made. A parameter does not know its name, so its own
+messages say `Float` or `Int`; `SearchSpace` names the parameter. All kinds share `unit`, `step`,
+`limits`, `check` and `canonical`.
+
+Canonical values. A float is kept on a lattice of about 12 significant digits. That is far coarser
+than the rounding of the maps in `hpo.space.encoding` and far finer than any experiment can tell, so
+encoding and decoding give back the very same number, and equal configs compare equal. Integers are
+limited to `LARGEST_INT` for the same reason.
+"""
 
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from hpo.errors import SpaceError
+from hpo.space.checks import (
+    LARGEST_FLOAT,
+    LARGEST_INT,
+    SMALLEST_ODDS,
+    SMALLEST_POSITIVE,
+    Choice,
+    When,
+    as_choice,
+    as_float,
+    as_int,
+    check_center,
+    check_flags,
+    check_order,
+    check_range,
+    check_role_and_when,
+    plain,
+    store_number,
+)
+from hpo.space.roles import Axis, Role
+from hpo.space.units import Unit
 
-if TYPE_CHECKING:
-    pass
-
-
-#: What a categorical choice may be: what JSON, and so every Optuna storage, holds exactly.
-Choice: TypeAlias = str | int | float | bool | None
-
-
-#: Any value a config may hold.
-Value: TypeAlias = Choice
-
-
-#: Name of the parent parameter and the values of it under which a parameter is active.
-When: TypeAlias = tuple[str, Sequence[Choice]]
-Number = TypeVar("Number", int, float)
-
-
-#: Integers up to here survive ln, affine map and back without touching the next integer.
-LARGEST_INT = 10**12
-
-
-#: Floats stay inside these where the user gives no bound: the maps to natural units must not
-#: overflow.
-LARGEST_FLOAT = 1e300
-SMALLEST_POSITIVE = 1e-300
-SMALLEST_ODDS = 1e-15
-
-
-class Role(Enum):
-    """What a decision parameter is to the training run; read by transfer rules."""
-
-    LR = "lr"
-    BATCH = "batch"
-    WEIGHT_DECAY = "weight_decay"
-    BETA1 = "beta1"
-    BETA2 = "beta2"
-    EPSILON = "epsilon"
-    WARMUP = "warmup"
-    DROPOUT = "dropout"
-    INIT = "init"
-    OTHER = "other"
-
-
-class Axis(Enum):
-    """What a scale axis measures; read by transfer rules and the scaling law."""
-
-    PARAMS = "params"
-    WIDTH = "width"
-    DEPTH = "depth"
-    TOKENS = "tokens"
-    OTHER = "other"
+__all__ = [
+    "LARGEST_INT",
+    "Categorical",
+    "Choice",
+    "Fidelity",
+    "Float",
+    "Int",
+    "Parameter",
+    "Scale",
+    "When",
+    "condition",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Float:
     """A real parameter.
 
-    `low`, `high`: bounds in v, inclusive; equal bounds make a constant. A missing bound means that
-    the search may grow that way, from `center` by `spread`, which are then both required.
-    `log`: search in ln v (`low` > 0). `logit`: search in log-odds (bounds inside (0, 1)).
-    `center`: first value to try. `spread`: one standard deviation of the first search, in natural
-    units (v; ln v under `log`; log-odds under `logit`).
-    `role`: what the parameter is to the run. `when`: `("parent", [values that activate])`.
+    Args:
+        low: lower bound in v, inclusive. Without it the search may grow that way, from `center` by
+            `spread`, which are then both required.
+        high: upper bound in v, inclusive, or missing as `low`. Equal bounds make a constant.
+        log: whether to search in ln v; needs positive bounds.
+        logit: whether to search in log-odds; needs bounds inside (0, 1).
+        center: first value to try.
+        spread: one standard deviation of the first search, in natural units (v; ln v under `log`;
+            log-odds under `logit`).
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
 
-    Raises `SpaceError` for arguments that break these rules.
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> lr = Float(1e-4, 1e-1, log=True, center=1e-3)
+        >>> beta2 = Float(0.9, 0.9999, logit=True)
+        >>> unbounded = Float(log=True, center=1e-3, spread=1.0)
+        >>> lr.bounded, unbounded.bounded
+        (True, False)
     """
 
     low: float | None = None
@@ -91,8 +99,8 @@ class Float:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high", "center"):
-            _store_number(self, argument)
-        _check_flags(self, "log", "logit")
+            store_number(self, argument)
+        check_flags(self, "log", "logit")
         if self.log and self.logit:
             raise SpaceError(
                 "`log` and `logit` of Float exclude each other, got both True; keep one"
@@ -111,7 +119,7 @@ class Float:
                     f"`{argument}` of Float must lie inside (0, 1) with logit=True, got "
                     f"{argument}={value!r}; move it inside, e.g. 1e-4 or 0.9999"
                 )
-        _check_order(self)
+        check_order(self)
         if (
             self.low is not None
             and self.high is not None
@@ -121,8 +129,20 @@ class Float:
                 f"`high - low` of Float must be finite, got low={self.low!r}, high={self.high!r}; "
                 "narrow the range or use log=True"
             )
-        _check_center(self)
-        _check_role_and_when(self)
+        check_center(self)
+        check_role_and_when(self)
+
+    @property
+    def unit(self) -> Unit:
+        """Unit of the search: LOG, LOGIT or LINEAR."""
+        if self.log:
+            return Unit.LOG
+        return Unit.LOGIT if self.logit else Unit.LINEAR
+
+    @property
+    def step(self) -> None:
+        """None: every number in between is legal."""
+        return None
 
     @property
     def bounded(self) -> bool:
@@ -131,7 +151,12 @@ class Float:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Bounds in v, with the largest safe value where the user gave none."""
+        """Bounds in v, with the largest safe value where the user gave none.
+
+        Example:
+            >>> Float(0.0, center=1.0, spread=0.5).limits
+            (0.0, 1e+300)
+        """
         if self.log:
             least, most = SMALLEST_POSITIVE, LARGEST_FLOAT
         elif self.logit:
@@ -141,11 +166,31 @@ class Float:
         return least if self.low is None else self.low, most if self.high is None else self.high
 
     def check(self, value: object, name: str = "Float") -> float:
-        """`value` as a float inside the limits; raises `SpaceError` naming `name` otherwise."""
-        return _check_range(_as_float(value, f"`{name}`"), self.limits, name)
+        """Return `value` as a float inside the limits.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Float(0.0, 1.0).check(1, "dropout")
+            1.0
+        """
+        return check_range(as_float(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> float:
-        """The nearest lattice value inside the limits (module docstring)."""
+        """Return the nearest canonical value inside the limits (see the head of the module).
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Float(0.0, 1.0).canonical(0.1 + 0.2)
+            0.3
+        """
         low, high = self.limits
         value = min(max(value, low), high)
         if self.log:
@@ -174,8 +219,25 @@ class Float:
 class Int:
     """An integer parameter on the lattice 0, +-`multiple_of`, +-2 `multiple_of`, ...
 
-    `low`, `high`: inclusive bounds, multiples of `multiple_of`, at most `LARGEST_INT` in size.
-    The other arguments are those of `Float`. Raises `SpaceError` for arguments that break these.
+    Args:
+        low: lower bound, inclusive, a multiple of `multiple_of`, at most `LARGEST_INT` in size; may
+            be missing as for `Float`.
+        high: upper bound, likewise.
+        log: whether to search in ln v; needs positive bounds.
+        multiple_of: distance between neighboring values.
+        center: first value to try.
+        spread: one standard deviation of the first search, in v, or in ln v under `log`.
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> layers = Int(1, 12)
+        >>> batch = Int(8, 512, log=True, multiple_of=8)
+        >>> batch.canonical(100)
+        96
     """
 
     low: int | None = None
@@ -189,8 +251,8 @@ class Int:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _check_flags(self, "log")
-        object.__setattr__(self, "multiple_of", _as_int(self.multiple_of, "`multiple_of` of Int"))
+        check_flags(self, "log")
+        object.__setattr__(self, "multiple_of", as_int(self.multiple_of, "`multiple_of` of Int"))
         if self.multiple_of < 1:
             raise SpaceError(
                 f"`multiple_of` of Int must be >= 1, got {self.multiple_of}; drop it for every"
@@ -200,7 +262,7 @@ class Int:
             value = getattr(self, argument)
             if value is None:
                 continue
-            value = _as_int(value, f"`{argument}` of Int")
+            value = as_int(value, f"`{argument}` of Int")
             object.__setattr__(self, argument, value)
             if abs(value) > LARGEST_INT:
                 raise SpaceError(
@@ -219,9 +281,19 @@ class Int:
                     f"`{argument}` of Int must be > 0 with log=True, got {argument}={value}; raise"
                     " it or drop log=True"
                 )
-        _check_order(self)
-        _check_center(self)
-        _check_role_and_when(self)
+        check_order(self)
+        check_center(self)
+        check_role_and_when(self)
+
+    @property
+    def unit(self) -> Unit:
+        """Unit of the search: LOG or LINEAR."""
+        return Unit.LOG if self.log else Unit.LINEAR
+
+    @property
+    def step(self) -> int:
+        """Distance between neighboring values: `multiple_of`."""
+        return self.multiple_of
 
     @property
     def bounded(self) -> bool:
@@ -230,14 +302,33 @@ class Int:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Bounds in v, with the largest safe lattice value where the user gave none."""
+        """Bounds in v, with the largest safe lattice value where the user gave none.
+
+        Example:
+            >>> Int(low=0, center=4, spread=2.0).limits
+            (0, 1000000000000)
+        """
         most = LARGEST_INT - LARGEST_INT % self.multiple_of
         least = self.multiple_of if self.log else -most
         return least if self.low is None else self.low, most if self.high is None else self.high
 
     def check(self, value: object, name: str = "Int") -> int:
-        """`value` as an int on the lattice; raises `SpaceError` naming `name` otherwise."""
-        integer = _check_range(_as_int(value, f"`{name}`"), self.limits, name)
+        """Return `value` as an int on the lattice, inside the limits.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Int(8, 64, multiple_of=8).check(17, "batch")
+            Traceback (most recent call last):
+            ...
+            hpo.errors.SpaceError: `batch` must be a multiple of 8, got 17; use 16
+        """
+        integer = check_range(as_int(value, f"`{name}`"), self.limits, name)
         if integer % self.multiple_of:
             raise SpaceError(
                 f"`{name}` must be a multiple of {self.multiple_of}, got {integer}; use"
@@ -246,7 +337,15 @@ class Int:
         return integer
 
     def canonical(self, value: float) -> int:
-        """The nearest lattice value inside the limits."""
+        """Return the nearest lattice value inside the limits.
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Int(8, 64, multiple_of=8).canonical(100.0)
+            64
+        """
         low, high = self.limits
         return min(max(self.multiple_of * round(value / self.multiple_of), low), high)
 
@@ -255,8 +354,22 @@ class Int:
 class Categorical:
     """One of several choices: str, int, float, bool or None.
 
-    `ordered`: the choices are listed in order and neighbors behave alike (an ordinal).
-    `center`: first choice to try. Raises `SpaceError` for empty, equal or unstorable choices.
+    Args:
+        choices: possible values, all different.
+        ordered: whether the choices are listed in order and neighbors behave alike (an ordinal).
+        center: first choice to try.
+        role: role of the parameter in the training run, for transfer rules.
+        when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
+
+    Raises:
+        SpaceError: for empty or equal choices, or choices that cannot be stored.
+
+    Example:
+        >>> optimizer = Categorical(["sgd", "adamw"])
+        >>> heads = Categorical([1, 2, 4, 8], ordered=True)
+        >>> momentum = Float(0.0, 0.99, when=("optimizer", ["sgd"]))
+        >>> heads.choices
+        (1, 2, 4, 8)
     """
 
     choices: Sequence[Choice]
@@ -267,13 +380,13 @@ class Categorical:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _check_flags(self, "ordered")
+        check_flags(self, "ordered")
         if isinstance(self.choices, str) or not isinstance(self.choices, Iterable):
             raise SpaceError(
                 f"`choices` of Categorical must be a list of values, got {self.choices!r}; write"
                 " Categorical([...])"
             )
-        choices = tuple(_as_choice(choice, "`choices` of Categorical") for choice in self.choices)
+        choices = tuple(as_choice(choice, "`choices` of Categorical") for choice in self.choices)
         object.__setattr__(self, "choices", choices)
         if not choices:
             raise SpaceError(
@@ -281,23 +394,67 @@ class Categorical:
             )
         for position, choice in enumerate(choices):
             if choice in choices[:position]:
-                twin = choices[choices.index(choice)]
+                equal = choices[choices.index(choice)]
                 raise SpaceError(
-                    f"`choices` of Categorical must differ, got {twin!r} and {choice!r}; drop one"
+                    f"`choices` of Categorical must differ, got {equal!r} and {choice!r}; drop one"
                     " of the two"
-                    + ("" if type(twin) is type(choice) else " or name them by strings")
+                    + ("" if type(equal) is type(choice) else " or name them by strings")
                 )
         if self.center is not None:
             object.__setattr__(self, "center", self.check(self.center, "center` of `Categorical"))
-        _check_role_and_when(self)
+        check_role_and_when(self)
+
+    @property
+    def unit(self) -> Unit:
+        """LINEAR, in the index of the choice."""
+        return Unit.LINEAR
+
+    @property
+    def step(self) -> int:
+        """1, in the index of the choice."""
+        return 1
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Indices of the first and the last choice.
+
+        Example:
+            >>> Categorical(["a", "b", "c"]).limits
+            (0, 2)
+        """
+        return 0, len(self.choices) - 1
 
     def check(self, value: object, name: str = "Categorical") -> Choice:
-        """The choice equal to `value`; raises `SpaceError` naming `name` otherwise."""
+        """Return `value` as the choice equal to it.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).check("adamw", "optimizer")
+            'adamw'
+        """
         return self.choices[self.index(value, name)]
 
     def index(self, value: object, name: str = "Categorical") -> int:
-        """Position of `value` among the choices; raises `SpaceError` naming `name` otherwise."""
-        value = _plain(value)
+        """Return the position of `value` among the choices.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for a value that is no choice.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).index("adamw")
+            1
+        """
+        value = plain(value)
         for position, choice in enumerate(self.choices):
             # True == 1 in Python, but a flag is not a number here.
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
@@ -308,7 +465,15 @@ class Categorical:
         )
 
     def canonical(self, value: Choice) -> Choice:
-        """The choice itself: choices need no rounding."""
+        """Return the choice itself: choices need no rounding.
+
+        Args:
+            value: one of the choices.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).canonical("sgd")
+            'sgd'
+        """
         return value
 
 
@@ -316,8 +481,20 @@ class Categorical:
 class Scale:
     """A size axis, searched on a log scale: parameters, tokens, width, depth, ...
 
-    `low`, `high`: range of the proxies that may be run, > 0. Values are floats. The target of the
-    search may lie far beyond `high`. Raises `SpaceError` for arguments that break these rules.
+    Values are floats. The target of the search may lie far beyond `high`.
+
+    Args:
+        low: smallest proxy that may be run, > 0.
+        high: largest proxy that may be run.
+        axis: what the axis measures, for transfer rules and the scaling law.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+        >>> params.limits
+        (1000000.0, 100000000.0)
     """
 
     low: float
@@ -327,14 +504,14 @@ class Scale:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high"):
-            _store_number(self, argument)
+            store_number(self, argument)
             value = getattr(self, argument)
             if value is None or not SMALLEST_POSITIVE <= value <= LARGEST_FLOAT:
                 raise SpaceError(
                     f"`{argument}` of Scale must be a positive number, got {argument}={value!r}; "
                     "scale axes are searched in ln v, so start above 0"
                 )
-        _check_order(self)
+        check_order(self)
         if not isinstance(self.axis, Axis):
             raise SpaceError(
                 f"`axis` of Scale must be an Axis, got {self.axis!r}; write axis=Axis.PARAMS or"
@@ -342,20 +519,61 @@ class Scale:
             )
 
     @property
+    def unit(self) -> Unit:
+        """LOG."""
+        return Unit.LOG
+
+    @property
+    def step(self) -> None:
+        """None: every number in between is legal."""
+        return None
+
+    @property
     def limits(self) -> tuple[float, float]:
         """`(low, high)`."""
         return self.low, self.high
 
+    @property
+    def log_middle(self) -> float:
+        """Natural logarithm of the geometric middle of the range.
+
+        Example:
+            >>> round(math.exp(Scale(1e6, 1e8).log_middle))
+            10000000
+        """
+        return 0.5 * (math.log(self.low) + math.log(self.high))
+
     def check(self, value: object, name: str = "Scale", *, extrapolate: bool = False) -> float:
-        """`value` as a float inside the range, or any positive float if `extrapolate`."""
-        size = _as_float(value, f"`{name}`")
+        """Return `value` as a float inside the range.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+            extrapolate: whether any positive float is legal.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Scale(1e6, 1e8).check(7e9, "params", extrapolate=True)
+            7000000000.0
+        """
+        size = as_float(value, f"`{name}`")
         if size <= 0:
             raise SpaceError(f"`{name}` must be a positive size, got {value!r}; give e.g. 1e6")
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return _check_range(size, limits, name)
+        return check_range(size, limits, name)
 
     def canonical(self, value: float) -> float:
-        """The nearest lattice value; the ends of the range stand for their lattice values."""
+        """Return the nearest canonical value; the ends of the range are canonical themselves.
+
+        Args:
+            value: positive number, perhaps beyond the range.
+
+        Example:
+            >>> Scale(1e6, 1e8).canonical(12345678.9012345678)
+            12345678.9012
+        """
         rounded = _significant(value)
         for end in self.limits:
             # Not by equal digits: exp(ln end) may round to the other side of a tie.
@@ -368,8 +586,19 @@ class Scale:
 class Fidelity:
     """The resource level inside one resumable run: epochs, steps, folds.
 
-    `low`, `high`: integers, 1 <= low <= high <= `LARGEST_INT`; at most one fidelity in a space.
-    Raises `SpaceError` for arguments that break these rules.
+    A space holds at most one fidelity.
+
+    Args:
+        low: lowest level, an integer >= 1.
+        high: level of a complete run, an integer from `low` to `LARGEST_INT`.
+
+    Raises:
+        SpaceError: for arguments that break these rules.
+
+    Example:
+        >>> epochs = Fidelity(1, 81)
+        >>> epochs.canonical(27.2)
+        27
     """
 
     low: int
@@ -377,14 +606,24 @@ class Fidelity:
 
     def __post_init__(self) -> None:
         for argument in ("low", "high"):
-            value = _as_int(getattr(self, argument), f"`{argument}` of Fidelity")
+            value = as_int(getattr(self, argument), f"`{argument}` of Fidelity")
             object.__setattr__(self, argument, value)
             if not 1 <= value <= LARGEST_INT:
                 raise SpaceError(
                     f"`{argument}` of Fidelity must be an integer from 1 to {LARGEST_INT:.0e}, got"
                     f" {argument}={value}; count the resource in whole units from 1"
                 )
-        _check_order(self)
+        check_order(self)
+
+    @property
+    def unit(self) -> Unit:
+        """LOG."""
+        return Unit.LOG
+
+    @property
+    def step(self) -> int:
+        """1: levels are whole."""
+        return 1
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -392,11 +631,31 @@ class Fidelity:
         return self.low, self.high
 
     def check(self, value: object, name: str = "Fidelity") -> int:
-        """`value` as an int inside the range; raises `SpaceError` naming `name` otherwise."""
-        return _check_range(_as_int(value, f"`{name}`"), self.limits, name)
+        """Return `value` as an int inside the range.
+
+        Args:
+            value: value from a user's config.
+            name: name of the parameter, for the message.
+
+        Raises:
+            SpaceError: for any other value.
+
+        Example:
+            >>> Fidelity(1, 81).check(9.0, "epochs")
+            9
+        """
+        return check_range(as_int(value, f"`{name}`"), self.limits, name)
 
     def canonical(self, value: float) -> int:
-        """The nearest integer inside the range."""
+        """Return the nearest integer inside the range.
+
+        Args:
+            value: number, perhaps outside.
+
+        Example:
+            >>> Fidelity(1, 81).canonical(100)
+            81
+        """
         return min(max(round(value), self.low), self.high)
 
 
@@ -404,152 +663,19 @@ Parameter: TypeAlias = Float | Int | Categorical | Scale | Fidelity
 
 
 def condition(parameter: Parameter) -> When | None:
-    """The `when` of a parameter; None for scale axes and fidelities, which are always active."""
+    """Return the `when` of a parameter; scale axes and fidelities are always active.
+
+    Args:
+        parameter: parameter of any kind.
+
+    Returns:
+        Parent and values, or None for a parameter that is always active.
+
+    Example:
+        >>> condition(Float(0.0, 0.99, when=("optimizer", ["sgd"])))
+        ('optimizer', ('sgd',))
+    """
     return None if isinstance(parameter, Scale | Fidelity) else parameter.when
-
-
-def _plain(value: object) -> object:
-    """A NumPy scalar as the Python value it stands for; anything else unchanged."""
-    if (
-        type(value).__module__ == "numpy"
-        and hasattr(value, "item")
-        and getattr(value, "ndim", None) == 0
-    ):
-        return value.item()
-    return value
-
-
-def _as_float(value: object, what: str) -> float:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise SpaceError(
-            f"{what} must be a number, got {value!r} ({type(value).__name__}); pass a float"
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise SpaceError(
-            f"{what} must be finite, got {value!r}; leave it out or pass a finite number"
-        )
-    return number
-
-
-def _as_int(value: object, what: str) -> int:
-    value = _plain(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise SpaceError(
-            f"{what} must be an integer, got {value!r} ({type(value).__name__}); pass an int"
-        )
-    return operator.index(value)
-
-
-def _as_choice(value: object, what: str) -> Choice:
-    value = _plain(value)
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise SpaceError(
-            f"{what} must hold only str, int, float, bool or None, got {value!r}"
-            f" ({type(value).__name__}); name it by a string and look it up in your function"
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpaceError(f"{what} must hold finite numbers, got {value!r}; name it by a string")
-    return value
-
-
-def _store_number(parameter: Float | Scale, argument: str) -> None:
-    value = getattr(parameter, argument)
-    if value is not None:
-        kind = type(parameter).__name__
-        object.__setattr__(parameter, argument, _as_float(value, f"`{argument}` of {kind}"))
-
-
-def _check_flags(parameter: Float | Int | Categorical, *arguments: str) -> None:
-    for argument in arguments:
-        value = getattr(parameter, argument)
-        if not isinstance(value, bool):
-            raise SpaceError(
-                f"`{argument}` of {type(parameter).__name__} must be True or False, got {value!r};"
-                " pass a bool"
-            )
-
-
-def _check_order(parameter: Float | Int | Scale | Fidelity) -> None:
-    if (
-        parameter.low is not None
-        and parameter.high is not None
-        and not parameter.low <= parameter.high
-    ):
-        raise SpaceError(
-            f"`low <= high` must hold for {type(parameter).__name__}, got low={parameter.low!r}, "
-            f"high={parameter.high!r}; swap them?"
-        )
-
-
-def _check_center(parameter: Float | Int) -> None:
-    kind, center, spread = type(parameter).__name__, parameter.center, parameter.spread
-    if spread is not None:
-        spread = _as_float(spread, f"`spread` of {kind}")
-        object.__setattr__(parameter, "spread", spread)
-        if spread <= 0:
-            raise SpaceError(
-                f"`spread` of {kind} must be > 0, got spread={spread!r}; it is one standard"
-                " deviation in natural units"
-            )
-        if center is None:
-            raise SpaceError(
-                f"`spread` of {kind} needs `center`, got spread={spread!r} alone; add center="
-            )
-    if not parameter.bounded and (center is None or spread is None):
-        raise SpaceError(
-            f"{kind} without both bounds needs `center` and `spread`, got low={parameter.low!r},"
-            f" high={parameter.high!r}, center={center!r}, spread={spread!r}; give the missing ones"
-        )
-    if center is not None:
-        low, high = parameter.limits
-        if not low <= center <= high:
-            raise SpaceError(
-                f"`center` of {kind} must lie in [low, high], got center={center!r}, low={low!r},"
-                f" high={high!r}; move it or widen the bounds"
-            )
-
-
-def _check_role_and_when(parameter: Float | Int | Categorical) -> None:
-    kind = type(parameter).__name__
-    if not isinstance(parameter.role, Role):
-        raise SpaceError(
-            f"`role` of {kind} must be a Role, got {parameter.role!r}; write role=Role.LR or"
-            " another member"
-        )
-    if parameter.when is None:
-        return
-    hint = 'write when=("optimizer", ["adamw"])'
-    if not isinstance(parameter.when, tuple | list) or len(parameter.when) != 2:
-        raise SpaceError(
-            f"`when` of {kind} must be a pair (parent name, values), got {parameter.when!r}; {hint}"
-        )
-    parent, values = parameter.when
-    if not isinstance(parent, str) or isinstance(values, str) or not isinstance(values, Iterable):
-        raise SpaceError(
-            f"`when` of {kind} must be a name and a list of values, got {parameter.when!r}; {hint}"
-        )
-    values = tuple(values)
-    if not values:
-        raise SpaceError(
-            f"`when` of {kind} must list at least one value of `{parent}`, got []; {hint}"
-        )
-    object.__setattr__(parameter, "when", (parent, values))
-
-
-def _check_range(value: Number, limits: tuple[Number, Number], name: str) -> Number:
-    low, high = limits
-    if not low <= value <= high:
-        raise SpaceError(
-            f"`{name}` must lie in [{low!r}, {high!r}], got {value!r}; move it or widen the bounds"
-        )
-    return value
 
 
 def _digits_before_point(size: float) -> int:
@@ -558,5 +684,5 @@ def _digits_before_point(size: float) -> int:
 
 
 def _significant(value: float) -> float:
-    """`value` > 0 to 12 significant digits; 11 beyond 1e+-100, where ln v has fewer left."""
+    """Round `value` > 0 to 12 significant digits; 11 beyond 1e+-100, where ln v has fewer left."""
     return float(f"{value:.12g}") if 1e-100 < value < 1e100 else float(f"{value:.11g}")

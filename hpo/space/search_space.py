@@ -1,19 +1,7 @@
-"""Search spaces: what may vary, over which values, and in which units.
+"""Search spaces: checked mappings from names to parameters, and the configs that belong to them.
 
-Notation
---------
-v        a value as the user writes it, e.g. lr = 3e-4
-natural  the unit in which distances make sense: v (linear), ln v (log), ln(v / (1 - v)) (logit)
-center   where an unbounded search starts, in v; `spread` one standard deviation of it, natural
-config   a dict from the names of the *active* parameters to values
-
-Every kind is frozen and checked when it is made. A parameter does not know its name, so its own
-messages say `Float` or `Int`; `SearchSpace` names the parameter.
-
-Canonical values. A float is kept on a lattice of about 12 significant digits, far coarser than the
-rounding of the maps in `hpo.space.encoding` and far finer than any experiment can tell, so that encoding
-and decoding give back the very same number and equal configs compare equal. Integers are limited to
-`LARGEST_INT` for the same reason.
+A space names what `hpo.space.parameters` leaves nameless, resolves which parameters are active, and
+describes itself for storage.
 """
 
 from __future__ import annotations
@@ -25,19 +13,18 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
+from hpo.space.checks import Value
 from hpo.space.optuna_distributions import from_distribution, to_distribution
 from hpo.space.parameters import (
-    Axis,
     Categorical,
     Fidelity,
     Float,
     Int,
     Parameter,
-    Role,
     Scale,
-    Value,
     condition,
 )
+from hpo.space.roles import Axis, Role
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -46,12 +33,26 @@ if TYPE_CHECKING:
 class SearchSpace(Mapping[str, Parameter]):
     """An immutable, checked mapping from names to parameters, in the order given.
 
-    `parameters`: a mapping from names to parameters of this module or to Optuna distributions, or
-    another `SearchSpace`. An Optuna distribution with a step that is not a plain lattice becomes an
-    ordinal over its grid (up to 1000 values).
+    Args:
+        parameters: mapping from names to parameters or Optuna distributions, or another
+            `SearchSpace`. An Optuna distribution with a step that is not a plain lattice becomes an
+            ordinal over its grid (up to 1000 values).
 
-    Raises `SpaceError` when a parameter is no parameter, when `when` names an unknown parent, a
-    value the parent cannot take, or runs in a circle, and when there are two fidelities.
+    Raises:
+        SpaceError: when a parameter is no parameter, when `when` names an unknown parent, a value
+            the parent cannot take, or runs in a circle, and when there are two fidelities.
+
+    Example:
+        >>> space = SearchSpace({
+        ...     "optimizer": Categorical(["sgd", "adamw"]),
+        ...     "momentum": Float(0.0, 0.99, when=("optimizer", ["sgd"])),
+        ...     "lr": Float(1e-4, 1e-1, log=True),
+        ...     "epochs": Fidelity(1, 81),
+        ... })
+        >>> list(space)
+        ['optimizer', 'momentum', 'lr', 'epochs']
+        >>> space["epochs"]
+        Fidelity(low=1, high=81)
     """
 
     __slots__ = ("_depth_order", "_parameters")
@@ -100,28 +101,69 @@ class SearchSpace(Mapping[str, Parameter]):
 
     @property
     def decisions(self) -> tuple[str, ...]:
-        """Names that are chosen by the search at any scale: all but scale axes and fidelity."""
+        """Names that are tuned: all but scale axes and fidelity.
+
+        Example:
+            >>> SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 9)}).decisions
+            ('lr',)
+        """
         return tuple(n for n, p in self._parameters.items() if not isinstance(p, Scale | Fidelity))
 
     @property
     def scales(self) -> tuple[str, ...]:
-        """Names of the scale axes."""
-        return tuple(n for n, p in self._parameters.items() if isinstance(p, Scale))
+        """Names of the scale axes.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0), "params": Scale(1e6, 1e8)}).scales
+            ('params',)
+        """
+        return tuple(self.scale_axes)
+
+    @property
+    def scale_axes(self) -> dict[str, Scale]:
+        """Scale axes by name.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0), "width": Scale(64, 512)}).scale_axes
+            {'width': Scale(low=64.0, high=512.0, axis=<Axis.OTHER: 'other'>)}
+        """
+        return {n: p for n, p in self._parameters.items() if isinstance(p, Scale)}
 
     @property
     def fidelity(self) -> str | None:
-        """Name of the fidelity, if the space has one."""
+        """Name of the fidelity, None if the space has none.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}).fidelity
+            'epochs'
+        """
         return next((n for n, p in self._parameters.items() if isinstance(p, Fidelity)), None)
 
     @property
     def parents_first(self) -> tuple[str, ...]:
-        """All names, ordered so that a parent comes before its children."""
+        """All names, ordered so that a parent comes before its children.
+
+        Example:
+            >>> child, parent = Float(0.0, 1.0, when=("kind", ["b"])), Categorical(["a", "b"])
+            >>> SearchSpace({"x": child, "kind": parent}).parents_first
+            ('kind', 'x')
+        """
         return self._depth_order
 
     def active(self, config: Mapping[str, Any]) -> tuple[str, ...]:
-        """Names that are active under `config`, in the order of the space.
+        """Return the names that are active under a config, in the order of the space.
 
-        Only the parents' values are read; raises `SpaceError` when an active parent is missing.
+        Args:
+            config: values by name; only those of parents are read.
+
+        Raises:
+            SpaceError: when an active parent is missing.
+
+        Example:
+            >>> kind = Categorical(["a", "b"])
+            >>> space = SearchSpace({"kind": kind, "x": Float(0.0, 1.0, when=("kind", ["b"]))})
+            >>> space.active({"kind": "a"}), space.active({"kind": "b"})
+            (('kind',), ('kind', 'x'))
         """
         active = set()
         for name in self._depth_order:
@@ -141,10 +183,19 @@ class SearchSpace(Mapping[str, Parameter]):
         return tuple(name for name in self._parameters if name in active)
 
     def validate(self, config: Mapping[str, Any], *, extrapolate: bool = False) -> dict[str, Any]:
-        """`config` as a dict of plain Python values in the order of the space.
+        """Return a config as a dict of plain Python values in the order of the space.
 
-        `extrapolate`: let scale axes leave their range, as a run at the target does.
-        Raises `SpaceError` for unknown, missing, inactive or illegal entries.
+        Args:
+            config: values of all active parameters by name.
+            extrapolate: whether scale axes may leave their range, as a run at the target does.
+
+        Raises:
+            SpaceError: for unknown, missing, inactive or illegal entries.
+
+        Example:
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "batch": Int(8, 64)})
+            >>> space.validate({"batch": 16.0, "lr": 1e-3})
+            {'lr': 0.001, 'batch': 16}
         """
         if not isinstance(config, Mapping):
             raise SpaceError(
@@ -166,7 +217,7 @@ class SearchSpace(Mapping[str, Parameter]):
         inactive = [name for name in config if name not in active]
         if inactive:
             conditions = "; ".join(
-                f"`{n}` needs {_say_when(self._parameters[n])}" for n in inactive
+                f"`{n}` needs {_condition_text(self._parameters[n])}" for n in inactive
             )
             raise SpaceError(
                 f"a config must not hold inactive parameters, got {inactive} ({conditions}); drop"
@@ -175,25 +226,70 @@ class SearchSpace(Mapping[str, Parameter]):
         return {name: self._check(name, config[name], extrapolate) for name in active}
 
     def canonical(self, config: Mapping[str, Any], *, extrapolate: bool = False) -> dict[str, Any]:
-        """`validate(config)` with floats on the lattice: exact under encoding and decoding."""
-        valid = self.validate(config, extrapolate=extrapolate)
-        return {name: _canonical(self._parameters[name], value) for name, value in valid.items()}
+        """Return `validate(config)` with every value rounded to its canonical one.
+
+        Canonical configs are exact under encoding and decoding.
+
+        Args:
+            config: values of all active parameters by name.
+            extrapolate: whether scale axes may leave their range, as a run at the target does.
+
+        Raises:
+            SpaceError: for unknown, missing, inactive or illegal entries.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0)}).canonical({"x": 0.1 + 0.2})
+            {'x': 0.3}
+        """
+        valid: dict[str, Any] = self.validate(config, extrapolate=extrapolate)
+        return {name: self._parameters[name].canonical(value) for name, value in valid.items()}
 
     def key(self, config: Mapping[str, Any]) -> Hashable:
-        """Hashable identity of a canonical config: equal exactly for equal configs."""
+        """Return a hashable identity of a canonical config, equal exactly for equal configs.
+
+        Args:
+            config: canonical config.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0), "n": Int(1, 3)}).key({"n": 2, "x": 0.5})
+            (('x', 0.5), ('n', 2))
+        """
         return tuple((name, config[name]) for name in self._parameters if name in config)
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
-        """JSON-able description of the space, to recognize it when a study is resumed."""
+        """Return a description of the space that JSON can hold, to recognize it on resume.
+
+        Example:
+            >>> SearchSpace({"epochs": Fidelity(1, 9)}).fingerprint()
+            {'epochs': {'kind': 'Fidelity', 'low': 1, 'high': 9}}
+        """
         return {name: _describe(parameter) for name, parameter in self._parameters.items()}
 
     @classmethod
     def from_fingerprint(cls, fingerprint: Mapping[str, Mapping[str, Any]]) -> SearchSpace:
-        """The space that a `fingerprint()` describes, perhaps read back from JSON."""
+        """Return the space that a fingerprint describes.
+
+        Args:
+            fingerprint: what `fingerprint()` returned, perhaps read back from JSON.
+
+        Example:
+            >>> space = SearchSpace({"x": Float(0.0, 1.0), "n": Int(1, 9)})
+            >>> SearchSpace.from_fingerprint(space.fingerprint()) == space
+            True
+        """
         return cls({name: _from_description(d) for name, d in fingerprint.items()})
 
     def difference(self, other: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """What differs from `other`, the `fingerprint()` of a stored space; None if nothing."""
+        """Return what differs from a stored space, None if nothing does.
+
+        Args:
+            other: `fingerprint()` of the stored space.
+
+        Example:
+            >>> stored = SearchSpace({"epochs": Fidelity(1, 9)}).fingerprint()
+            >>> SearchSpace({"epochs": Fidelity(1, 27)}).difference(stored)
+            '`epochs`: high is 27, was 9'
+        """
         mine = self.fingerprint()
         found = []
         for name in [*mine, *(n for n in other if n not in mine)]:
@@ -215,11 +311,19 @@ class SearchSpace(Mapping[str, Parameter]):
     def distributions(
         self, config: Mapping[str, Any], box: Mapping[str, tuple[float, float]]
     ) -> dict[str, BaseDistribution]:
-        """Optuna distributions of the active parameters of `config`.
+        """Return Optuna distributions of the active parameters of a config.
 
-        `box`: for unbounded parameters, the finite range in v that was searched
-        (`Encoder.value_box`); it is widened to hold the config's own value, as is a scale axis that
-        the config leaves. Logit floats are stored as plain floats.
+        Logit floats are stored as plain floats.
+
+        Args:
+            config: canonical config.
+            box: finite range in v that was searched, by name, for unbounded parameters
+                (`Encoder.value_box`). It is widened to hold the config's own value, as is a scale
+                axis that the config leaves.
+
+        Example:
+            >>> SearchSpace({"n": Int(1, 9)}).distributions({"n": 3}, {})
+            {'n': IntDistribution(high=9, log=False, low=1, step=1)}
         """
         return {
             name: to_distribution(self._parameters[name], config[name], box.get(name))
@@ -233,20 +337,10 @@ class SearchSpace(Mapping[str, Parameter]):
         return parameter.check(value, name)
 
 
-# --- rules shared by the kinds -------------------------------------------------------------------
-
-
-# --- the lattice ---------------------------------------------------------------------------------
-
-
-def _canonical(parameter: Parameter, value: Any) -> Value:
-    return parameter.canonical(value)
-
-
 # --- conditions ----------------------------------------------------------------------------------
 
 
-def _say_when(parameter: Parameter) -> str:
+def _condition_text(parameter: Parameter) -> str:
     when = condition(parameter)
     assert when is not None
     parent, values = when
@@ -254,7 +348,7 @@ def _say_when(parameter: Parameter) -> str:
 
 
 def _resolve_when(name: str, parameter: Parameter, space: Mapping[str, Parameter]) -> Parameter:
-    """`parameter` with the values of its `when` as the parent knows them, in the parent's order."""
+    """Return `parameter` with the values of its `when` as the parent has them, in its order."""
     when = condition(parameter)
     if when is None or isinstance(parameter, Scale | Fidelity):
         return parameter
@@ -293,6 +387,9 @@ def _parents_first(space: Mapping[str, Parameter]) -> tuple[str, ...]:
     return tuple(ordered)
 
 
+# --- storage -------------------------------------------------------------------------------------
+
+
 def _describe(parameter: Parameter) -> dict[str, Any]:
     def jsonable(value: object) -> object:
         if isinstance(value, Enum):
@@ -306,7 +403,7 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
 
 
 def _from_description(described: Mapping[str, Any]) -> Parameter:
-    """The parameter that `_describe` described."""
+    """Return the parameter that `_describe` described."""
     arguments = {name: value for name, value in described.items() if name != "kind"}
     if "role" in arguments:
         arguments["role"] = Role[arguments["role"]]

@@ -35,8 +35,7 @@ from hpo.optimizer.multi_fidelity import (
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.schedulers import Decision, Scheduler
-from hpo.space import SearchSpace
-from hpo.space.encoding import Direction
+from hpo.space import Direction, DirectionName, SearchSpace
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointStore, RunCheckpoints
 from hpo.study.context import Consumed
@@ -65,7 +64,7 @@ class StudyOptions:
     space: SearchSpace
     budget: Budget
     cost: str | None
-    direction: Direction
+    direction: DirectionName
     target: Mapping[str, float] | None
     confirm: int
     scheduler: Scheduler | None
@@ -152,7 +151,7 @@ class Driver:
             engine.schedule,
             fidelity=optimizer.space.fidelity,
             warm_start=options.warm_start,
-            sign=optimizer.encoder.loss_sign,
+            sign=Direction(options.direction).sign,
         )
         self._shared = SharedStudy(storage, optimizer, self._checkpoints, owner)
         self._state = StudyState(

@@ -24,8 +24,7 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
 from hpo.schedulers import IterativeDeepening, Scheduler
-from hpo.space import Fidelity, Parameter, SearchSpace
-from hpo.space.encoding import Direction
+from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import CheckpointStore, study_folder
 from hpo.study.driver import Driver, StudyOptions
@@ -48,7 +47,7 @@ def optimize(
     *,
     budget: Budget,
     cost: str | None = None,
-    direction: Direction = "minimize",
+    direction: DirectionName = "minimize",
     target: Mapping[str, float] | None = None,
     confirm: int = 0,
     scheduler: Scheduler | None = None,

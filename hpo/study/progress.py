@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpo.optimizer.result import Result
+from hpo.space import Direction
 from hpo.study.callbacks import Callback, StudyState
 from hpo.trials import Observation, Status, Trial
 from hpo.trials.pareto import front
@@ -115,7 +116,7 @@ class Progress(Callback):
 
 def front_size(run: StudyState) -> int:
     """Return the number of completed trials that no other beats in both observed loss and cost."""
-    sign = 1.0 if run.direction == "minimize" else -1.0
+    sign = Direction(run.direction).sign
     completed = [o for o in _completed(run) if o.cost is not None and o.loss is not None]
     losses = np.array([sign * o.loss for o in completed if o.loss is not None])
     costs = np.array([o.cost for o in completed if o.cost is not None])

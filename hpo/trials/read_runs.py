@@ -21,8 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpo.space import Axis, Categorical, Float, Parameter, Role, Scale, SearchSpace
-from hpo.space.encoding import Direction
+from hpo.space import Axis, Categorical, DirectionName, Float, Parameter, Role, Scale, SearchSpace
 from hpo.trials.records import Cause, Observation, Status
 
 __all__ = ["ColumnScale", "EarlierRuns", "RunFileError", "read_runs"]
@@ -121,7 +120,7 @@ class EarlierRuns:
 
     space: SearchSpace
     observations: tuple[Observation, ...]
-    direction: Direction
+    direction: DirectionName
     cost_unit: str | None
     notes: tuple[str, ...]
 
@@ -133,7 +132,7 @@ def read_runs(
     scales: Sequence[str] = (),
     loss: str | None = None,
     cost: str | None = None,
-    direction: Direction = "minimize",
+    direction: DirectionName = "minimize",
 ) -> EarlierRuns:
     r"""Read a CSV file of finished runs.
 

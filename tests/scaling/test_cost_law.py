@@ -1,4 +1,4 @@
-"""Cost laws, predictions at scales nobody ran, and how to share out seconds."""
+"""Cost laws, predictions at scales without runs, and allocation of seconds."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def result(runs: int = 40) -> Result:
 
 
 def test_exponents_of_cost_lie_within_their_standard_errors_of_the_truth() -> None:
-    told, timed = result().cost_law, result().wall_clock_law
-    assert told is not None and timed is not None
+    declared, timed = result().cost_law, result().wall_clock_law
+    assert declared is not None and timed is not None
     truth = {"params": 0.8, "tokens": 1.0, "batch": -0.3, "lr": 0.0}
     for name, slope in truth.items():
         estimate = timed.exponent(name)
         assert abs(estimate.mean - slope) < 3 * estimate.sd + 0.01
         assert estimate.sd < 0.1
     for axis in ("params", "tokens"):
-        assert told.exponent(axis).mean == pytest.approx(1.0, abs=0.02)
+        assert declared.exponent(axis).mean == pytest.approx(1.0, abs=0.02)
         assert timed.exponent(axis).prior_mean == pytest.approx(1.0)
         assert timed.exponent(axis).prior_sd == pytest.approx(0.3)
     with pytest.raises(KeyError, match="no 'width'"):
@@ -73,10 +73,10 @@ def test_a_cost_law_shows_prior_beside_posterior() -> None:
         "d ln seconds / d ln lr",
         "d ln seconds / d ln batch",
     ]
-    assert "exponent of params" in str(law) and "told by data" in str(law)
+    assert "exponent of params" in str(law) and "from data" in str(law)
 
 
-def test_seconds_and_flops_at_the_target_are_foreseen_within_their_intervals() -> None:
+def test_seconds_and_flops_at_the_target_lie_within_their_intervals() -> None:
     seen = result().predict(TARGET, BEST)
     config = {**BEST, **TARGET}
     assert seen.config == config
@@ -94,21 +94,21 @@ def test_seconds_and_flops_at_the_target_are_foreseen_within_their_intervals() -
     assert "flops" in str(seen) and "seconds" in str(seen) and "warning" in str(seen)
 
 
-def test_without_a_config_the_recommended_one_is_foreseen() -> None:
+def test_without_a_config_the_recommended_one_is_predicted() -> None:
     advice, seen = result().recommend(TARGET), result().predict(TARGET)
     assert seen.config == pytest.approx({**advice.config, **TARGET})
     assert seen.loss == pytest.approx(advice.loss)
     assert seen.loss_interval == pytest.approx(advice.loss_interval)
 
 
-def test_a_config_may_carry_its_own_scale_and_a_half_config_is_refused() -> None:
+def test_a_config_may_hold_its_scale_and_an_incomplete_config_is_refused() -> None:
     whole = result().predict(config={**BEST, **TARGET})
     assert whole == result().predict(TARGET, BEST)
     with pytest.raises(SpaceError, match="batch"):
         result().predict(TARGET, {"lr": 3e-3})
 
 
-def test_seconds_are_shared_out_where_the_law_of_loss_is_least() -> None:
+def test_seconds_are_allocated_where_the_law_of_loss_is_least() -> None:
     law, timed = result().scaling_law, result().wall_clock_law
     assert law is not None and timed is not None
     best = law.allocation(1e6, timed)

@@ -1,4 +1,4 @@
-"""Transfer rules: what each claims, how claims combine, and what the engine makes of them."""
+"""Transfer rules: what each claims, how claims combine, and how they change the search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,22 +54,22 @@ def prior(rules: Sequence[TransferRule], space: Mapping[str, Any]) -> DriftPrior
 
 
 def claimed(rules: Sequence[TransferRule], space: Mapping[str, Any], parameter: str, scale: str):
-    """Mean and sd of one slope."""
-    belief, space = prior(rules, space), SearchSpace(space)
+    """Return mean and sd of one slope."""
+    pooled_prior, space = prior(rules, space), SearchSpace(space)
     i, j = space.decisions.index(parameter), space.scales.index(scale)
-    return belief.mean[i, j], belief.sd[i, j]
+    return pooled_prior.mean[i, j], pooled_prior.sd[i, j]
 
 
 # --- what each rule claims
 
 
 @pytest.mark.parametrize("rule", [MuP(), DepthMuP(), CompleteP()])
-def test_under_mup_the_base_lr_does_not_move_with_width(rule):
+def test_under_mup_the_base_lr_does_not_drift_with_width(rule):
     mean, sd = claimed([rule], {"lr": LR, "width": WIDTH, "depth": DEPTH}, "lr", "width")
     assert mean == 0.0 and sd == pytest.approx(0.2)
 
 
-def test_only_depth_rules_speak_of_depth():
+def test_only_depth_rules_claim_slopes_in_depth():
     space = {"lr": LR, "width": WIDTH, "depth": DEPTH}
     neutral = LawPrior().drift_sd * np.log(1e3)
     assert claimed([MuP()], space, "lr", "depth")[1] == pytest.approx(neutral)
@@ -123,20 +123,20 @@ def test_step_law_gives_slopes_and_the_optimum():
         "params": PARAMS,
         "tokens": Scale(1e9, 1e11, axis=TOKENS.axis),
     }
-    belief = prior([StepLaw(sequence_length=2048, lr_sd=0.4)], space)
-    np.testing.assert_allclose(belief.mean, [[-0.713, 0.307], [0.0, 0.571]])
-    assert belief.anchor is not None
-    np.testing.assert_allclose(np.exp(belief.anchor.at), [1e6, 1e10])
+    drift = prior([StepLaw(sequence_length=2048, lr_sd=0.4)], space)
+    np.testing.assert_allclose(drift.mean, [[-0.713, 0.307], [0.0, 0.571]])
+    assert drift.anchor is not None
+    np.testing.assert_allclose(np.exp(drift.anchor.at), [1e6, 1e10])
     expected = [1.79 * 1e6**-0.713 * 1e10**0.307, 0.58 * 1e10**0.571 / 2048]
-    np.testing.assert_allclose(np.exp(belief.anchor.mean), expected)
-    np.testing.assert_allclose(belief.anchor.sd, [0.4, 0.7])
+    np.testing.assert_allclose(np.exp(drift.anchor.mean), expected)
+    np.testing.assert_allclose(drift.anchor.sd, [0.4, 0.7])
 
 
-def test_step_law_leaves_the_level_of_a_batch_of_unknown_unit_alone():
+def test_step_law_claims_no_level_for_a_batch_of_unknown_unit():
     space = {"lr": LR, "batch": BATCH, "tokens": Scale(1e9, 1e11, axis=Axis.TOKENS)}
-    belief = prior([StepLaw(params=1e7)], space)
-    assert belief.anchor is not None
-    assert np.isfinite(belief.anchor.sd[0]) and np.isinf(belief.anchor.sd[1])
+    drift = prior([StepLaw(params=1e7)], space)
+    assert drift.anchor is not None
+    assert np.isfinite(drift.anchor.sd[0]) and np.isinf(drift.anchor.sd[1])
 
 
 def test_step_law_in_the_wrong_unit_is_refused():
@@ -204,12 +204,12 @@ def test_parameters_stand_in_for_width_and_width_and_depth_for_parameters():
 # --- how claims combine
 
 
-def test_rules_that_agree_multiply():
+def test_pooling_rules_that_agree_is_the_product_of_gaussians():
     assert pooled([(-0.3, 0.1), (-0.3, 0.1)]) == (pytest.approx(-0.3), pytest.approx(0.1 / 2**0.5))
     assert pooled([(0.2, 0.3)]) == (pytest.approx(0.2), pytest.approx(0.3))
 
 
-def test_rules_in_conflict_cover_each_other():
+def test_pooling_rules_in_conflict_covers_both():
     mean, sd = pooled([(-1.0, 0.1), (0.0, 0.1)])
     assert mean == pytest.approx(-0.5) and sd == pytest.approx(0.5)
     mean, sd = pooled([(-1.0, 0.3), (0.0, 0.01)])  # the sharp one does not win by its sharpness
@@ -217,37 +217,37 @@ def test_rules_in_conflict_cover_each_other():
 
 
 def test_pooling_does_not_depend_on_the_order():
-    beliefs = [(-0.3, 0.1), (0.1, 0.2), (0.0, 0.15)]
-    assert pooled(beliefs) == pytest.approx(pooled(beliefs[::-1]))
+    claims = [(-0.3, 0.1), (0.1, 0.2), (0.0, 0.15)]
+    assert pooled(claims) == pytest.approx(pooled(claims[::-1]))
 
 
-def test_a_claim_said_twice_counts_once():
+def test_a_claim_made_twice_counts_once():
     space = {"lr": LR, "width": WIDTH}
     assert claimed([MuP(), MuP(), CompleteP()], {**space, "depth": DEPTH}, "lr", "width")[
         1
     ] == pytest.approx(0.2)
 
 
-def test_slopes_nobody_speaks_of_stay_neutral():
+def test_slopes_without_a_claim_keep_the_neutral_prior():
     space = {"lr": LR, "x": Float(0.0, 2.0), "params": PARAMS, "tokens": TOKENS}
-    belief = prior([TokenHorizon()], space)
-    np.testing.assert_array_equal(belief.mean, [[0.0, -0.32], [0.0, 0.0]])
+    drift = prior([TokenHorizon()], space)
+    np.testing.assert_array_equal(drift.mean, [[0.0, -0.32], [0.0, 0.0]])
     neutral = LawPrior().drift_sd * np.array([[np.log(1e3)], [2.0]])
-    np.testing.assert_allclose(belief.sd[1], neutral[1].repeat(2))
-    assert belief.sd[0, 0] == pytest.approx(neutral[0, 0]) and belief.anchor is None
+    np.testing.assert_allclose(drift.sd[1], neutral[1].repeat(2))
+    assert drift.sd[0, 0] == pytest.approx(neutral[0, 0]) and drift.anchor is None
 
 
 def test_levels_are_carried_along_the_slopes_to_the_middle():
     space = {"lr": LR, "tokens": TOKENS}
     slope = Slope("lr", "tokens", -0.5, 0.1)
-    belief = prior([slope, Level("lr", {"tokens": 1e8}, 1e-3, sd=0.2)], space)
-    assert belief.anchor is not None
+    drift = prior([slope, Level("lr", {"tokens": 1e8}, 1e-3, sd=0.2)], space)
+    assert drift.anchor is not None
     step = np.log(10**7.5) - np.log(1e8)
-    assert belief.anchor.mean[0] == pytest.approx(np.log(1e-3) - 0.5 * step)
-    assert belief.anchor.sd[0] == pytest.approx(np.hypot(0.2, 0.1 * step))
+    assert drift.anchor.mean[0] == pytest.approx(np.log(1e-3) - 0.5 * step)
+    assert drift.anchor.sd[0] == pytest.approx(np.hypot(0.2, 0.1 * step))
 
 
-def test_a_rule_of_ones_own_is_any_object_with_claims():
+def test_any_object_with_a_claims_method_is_a_rule():
     class Halving:
         def claims(self, space):
             return [Slope("lr", name, -1.0, 0.1) for name in space.scales]
@@ -307,7 +307,7 @@ def test_a_rule_that_does_not_fit_the_space_is_refused_with_the_way_out(space, p
         lambda: StepLaw(sequence_length=-1),
     ],
 )
-def test_a_claim_that_makes_no_sense_is_refused_where_it_is_made(build):
+def test_an_invalid_claim_is_refused_when_it_is_made(build):
     with pytest.raises(SpaceError, match="got"):
         build()
 
@@ -335,7 +335,7 @@ def test_optimize_refuses_a_bad_rule_before_anything_is_written(tmp_path, monkey
         (lambda o: o.recommend({"params": 1e8, "tokens": 0}), "positive and finite, got 0"),
     ],
 )
-def test_nonsense_about_scale_is_refused_in_clear_words(call, message):
+def test_an_impossible_scale_is_refused_by_name(call, message):
     optimizer = Optimizer({"lr": LR, "params": PARAMS, "tokens": TOKENS})
     optimizer.tell({"lr": 1e-3, "params": 1e6, "tokens": 1e7}, 2.0)
     with pytest.raises(SpaceError, match=message):
@@ -367,8 +367,8 @@ def loss(config: Mapping[str, Any]) -> float:
     return 1.8 + 400 * config["params"] ** -0.35 + 400 * config["tokens"] ** -0.37 + float(bowl)
 
 
-def told(priors, n, cost="flops", **changes):
-    """An optimizer that was told n random runs."""
+def after_runs(priors, n, cost="flops", **changes):
+    """Return an optimizer after n random runs."""
     space = SearchSpace(SPACE | changes)
     optimizer = Optimizer(space, cost=cost, priors=priors)
     rng = np.random.default_rng(0)
@@ -379,29 +379,27 @@ def told(priors, n, cost="flops", **changes):
     return optimizer
 
 
-def width(optimizer, name="lr"):
-    low, high = optimizer.recommend(TARGET).intervals[name]
-    return np.log(high / low)
-
-
 def test_a_correct_prior_shortens_the_interval():
-    neutral, informed = told(None, 20), told([Slope("lr", "tokens", -0.32, 0.1), MuP()], 20)
-    assert width(informed) < 0.9 * width(neutral)
-    best = lr_at(TARGET["tokens"])
+    neutral, informed = (
+        after_runs(None, 20),
+        after_runs([Slope("lr", "tokens", -0.32, 0.1), MuP()], 20),
+    )
     low, high = informed.recommend(TARGET).intervals["lr"]
-    assert low < best < high
+    wide_low, wide_high = neutral.recommend(TARGET).intervals["lr"]
+    assert np.log(high / low) < 0.9 * np.log(wide_high / wide_low)
+    assert low < lr_at(TARGET["tokens"]) < high
 
 
 def test_a_wrong_prior_is_overruled_by_data():
-    wrong = told([Slope("lr", "tokens", 0.2, 0.15)], 40)
+    wrong = after_runs([Slope("lr", "tokens", 0.2, 0.15)], 40)
     slope = wrong.result().scaling_law.slope("lr", "tokens")
     assert slope.prior_mean == pytest.approx(0.2) and slope.prior_sd == pytest.approx(0.15)
     assert slope.mean == pytest.approx(TRUTH, abs=0.1)
     assert wrong.recommend(TARGET).config["lr"] == pytest.approx(lr_at(1e10), rel=0.6)
 
 
-def test_without_rules_the_engine_is_what_it_was():
-    assert told(None, 6).ask().config == told([], 6).ask().config
+def test_an_empty_list_of_rules_changes_no_ask():
+    assert after_runs(None, 6).ask().config == after_runs([], 6).ask().config
 
 
 def test_rules_work_in_optimize_and_on_resume(tmp_path):
@@ -417,8 +415,9 @@ def test_rules_work_in_optimize_and_on_resume(tmp_path):
         )
 
     run(2)
-    law = run(4).scaling_law
-    assert len(run(4).log.observations) == 4
+    resumed = run(4)
+    assert len(resumed.log.observations) == 4
+    law = resumed.scaling_law
     assert law.slope("lr", "tokens").prior_mean == pytest.approx(-0.32)
     assert law.slope("lr", "params").prior_sd == pytest.approx(np.hypot(0.2, 0.0))
 
@@ -428,7 +427,7 @@ def test_rules_work_in_optimize_and_on_resume(tmp_path):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return told([MuP(), TokenHorizon()], 40)
+    return after_runs([MuP(), TokenHorizon()], 40)
 
 
 def test_the_law_shows_prior_and_posterior_side_by_side(fitted):
@@ -451,7 +450,7 @@ def test_the_law_shows_prior_and_posterior_side_by_side(fitted):
         law.slope("lr", "width")
 
 
-def test_the_allocation_minimises_the_law_at_that_compute(fitted):
+def test_the_allocation_minimizes_the_law_at_that_compute(fitted):
     result = fitted.result()
     law, compute = result.scaling_law, 1e17
     best = law.allocation(compute)
@@ -474,7 +473,7 @@ def test_the_allocation_minimises_the_law_at_that_compute(fitted):
 
 
 def test_the_allocation_is_chinchillas_closed_form_where_gamma_is_one(monkeypatch):
-    optimizer = told(None, 40, cost=None)
+    optimizer = after_runs(None, 40, cost=None)
     predictor = optimizer.result().models.scaling()[0]
     layout, reference = predictor.loss.layout, predictor.loss.reference
     mean, covariance = predictor.coefficients()
@@ -495,7 +494,7 @@ def test_the_allocation_is_chinchillas_closed_form_where_gamma_is_one(monkeypatc
     assert best.loss == pytest.approx(expected)
 
 
-def test_the_allocation_finds_the_true_sizes_and_says_so_with_intervals(fitted):
+def test_the_allocation_finds_the_true_sizes_within_its_intervals(fitted):
     best = fitted.result().scaling_law.allocation(1e17)
     G = (0.35 / 0.37) ** (1 / 0.72)
     truth = {"params": G * (1e17 / 6) ** (0.37 / 0.72), "tokens": (1e17 / 6) ** (0.35 / 0.72) / G}
@@ -528,7 +527,7 @@ def test_an_allocation_of_no_compute_is_refused(fitted, compute):
         fitted.result().scaling_law.allocation(compute)
 
 
-def test_without_costs_only_parameters_and_tokens_can_be_shared_out():
+def test_without_costs_only_parameters_and_tokens_have_an_allocation():
     optimizer = Optimizer({"lr": LR, "width": WIDTH, "tokens": TOKENS})
     optimizer.tell({"lr": 1e-3, "width": 128.0, "tokens": 1e7}, 2.0)
     with pytest.raises(ValueError, match=r"PARAMS and TOKENS, got \['width', 'tokens'\].*cost="):

@@ -1,4 +1,4 @@
-"""What a space accepts, what it refuses and how it says so."""
+"""What a space accepts, what it refuses, and the messages of its refusals."""
 
 import json
 import math
@@ -220,6 +220,7 @@ def test_the_parts_of_a_space_are_named() -> None:
     assert space.decisions == ("lr", "beta2", "optimizer", "decay", "batch", "size")
     assert space.scales == ("params",)
     assert space.fidelity == "epochs"
+    assert space.scale_axes == {"params": SPACE["params"]}
     assert SearchSpace({"x": Float(0, 1)}).fidelity is None
     assert SearchSpace(space) == space
 
@@ -286,8 +287,8 @@ def test_a_difference_names_what_changed() -> None:
         "lr": Float(1e-5, 1e-1, log=True, center=3e-3, role=Role.LR),
         "momentum": Float(0, 1),
     }
-    said = SearchSpace(changed).difference(stored)
-    assert said == "`lr`: low is 1e-05, was 0.0001; `momentum` is new; `beta2` is gone"
+    difference = SearchSpace(changed).difference(stored)
+    assert difference == "`lr`: low is 1e-05, was 0.0001; `momentum` is new; `beta2` is gone"
     swapped = dict(reversed(SPACE.items()))
     assert "the order is" in (SearchSpace(swapped).difference(stored) or "")
 

@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.scalarization import Scalarization
-from hpo.schedulers.base import loss_sign
 from hpo.schedulers.ladder import Ladder
-from hpo.space.encoding import Direction
+from hpo.space import Direction
 from hpo.trials import Cause
 from hpo.trials.records import SECONDS
 
@@ -63,7 +62,8 @@ class TrialReader:
     @property
     def direction(self) -> Direction:
         """Direction of the loss: a scalarized one is always minimized."""
-        return engine_direction(self.directions[0]) if len(self.directions) == 1 else "minimize"
+        single = len(self.directions) == 1
+        return engine_direction(self.directions[0]) if single else Direction.MINIMIZE
 
     def runs(self, trial: FrozenTrial) -> list[ReadRun]:
         """Return the runs that a finished trial stands for, the longest last; none if unclear."""
@@ -100,7 +100,7 @@ class TrialReader:
             if not all(map(math.isfinite, trial.values)):
                 return None, Cause.DIVERGED, None
             if self.scalarization is not None:
-                signs = [loss_sign(engine_direction(each)) for each in self.directions]
+                signs = [engine_direction(each).sign for each in self.directions]
                 return self.scalarization.loss(trial.values, signs), None, None
             return trial.values[0], None, None
         last = trial.last_step
@@ -113,7 +113,7 @@ class TrialReader:
 
 def engine_direction(direction: StudyDirection) -> Direction:
     """Return Optuna's direction by the engine's name for it."""
-    return "maximize" if direction is StudyDirection.MAXIMIZE else "minimize"
+    return Direction(direction.name.lower())
 
 
 def _cause(trial: FrozenTrial) -> Cause:

@@ -33,8 +33,7 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.scaling.claims import TransferRule
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
-from hpo.space import Parameter, SearchSpace
-from hpo.space.encoding import Direction
+from hpo.space import Direction, Parameter, SearchSpace
 from hpo.trials import Cause, Report, Trial, TrialLog
 from hpo.trials.records import SECONDS
 
@@ -105,7 +104,7 @@ class ScaleTuneSearcher(Searcher):
             raise ValueError(f'`mode` must be "min" or "max", got {mode!r}; say which is better')
         super().__init__(metric=metric, mode=mode)
         self._loss_name = metric
-        self._direction: Direction = "minimize" if mode == "min" else "maximize"
+        self._direction = Direction.MINIMIZE if mode == "min" else Direction.MAXIMIZE
         self._space = SearchSpace(space)
         self._scheduler = scheduler
         self._step = step
