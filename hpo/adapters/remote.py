@@ -86,11 +86,11 @@ def host(request: Request, channel: RemoteChannel) -> Outcome:
     except Exception as error:  # importing the user's modules may raise anything
         text = f"train_fn could not be loaded on the other machine: {error!r}"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text)
-    runner.open(task, ask, workers=1)
+    runner.open(task, workers=1)
     try:
         runner.submit(request.job)
         while not channel.killed():
-            for outcome in runner.poll(_KILL_POLL):
+            for outcome in runner.poll(_KILL_POLL, ask):
                 return outcome
         text = "killed by its driver"
         return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.LOST, text=text)
@@ -101,14 +101,15 @@ def host(request: Request, channel: RemoteChannel) -> Outcome:
 class RemoteRunner(ABC):
     """A `Runner` over a cluster; a subclass launches tasks, carries messages and kills."""
 
+    interruptible = False
+
     def __init__(self) -> None:
         self._task = b""
-        self._on_report: OnReport | None = None
         self._jobs: dict[int, Job] = {}
         self._started: dict[int, float] = {}
         self._costs: dict[int, float] = {}
 
-    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+    def open(self, task: Task, workers: int) -> None:
         """Connect to the cluster; see `Runner`.
 
         Raises:
@@ -123,7 +124,6 @@ class RemoteRunner(ABC):
                 f"train_fn must be picklable to run on other machines, but {error}; create locks, "
                 "open files, CUDA tensors and the like inside the function"
             ) from error
-        self._on_report = on_report
         self._connect(workers)
 
     def submit(self, job: Job) -> None:
@@ -133,9 +133,8 @@ class RemoteRunner(ABC):
         self._started[number] = time.monotonic()
         self._launch(number, Request(self._task, job))
 
-    def poll(self, timeout: float) -> list[Outcome]:
+    def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
         """Answer reports, and return the trials that have ended; see `Runner`."""
-        assert self._on_report is not None
         until = time.monotonic() + timeout
         while self._jobs:
             for message in self._messages():
@@ -144,7 +143,7 @@ class RemoteRunner(ABC):
                     continue  # of a trial that was killed
                 if message.report.cost is not None:
                     self._costs[message.number] = message.report.cost
-                self._answer(message, self._on_report(job.trial, message.report))
+                self._answer(message, on_report(job.trial, message.report))
             wait = min(max(until - time.monotonic(), 0.0), _POLL)
             ended = [self._outcome(n, end) for n, end in self._finished(wait).items()]
             if ended or time.monotonic() >= until:
@@ -164,7 +163,7 @@ class RemoteRunner(ABC):
 
     def _outcome(self, number: int, end: Outcome | Exception) -> Outcome:
         job = self._jobs.pop(number)
-        seconds = job.paid.seconds + time.monotonic() - self._started.pop(number)
+        seconds = job.consumed.seconds + time.monotonic() - self._started.pop(number)
         cost = self._costs.pop(number, None)
         if isinstance(end, Outcome):
             return end

@@ -18,7 +18,7 @@ from typing import Any
 from hpo.errors import SpaceError, StudyError
 from hpo.schedulers import Decision
 from hpo.space import Fidelity, Parameter, SearchSpace
-from hpo.study.context import Paid
+from hpo.study.context import Consumed
 from hpo.study.runners import Job, Outcome, Task, TrainFunction, execute
 from hpo.trials import Report, RungAssignment, Status, Trial
 from hpo.trials.budget import Limits
@@ -131,9 +131,9 @@ def check_continuation(
     whole = space.canonical({**config, space.fidelity: fidelity.high})
     task = Task(train_fn, space.fidelity, space.scales, Limits())
     with tempfile.TemporaryDirectory(prefix="scaletune-") as folder:
-        straight, _ = _train(task, whole, high, seed, Path(folder, "straight"), Paid())
-        first, outcome = _train(task, whole, low, seed, Path(folder, "paused"), Paid())
-        before = Paid(outcome.cost or 0.0, outcome.seconds, max(first, default=-1))
+        straight, _ = _train(task, whole, high, seed, Path(folder, "straight"), Consumed())
+        first, outcome = _train(task, whole, low, seed, Path(folder, "paused"), Consumed())
+        before = Consumed(outcome.cost or 0.0, outcome.seconds, max(first, default=-1))
         second, _ = _train(task, whole, high, seed, Path(folder, "paused"), before)
         resumed = any(Path(folder, "paused").glob("*"))
     paused = first | second
@@ -157,7 +157,7 @@ class _LossRecorder:
 
 
 def _train(
-    task: Task, config: dict[str, Any], level: int, seed: int, folder: Path, paid: Paid
+    task: Task, config: dict[str, Any], level: int, seed: int, folder: Path, consumed: Consumed
 ) -> tuple[dict[int, float], Outcome]:
     """Return the losses by step of one stage up to `level`, and its outcome.
 
@@ -166,7 +166,7 @@ def _train(
     """
     recorder = _LossRecorder({})
     trial = Trial(0, config, 0, None, assignment=RungAssignment(level))
-    outcome = execute(task, Job(trial, seed, folder, paid=paid), recorder)
+    outcome = execute(task, Job(trial, seed, folder, consumed=consumed), recorder)
     if outcome.status is Status.FAILED or outcome.loss is None or not math.isfinite(outcome.loss):
         raise StudyError(
             f"the run to level {level} failed, so there is nothing to compare:\n{outcome.text}"

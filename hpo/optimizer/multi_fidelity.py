@@ -1,60 +1,192 @@
-"""Ask and tell for runs that pause: an optimizer proposes, a scheduler decides.
+"""Ask and tell for runs that pause: an optimizer proposes configs, a scheduler decides on runs.
 
-What `optimize` does with a driver, for whoever runs the stages: a simulation under a virtual clock,
-a queue, another tool.
+This is the one place where a scheduler's action becomes a trial. `StagedOptimizer.next_turn` says
+what a free worker should do, as a value, and changes nothing:
 
-    engine = StagedOptimizer(Optimizer(space, cost="seconds"), ASHA())
-    while (trial := engine.ask()) is not None:
-        loss, cost = train(trial.config, start=..., end=trial.assignment.level)
-        engine.tell(trial, loss, cost)
+    StartTrial      train a new config
+    ResumeTrial     promote a paused trial in place: same number, higher level
+    ContinueTrial   promote a run as a new trial, which starts from its checkpoint
+    CloneTrial      start a changed copy of a run from its checkpoint, in place of another run
 
-A trial is asked again, under the same number and with a higher level in its place, when it is
-promoted. One with a `parent` starts from that trial's checkpoint.
+`ask` carries the turn out at once, for whoever runs the stages: a simulation under a virtual clock,
+a queue, another tool. The driver of `optimize` (:mod:`hpo.study.driver`) writes it to storage
+first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hpo.optimizer.ask_tell import Optimizer
-from hpo.schedulers import Clone, Decision, Promote, Scheduler, Start
+from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
-from hpo.trials import Cause, Observation, Report, Status, Trial, TrialLog
+from hpo.trials import (
+    Cause,
+    Observation,
+    Prediction,
+    Report,
+    RungAssignment,
+    Status,
+    Trial,
+    TrialLog,
+)
 from hpo.trials.budget import Ledger
 
-__all__ = ["StagedOptimizer"]
+__all__ = [
+    "CloneTrial",
+    "ContinueTrial",
+    "ResumeTrial",
+    "StagedOptimizer",
+    "StartTrial",
+    "Turn",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StartTrial:
+    """Train a new config, from nothing.
+
+    Attributes:
+        config: The proposed config.
+        ask_index: Index of this ask, the key of its random draws.
+        prediction: What the models expected of the config.
+        assignment: Rung of the scheduler; None trains to the end.
+    """
+
+    config: dict[str, Any]
+    ask_index: int
+    prediction: Prediction
+    assignment: RungAssignment | None
+
+    def trial(self, number: int) -> Trial:
+        """Return the trial to add, as `number`."""
+        return Trial(
+            number, self.config, self.ask_index, self.prediction, assignment=self.assignment
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeTrial:
+    """Promote a paused trial in place.
+
+    Attributes:
+        number: The paused trial.
+        level: Level to train it up to now.
+    """
+
+    number: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueTrial:
+    """Promote a run as a new trial: it keeps the ask index and starts from the old checkpoint.
+
+    Attributes:
+        parent: The trial that carries the run so far.
+        config: Its config, with the fidelity as high as the space allows now.
+        assignment: Its rung, with the level to train up to.
+        paused: Whether the parent is paused, rather than finished.
+    """
+
+    parent: Trial
+    config: dict[str, Any]
+    assignment: RungAssignment
+    paused: bool
+
+    def trial(self, number: int) -> Trial:
+        """Return the trial to add, as `number`."""
+        return replace(
+            self.parent,
+            number=number,
+            config=self.config,
+            parent=self.parent.number,
+            assignment=self.assignment,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CloneTrial:
+    """Start a changed copy of a run from its checkpoint.
+
+    Attributes:
+        parent: Number of the trial that is copied.
+        config: The changed config.
+        ask_index: Index of this ask, the key of the change.
+        assignment: Rung of the clone.
+        stopped: The result to tell first: the paused trial that the clone replaces, as stopped.
+            None if it is not paused.
+    """
+
+    parent: int
+    config: dict[str, Any]
+    ask_index: int
+    assignment: RungAssignment
+    stopped: Observation | None
+
+    def trial(self, number: int) -> Trial:
+        """Return the trial to add, as `number`."""
+        return Trial(number, self.config, self.ask_index, None, self.parent, self.assignment)
+
+
+Turn: TypeAlias = StartTrial | ResumeTrial | ContinueTrial | CloneTrial
 
 
 class StagedOptimizer:
     """Runs of one log, stage by stage.
 
+    A trial is asked again, under the same number and with a higher level in its assignment, when it
+    is promoted. One with a `parent` starts from that trial's checkpoint.
+
     Args:
-        optimizer: proposes configs; its log is the only state.
-        scheduler: says what to do with them; hears the optimizer's forecast of runs on their way.
-        seed: of the scheduler's choices and the changes in clones.
+        optimizer: Proposes configs; its log is the only state.
+        scheduler: Decides on runs, with the optimizer's forecast of those that are partly trained.
+            None trains every config to the end.
+        seed: Seed of the scheduler's choices and of the changes in clones.
+        driver: Index of this driver among those that share a study, part of the random key of its
+            clones. None outside of a study.
 
     Raises:
-        SpaceError: for a scheduler that does not suit the optimizer's space.
+        SpaceError: For a scheduler that does not suit the optimizer's space.
+
+    Example:
+        >>> from hpo import ASHA, Fidelity, Float, Optimizer
+        >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 3)}
+        >>> engine = StagedOptimizer(Optimizer(space, seed=0), ASHA())
+        >>> for _ in range(4):
+        ...     trial = engine.ask()
+        ...     level = trial.assignment.level
+        ...     _ = engine.tell(trial, loss=trial.config["x"] / level, cost=float(level))
+        ...     print(trial.number, level)
+        0 1
+        1 1
+        2 1
+        1 3
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        scheduler: Scheduler,
+        scheduler: Scheduler | None,
         *,
         seed: int = 0,
+        driver: int | None = None,
     ) -> None:
         space = optimizer.space
         self.optimizer = optimizer
         self._fidelity = space.fidelity
-        self._seed = seed
-        self._schedule = scheduler.begin(
-            space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
+        self._clone_key = (seed,) if driver is None else (seed, driver)
+        self.schedule: Schedule = (
+            _WholeRuns()
+            if scheduler is None
+            else scheduler.begin(
+                space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
+            )
         )
 
     @property
@@ -67,40 +199,82 @@ class StagedOptimizer:
         """What the study has spent."""
         return self.optimizer.ledger
 
-    def ask(
-        self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
-    ) -> Trial | None:
-        """The next stage to run: train `trial.config` up to `trial.assignment.level`.
-
-        None when every worker should wait for those that run, or at the end if none does.
+    def next_turn(
+        self,
+        *,
+        may_start: bool = True,
+        among: Sequence[Mapping[str, Any]] | None = None,
+        locked: frozenset[int] = frozenset(),
+        may_resume: Callable[[Trial, int], bool] | None = None,
+    ) -> Turn | None:
+        """Return what a free worker should do, without recording it.
 
         Args:
-            may_start: False when no new config may start any more, and runs are only finished.
-            among: the only configs that may be started now; see `Optimizer.propose`.
+            may_start: Whether new configs may still start, rather than only runs be finished.
+            among: The only configs that may be started now; see `Optimizer.propose`.
+            locked: Trials that must be left alone, such as those of another living driver.
+            may_resume: Whether a paused trial can be promoted in place to a level; one that cannot
+                is continued as a new trial. By default it can if its config allows the level.
+
+        Returns:
+            The turn; None to wait for runs that are under way, or at the end if there are none.
         """
-        match self._schedule.next(self.log, may_start=may_start):
+        match self.schedule.next(self.log, may_start=may_start, locked=locked):
             case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
-                return self._added(
-                    Trial(
-                        self.log.next_number,
-                        proposal.config,
-                        proposal.ask_index,
-                        proposal.prediction,
-                        assignment=assignment,
-                    )
+                return StartTrial(
+                    proposal.config, proposal.ask_index, proposal.prediction, assignment
                 )
             case Promote(number, level):
-                return self._promoted(number, level)
+                return self._promotion(number, level, may_resume or self._config_allows)
             case Clone() as clone:
-                return self._cloned(clone)
+                return self._clone(clone)
             case _:
                 return None
 
+    def ask(
+        self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
+    ) -> Trial | None:
+        """Return the next stage to run: train `trial.config` up to `trial.assignment.level`.
+
+        Args:
+            may_start: Whether new configs may still start, rather than only runs be finished.
+            among: The only configs that may be started now; see `Optimizer.propose`.
+
+        Returns:
+            The trial, recorded as pending. None when every worker should wait for the runs that are
+            under way, or at the end if there are none.
+        """
+        turn = self.next_turn(may_start=may_start, among=among)
+        if turn is None:
+            return None
+        if isinstance(turn, ResumeTrial):
+            return self.log.resume(turn.number, turn.level)
+        if isinstance(turn, CloneTrial) and turn.stopped is not None:
+            self.optimizer.record(turn.stopped)
+        trial = turn.trial(self.log.next_number)
+        self.optimizer.add_pending(trial)
+        return trial
+
     def report(self, trial: Trial, report: Report) -> Decision:
-        """What becomes of a running trial after `report`; tell it when told to pause or stop."""
+        """Record a report of a running trial, and decide whether the trial continues.
+
+        Args:
+            trial: The trial, as asked.
+            report: What it reported.
+
+        Returns:
+            `CONTINUE`, or `PAUSE` or `STOP`: then end the stage and `tell` its result.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, Report
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> engine.report(engine.ask(), Report(step=1, loss=0.5)).value
+            'continue'
+        """
         self.log.report(trial.number, report)
-        return self._schedule.on_report(trial, report, self.log)
+        return self.schedule.on_report(trial, report, self.log)
 
     def tell(
         self,
@@ -114,14 +288,26 @@ class StagedOptimizer:
         reports: Sequence[Report] = (),
         metrics: Mapping[str, Any] | None = None,
     ) -> Observation:
-        """Record how a stage ended; arguments as for `Optimizer.tell`.
+        """Record how a stage ended; further arguments as for `Optimizer.tell`.
 
-        `loss` is the one at `trial.assignment.level`. `cost`, `seconds`: of the whole run up to there.
-        Below the config's own fidelity the trial rests afterwards, unless it failed or stopped.
+        Below the config's own fidelity the trial is paused, unless it failed or was stopped.
+
+        Args:
+            trial: The trial, as asked.
+            loss: Loss at `trial.assignment.level`, in the user's direction.
+            cost: Cost of the whole run up to there; None if unknown.
+            failed: Cause of a failure, in place of a loss.
+            stopped: Whether the run was ended early on purpose.
+            seconds: Wall-clock time of the whole run up to there.
+            reports: Reports that were not handed to `report`.
+            metrics: Further results to keep.
+
+        Returns:
+            What was recorded.
         """
         for report in reports:
             self.log.report(trial.number, report)
-        rests = (
+        pauses = (
             failed is None
             and not stopped
             and loss is not None
@@ -130,7 +316,7 @@ class StagedOptimizer:
             and trial.assignment is not None
             and trial.assignment.level < trial.config[self._fidelity]
         )
-        if not rests:
+        if not pauses:
             return self.optimizer.tell(
                 trial,
                 loss,
@@ -157,36 +343,49 @@ class StagedOptimizer:
         self.optimizer.record(paused)
         return paused
 
-    def _added(self, trial: Trial) -> Trial:
-        self.optimizer.add_pending(trial)
-        return trial
+    def _config_allows(self, trial: Trial, level: int) -> bool:
+        assert self._fidelity is not None
+        highest: int = trial.config[self._fidelity]
+        return level <= highest
 
-    def _promoted(self, number: int, level: int) -> Trial:
+    def _promotion(
+        self, number: int, level: int, may_resume: Callable[[Trial, int], bool]
+    ) -> ResumeTrial | ContinueTrial:
         before, trial = self.log.observation(number), self.log.trial(number)
         assert before is not None and trial.assignment is not None and self._fidelity is not None
-        if before.status is Status.PAUSED and level <= trial.config[self._fidelity]:
-            return self.log.resume(number, level)
-        grown = self.optimizer.space[self._fidelity]
-        assert isinstance(grown, Fidelity)
-        return self._added(
-            replace(
-                trial,
-                number=self.log.next_number,
-                config={**trial.config, self._fidelity: grown.high},
-                parent=number,
-                assignment=replace(trial.assignment, level=level),
-            )
-        )
+        paused = before.status is Status.PAUSED
+        if paused and may_resume(trial, level):
+            return ResumeTrial(number, level)
+        config = trial.config
+        if not self._config_allows(trial, level):  # the fidelity has grown since
+            grown = self.optimizer.space[self._fidelity]
+            assert isinstance(grown, Fidelity)
+            config = config | {self._fidelity: grown.high}
+        return ContinueTrial(trial, config, replace(trial.assignment, level=level), paused)
 
-    def _cloned(self, clone: Clone) -> Trial:
+    def _clone(self, clone: Clone) -> CloneTrial:
+        stopped = None
         replaced = self.log.observation(clone.replaces)
         if replaced is not None and replaced.status is Status.PAUSED:
             stopped = replace(replaced, status=Status.STOPPED, order=self.log.next_order)
-            self.optimizer.record(stopped)
         index = self.log.next_ask_index
-        rng = np.random.default_rng([self._seed, index])
+        rng = np.random.default_rng([*self._clone_key, index])
         parent = self.log.trial(clone.parent)
         config = perturb(self.optimizer.space, parent.config, clone.mutate, rng=rng)
-        return self._added(
-            Trial(self.log.next_number, config, index, None, clone.parent, clone.assignment)
-        )
+        return CloneTrial(clone.parent, config, index, clone.assignment, stopped)
+
+
+@dataclass(frozen=True, slots=True)
+class _WholeRuns:
+    """Schedule that trains every config to the end."""
+
+    def next(
+        self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
+    ) -> Action | None:
+        return Start(None) if may_start else None
+
+    def on_report(self, trial: Trial, report: Report, log: TrialLog) -> Decision:
+        return Decision.CONTINUE
+
+    def checkpoints_to_keep(self, log: TrialLog) -> frozenset[int]:
+        return frozenset()

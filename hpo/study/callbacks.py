@@ -1,13 +1,8 @@
-"""Watching a study from outside: what a callback is told, and when.
+"""Callbacks: functions of the user that a study calls as it proceeds.
 
-Derive from `Callback` and override what is of interest:
-
-    class Notify(Callback):
-        def on_trial_end(self, run, trial, observation):
-            send(f"{run.name}: trial {trial.number} gave {observation.loss}")
-
-All methods are called in the driver, one at a time. What they raise ends the study, with everything
-told so far in place. Trials told before a resume are not announced again; they are in `run.log`.
+All methods are called in the driver, one at a time. An error that they raise ends the study, with
+everything told so far in place. Trials told before a resume are not announced again; they are in
+`run.log`.
 """
 
 from __future__ import annotations
@@ -24,8 +19,14 @@ from hpo.trials.budget import Ledger
 class StudyState:
     """A study while it is driven. `log` and `ledger` are live: read, do not write.
 
-    `cost`: the declared unit; None for seconds that are recorded only. `target`: scale values the
-    user will train at, or None.
+    Attributes:
+        name: Name of the study; None in memory.
+        direction: Direction of the loss.
+        cost: Declared unit of the costs; None for seconds that are recorded only.
+        target: Value of each scale axis of the final training, or None.
+        workers: Number of trials at a time.
+        log: Every trial, report and result so far.
+        ledger: What the study has spent.
     """
 
     name: str | None
@@ -38,26 +39,37 @@ class StudyState:
 
 
 class Callback:
-    """Does nothing at each moment of a study."""
+    """Base class of callbacks, which does nothing: derive from it and override what you need.
+
+    Example:
+        >>> from hpo import Budget, Callback, Float, optimize
+        >>> class Announce(Callback):
+        ...     def on_trial_end(self, run, trial, observation):
+        ...         print(f"trial {trial.number}: {observation.status.value}")
+        >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...                   budget=Budget(trials=2), callbacks=[Announce()])
+        trial 0: completed
+        trial 1: completed
+    """
 
     def on_start(self, run: StudyState) -> None:
-        """The study was opened and, if it existed, read back; nothing runs yet."""
+        """Called when the study is open and, if it existed, read back; nothing runs yet."""
 
     def on_trial_start(self, run: StudyState, trial: Trial) -> None:
-        """`trial` is about to run.
+        """Called before `trial` runs.
 
-        One that is promoted comes again, with a higher level in its place; a lost one that is
-        retried comes again under a new number.
+        A promoted trial is announced again, with a higher level in its assignment; a lost one that
+        is retried is announced again under a new number.
         """
 
     def on_report(self, run: StudyState, trial: Trial, report: Report) -> None:
-        """`trial` reported, and has not had its answer yet."""
+        """Called when `trial` has reported, before its report is answered."""
 
     def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
-        """`trial` was told, or paused at its level, and the result is written."""
+        """Called when `trial` ended or paused at its level, and the result is written."""
 
     def on_error(self, run: StudyState, error: BaseException) -> None:
-        """The study ends with `error`, which `optimize` raises next; there is no result."""
+        """Called when the study ends with `error`, which `optimize` raises next."""
 
     def on_finish(self, run: StudyState, result: Result) -> None:
-        """Nothing runs any more: the budget is used, or the study was interrupted."""
+        """Called when nothing runs any more: the budget is used, or the study was interrupted."""

@@ -1,16 +1,22 @@
 """Checkpoints of running trials: one folder per attempt, written atomically.
 
-Layout under the run directory: `<trial number>/state.pt`, beside whatever else the training
-function keeps in its folder, and `<trial number>/parent.pt`, which is the state of the run that the
-trial descends from and never changes. A folder belongs to one attempt of one trial, and so to
-whoever holds that attempt's lease. An attempt that is taken over goes on under a new trial number
-with a folder of its own, so a former owner that turns out to be alive writes where nobody reads any
-more. `best/state.pt` is what the best finished run saved last, where a study keeps it.
+Layout under the folder of a study:
+
+    <trial number>/state.pt    what the trial saved last, beside whatever else it keeps there
+    <trial number>/parent.pt   state of the run that the trial descends from; never changes
+    best/state.pt              what the best finished run saved last, where a study keeps it
+
+A folder belongs to one attempt of one trial, and so to the driver that holds its lease. An attempt
+that is taken over is continued under a new trial number with a folder of its own, so a former owner
+that turns out to be alive writes where nothing is read any more.
 
 Every folder made here holds a marker, `.scaletune.json`, with the unique id of its study and the
 fingerprint of its config; each state repeats both. A folder without the marker of this study is
 never written to, read or deleted, whatever its name, and a state of another study or of a config
 that the run does not descend from is not loaded.
+
+Three levels: `save_state` and `load_state` handle one file, `CheckpointStore` the folders of a
+study, and `RunCheckpoints` decides which folders one driver keeps.
 """
 
 from __future__ import annotations
@@ -23,12 +29,14 @@ import re
 import shutil
 import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpo.errors import StudyError
+from hpo.schedulers import Schedule
+from hpo.trials import Cause, Observation, Status, Trial, TrialLog
 
 STATE_FILE = "state.pt"
 PARENT_FILE = "parent.pt"
@@ -46,9 +54,12 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 class Saved(NamedTuple):
     """A loaded checkpoint.
 
-    `state`: the user's. `seconds`: of training that led to it. `cost`: the last one the user had
-    reported by then, in the user's own count. `offset`: what was added to that count to get the
-    trial's cost, more than zero once a run had to be restarted.
+    Attributes:
+        state: State that the user saved.
+        seconds: Training time that led to it.
+        cost: Last cost that the user had reported by then, in the user's own count.
+        offset: Amount that was added to that count to get the trial's cost; more than zero once a
+            run had to be restarted.
     """
 
     state: Any
@@ -59,10 +70,19 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointKey:
-    """Whose checkpoints a run may write and read.
+    """Identity of a run, which says whose checkpoints it may write and read.
 
-    `study`: unique id of the study. `config`: fingerprint of the run's config. `ancestors`: those
-    of the runs that it descends from, whose states it may load as well.
+    Attributes:
+        study: Unique id of the study.
+        config: Fingerprint of the run's config.
+        ancestors: Fingerprints of the runs that it descends from, whose states it may load as well.
+
+    Example:
+        >>> key = CheckpointKey("study", "b", ancestors=frozenset({"a"}))
+        >>> key.accepts({"study": "study", "config": "a"})
+        True
+        >>> key.accepts({"study": "another", "config": "b"})
+        False
     """
 
     study: str
@@ -70,43 +90,74 @@ class CheckpointKey:
     ancestors: frozenset[str] = frozenset()
 
     def accepts(self, marker: Mapping[str, Any]) -> bool:
-        """Whether a folder or state marked so belongs to this run or to one it descends from.
+        """Return whether a folder or state belongs to this run or to one it descends from.
 
-        A config of None was written by a version that kept none.
+        Args:
+            marker: Content of the folder's marker; a config of None was written by a version that
+                kept none.
         """
         config = marker.get("config")
         known = config is None or config == self.config or config in self.ancestors
         return marker.get("study") == self.study and known
 
     def marker(self) -> dict[str, str]:
-        """What is written into the run's folder and into each of its states."""
+        """Return what is written into the run's folder and into each of its states."""
         return {"study": self.study, "config": self.config}
 
 
 def fingerprint(config: Mapping[str, Any], *, without: str | None = None) -> str:
-    """A short name of a config, equal for equal ones in every process.
+    """Return a short name of a config, equal for equal configs in every process.
 
-    `without`: the fidelity, which grows while the run stays the same.
+    Args:
+        config: Values by parameter name.
+        without: Name of the fidelity, which grows while the run stays the same.
+
+    Example:
+        >>> fingerprint({"lr": 0.1, "epochs": 3}, without="epochs") == fingerprint({"lr": 0.1})
+        True
     """
     values = sorted((name, repr(value)) for name, value in config.items() if name != without)
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def study_folder(base: Path, name: str, study: str) -> Path:
-    """The folder of a study's checkpoints under `base`: readable, unique, and never a path.
+    """Return the folder of a study's checkpoints: readable, unique, and always below `base`.
 
-    `study`: its unique id, which alone tells it from another study of the same `name`.
+    Args:
+        base: Folder of all studies.
+        name: Name of the study, whatever it contains.
+        study: Unique id of the study, which tells it from another one of the same name.
+
+    Example:
+        >>> study_folder(Path("runs"), "../my study", "0123456789abcdef0123").as_posix()
+        'runs/my-study-0123456789abcdef'
     """
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:_SLUG].strip("-")
     return base / f"{slug or 'study'}-{study[:16]}"
 
 
 class CheckpointStore:
-    """The checkpoint folders of one study, under `root`.
+    """The checkpoint folders of one study.
 
-    A folder lives as long as somebody holds it: the stage that trains in it, or whoever may go on
-    from it. What was never held here belongs to another driver and is left alone, and so is every
-    folder that does not bear the marker of this `study`.
+    A folder is kept as long as it is held: by the stage that trains in it, or for a run that may be
+    continued from it. A folder that was never held here belongs to another driver and is left
+    alone, and so is every folder without the marker of this study.
+
+    Args:
+        root: Folder of the study.
+        study: Unique id of the study.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = CheckpointStore(Path(folder), "study")
+        ...     save_state(store.folder(0), {"step": 3}, seconds=1.0,
+        ...                key=CheckpointKey("study", "config"))
+        ...     store.hold(0)
+        ...     print(store.numbers())
+        ...     store.release(0)
+        ...     print(store.numbers())
+        {0}
+        set()
     """
 
     def __init__(self, root: Path, study: str) -> None:
@@ -115,16 +166,19 @@ class CheckpointStore:
         self._holders: Counter[int] = Counter()
 
     def folder(self, number: int) -> Path:
-        """Folder of trial `number`; it exists once something was saved there."""
+        """Return the folder of trial `number`, which exists once something was saved there."""
         return self.root / str(number)
 
     def link(self, parent: int, child: int, key: CheckpointKey) -> None:
-        """Give trial `child` what `parent` has saved; nothing happens if that is nothing.
+        """Give trial `child` what `parent` has saved; do nothing if that is nothing.
 
         The state is a hard link where the file system has them: the parent's next save replaces
-        its own name only. Other files are copied, for nobody promised not to edit them in place.
+        its own name only. Other files are copied, because they may be edited in place.
 
-        `key`: of the child, whose ancestor the parent must be.
+        Args:
+            parent: Number of the trial that saved.
+            child: Number of the trial that starts from it.
+            key: Key of the child, whose ancestor the parent must be.
         """
         source, destination = self.folder(parent), self.folder(child)
         marker = _marker(source)
@@ -134,36 +188,36 @@ class CheckpointStore:
         shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
 
     def descend(self, child: int) -> None:
-        """Let what trial `child` starts from, linked before, stay readable as its parent's."""
+        """Keep what trial `child` starts from, linked before, readable as its parent's state."""
         state = self.folder(child) / STATE_FILE
         if state.exists():
             _link_in_place(state, self.folder(child) / PARENT_FILE)
 
     def keep_best(self, number: int) -> None:
-        """Keep what trial `number` saved last, in place of what was kept; if it saved anything."""
+        """Keep what trial `number` saved last as the best, if it saved anything."""
         state = self.folder(number) / STATE_FILE
         if state.exists() and self._is_ours(self.folder(number)):
             prepare(self.root / _BEST, CheckpointKey(self.study, _BEST))
             _link_in_place(state, self.root / _BEST / STATE_FILE)
 
     def descend_from_best(self, child: int, key: CheckpointKey) -> None:
-        """Show trial `child` what is kept as its parent's; nothing happens if there is nothing."""
+        """Show trial `child` the best state as its parent's; do nothing if none is kept."""
         best = self.root / _BEST / STATE_FILE
         if best.exists() and self._is_ours(self.root / _BEST):
             prepare(self.folder(child), key)
             _link_in_place(best, self.folder(child) / PARENT_FILE)
 
     def numbers(self) -> set[int]:
-        """Trials that have a folder of this study, whoever holds it."""
+        """Return the trials that have a folder of this study, whichever driver holds it."""
         if not self.root.is_dir():
             return set()
         folders = (path for path in self.root.iterdir() if path.name.isdecimal())
         return {int(path.name) for path in folders if self._is_ours(path)}
 
     def take_over(self, folder: Path) -> None:
-        """Take over the trials' folders that a version without markers has left in `folder`.
+        """Move the trials' folders that a version without markers has left in `folder`.
 
-        Only numbered folders with a state in them are moved; the rest is not known to be ours.
+        Only numbered folders with a state in them are moved; the rest may belong to anyone.
         """
         if not folder.is_dir():
             return
@@ -178,11 +232,11 @@ class CheckpointStore:
                 _write_marker(destination, {"study": self.study, "config": None})
 
     def hold(self, number: int) -> None:
-        """Need the folder of trial `number`, once more than before."""
+        """Hold the folder of trial `number`, once more than before."""
         self._holders[number] += 1
 
     def release(self, number: int) -> None:
-        """Need it once less; with its last holder the folder goes."""
+        """Hold the folder of trial `number` once less; delete it with its last hold."""
         self._holders[number] -= 1
         if self._holders[number] <= 0:
             del self._holders[number]
@@ -198,10 +252,138 @@ class CheckpointStore:
         return marker is not None and marker.get("study") == self.study
 
 
+class RunCheckpoints:
+    """Decides which checkpoint folders of a study one driver keeps, and which a trial starts from.
+
+    A running trial's folder is held, and so is that of an ended or paused trial as long as the
+    schedule may continue its run.
+
+    Args:
+        store: Folders of the study.
+        log: Log of the study.
+        schedule: Schedule that says which checkpoints may be needed again.
+        fidelity: Name of the fidelity in a config, if there is one.
+        warm_start: Whether the best finished run's state is kept and shown to new trials.
+        sign: 1 if the loss is minimized, -1 if it is maximized.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        log: TrialLog,
+        schedule: Schedule,
+        *,
+        fidelity: str | None,
+        warm_start: bool,
+        sign: float,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._schedule = schedule
+        self._fidelity = fidelity
+        self._warm_start = warm_start
+        self._sign = sign
+        self._ended: set[int] = set()  # ended and paused trials whose folder we hold
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of trial `number`."""
+        return self._store.folder(number)
+
+    def key(self, trial: Trial) -> CheckpointKey:
+        """Return whose checkpoints `trial` may read: its own and those it descends from."""
+        prints = [
+            fingerprint(self._log.trial(number).config, without=self._fidelity)
+            for number in self._lineage(trial)
+        ]
+        return CheckpointKey(self._store.study, prints[0], frozenset(prints[1:]))
+
+    def begin(self, trial: Trial, *, confirming: bool) -> None:
+        """Hold the folder of a new trial, and put there what the trial starts from."""
+        self._store.hold(trial.number)
+        if trial.parent is not None:
+            self._inherit(trial)
+        elif self._warm_start and not confirming:
+            self._store.descend_from_best(trial.number, self.key(trial))
+
+    def resume(self, number: int) -> None:
+        """Note that a paused trial runs again."""
+        self._ended.discard(number)
+
+    def end(self, number: int) -> None:
+        """Note that a trial ended or paused: its folder stays as long as its run may continue."""
+        self._ended.add(number)
+        self.retire()
+
+    def keep_if_best(self, observation: Observation, *, but: Iterable[int]) -> None:
+        """Under `warm_start`, keep the state of a finished trial that did better than all others.
+
+        Args:
+            observation: The trial's result, which is not in the log yet.
+            but: Trials to leave out of the comparison.
+        """
+        if not self._warm_start or observation.loss is None:
+            return
+        others, loss = set(but), observation.loss
+        if observation.status is Status.COMPLETED and all(
+            self._sign * loss < self._sign * other.loss
+            for other in self._log.observations
+            if other.status is Status.COMPLETED
+            and other.loss is not None
+            and other.number not in others
+        ):
+            self._store.keep_best(observation.number)
+
+    def unheld(self) -> set[int]:
+        """Return the ended and running trials that have a folder, without those held as ended."""
+        return self._store.numbers() - self._ended
+
+    def take_over(self, numbers: Iterable[int]) -> None:
+        """Hold what drivers that are gone have left, until the schedule has no use for it."""
+        for number in numbers:
+            self._store.hold(number)
+            self._ended.add(number)
+        self.retire()
+
+    def retire(self) -> None:
+        """Release the folders from which no run will be continued."""
+        kept = self._schedule.checkpoints_to_keep(self._log) if self._ended else frozenset()
+        for number in self._ended - kept:
+            self._store.release(number)
+        self._ended &= kept
+
+    def _lineage(self, trial: Trial) -> Iterator[int]:
+        """Numbers of `trial` and of those whose checkpoints it goes back to, newest first."""
+        yield trial.number
+        while trial.parent is not None:
+            trial = self._log.trial(trial.parent)
+            yield trial.number
+
+    def _inherit(self, trial: Trial) -> None:
+        """Link the newest checkpoint that `trial` can continue, and release lost attempts'."""
+        lineage = list(self._lineage(trial))[1:]
+        for number in lineage:
+            if self._store.folder(number).is_dir():
+                self._store.link(number, trial.number, self.key(trial))
+                break
+        assert trial.parent is not None
+        if self._log.trial(trial.parent).ask_index != trial.ask_index:  # a clone: a run of its own
+            self._store.descend(trial.number)
+        for number in lineage:
+            observation = self._log.observation(number)
+            if observation is not None and observation.cause is Cause.LOST:
+                self._ended.discard(number)
+                self._store.release(number)
+
+
 def prepare(folder: Path, key: CheckpointKey) -> None:
     """Make the folder of a run, with its marker.
 
-    Raises StudyError for a folder that is not the run's and holds something.
+    Args:
+        folder: Folder of the run.
+        key: Key of the run.
+
+    Raises:
+        StudyError: For a folder that is not the run's and holds something.
     """
     marker = _marker(folder)
     if marker is not None and key.accepts(marker):
@@ -226,12 +408,23 @@ def save_state(
 ) -> None:
     """Write `state` to `folder` so that a kill at any moment leaves the old or the new file whole.
 
-    `state`: tensors, plain Python values, and dicts, lists and tuples of them.
-    `seconds`, `cost`, `offset`: as in `Saved`, kept so that the trial's cost can go on from them.
-    `key`: of the run; None outside of a study.
+    Args:
+        folder: Folder of the run.
+        state: Tensors, plain Python values, and dicts, lists and tuples of them.
+        seconds: Training time that led to the state.
+        cost: Cost that led to the state, in the user's own count.
+        offset: Amount to add to that count; see `Saved`.
+        key: Key of the run; None outside of a study.
 
-    Raises TypeError for anything that `load_state` would refuse to read back, and StudyError for a
-    folder that is not the run's.
+    Raises:
+        TypeError: For anything that `load_state` would refuse to read back.
+        StudyError: For a folder that is not the run's.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(Path(folder), {"step": 3}, seconds=1.5)
+        ...     load_state(Path(folder))
+        Saved(state={'step': 3}, seconds=1.5, cost=0.0, offset=0.0)
     """
     import torch
 
@@ -256,11 +449,13 @@ def save_state(
 def load_state(
     folder: Path, file: str = STATE_FILE, *, key: CheckpointKey | None = None
 ) -> Saved | None:
-    """Read what `save_state` wrote to `folder`, on the CPU; None if nothing was saved.
+    """Read what `save_state` wrote to `folder`, onto the CPU; None if nothing was saved.
 
-    `file`: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
-    `key`: of the run; a state of another study, or of a config that the run does not descend from,
-    then counts as nothing, which is said in a warning. None outside of a study takes any state.
+    Args:
+        folder: Folder of the run.
+        file: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
+        key: Key of the run. A state of another study, or of a config that the run does not descend
+            from, then counts as nothing, with a warning. None, outside of a study, takes any state.
     """
     import torch
 
@@ -281,9 +476,9 @@ def load_state(
 
 
 def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKey) -> bool:
-    """Whether a state belongs to the run of `key`; its own folder vouches for an unmarked one.
+    """Whether a state belongs to the run of `key`; an unmarked one has its folder's marker.
 
-    A parent's state may have any config: it is the run's to start from, not to go on with.
+    A parent's state may have any config: the run starts from it, but does not continue it.
     """
     marker = stored if "study" in stored else _marker(folder)
     if marker is None or not (file == PARENT_FILE or key.accepts(marker)):
@@ -292,7 +487,7 @@ def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKe
 
 
 def _marker(folder: Path) -> dict[str, Any] | None:
-    """What the marker in `folder` says; None without one that can be read."""
+    """Content of the marker in `folder`; None without one that can be read."""
     try:
         marker = json.loads((folder / MARKER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -301,7 +496,7 @@ def _marker(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_marker(folder: Path, marker: Mapping[str, str | None]) -> None:
-    """Write a marker whole: a kill leaves the old one, the new one or none."""
+    """Write a marker atomically: a kill leaves the old one, the new one or none."""
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(marker, file)

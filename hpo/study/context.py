@@ -9,8 +9,9 @@
         return loss
 
 With a fidelity in the space, a step counts its unit, done so far, and the function trains up to
-`ctx.fidelity` (the same as the config's own entry). A scheduler may call it again later with a
-higher one; what it then loads is what it saved last. Save before reporting: a report may end it.
+`ctx.fidelity`, which is also the config's own entry. A scheduler may call the function again later
+with a higher fidelity; `ctx.load` then returns what was saved last. Save before reporting: a report
+may end the trial.
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ from hpo.trials import Report, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
-    """What a trial has used before this stage of it: cost, seconds, and its last reported step."""
+class Consumed:
+    """What a trial has used before this stage of it.
+
+    Attributes:
+        cost: Cost in the study's unit.
+        seconds: Wall-clock time of the training function.
+        step: Last reported step; -1 if none was.
+    """
 
     cost: float = 0.0
     seconds: float = 0.0
@@ -40,26 +47,51 @@ class Paid:
 
 
 class Channel(Protocol):
-    """The way from a running trial to its driver and back."""
+    """Connection of a running trial to its driver."""
 
     def send(self, report: Report) -> Decision:
-        """Hand over `report` and wait for the answer."""
+        """Hand over a report and wait for the answer."""
         ...
 
 
 class Context:
     """One running trial as its training function sees it.
 
+    `optimize` makes one for each call of the training function. To call a training function
+    elsewhere, such as in a test, make one with a channel that answers its reports.
+
+    Args:
+        trial: The trial to run.
+        seed: Seed for the trial's own randomness.
+        channel: Connection to the driver.
+        checkpoint_dir: Folder for `save` and `load`; None if there is none.
+        checkpoint_key: Key of the checkpoints it may write and read; None outside of a study.
+        fidelity: Level to train up to.
+        scale: Values of the scale axes.
+        consumed: What earlier stages of the trial have used.
+
     Attributes:
-        trial: number, config, and what the model believed when it asked.
-        seed: a seed for this trial's own randomness, the same again when the trial is retried.
-        fidelity: the level to train up to now, if the space has one.
-        scale: the values of the scale axes.
-        last_loss: the loss reported last, or None.
-        last_cost: what the trial has cost by the last report that said so, or None. Earlier stages
-            are in it, and counted twice where they had to be trained again.
-        diverged: whether a NaN or infinite loss was reported.
-        refusal: the error raised by a wrong call of `report`, or None.
+        trial: Number, config, and what the models predicted when it was asked.
+        seed: Seed for this trial's own randomness, the same again when the trial is retried.
+        fidelity: Level to train up to now, if the space has a fidelity.
+        scale: Values of the scale axes.
+        last_loss: Loss reported last, or None.
+        last_cost: Cost of the trial by the last report that gave one, or None. Earlier stages are
+            included, and counted twice where they had to be trained again.
+        diverged: Whether a NaN or infinite loss was reported.
+        refusal: Error raised by a wrong call of `report`, or None.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> def train(config, ctx):
+        ...     state = ctx.load() or {"step": 0}
+        ...     for step in range(state["step"] + 1, 4):
+        ...         ctx.save({"step": step})
+        ...         ctx.report(step=step, loss=config["x"] ** 2 + 1 / step)
+        ...     return config["x"] ** 2 + 1 / step
+        >>> result = optimize(train, {"x": Float(-1, 1)}, budget=Budget(trials=2))
+        >>> [report.step for report in result.log.reports(0)]
+        [1, 2, 3]
     """
 
     def __init__(
@@ -72,7 +104,7 @@ class Context:
         checkpoint_key: CheckpointKey | None = None,
         fidelity: int | None = None,
         scale: Mapping[str, float] | None = None,
-        paid: Paid = Paid(),  # noqa: B008  a frozen value
+        consumed: Consumed = Consumed(),  # noqa: B008  a frozen value
     ) -> None:
         self.trial = trial
         self.seed = seed
@@ -85,8 +117,8 @@ class Context:
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
-        self._paid = paid
-        self._last_step = paid.step
+        self._consumed = consumed
+        self._last_step = consumed.step
         self._stopped = False
         self._paused = False
         self._started = time.perf_counter()
@@ -97,12 +129,12 @@ class Context:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The trial's configuration, as a copy that may be changed freely."""
+        """The trial's config, as a copy that may be changed freely."""
         return dict(self.trial.config)
 
     @property
     def checkpoint_dir(self) -> Path | None:
-        """This trial's own folder, made when first asked for; emptied when the trial is done."""
+        """This trial's own folder, made at first use; deleted when the trial is done."""
         if self._checkpoint_dir is not None and self._checkpoint_key is not None:
             prepare(self._checkpoint_dir, self._checkpoint_key)
         elif self._checkpoint_dir is not None:
@@ -116,12 +148,12 @@ class Context:
 
     @property
     def parent_checkpoint(self) -> Any | None:
-        """What the run that this one descends from had saved, loaded on the CPU; None without one.
+        """State of the run that this one descends from, loaded onto the CPU; None without one.
 
-        A clone's parent is the run that it was cloned from, as it was then: `load` gives the same
-        state, until the clone saves its own. Under `optimize(warm_start=True)` the parent of any
-        other trial is the best one that had finished when it was started; `load` gives None there,
-        for nothing of this trial has been trained. It is a copy of its own, which may be changed.
+        A clone's parent is the run that it was cloned from, as it was then: `load` returns the same
+        state until the clone saves its own. Under `optimize(warm_start=True)` the parent of any
+        other trial is the best one that had finished when it was started; there `load` returns
+        None, because nothing of this trial has been trained. Each access makes a new copy.
         """
         if self._checkpoint_dir is None:
             return None
@@ -130,24 +162,24 @@ class Context:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial was told to end here, for code that caught `Stop` to tidy up."""
+        """Whether the trial was told to end here, for code that caught `Stop` to clean up."""
         return self._stopped
 
     @property
     def paused(self) -> bool:
-        """Whether it was told to end here for now only, and may be continued."""
+        """Whether the trial was told to end here for now only, and may be continued."""
         return self._paused
 
     @property
     def seconds(self) -> float:
         """Training time of this trial so far, including that of a loaded checkpoint.
 
-        What was trained in vain, for it came after the checkpoint or there is none, is in it too if
-        an earlier stage was charged for it.
+        Training that was lost, because it came after the checkpoint or there is none, is included
+        if an earlier stage was charged for it.
         """
         elapsed = time.perf_counter() - self._started
         carried = 0.0 if self._loaded is None else self._loaded.seconds
-        return self._paid.seconds + carried + elapsed - min(carried, self._paid.seconds)
+        return self._consumed.seconds + carried + elapsed - min(carried, self._consumed.seconds)
 
     def report(
         self,
@@ -157,15 +189,31 @@ class Context:
         cost: float | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Tell the study how the trial is doing.
+        """Report progress to the study.
 
-        `step`: >= 0 and growing; a step that was already reported is ignored, so code that goes
-        on from a checkpoint may repeat some. `loss`: in the user's own direction. `cost`: consumed
-        since the run began from nothing, in the study's unit, that of a loaded checkpoint
-        included. `metrics`: more numbers to keep.
+        Args:
+            step: Position of the run, >= 0 and growing. A step that was already reported is
+                ignored, so code that continues from a checkpoint may repeat some.
+            loss: Loss in the user's own direction.
+            cost: Cost consumed since the run began, in the study's unit. The cost that led to a
+                loaded checkpoint is included.
+            metrics: Further numbers to keep, by name.
 
-        Raises `hpo.Stop` when the trial is to end here, also on a NaN or infinite loss; TypeError
-        or ValueError for wrong arguments, which ends the study.
+        Raises:
+            Stop: When the trial is to end here, also on a NaN or infinite loss. Let it pass.
+            TypeError: For an argument of a wrong type, which ends the study.
+            ValueError: For a negative step or cost, which ends the study.
+
+        Example:
+            >>> def train(config, ctx):
+            ...     for step in range(1, 11):
+            ...         loss = config["x"] / step
+            ...         ctx.report(step=step, loss=loss, metrics={"lr": 0.1 / step})
+            ...     return loss
+            >>> from hpo import Budget, Float, optimize
+            >>> result = optimize(train, {"x": Float(1, 2)}, budget=Budget(trials=1))
+            >>> result.log.reports(0)[-1].metrics
+            {'lr': 0.01}
         """
         if self._stopped:
             raise Stop(f"trial {self.trial.number} was already told to stop")
@@ -196,22 +244,43 @@ class Context:
             raise Stop(f"trial {self.trial.number} was told to {what} at step {report.step}")
 
     def finish(self, cost: float) -> None:
-        """Take in the cost that the training function returned, in its own count.
+        """Record the cost that the training function returned, in its own count.
 
-        Raises ValueError as `report` does.
+        Args:
+            cost: Cost of the run.
+
+        Raises:
+            ValueError: For a cost below that of the loaded checkpoint.
         """
         level = self._last_step if self.fidelity is None else self.fidelity
         total = self._total(cost, max(level, self._last_step))
         self.last_cost = max(total, self.last_cost or 0.0)
 
     def save(self, state: Any) -> None:
-        """Keep `state` (tensors and plain values) for the case that this trial is interrupted.
+        """Save `state`, from which this trial continues if it is interrupted, paused or cloned.
 
-        Raises TypeError for values that could not be loaded again; StudyError without a folder.
+        Args:
+            state: Tensors, plain Python values, and dicts, lists and tuples of them.
+
+        Raises:
+            TypeError: For values that could not be loaded again.
+            StudyError: If there is no checkpoint folder.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from hpo import Trial
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None,
+            ...                   checkpoint_dir=Path(folder, "0"))
+            ...     before = ctx.load()
+            ...     ctx.save({"step": 3})
+            ...     print(before, ctx.load())
+            None {'step': 3}
         """
         offset = self._offset
         if offset is None:
-            offset = self._paid.cost if self._loaded is None else self._loaded.offset
+            offset = self._consumed.cost if self._loaded is None else self._loaded.offset
         save_state(
             self._folder("save"),
             state,
@@ -223,23 +292,31 @@ class Context:
         self._saved = True
 
     def load(self) -> Any | None:
-        """What this trial, or the one that it continues, saved last; None if nothing."""
+        """Return what this trial, or the one that it continues, saved last; None if nothing.
+
+        Returns:
+            The state, with its tensors on the CPU.
+
+        Raises:
+            StudyError: If there is no checkpoint folder.
+        """
         saved = load_state(self._folder("load"), key=self._checkpoint_key)
         if saved is None:
             return None
-        if not self._saved:  # an earlier stage's or attempt's: what led to it is this trial's, too
+        if not self._saved:  # from an earlier stage or attempt, whose cost and time count here
             self._loaded, self._counted = saved, saved.cost
         return saved.state
 
     def _total(self, counted: float, step: int) -> float:
-        """The trial's cost for the user's own count of it at `step`.
+        """Cost of the trial for the user's own count of it at `step`.
 
-        Raises ValueError for a count that fell below the one of the loaded checkpoint.
+        Raises:
+            ValueError: For a count below that of the loaded checkpoint.
         """
         if self._loaded is not None and counted < self._loaded.cost:
             raise ValueError(
                 f"cost must not fall below that of the loaded checkpoint, {self._loaded.cost!r}, "
-                f"got {counted!r}; keep the count in the saved state and go on from it"
+                f"got {counted!r}; keep the count in the saved state and continue from it"
             )
         if self._offset is None:
             self._offset = self._resolved(step)
@@ -247,17 +324,17 @@ class Context:
         return counted + self._offset
 
     def _resolved(self, step: int) -> float:
-        """What to add to the user's count, from the first step that is counted in this stage.
+        """Amount to add to the user's count, from the first step that is counted in this stage.
 
-        Without a checkpoint everything comes on top of what was paid. With one, a first step beyond
-        the last paid one says that nothing is done again, so the count goes on from where it was;
-        else it goes on from where the checkpoint was.
+        Without a checkpoint everything is added to what was consumed before. With one, a first step
+        beyond the last one consumed says that nothing is trained again, so the count continues from
+        where it was; else it continues from where the checkpoint was.
         """
-        paid = self._paid
+        before = self._consumed
         if self._loaded is None:
-            return paid.cost
-        base = self._loaded.cost if step <= paid.step else paid.cost - self._loaded.offset
-        return paid.cost - min(base, paid.cost)
+            return before.cost
+        base = self._loaded.cost if step <= before.step else before.cost - self._loaded.offset
+        return before.cost - min(base, before.cost)
 
     def _folder(self, action: str) -> Path:
         if self._checkpoint_dir is None:
@@ -269,9 +346,14 @@ class Context:
 
 
 def to_float(value: Any, argument: str) -> float:
-    """A real number, NumPy scalar or 0-d tensor as a float; it may be NaN or infinite.
+    """Return a real number, NumPy scalar or 0-d tensor as a float; it may be NaN or infinite.
 
-    Raises TypeError for anything else, naming `argument`.
+    Args:
+        value: Value to convert.
+        argument: Name of the value in the message.
+
+    Raises:
+        TypeError: For anything else.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
@@ -289,7 +371,12 @@ def to_float(value: Any, argument: str) -> float:
 
 
 def to_cost(value: Any) -> float:
-    """`to_float` for a cost, which must be finite and not negative; else ValueError."""
+    """Return a cost as a float.
+
+    Raises:
+        TypeError: For a value that is no real number.
+        ValueError: For a negative or non-finite cost.
+    """
     cost = to_float(value, "cost")
     if not (math.isfinite(cost) and cost >= 0):
         raise ValueError(

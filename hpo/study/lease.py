@@ -1,8 +1,12 @@
-"""Who drives a study, and whether that driver still lives.
+"""Leases: which processes drive a study, and whether they still live.
 
 A lease names the process that holds it and the wall-clock time at which it expires unless it is
-renewed. On the holder's own machine the process itself is asked, so a study can go on at once after
-`kill -9`; from elsewhere only the expiry tells, which needs clocks that agree to within `DURATION`.
+renewed. On the holder's own machine the process itself is looked up, so a study can be continued at
+once after `kill -9`. From another machine only the expiry counts, which needs clocks that agree to
+within `DURATION`.
+
+Each driver of a study has an index, from 0, which is part of the key of its random numbers.
+`claim_index` gives the lowest free one to exactly one driver.
 """
 
 from __future__ import annotations
@@ -13,24 +17,36 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 DURATION = 60.0  # seconds a lease lasts without renewal
 RENEWAL = 10.0  # seconds between renewals
+DRIVER_KEY = "scaletune:driver:"  # and an index: study attribute with the lease that holds it
+WANTED_KEY = "scaletune:wanted:"  # and an owner: study attribute with the index it wants
+_YIELD = 0.02  # seconds between looks at others who want the same driver index
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One driver's claim.
+    """Claim of one driver on a study.
 
-    `owner`: unique to one `optimize()` call. `machine`: host, boot and process namespace, within
-    which `pid` has a meaning. `born`: start time of that process in clock ticks since boot, for
-    process ids are used again. `expires`: Unix time, seconds; 0 once it is given up.
+    Attributes:
+        owner: Unique id of one `optimize()` call.
+        machine: Host, boot and process namespace, within which `pid` has a meaning.
+        pid: Process id.
+        born: Start time of that process in clock ticks since boot, because process ids are reused.
+        expires: Unix time in seconds; 0 once the lease is given up.
+
+    Example:
+        >>> lease = Lease.take()
+        >>> lease.alive, lease.released().alive
+        (True, False)
     """
 
     owner: str
@@ -41,24 +57,26 @@ class Lease:
 
     @classmethod
     def take(cls) -> Lease:
-        """A new lease for this process."""
+        """Return a new lease for this process."""
         pid = os.getpid()
         expires = time.time() + DURATION
         return cls(uuid.uuid4().hex, _machine(), pid, _born(pid) or 0, expires)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Lease:
+        """Return the lease that `to_json` stored."""
         return cls(**stored)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the lease as JSON-able values."""
         return asdict(self)
 
     def renewed(self) -> Lease:
-        """The same claim, for another `DURATION` from now."""
+        """Return the same claim, for another `DURATION` from now."""
         return Lease(self.owner, self.machine, self.pid, self.born, time.time() + DURATION)
 
     def released(self) -> Lease:
-        """The claim given up."""
+        """Return the claim given up."""
         return Lease(self.owner, self.machine, self.pid, self.born, 0.0)
 
     @property
@@ -71,8 +89,62 @@ class Lease:
         return time.time() < self.expires
 
 
+def claim_index(
+    lease: Lease,
+    attributes: Callable[[], Mapping[str, Any]],
+    write: Callable[[str, dict[str, Any]], None],
+) -> int:
+    """Take the lowest driver index that no living driver holds.
+
+    Of several drivers that want one index at once, the one with the smallest owner gets it. Each
+    first writes under a key of its own that it wants the index, then looks: of two, at least one
+    sees the other.
+
+    Args:
+        lease: Lease of the driver.
+        attributes: Reads all attributes of the study, at once.
+        write: Writes one attribute of the study.
+
+    Returns:
+        The index, which is written as held by `lease`.
+    """
+
+    def want(index: int | None) -> None:
+        write(f"{WANTED_KEY}{lease.owner}", {"driver": index, "lease": lease.to_json()})
+
+    for index in count():
+        want(index)
+        while True:
+            held, rivals = _claims(attributes(), index, but=lease.owner)
+            if held or any(owner < lease.owner for owner in rivals):
+                break
+            if not rivals:
+                write(f"{DRIVER_KEY}{index}", lease.to_json())
+                want(None)
+                return index
+            time.sleep(_YIELD)  # they will see the smaller owner, or have it already
+    raise AssertionError("count() does not end")
+
+
+def _claims(attributes: Mapping[str, Any], index: int, *, but: str) -> tuple[bool, list[str]]:
+    """Whether a living owner holds the index, and the living owners that want it.
+
+    Both are read at once: an owner that has the index wants it until that is written.
+    """
+    stored = attributes.get(f"{DRIVER_KEY}{index}")
+    held = None if stored is None else Lease.from_json(stored)
+    wanted = [v for k, v in attributes.items() if k.startswith(WANTED_KEY)]
+    rivals = [Lease.from_json(v["lease"]) for v in wanted if v["driver"] == index]
+    living = [rival.owner for rival in rivals if rival.owner != but and rival.alive]
+    return held is not None and held.owner != but and held.alive, living
+
+
 class LeaseRenewer:
-    """Renews a lease from a thread, so that a long silent training step does not let it expire."""
+    """Renews a lease from a thread, so that it does not expire during a long training step.
+
+    Args:
+        renew: Writes the renewed lease.
+    """
 
     def __init__(self, renew: Callable[[], None]) -> None:
         self._renew = renew
@@ -84,7 +156,7 @@ class LeaseRenewer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End the thread; no renewal happens after this returns."""
+        """End the thread; the lease is not renewed any more after this returns."""
         self._done.set()
         self._thread.join()
 
@@ -92,12 +164,12 @@ class LeaseRenewer:
         while not self._done.wait(RENEWAL):
             try:
                 self._renew()
-            except Exception as error:  # a storage that is busy now may not be at the next turn
+            except Exception as error:  # the storage may be busy only now
                 _log.warning("the lease could not be renewed: %s", error)
 
 
 def _machine() -> str:
-    """Where a process id means something: host name, boot id, process namespace."""
+    """Name of what process ids are unique in: host name, boot id, process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink("/proc/self/ns/pid")

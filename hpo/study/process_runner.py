@@ -1,4 +1,4 @@
-"""Run each trial in a process of its own."""
+"""Runner that runs each trial in a process of its own, which can be killed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,14 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class _Worker:
     """A running process of `ProcessRunner` as the driver sees it.
 
-    `lifeline`: write end of a pipe that nobody writes to; when the driver dies it closes
-    and the worker goes too. `started`: when the function began, or before that the process.
-    `deadline`: monotonic seconds at which patience ends. `cost`: the highest one reported.
-    `gpu`: the one it sees, if assigned.
+    Attributes:
+        lifeline: Write end of a pipe that is never written to. When the driver dies it closes, and
+            the worker ends too.
+        started: Monotonic time at which the function began, or before that the process.
+        deadline: Monotonic time at which the worker is killed.
+        training: Whether the function has begun.
+        cost: Highest cost that was reported.
+        gpu: The one GPU that it sees, if assigned.
     """
 
     job: Job
@@ -59,19 +63,29 @@ class _Worker:
 class ProcessRunner:
     """Runs each trial in a process of its own, forked from a server with torch preloaded.
 
-    So leaked memory and GPU state die with the trial, and a trial can be killed for its time or
-    its memory. Workers lead their own process group: Ctrl-C in a terminal reaches the driver only,
-    and killing a trial takes its data loaders along. The training function travels by cloudpickle;
-    a script needs no `if __name__ == "__main__"` guard.
+    So leaked memory and GPU state end with the trial, and a trial can be killed for its time or
+    its memory. Each worker leads its own process group: Ctrl-C in a terminal reaches the driver
+    only, and killing a trial kills its data loaders as well. The training function is sent by
+    cloudpickle; a script needs no `if __name__ == "__main__"` guard.
+
+    It is the default of `optimize` for several workers, and under limits on time or memory.
 
     Args:
-        gpus: names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES; each trial sees the one
+        gpus: Names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES. Each trial sees the one
             with the fewest others on it. Without any, trials see what the driver sees.
-        per_gpu: trials that may be on one GPU at a time.
+        per_gpu: Number of trials that may share one GPU at a time.
 
     Raises:
-        ValueError: for `per_gpu` below 1.
+        ValueError: For `per_gpu` below 1.
+
+    Example:
+        >>> from hpo import Budget, Float, Limits, ProcessRunner, optimize
+        >>> runner = ProcessRunner(gpus=[0, 1], per_gpu=2)
+        >>> result = optimize(train, space, budget=Budget(trials=100), workers=4,
+        ...                   runner=runner)  # doctest: +SKIP
     """
+
+    interruptible = False
 
     def __init__(self, *, gpus: Sequence[int | str] = (), per_gpu: int = 1) -> None:
         if per_gpu < 1:
@@ -81,16 +95,16 @@ class ProcessRunner:
         self._workers: dict[int, _Worker] = {}
         self._task = b""
         self._limits = Limits()
-        self._on_report: OnReport | None = None
         self._threads = 1
         self._oom_kills = 0
         self._context = multiprocessing.get_context("forkserver")
 
-    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+    def open(self, task: Task, workers: int) -> None:
         """See `Runner`.
 
-        Raises TypeError if the training function cannot be pickled, and ValueError for more workers
-        than there are places on the GPUs.
+        Raises:
+            TypeError: For a training function that cannot be pickled.
+            ValueError: For more workers than there are places on the GPUs.
         """
         places = self._per_gpu * len(self._gpus)
         if self._gpus and workers > places:
@@ -109,12 +123,12 @@ class ProcessRunner:
                 "with workers=1 and no time or memory limit"
             ) from error
         self._limits = task.limits
-        self._on_report = on_report
         self._threads = max(1, _available_cores() // workers)
         self._oom_kills = _cgroup_oom_kills()
         self._context.set_forkserver_preload(["torch", "cloudpickle", "hpo.study.process_runner"])
 
     def submit(self, job: Job) -> None:
+        """See `Runner`."""
         ours, theirs = self._context.Pipe()
         watched, lifeline = self._context.Pipe(duplex=False)
         gpu = self._free_gpu()
@@ -137,21 +151,24 @@ class ProcessRunner:
         taken = [worker.gpu for worker in self._workers.values()]
         return min(self._gpus, key=taken.count, default=None)
 
-    def poll(self, timeout: float) -> list[Outcome]:
+    def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
+        """See `Runner`."""
         until = time.monotonic() + timeout
         while True:
             self._wait(until)
-            outcomes = [self._serve(worker) for worker in list(self._workers.values())]
+            outcomes = [self._serve(worker, on_report) for worker in list(self._workers.values())]
             ended = [outcome for outcome in outcomes if outcome is not None]
             if ended or not self._workers or time.monotonic() >= until:
                 return ended
 
     def kill(self, number: int) -> None:
+        """See `Runner`; the processes that the trial started end, too."""
         worker = self._workers.pop(number, None)
         if worker is not None:
             _end(worker)
 
     def close(self) -> None:
+        """See `Runner`."""
         for number in list(self._workers):
             self.kill(number)
 
@@ -164,9 +181,9 @@ class ProcessRunner:
         watched = [w.pipe for w in workers] + [w.process.sentinel for w in workers]
         pipes.wait(watched, max(0.0, min(moments) - time.monotonic()))
 
-    def _serve(self, worker: _Worker) -> Outcome | None:
+    def _serve(self, worker: _Worker, on_report: OnReport) -> Outcome | None:
         """Answer what `worker` sent; its outcome if it ended or must end."""
-        alive = worker.process.is_alive()  # asked first: what a dead worker sent is all there
+        alive = worker.process.is_alive()  # asked first: then all that a dead worker sent is read
         try:
             while worker.pipe.poll():
                 message = worker.pipe.recv()
@@ -175,7 +192,7 @@ class ProcessRunner:
                     self.kill(message.number)
                     return message
                 if isinstance(message, Report):
-                    self._answer(worker, message)
+                    self._answer(worker, message, on_report)
                 else:
                     self._start_clock(worker)
         except (EOFError, OSError):
@@ -185,11 +202,10 @@ class ProcessRunner:
             return self._died(worker)
         return self._over_limit(worker)
 
-    def _answer(self, worker: _Worker, report: Report) -> None:
-        assert self._on_report is not None
+    def _answer(self, worker: _Worker, report: Report, on_report: OnReport) -> None:
         if report.cost is not None:
             worker.cost = max(report.cost, worker.cost or 0.0)
-        worker.pipe.send(self._on_report(worker.job.trial, report))
+        worker.pipe.send(on_report(worker.job.trial, report))
 
     def _start_clock(self, worker: _Worker) -> None:
         worker.training = True
@@ -223,7 +239,7 @@ class ProcessRunner:
 
     def _ended_by_force(self, worker: _Worker, cause: Cause, text: str) -> Outcome:
         number = worker.job.trial.number
-        seconds = worker.job.paid.seconds + (worker.seconds if worker.training else 0.0)
+        seconds = worker.job.consumed.seconds + (worker.seconds if worker.training else 0.0)
         self.kill(number)
         return Outcome(
             number, Status.FAILED, seconds=seconds, cause=cause, cost=worker.cost, text=text
@@ -232,9 +248,12 @@ class ProcessRunner:
 
 @dataclass(frozen=True, slots=True)
 class _PipeChannel:
-    """A channel over a pipe: a report one way, the decision the other.
+    """Channel over a pipe: a report one way, the decision the other.
 
-    `terminated`: set by SIGTERM. Then the trial ends at its next report, saved just before.
+    Attributes:
+        pipe: End of the pipe in the worker.
+        terminated: Event that SIGTERM sets. Then the trial ends at its next report, which it has
+            saved just before.
     """
 
     pipe: Connection
@@ -267,7 +286,7 @@ def _work(
         _limit_memory(memory)
     try:
         loaded: Task = pickle.loads(task)
-    except Exception as error:  # anything can go wrong while a stranger's modules are imported
+    except Exception as error:  # anything can go wrong while the user's modules are imported
         text = f"train_fn could not be loaded in the worker:\n{traceback_text(error)}"
         pipe.send(Outcome(job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text))
         return
@@ -276,7 +295,7 @@ def _work(
     pipe.send("training")
     outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
     if terminated.is_set() and outcome.status is Status.STOPPED:
-        text = "ended by SIGTERM; it goes on from what it saved last"
+        text = "ended by SIGTERM; it is continued from what it saved last"
         outcome = replace(
             outcome, status=Status.FAILED, cause=Cause.LOST, loss=None, text=text, refusal=None
         )
@@ -298,8 +317,8 @@ def _terminations() -> threading.Event:
 def _die_with_driver(lifeline: Connection) -> None:
     """End this process and its children as soon as the driver is gone.
 
-    The pipe's end of file tells it everywhere; Linux also signals when the fork server dies, which
-    the driver's death entails, and that works while a C extension holds the interpreter lock.
+    The pipe's end of file shows it on every system. Linux also signals when the fork server dies,
+    which follows the driver's death; that works while a C extension holds the interpreter lock.
     """
 
     def watch() -> None:
@@ -323,7 +342,7 @@ def _limit_threads(threads: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Let allocations far above `memory` bytes fail, which is kinder than being killed.
+    """Let allocations far above `memory` bytes fail, so that the function can raise MemoryError.
 
     Data segments are counted when mapped, resident memory when touched, hence a quarter of slack.
     """

@@ -1,6 +1,6 @@
-"""A live view of a study on a terminal: trials, best loss, spend, front size, time to go.
+"""Live view of a study on a terminal: trials, best loss, spend, front size, time to go.
 
-It is silent wherever stdout is not a terminal, such as in a log file, a notebook or a test.
+Nothing is shown where stdout is not a terminal, such as in a log file, a notebook or a test.
 """
 
 from __future__ import annotations
@@ -26,9 +26,18 @@ _BAR = 32  # characters
 
 
 class Progress(Callback):
-    """Keeps one table on the terminal up to date while a study runs.
+    """Callback that keeps one table on the terminal up to date while a study runs.
 
-    `console`: where to draw, by default stdout. `enabled`: False for never.
+    `optimize` adds one unless a `Progress` is among its callbacks.
+
+    Args:
+        console: Console to draw on, by default stdout.
+        enabled: Whether to draw at all.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...                   budget=Budget(trials=2), callbacks=[Progress(enabled=False)])
     """
 
     def __init__(self, *, console: Console | None = None, enabled: bool = True) -> None:
@@ -39,6 +48,7 @@ class Progress(Callback):
         self._spent_before = 0.0
 
     def on_start(self, run: StudyState) -> None:
+        """Show the table, on a terminal."""
         if not self._enabled:
             return
         from rich.console import Console
@@ -55,13 +65,16 @@ class Progress(Callback):
         self._live.start()
 
     def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
+        """Draw the table anew."""
         if self._live is not None:
             self._live.refresh()
 
     def on_error(self, run: StudyState, error: BaseException) -> None:
+        """Leave the last table on the terminal."""
         self._stop()
 
     def on_finish(self, run: StudyState, result: Result) -> None:
+        """Leave the last table on the terminal."""
         self._stop()
 
     def _stop(self) -> None:
@@ -70,7 +83,7 @@ class Progress(Callback):
             self._live = None
 
     def table(self, run: StudyState) -> Table:
-        """What is shown now."""
+        """Return the table as it is now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -94,7 +107,7 @@ class Progress(Callback):
             done = max(done, used / limit)
             bar = ProgressBar(total=limit, completed=min(used, limit), width=_BAR)
             table.add_row(label, f"{used:.5g} / {limit:.5g}", bar)
-        table.add_row("now", f"{len(run.log.pending)} running", _mishaps(run))
+        table.add_row("now", f"{len(run.log.pending)} running", _failures(run))
         table.add_row("best loss", *_best(run))
         table.add_row("front", str(front_size(run)), "trials")
         table.add_row("time to go", _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?")
@@ -102,7 +115,7 @@ class Progress(Callback):
 
 
 def front_size(run: StudyState) -> int:
-    """Number of completed trials that no other beats in both loss and cost, as observed."""
+    """Return the number of completed trials that no other beats in both observed loss and cost."""
     sign = Direction(run.direction).sign
     completed = [o for o in _completed(run) if o.cost is not None and o.loss is not None]
     losses = np.array([sign * o.loss for o in completed if o.loss is not None])
@@ -111,7 +124,7 @@ def front_size(run: StudyState) -> int:
 
 
 def _best(run: StudyState) -> tuple[str, str]:
-    """Best observed loss and which trial it is from."""
+    """Best observed loss and the trial that it is from."""
     found = [(o.loss, o.number) for o in _completed(run) if o.loss is not None]
     if not found:
         return "-", ""
@@ -123,7 +136,7 @@ def _completed(run: StudyState) -> list[Observation]:
     return [o for o in run.log.observations if o.status is Status.COMPLETED]
 
 
-def _mishaps(run: StudyState) -> str:
+def _failures(run: StudyState) -> str:
     """How many trials failed and how many were stopped."""
     failed = sum(o.status is Status.FAILED for o in run.log.observations)
     stopped = sum(o.status is Status.STOPPED for o in run.log.observations)

@@ -1,13 +1,13 @@
-"""Where trials run: in the driver itself, or in one process each.
+"""Where trials run: the contract of runners, and the one that runs trials in the driver itself.
 
-A runner takes jobs, answers what came of them, and carries reports and decisions in between:
+A runner takes jobs, returns how they ended, and carries reports and decisions in between:
 
-    job      one trial to run, its seed and its checkpoint folder
     task     what all jobs of a study share: the training function, how to read a config, the limits
-    outcome  how a job ended, whoever noticed
+    job      one trial to run, its seed and its checkpoint folder
+    outcome  how a job ended, as its process or its runner saw it
 
 `execute` turns whatever a training function does (return, raise, diverge, run out of memory) into
-an outcome; it is the same code in the driver and in a worker.
+an outcome; the driver and worker processes share this code.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from hpo.errors import Stop
+from hpo.errors import BudgetError, Stop
 from hpo.schedulers import Decision
 from hpo.study.checkpoints import CheckpointKey
-from hpo.study.context import Channel, Context, Paid, to_cost, to_float
+from hpo.study.context import Channel, Consumed, Context, to_cost, to_float
 from hpo.trials import Cause, Report, Status, Trial
 from hpo.trials.budget import Limits
+from hpo.trials.records import SECONDS
 
 TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
 OnReport: TypeAlias = Callable[[Trial, Report], Decision]
@@ -39,7 +40,11 @@ _LONGEST_TEXT = 4000  # characters of a traceback that are kept, from its end
 class Task:
     """What all trials of a study share.
 
-    `fidelity`, `scales`: names of those parameters in a config. `limits`: of each trial.
+    Attributes:
+        train: The training function.
+        fidelity: Name of the fidelity in a config, if there is one.
+        scales: Names of the scale axes in a config.
+        limits: Limits of each trial.
     """
 
     train: TrainFunction
@@ -48,7 +53,12 @@ class Task:
     limits: Limits
 
     def context(self, job: Job, channel: Channel) -> Context:
-        """The context of `job`, reporting over `channel`; it sees the level to train up to now."""
+        """Return the context of a job, which sees the level to train up to now.
+
+        Args:
+            job: The trial to run.
+            channel: Way of its reports to the driver.
+        """
         trial = job.trial
         if self.fidelity is not None and trial.assignment is not None:
             trial = replace(trial, config={**trial.config, self.fidelity: trial.assignment.level})
@@ -60,11 +70,11 @@ class Task:
             checkpoint_key=job.checkpoint_key,
             fidelity=None if self.fidelity is None else trial.config[self.fidelity],
             scale={name: trial.config[name] for name in self.scales},
-            paid=job.paid,
+            consumed=job.consumed,
         )
 
     def pauses(self, trial: Trial) -> bool:
-        """Whether a run of `trial` that returns is not at its end: its config allows more."""
+        """Return whether a run of `trial` pauses when it returns: its config allows more."""
         if self.fidelity is None or trial.assignment is None:
             return False
         highest: int = trial.config[self.fidelity]
@@ -73,18 +83,23 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trial to run, its seed, and the folder for its checkpoints.
+    """One trial to run.
 
-    `confirming`: a run of the recommendation at the target, which may be far larger than any trial
-    of the search, and so is not bound by the time limit of those. `paid`: what earlier stages used.
-    `checkpoint_key`: whose checkpoints it may write and read; None outside of a study.
+    Attributes:
+        trial: The trial.
+        seed: Seed of its own randomness.
+        checkpoint_dir: Folder for its checkpoints.
+        confirming: Whether it is a run of the recommendation at the target, which may be far larger
+            than any trial of the search, and so is not bound by the time limit of those.
+        consumed: What earlier stages have used.
+        checkpoint_key: Key of the checkpoints it may write and read; None outside of a study.
     """
 
     trial: Trial
     seed: int
     checkpoint_dir: Path
     confirming: bool = False
-    paid: Paid = Paid()
+    consumed: Consumed = Consumed()
     checkpoint_key: CheckpointKey | None = None
 
 
@@ -92,10 +107,17 @@ class Job:
 class Outcome:
     """How a trial ended.
 
-    `loss`: in the user's direction. `cost`: of all stages of the trial, in the study's unit; None
-    if none was reported in this one. `seconds`: wall-clock of the training function, all stages.
-    `text`: a traceback or a reason.
-    `refusal`: the error that ends the study, when the function broke the rules of `optimize`.
+    Attributes:
+        number: Number of the trial.
+        status: Completed, paused, stopped or failed.
+        seconds: Wall-clock time of the training function, over all stages of the trial.
+        cause: Cause of a failure.
+        loss: Loss in the user's direction.
+        cost: Cost of all stages of the trial, in the study's unit; None if none was reported in
+            this one.
+        metrics: Further results.
+        text: A traceback or a reason.
+        refusal: The error that ends the study, when the function broke the rules of `optimize`.
     """
 
     number: int
@@ -112,20 +134,36 @@ class Outcome:
 class Runner(Protocol):
     """Runs jobs of one study. Calls come from one thread, `open` first and `close` last."""
 
-    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
+    @property
+    def interruptible(self) -> bool:
+        """Whether `poll` itself runs the training function, so that Ctrl-C must interrupt it."""
+        ...
+
+    def open(self, task: Task, workers: int) -> None:
         """Prepare to run up to `workers` jobs of `task` at a time.
 
-        `on_report(trial, report)` is called during `poll`, once per report, and its answer is
-        carried back. Raises TypeError or ValueError for what this runner cannot do.
+        Args:
+            task: What all jobs share.
+            workers: Largest number of unfinished jobs.
+
+        Raises:
+            TypeError: For a training function that this runner cannot run.
+            ValueError: For limits or workers that this runner does not support.
         """
         ...
 
     def submit(self, job: Job) -> None:
-        """Take on `job`; at most `workers` are unfinished at any time."""
+        """Take on a job; at most `workers` are unfinished at any time."""
         ...
 
-    def poll(self, timeout: float) -> list[Outcome]:
-        """Serve reports, and return the jobs that ended, after at most about `timeout` seconds."""
+    def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
+        """Answer reports, and return the jobs that ended.
+
+        Args:
+            timeout: Seconds to wait at most, about.
+            on_report: Called as `on_report(trial, report)`, once per report; its answer is carried
+                back to the trial.
+        """
         ...
 
     def kill(self, number: int) -> None:
@@ -133,14 +171,22 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Kill what still runs and let go of everything; calling it again does nothing."""
+        """Kill what still runs and release all resources; calling it again does nothing."""
         ...
 
 
 def execute(task: Task, job: Job, channel: Channel) -> Outcome:
-    """Run one job to its end, in this process, and say how it ended.
+    """Run one job to its end, in this process.
 
     Only KeyboardInterrupt passes through: it is about the study, not about the trial.
+
+    Args:
+        task: What all jobs of the study share.
+        job: The trial to run.
+        channel: Way of its reports to the driver.
+
+    Returns:
+        How the trial ended.
     """
     context = task.context(job, channel)
     refusal: Exception | None = None
@@ -185,16 +231,82 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     )
 
 
+def priced(outcome: Outcome, unit: str | None) -> Outcome:
+    """Return `outcome` with its cost in the study's unit, or as the error of a missing one.
+
+    Args:
+        outcome: How a trial ended.
+        unit: Declared unit of the study; None and "seconds" measure wall-clock seconds.
+
+    Example:
+        >>> priced(Outcome(0, Status.COMPLETED, seconds=2.5, loss=0.1), "seconds").cost
+        2.5
+        >>> priced(Outcome(0, Status.COMPLETED, seconds=2.5, loss=0.1), "flops").cause
+        <Cause.ERROR: 'error'>
+    """
+    if unit is None and outcome.cost is not None:
+        return _refused(
+            outcome,
+            BudgetError(
+                f"train_fn reported cost={outcome.cost!r}, but optimize() was given no unit "
+                'for it; add cost="flops" or another name, or leave the cost out to count '
+                "seconds"
+            ),
+            cost=outcome.seconds,
+        )
+    if unit in (None, SECONDS):
+        return outcome if outcome.cost is not None else replace(outcome, cost=outcome.seconds)
+    if outcome.cost is None and outcome.status is not Status.FAILED:
+        return _refused(
+            outcome,
+            BudgetError(
+                f"cost={unit!r} must be reported by train_fn, but trial {outcome.number} "
+                'reported none; return {"loss": ..., "cost": ...} or call '
+                'ctx.report(cost=...), or measure time with cost="seconds"'
+            ),
+            cost=None,
+        )
+    return outcome
+
+
+def _refused(outcome: Outcome, refusal: Exception, cost: float | None) -> Outcome:
+    """`outcome` as an error that ends the study; an earlier refusal stands."""
+    return replace(
+        outcome,
+        status=Status.FAILED,
+        cause=Cause.ERROR,
+        loss=None,
+        cost=cost,
+        text=str(refusal),
+        refusal=outcome.refusal or refusal,
+    )
+
+
 class InlineRunner:
-    """Runs one trial at a time inside the driver; nothing is pickled, nothing can be killed."""
+    """Runs one trial at a time inside the driver; nothing is pickled, nothing can be killed.
+
+    It is the default of `optimize` for one worker without limits on time or memory.
+
+    Example:
+        >>> from hpo import Budget, Float, InlineRunner, optimize
+        >>> result = optimize(lambda config, ctx: config["x"] ** 2, {"x": Float(-1, 1)},
+        ...                   budget=Budget(trials=3), runner=InlineRunner())
+        >>> len(result.log)
+        3
+    """
+
+    interruptible = True
 
     def __init__(self) -> None:
         self._task: Task | None = None
-        self._on_report: OnReport | None = None
         self._jobs: deque[Job] = deque()
 
-    def open(self, task: Task, on_report: OnReport, workers: int) -> None:
-        """See `Runner`. Raises ValueError for several workers, a time or a memory limit."""
+    def open(self, task: Task, workers: int) -> None:
+        """See `Runner`.
+
+        Raises:
+            ValueError: For several workers, a time limit or a memory limit.
+        """
         if workers != 1:
             raise ValueError(
                 f"InlineRunner runs one trial at a time, got workers={workers}; "
@@ -205,29 +317,32 @@ class InlineRunner:
                 f"InlineRunner cannot enforce {task.limits}; leave out runner= to run each trial "
                 "in a process that can be killed, or drop the limit"
             )
-        self._task, self._on_report = task, on_report
+        self._task = task
 
     def submit(self, job: Job) -> None:
+        """See `Runner`."""
         self._jobs.append(job)
 
-    def poll(self, timeout: float) -> list[Outcome]:
+    def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
         """Run the next job to its end, however long it takes."""
-        assert self._task is not None and self._on_report is not None
+        assert self._task is not None
         if not self._jobs:
             return []
         job = self._jobs.popleft()
-        return [execute(self._task, job, _DirectChannel(job.trial, self._on_report))]
+        return [execute(self._task, job, _DirectChannel(job.trial, on_report))]
 
     def kill(self, number: int) -> None:
+        """See `Runner`; a job that runs cannot be killed."""
         self._jobs = deque(job for job in self._jobs if job.trial.number != number)
 
     def close(self) -> None:
+        """See `Runner`."""
         self._jobs.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class _DirectChannel:
-    """A channel that is a function call."""
+    """Channel that is a function call."""
 
     trial: Trial
     on_report: OnReport
@@ -261,14 +376,14 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
 
 
 def _plain(value: Any, name: Any) -> float | str | bool | None:
-    """A returned metric that any storage holds: a number as a float, a text, a truth, or None."""
+    """A returned metric that any storage holds: a number as a float, a text, a bool or None."""
     if value is None or isinstance(value, bool | str):
         return value
     return to_float(value, f"metric {name!r}")
 
 
 def _cause(error: BaseException) -> Cause:
-    """Out of memory or any other error."""
+    """Cause of a failure: out of memory or any other error."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (
         torch is not None and isinstance(error, torch.OutOfMemoryError)
@@ -285,6 +400,6 @@ def _cause(error: BaseException) -> Cause:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback as text, from its end if it is long."""
+    """Return the traceback as text, without its beginning if it is long."""
     text = "".join(traceback.format_exception(error))
     return text if len(text) <= _LONGEST_TEXT else "[...]\n" + text[-_LONGEST_TEXT:]

@@ -1,27 +1,29 @@
-"""The trial log, kept as an Optuna study.
+"""The trial log of a study, stored as an Optuna study.
 
-A trial's config, scale and fidelity are Optuna params and its losses on the way intermediate
-values. The rest is one JSON attribute per transition, split where a storage holds only short texts:
+A trial's config, scale and fidelity are Optuna params, and the losses it reports are intermediate
+values. The rest is one JSON attribute per transition, split where a storage holds only short texts
+(:mod:`hpo.study.attributes`):
 
 ========================  ======================================================================
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
+`scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
 trial attributes
-`scaletune:asked`         ask index, driver, owner, parent, attempt, place, belief; written with the
-                          trial
-`scaletune:paused:<k>`    end of stage k: as told; the Optuna state stays RUNNING
+`scaletune:asked`         ask index, driver, owner, parent, attempt, rung ("place"), prediction
+                          ("belief"); written with the trial
+`scaletune:paused:<k>`    end of stage k, as `told`; the Optuna state stays RUNNING
 `scaletune:resumed:<k>`   level of stage k + 1, and how many tells were known
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
-`scaletune:lost`          order; the attempt came to nothing and another one continues it
-`scaletune:released`      its driver let go of it in good order
+`scaletune:lost`          order; the attempt has no result, and another one continues it
+`scaletune:released`      its driver gave it up in good order, as after Ctrl-C
 ========================  ======================================================================
 
-One writer per trial. A trial is created whole, so a crash leaves no empty one. A result is written
-first and the Optuna state is changed last; a finished trial accepts no more attributes. Hence the
-result that is there when the state becomes final is the result, whoever made it final, and a
-finished trial without one is lost. Nothing is ever counted twice.
+One writer per trial. A trial is created whole, so a crash leaves no empty one. Result first, state
+last: a result is written before the Optuna state changes, and a finished trial accepts no more
+attributes. Hence the result that is there when the state becomes final is the result, whichever
+driver made it final, and a finished trial without one is lost. Nothing is ever counted twice.
 """
 
 from __future__ import annotations
@@ -33,7 +35,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,17 +45,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
-from hpo.study.lease import Lease
+from hpo.study.attributes import read as read_attribute
+from hpo.study.attributes import split as split_attribute
+from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
 
-_LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
 _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one trial
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
-_YIELD = 0.02  # seconds between looks at others who want the same driver index
-_ID_PATIENCE = 10.0  # seconds to wait for the driver that names the study
+_YIELD = 0.02  # seconds between looks for the unique id
+_ID_PATIENCE = 10.0  # seconds to wait for the driver that makes the unique id
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
 
 T = TypeVar("T")
@@ -63,8 +65,6 @@ _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
-_DRIVER = "scaletune:driver:"
-_WANTED = "scaletune:wanted:"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
@@ -83,9 +83,16 @@ _STATES = {
 class Asked:
     """What is written when a trial is created.
 
-    `driver`, `owner`: index and lease of who asked. `after`: number of tells known by then.
-    `attempt`: how many attempts at this trial were lost before. `confirming`: a run of the
-    recommendation, outside the budget. `assignment`: where a scheduler put it.
+    Attributes:
+        ask_index: Which ask of the driver it was.
+        driver: Index of the driver that asked.
+        owner: Lease owner of that driver.
+        after: Number of tells known by then.
+        attempt: Number of attempts at this trial that were lost before.
+        parent: Trial from whose checkpoint it starts.
+        confirming: Whether it is a run of the recommendation, outside the budget.
+        prediction: What the models expected.
+        assignment: Rung of a scheduler.
     """
 
     ask_index: int
@@ -99,6 +106,7 @@ class Asked:
     assignment: RungAssignment | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return what is stored; the keys are an interface and keep their first names."""
         return {
             "ask_index": self.ask_index,
             "driver": self.driver,
@@ -113,6 +121,7 @@ class Asked:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Asked:
+        """Return what `to_json` stored."""
         rest = {key: value for key, value in stored.items() if key not in ("belief", "place")}
         belief, place = stored["belief"], stored.get("place")
         return cls(
@@ -124,7 +133,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A paused trial went on, to `level`, when `after` tells were known."""
+    """Resumption of a paused trial.
+
+    Attributes:
+        level: Level to train it up to.
+        after: Number of tells known by then.
+    """
 
     level: int
     after: int
@@ -134,10 +148,17 @@ class Resumed:
 class Entry:
     """One trial as stored.
 
-    `observation`: its result, or None while it runs; an attempt that came to nothing has the cause
-    `lost`. `pauses`, `resumptions`: in order, one after the other. `open`: whether its Optuna state
-    still is RUNNING. `superseded`: lost because another trial does the same. `released`: let go of
-    by its driver. `driven`: seconds its owner had been driving when it was told or released.
+    Attributes:
+        trial: The trial, with the rung that it was asked for.
+        asked: How it was asked for.
+        observation: Its result, or None while it runs or is paused; a lost attempt has the cause
+            `lost`.
+        open: Whether its Optuna state still is RUNNING.
+        superseded: Whether it was lost because another trial does the same.
+        released: Whether its driver gave it up in good order.
+        driven: Seconds that its owner had been driving when it was told, paused or released.
+        pauses: Results of its paused stages, in order.
+        resumptions: Its resumptions, one after each pause but perhaps the last.
     """
 
     trial: Trial
@@ -152,20 +173,21 @@ class Entry:
 
     @property
     def number(self) -> int:
+        """Number of the trial."""
         return self.trial.number
 
     @property
     def paused(self) -> bool:
-        """Whether it rests, to be resumed."""
+        """Whether it is paused, to be resumed."""
         return self.observation is None and len(self.pauses) > len(self.resumptions)
 
     @property
     def assignment(self) -> RungAssignment | None:
-        """Where it was put last."""
-        place = self.trial.assignment
-        if place is None or not self.resumptions:
-            return place
-        return replace(place, level=self.resumptions[-1].level)
+        """Its rung of now."""
+        assignment = self.trial.assignment
+        if assignment is None or not self.resumptions:
+            return assignment
+        return replace(assignment, level=self.resumptions[-1].level)
 
     @property
     def last_order(self) -> int:
@@ -175,11 +197,32 @@ class Entry:
 
     @property
     def lost(self) -> bool:
+        """Whether the attempt was lost."""
         return self.observation is not None and self.observation.cause is Cause.LOST
 
 
-class Journal:
-    """Reads and writes one study. Every method raises StudyError if the storage fails."""
+class StudyStorage:
+    """Reads and writes one study. Every method raises `StudyError` if the storage fails.
+
+    Make one with `open` or `read`.
+
+    Attributes:
+        study: The Optuna study.
+        storage: The Optuna storage that holds it.
+        durable: Whether it outlives this process.
+
+    Example:
+        >>> from hpo import Float
+        >>> space = SearchSpace({"x": Float(0, 1)})
+        >>> storage = StudyStorage.open(name=None, storage=None, space=space,
+        ...                             direction="minimize", cost=None, seed=0)
+        >>> asked = Asked(ask_index=0, driver=0, owner="me", after=0)
+        >>> trial = storage.ask(asked, {"x": 0.5}, space.distributions({"x": 0.5}, {}))
+        >>> storage.mark_lost(trial.number, order=0)
+        True
+        >>> [entry.lost for entry in storage.entries()]
+        [True]
+    """
 
     def __init__(
         self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: str
@@ -206,22 +249,32 @@ class Journal:
         cost: str | None,
         seed: int,
         scheduler: str | None = None,
-    ) -> Journal:
-        """Create the study `name`, or open it to go on.
+    ) -> StudyStorage:
+        """Create a study, or open it to continue.
 
         Under a scheduler the fidelity may have grown since; the rest must be what it was.
 
-        Raises StudyError if the storage cannot be used, or if the stored study has another space,
-        direction or cost unit, comes from a newer scaletune, or is not one of ours.
+        Args:
+            name: Name of the study; None keeps it in memory.
+            storage: Optuna storage or its URL; None for the default file.
+            space: The search space.
+            direction: Direction of the loss.
+            cost: Declared unit of the costs.
+            seed: Seed of the study.
+            scheduler: Settings of the scheduler, as text.
+
+        Raises:
+            StudyError: If the storage cannot be used, or if the stored study has another space,
+                direction or cost unit, comes from a newer scaletune, or was not made by `optimize`.
         """
         where = _where(storage) if name is not None else "memory"
-        with _told_as_study_error(where):
+        with _storage_errors(where):
             backend = _backend(name, storage)
             with _quiet_optuna():
                 study = optuna.create_study(
                     storage=backend, study_name=name, load_if_exists=True, direction=direction
                 )
-            journal = cls(study, backend, space, where)
+            opened = cls(study, backend, space, where)
             header = {
                 "schema": SCHEMA,
                 "space": space.fingerprint(),
@@ -230,34 +283,39 @@ class Journal:
                 "seed": seed,
                 "scheduler": scheduler,
             }
-            with _damage_as_study_error(where, "header"):
-                stored = _read(study.user_attrs, _STUDY)
+            with _damage_errors(where, "header"):
+                stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
                     _check_same_study(study.study_name, stored, header, space)
             if stored is not None:
                 if stored["space"] == header["space"]:
-                    return journal
+                    return opened
                 header |= {"seed": stored["seed"]}
             elif study.get_trials(deepcopy=False) or len(study.directions) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
                 )
-            for key, value in _split(_STUDY, header):
-                backend.set_study_user_attr(journal._study_id, key, value)
-            return journal
+            for key, value in split_attribute(_STUDY, header):
+                backend.set_study_user_attr(opened._study_id, key, value)
+            return opened
 
     @classmethod
     def read(
         cls, *, name: str, storage: str | BaseStorage | None
-    ) -> tuple[Journal, dict[str, Any]]:
-        """An existing study and its header: schema, space, direction, cost, seed.
+    ) -> tuple[StudyStorage, dict[str, Any]]:
+        """Return an existing study and its header: schema, space, direction, cost, seed.
 
-        Raises StudyError if there is none of that name, or it cannot be read here.
+        Args:
+            name: Name of the study.
+            storage: Optuna storage or its URL; None for the default file.
+
+        Raises:
+            StudyError: If there is none of that name, or it cannot be read here.
         """
         where = _where(storage)
         _require_file(storage)
-        with _told_as_study_error(where):
+        with _storage_errors(where):
             backend = _backend(name, storage)
             try:
                 with _quiet_optuna():
@@ -267,40 +325,49 @@ class Journal:
                 raise StudyError(
                     f"there is no study {name!r} in {where}; it has {known or 'none'}"
                 ) from None
-            with _damage_as_study_error(where, "header"):
-                header = _read(study.user_attrs, _STUDY)
+            with _damage_errors(where, "header"):
+                header = read_attribute(study.user_attrs, _STUDY)
         if header is None:
             raise StudyError(
                 f"the study {name!r} in {where} was not made by optimize(); name one that was"
             )
-        with _damage_as_study_error(where, "header"):
+        with _damage_errors(where, "header"):
             _check_schema(name, header)
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
         return cls(study, backend, space, where), header
 
     def entries(self) -> list[Entry]:
-        """Every trial that was asked for here, by number."""
-        with _told_as_study_error(self._where):
+        """Return every trial that `optimize` asked for, by number."""
+        with _storage_errors(self._where):
             stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
         entries = []
         for trial in stored:
-            with _damage_as_study_error(self._where, f"trial {trial.number}"):
+            with _damage_errors(self._where, f"trial {trial.number}"):
                 entry = self._closed.get(trial.number) or _entry(trial, self._space)
             if entry is None:
                 continue
-            if not entry.open:  # nothing of it changes any more
+            if not entry.open:  # it does not change any more
                 self._closed[entry.number] = entry
             entries.append(entry)
         return entries
 
     def ask(self, asked: Asked, config: dict[str, Any], distributions: dict[str, Any]) -> Trial:
-        """Create a running trial, whole."""
+        """Create a running trial, whole.
+
+        Args:
+            asked: How it is asked for.
+            config: Its config.
+            distributions: Optuna distributions of the config's values.
+
+        Returns:
+            The trial, with its number.
+        """
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=config,
             distributions=distributions,
-            user_attrs=dict(_split(_ASKED, asked.to_json())),
+            user_attrs=dict(split_attribute(_ASKED, asked.to_json())),
         )
         tried = False
 
@@ -308,11 +375,11 @@ class Journal:
             nonlocal tried
             stored = self._stored(asked) if tried else None
             tried = True
-            if stored is not None:  # the server went away after it was stored, before it said so
+            if stored is not None:  # the connection broke after it was stored
                 return stored
             return self.storage.create_new_trial(self._study_id, template_trial=template)
 
-        with _told_as_study_error(self._where):
+        with _storage_errors(self._where):
             identity = _repeated(create)
             number = _repeated(lambda: self.storage.get_trial_number_from_id(identity))
         self._ids[number] = identity
@@ -321,32 +388,45 @@ class Journal:
         )
 
     def _stored(self, asked: Asked) -> int | None:
-        """Storage id of the trial of ours that was created as `asked` says, if it was."""
+        """Storage id of the trial that this driver created for `asked`, if it did."""
         text = json.dumps(asked.to_json())
         for trial in self.storage.get_all_trials(self._study_id, deepcopy=False):
-            ours = json.dumps(_read(trial.user_attrs, _ASKED)) == text
+            ours = json.dumps(read_attribute(trial.user_attrs, _ASKED)) == text
             if ours and trial.number not in self._ids:
                 return trial._trial_id
         return None
 
     def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
-        """Write the end of stage `stage`, from 0, of a trial that rests now."""
+        """Write the end of a stage of a trial that is paused now.
+
+        Args:
+            observation: Result of the stage.
+            stage: Index of the stage, from 0.
+            driven: Seconds that this driver has been driving.
+        """
         number = observation.number
         told = self._told(observation, driven=driven, text="")
         self._reported.pop(number, None)
         self._written[number] = len(observation.reports)
-        with _told_as_study_error(self._where), _unless_finished():
-            for key, value in _split(f"{_PAUSED}{stage}", told):
-                self._keep(number, key, value)
+        with _storage_errors(self._where), _unless_finished():
+            for key, value in split_attribute(f"{_PAUSED}{stage}", told):
+                self._set_attribute(number, key, value)
 
     def resume(self, number: int, stage: int, *, level: int, after: int) -> None:
-        """Write that a trial of ours goes on after stage `stage`."""
+        """Write that a paused trial is resumed.
+
+        Args:
+            number: The trial.
+            stage: Index of the stage that paused, from 0.
+            level: Level to train up to now.
+            after: Number of tells known by now.
+        """
         resumed = {"level": level, "after": after}
-        with _told_as_study_error(self._where), _unless_finished():
-            self._keep(number, f"{_RESUMED}{stage}", resumed)
+        with _storage_errors(self._where), _unless_finished():
+            self._set_attribute(number, f"{_RESUMED}{stage}", resumed)
 
     def report(self, number: int, report: Report) -> None:
-        """Keep the loss of a report as an intermediate value, but not more than a few a second.
+        """Write the loss of a report as an intermediate value, at most a few a second.
 
         All reports are written with the result.
         """
@@ -354,21 +434,30 @@ class Journal:
         if report.loss is None or now < self._reported.get(number, 0.0) + _REPORT_INTERVAL:
             return
         self._reported[number] = now
-        with _told_as_study_error(self._where), _unless_finished():
+        with _storage_errors(self._where), _unless_finished():
             loss, identity = report.loss, self._id(number)
             _repeated(
                 lambda: self.storage.set_trial_intermediate_value(identity, report.step, loss)
             )
 
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
-        """Write a result and finish its trial; False if another driver finished it before."""
+        """Write a result and finish its trial.
+
+        Args:
+            observation: The result.
+            driven: Seconds that this driver has been driving.
+            text: A traceback or a reason.
+
+        Returns:
+            False if another driver finished the trial before.
+        """
         number = observation.number
         told = self._told(observation, driven=driven, text=text)
         self._reported.pop(number, None)
-        with _told_as_study_error(self._where), _unless_finished():
-            for key, value in _split(_TOLD, told):
-                self._keep(number, key, value)
-            self.settle(observation)
+        with _storage_errors(self._where), _unless_finished():
+            for key, value in split_attribute(_TOLD, told):
+                self._set_attribute(number, key, value)
+            self.finalize(observation)
             return True
         return False
 
@@ -382,109 +471,93 @@ class Journal:
             "text": text,
         }
 
-    def settle(self, observation: Observation) -> None:
-        """Make the Optuna state of a trial say what its written result says."""
+    def finalize(self, observation: Observation) -> None:
+        """Set the Optuna state of a trial to that of its written result."""
         values = None
         if observation.status is not Status.FAILED and observation.loss is not None:
             values = [observation.loss]
-        with _told_as_study_error(self._where), _unless_finished():
+        with _storage_errors(self._where), _unless_finished():
             identity, state = self._id(observation.number), _STATES[observation.status]
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
-    def lose(self, number: int, *, order: int, superseded: bool = False) -> bool:
-        """Give up an attempt; False if someone finished it before, with a result or without.
+    def mark_lost(self, number: int, *, order: int, superseded: bool = False) -> bool:
+        """Finish an attempt without a result.
 
-        Also False if the server went away after it was stored, before it said so: of two drivers
-        none may then think that it was the one, and the trial is one that nobody has continued.
+        Args:
+            number: The trial.
+            order: Order of this tell.
+            superseded: Whether another trial does the same.
+
+        Returns:
+            False if the attempt was finished before, with a result or without. Also if the
+            connection broke after this was stored: then neither of two drivers counts as the one
+            that did it, and the trial is one that has not been continued yet.
         """
         lost = {"order": order, "superseded": superseded}
-        with _told_as_study_error(self._where), _unless_finished():
-            for key, value in _split(_LOST, lost):
-                self._keep(number, key, value)
+        with _storage_errors(self._where), _unless_finished():
+            for key, value in split_attribute(_LOST, lost):
+                self._set_attribute(number, key, value)
             identity = self._id(number)
             _repeated(lambda: self.storage.set_trial_state_values(identity, TrialState.FAIL))
             return True
         return False
 
     def release(self, number: int, *, driven: float) -> None:
-        """Let go of a running trial, so that it is continued without counting as lost."""
-        with _told_as_study_error(self._where), _unless_finished():
-            self._keep(number, _RELEASED, {"driven": driven})
+        """Give up a running trial in good order, so that it is continued without counting as lost.
+
+        Args:
+            number: The trial.
+            driven: Seconds that this driver has been driving.
+        """
+        with _storage_errors(self._where), _unless_finished():
+            self._set_attribute(number, _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
-        """Take the lowest driver index that no living driver holds, and return it.
+        """Take the lowest driver index that no living driver holds, and return it."""
+        return claim_index(lease, self._attributes, self._set_study_attribute)
 
-        Of several who want one index at once the one of the smallest owner gets it. Each first says
-        under a key of its own that it wants it, then looks: of two, at least one sees the other.
-        """
-        for driver in count():
-            self._want(lease, driver)
-            while True:
-                held, rivals = self._claims(driver, but=lease.owner)
-                if held or any(owner < lease.owner for owner in rivals):
-                    break
-                if not rivals:
-                    self.keep(driver, lease)
-                    self._want(lease, None)
-                    return driver
-                time.sleep(_YIELD)  # they will see the smaller owner, or have it already
-        raise AssertionError("count() does not end")
+    def write_lease(self, driver: int, lease: Lease) -> None:
+        """Write the lease of the driver with an index: renewed, or released."""
+        self._set_study_attribute(f"{DRIVER_KEY}{driver}", lease.to_json())
+
+    def owners(self) -> dict[str, bool]:
+        """Return the owners that hold or held a lease, and whether they still drive."""
+        stored = [v for k, v in self._attributes().items() if k.startswith(DRIVER_KEY)]
+        leases = [Lease.from_json(lease) for lease in stored]
+        return {lease.owner: lease.alive for lease in leases}
 
     def identity(self, driver: int) -> str:
-        """Unique id of this study, made once; two studies of one name have different ones.
+        """Return the unique id of this study, made once; two studies of one name differ in it.
 
-        `driver`: the index that was claimed. The driver of index 0 makes the id, for that index is
-        held by one at a time; if it dies before it has, the others do not wait for ever.
+        The driver of index 0 makes the id, because that index is held by one driver at a time. If
+        it dies before it has, the others do not wait for ever.
+
+        Args:
+            driver: The index that was claimed.
         """
         until, made = time.monotonic() + _ID_PATIENCE, uuid.uuid4().hex
         while True:
-            with _told_as_study_error(self._where):
-                known: str | None = _repeated(lambda: self.study.user_attrs).get(_ID)
-                if known is not None:
-                    return known
-                if driver == 0 or time.monotonic() > until:
-                    _repeated(lambda: self.storage.set_study_user_attr(self._study_id, _ID, made))
-                    return made
+            known: str | None = self._attributes().get(_ID)
+            if known is not None:
+                return known
+            if driver == 0 or time.monotonic() > until:
+                self._set_study_attribute(_ID, made)
+                return made
             time.sleep(_YIELD)
 
     @property
     def has_identity(self) -> bool:
-        """Whether the study was given a unique id, which versions before 0.2 did not do."""
-        with _told_as_study_error(self._where):
-            return _ID in _repeated(lambda: self.study.user_attrs)
+        """Whether the study has a unique id, which versions before 0.2 did not make."""
+        return _ID in self._attributes()
 
-    def _want(self, lease: Lease, driver: int | None) -> None:
-        with _told_as_study_error(self._where):
-            wanted = {"driver": driver, "lease": lease.to_json()}
-            key = f"{_WANTED}{lease.owner}"
-            _repeated(lambda: self.storage.set_study_user_attr(self._study_id, key, wanted))
+    def _attributes(self) -> dict[str, Any]:
+        """All attributes of the study, read at once."""
+        with _storage_errors(self._where):
+            return _repeated(lambda: self.study.user_attrs)
 
-    def _claims(self, driver: int, *, but: str) -> tuple[bool, list[str]]:
-        """Whether a living owner holds the index, and the living owners that want it.
-
-        Read at once: who has it keeps wanting it until that is written.
-        """
-        with _told_as_study_error(self._where):
-            attributes = _repeated(lambda: self.study.user_attrs)
-        stored = attributes.get(f"{_DRIVER}{driver}")
-        held = None if stored is None else Lease.from_json(stored)
-        wanted = [v for k, v in attributes.items() if k.startswith(_WANTED)]
-        rivals = [Lease.from_json(v["lease"]) for v in wanted if v["driver"] == driver]
-        living = [rival.owner for rival in rivals if rival.owner != but and rival.alive]
-        return held is not None and held.owner != but and held.alive, living
-
-    def keep(self, driver: int, lease: Lease) -> None:
-        """Write the lease of driver `driver`: renewed, or released."""
-        with _told_as_study_error(self._where):
-            key, held = f"{_DRIVER}{driver}", lease.to_json()
-            _repeated(lambda: self.storage.set_study_user_attr(self._study_id, key, held))
-
-    def owners(self) -> dict[str, bool]:
-        """Owners that hold or held a lease, and whether they still drive."""
-        with _told_as_study_error(self._where):
-            attributes = _repeated(lambda: self.study.user_attrs)
-        leases = [Lease.from_json(v) for k, v in attributes.items() if k.startswith(_DRIVER)]
-        return {lease.owner: lease.alive for lease in leases}
+    def _set_study_attribute(self, key: str, value: Any) -> None:
+        with _storage_errors(self._where):
+            _repeated(lambda: self.storage.set_study_user_attr(self._study_id, key, value))
 
     def _id(self, number: int) -> int:
         if number not in self._ids:
@@ -493,7 +566,7 @@ class Journal:
             )
         return self._ids[number]
 
-    def _keep(self, number: int, key: str, value: Any) -> None:
+    def _set_attribute(self, number: int, key: str, value: Any) -> None:
         """Set an attribute of a trial."""
         identity = self._id(number)
         _repeated(lambda: self.storage.set_trial_user_attr(identity, key, value))
@@ -526,7 +599,7 @@ def _connect_patiently(
 ) -> Any:
     """Connect again to a server that answered before, waiting for it if it is away.
 
-    So between two statements; for an outage in the middle of one see `_repeated`.
+    This covers an outage between two statements; for one in the middle of a call see `_repeated`.
     """
     until = time.monotonic() + _SERVER_PATIENCE
     while True:
@@ -540,10 +613,11 @@ def _connect_patiently(
 
 
 def _repeated(call: Callable[[], T]) -> T:
-    """What `call` returns, made again when the server goes away in the middle of it.
+    """Result of `call`, which is repeated when the server goes away in the middle of it.
 
-    Whether the first try was stored is not known then, so only for what may happen twice: reads,
-    writes that set something to a value, and what looks first whether it was stored.
+    Whether the first try was stored is not known then. So this is only for calls that may happen
+    twice: reads, writes that set something to a value, and calls that first look whether they were
+    stored.
     """
     until = time.monotonic() + _SERVER_PATIENCE
     while True:
@@ -559,7 +633,8 @@ def _repeated(call: Callable[[], T]) -> T:
 def _cut_off(error: BaseException | None) -> bool:
     """Whether a call failed because its connection broke.
 
-    Optuna may try something else on the same connection before it gives up, hence the context.
+    Optuna may try something else on the same connection before it gives up: hence the context is
+    searched as well.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -584,7 +659,7 @@ def _where(storage: str | BaseStorage | None) -> str:
 def _check_same_study(
     name: str, stored: dict[str, Any], header: dict[str, Any], space: SearchSpace
 ) -> None:
-    """Raise StudyError unless a stored study may go on under `header`."""
+    """Raise StudyError unless a stored study may continue under `header`."""
     rest = "give it another name=, or pass what it was started with; nothing stored was changed"
     _check_schema(name, stored)
     before = stored["space"]
@@ -641,9 +716,9 @@ def _require_file(storage: str | BaseStorage | None) -> None:
 
 
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
-    """A stored trial as an entry; None for one that optimize() did not ask for."""
+    """Entry of a stored trial; None for one that optimize() did not ask for."""
     attributes = stored.user_attrs
-    asked_json = _read(attributes, _ASKED)
+    asked_json = read_attribute(attributes, _ASKED)
     if asked_json is None:
         return None
     asked = Asked.from_json(asked_json)
@@ -652,7 +727,7 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
     )
     pauses, resumptions = _stages(attributes, trial)
-    told, lost = _read(attributes, _TOLD), _read(attributes, _LOST) or {}
+    told, lost = read_attribute(attributes, _TOLD), read_attribute(attributes, _LOST) or {}
     released = attributes.get(_RELEASED)
     observation = None
     if told is not None:
@@ -668,7 +743,11 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         released=released is not None,
         driven=max(
             (written or {"driven": 0.0})["driven"]
-            for written in (told, released, _read(attributes, f"{_PAUSED}{len(pauses) - 1}"))
+            for written in (
+                told,
+                released,
+                read_attribute(attributes, f"{_PAUSED}{len(pauses) - 1}"),
+            )
         ),
         pauses=pauses,
         resumptions=resumptions,
@@ -678,10 +757,10 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
 def _stages(
     attributes: Mapping[str, Any], trial: Trial
 ) -> tuple[tuple[Observation, ...], tuple[Resumed, ...]]:
-    """The pauses of a stored trial, and how it went on after them."""
+    """Pauses of a stored trial, and its resumptions."""
     pauses: tuple[Observation, ...] = ()
     resumptions: list[Resumed] = []
-    while (told := _read(attributes, f"{_PAUSED}{len(pauses)}")) is not None:
+    while (told := read_attribute(attributes, f"{_PAUSED}{len(pauses)}")) is not None:
         resumed = attributes.get(f"{_RESUMED}{len(pauses)}")
         pauses = (*pauses, _observation(told, trial, pauses))
         if resumed is not None:
@@ -692,7 +771,7 @@ def _stages(
 def _observation(
     told: Mapping[str, Any], trial: Trial, pauses: tuple[Observation, ...]
 ) -> Observation:
-    """A written result; the reports of earlier stages come from their `pauses`."""
+    """Observation of a written result; reports of earlier stages come from their `pauses`."""
     before = pauses[-1].reports if pauses else ()
     return Observation.from_json(
         told,
@@ -703,34 +782,9 @@ def _observation(
     )
 
 
-def _split(key: str, value: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Attributes that together hold `value`: itself if it is short, else chunks of its JSON.
-
-    The one under `key` comes last, so that it vouches for the others.
-    """
-    text = json.dumps(value)
-    if len(text) <= _LONGEST_VALUE:
-        return [(key, value)]
-    # Each chunk is a JSON text inside a JSON value; escapes may double it, hence half the length.
-    width = _LONGEST_VALUE // 2 - 1
-    chunks = [text[start : start + width] for start in range(0, len(text), width)]
-    numbered = [(f"{key}:{index}", chunk) for index, chunk in enumerate(chunks)]
-    return [*numbered, (key, {"chunks": len(chunks)})]
-
-
-def _read(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """What `_split` wrote; None if it is not there."""
-    value = attributes.get(key)
-    if value is None or list(value) != ["chunks"]:
-        return value
-    text = "".join(attributes[f"{key}:{index}"] for index in range(value["chunks"]))
-    whole: dict[str, Any] = json.loads(text)
-    return whole
-
-
 @contextmanager
-def _told_as_study_error(where: str) -> Iterator[None]:
-    """Storage errors as StudyError, with the place and the way out."""
+def _storage_errors(where: str) -> Iterator[None]:
+    """Raise storage errors as StudyError, with the place and the way out."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -745,8 +799,8 @@ def _told_as_study_error(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _damage_as_study_error(where: str, part: str) -> Iterator[None]:
-    """What cannot have been written here, as StudyError with the place and the way out."""
+def _damage_errors(where: str, part: str) -> Iterator[None]:
+    """Raise errors of damaged content as StudyError, with the place and the way out."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -759,7 +813,7 @@ def _damage_as_study_error(where: str, part: str) -> Iterator[None]:
 
 @contextmanager
 def _unless_finished() -> Iterator[None]:
-    """Let go quietly when another driver has finished the trial."""
+    """Do nothing further if another driver has finished the trial."""
     try:
         yield
     except UpdateFinishedTrialError:
@@ -768,7 +822,7 @@ def _unless_finished() -> Iterator[None]:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing the study, and leave its verbosity as it was."""
+    """Keep Optuna from announcing the study; restore its verbosity afterwards."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

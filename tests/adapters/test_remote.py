@@ -85,18 +85,18 @@ def test_killing_one_trial_leaves_the_other_and_its_own_process_ends(
         return Decision.CONTINUE
 
     runner = make()
-    runner.open(Task(waits, None, (), Limits()), on_report, 2)
+    runner.open(Task(waits, None, (), Limits()), 2)
     for number in (0, 1):
         runner.submit(Job(Trial(number, {}, number, None), 0, tmp_path / str(number)))
     until = time.monotonic() + PATIENCE
     while len(reported) < 2 and time.monotonic() < until:
-        runner.poll(0.2)
+        runner.poll(0.2, on_report)
     assert sorted(reported) == [0, 1]
     runner.kill(0)
     (tmp_path / "go1").touch()
     ended: list[Outcome] = []
     while not ended and time.monotonic() < until:
-        ended = runner.poll(0.5)
+        ended = runner.poll(0.5, on_report)
     assert [(o.number, o.status, o.loss) for o in ended] == [(1, Status.COMPLETED, 0.5)]
     pid = int((tmp_path / "pid0").read_text())
     while Path(f"/proc/{pid}").exists() and time.monotonic() < until:

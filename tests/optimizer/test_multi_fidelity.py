@@ -1,6 +1,7 @@
 """Ask and tell in stages."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from hpo import (
     Status,
     SuccessiveHalving,
 )
+from hpo.optimizer.multi_fidelity import CloneTrial, ContinueTrial, ResumeTrial, StartTrial, Turn
 from hpo.schedulers import ASHAVariant, Decision, Scheduler
 
 SPACE = {"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}
@@ -67,3 +69,72 @@ def test_reports_are_answered_under_the_stopping_variant() -> None:
     assert engine.report(good, Report(1, 0.1)) is Decision.CONTINUE
     assert engine.report(bad, Report(1, 0.9)) is Decision.STOP
     assert engine.tell(bad, 0.9, stopped=True).status is Status.STOPPED
+
+
+# --- turns as values -----------------------------------------------------------------------------
+
+
+def until(engine: StagedOptimizer, kind: type, **options: Any) -> Turn:
+    """The first turn of a kind, which is not carried out."""
+    for _ in range(100):
+        turn = engine.next_turn(**options)
+        if isinstance(turn, kind):
+            return turn
+        trial = engine.ask()
+        assert trial is not None and trial.assignment is not None
+        level = trial.assignment.level
+        engine.tell(trial, trial.config["x"] + 1.0 / level, float(level))
+    raise AssertionError("no such turn")
+
+
+def test_a_turn_is_a_value_and_changes_nothing_until_it_is_carried_out() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE, seed=1), PBT(population=3, interval=3))
+    for kind in (StartTrial, ResumeTrial, CloneTrial):
+        turn = until(engine, kind)
+        events = len(engine.log.events())
+        assert engine.next_turn() == turn
+        assert len(engine.log.events()) == events
+        trial = engine.ask()
+        assert trial is not None and trial.assignment is not None
+        if isinstance(turn, ResumeTrial):
+            assert (trial.number, trial.assignment.level) == (turn.number, turn.level)
+        else:
+            assert trial == turn.trial(trial.number)  # type: ignore[union-attr]
+        engine.tell(trial, trial.config["x"], float(trial.assignment.level))
+
+
+def test_a_paused_trial_that_cannot_be_resumed_is_continued_as_a_new_one() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA())
+    turn = until(engine, ContinueTrial, may_resume=lambda trial, level: False)
+    assert isinstance(turn, ContinueTrial) and turn.paused
+    trial = turn.trial(99)
+    assert (trial.number, trial.parent) == (99, turn.parent.number)
+    assert (trial.config, trial.ask_index) == (turn.parent.config, turn.parent.ask_index)
+    assert engine.next_turn() == ResumeTrial(turn.parent.number, turn.assignment.level)
+
+
+def test_locked_trials_are_left_alone() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), ASHA())
+    turn = until(engine, ResumeTrial)
+    assert isinstance(turn, ResumeTrial)
+    assert engine.next_turn(locked=frozenset({turn.number})) != turn
+
+
+def test_drivers_that_share_a_study_change_their_clones_by_random_numbers_of_their_own() -> None:
+    changes = []  # by a factor of 0.8 or 1.2, or drawn anew
+    for driver in range(6):
+        optimizer = Optimizer(SPACE, seed=1)
+        engine = StagedOptimizer(optimizer, PBT(population=3, interval=3), driver=driver)
+        clone = until(engine, CloneTrial)
+        assert isinstance(clone, CloneTrial)
+        changes.append(clone.config["x"])
+    assert len(set(changes)) >= 2
+
+
+def test_without_a_scheduler_every_config_is_trained_to_the_end() -> None:
+    engine = StagedOptimizer(Optimizer(SPACE), None)
+    trial = engine.ask()
+    assert trial is not None and trial.assignment is None
+    assert engine.report(trial, Report(1, 0.5)) is Decision.CONTINUE
+    assert engine.tell(trial, 0.5).status is Status.COMPLETED
+    assert engine.ask(may_start=False) is None

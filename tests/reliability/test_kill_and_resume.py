@@ -234,7 +234,7 @@ def check_the_same_however_often_killed(
 
 
 @pytest.mark.parametrize(
-    ("trials", "kills"), [(24, 10), pytest.param(12, 90, marks=pytest.mark.slow)]
+    ("trials", "kills"), [(16, 8), pytest.param(12, 90, marks=pytest.mark.slow)]
 )
 def test_a_study_killed_at_random_moments_asks_the_same_bit_for_bit(
     tmp_path: Path, trials: int, kills: int

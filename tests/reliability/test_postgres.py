@@ -33,7 +33,7 @@ from hpo import (
 from hpo.adapters.optuna import prediction_of
 from hpo.space import SearchSpace
 from hpo.study.lease import Lease
-from hpo.study.storage import Asked, Journal
+from hpo.study.storage import Asked, StudyStorage
 from hpo.trials import Status
 from tests.reliability.test_kill_and_resume import (
     check_killed_workers,
@@ -73,8 +73,8 @@ def folder_on(path: Path, url: str) -> Path:
 
 
 def assert_none_twice(asked: list[tuple[Prediction | None, tuple[Any, ...]]]) -> None:
-    """No config twice, but those which the engine repeats on purpose, to learn of the noise."""
-    chosen = [c for b, c in asked if b is None or not b.reason.startswith("repeats")]
+    """No config twice, but those which the engine repeats on purpose, to learn the noise."""
+    chosen = [c for p, c in asked if p is None or p.reason is None or not p.reason.repeated]
     assert len(set(chosen)) == len(chosen), sorted(chosen)
 
 
@@ -212,12 +212,12 @@ def test_a_call_cut_off_in_its_middle_is_made_again(
                 killer.execute(text(f"SELECT pg_terminate_backend({pid}, 10000)"))
             other.dispose()
 
-    journal = Journal.open(
+    study = StudyStorage.open(
         name="s", storage=storage, space=space, direction="minimize", cost=None, seed=0
     )
     distributions = space.distributions({"x": 0.5}, {})
     lease = Lease.take()
-    trial = journal.ask(Asked(0, 0, lease.owner, after=0), {"x": 0.5}, distributions)
+    trial = study.ask(Asked(0, 0, lease.owner, after=0), {"x": 0.5}, distributions)
     told = Observation(trial.number, trial.config, 0.25, None, Status.COMPLETED, None, 0, 0)
 
     def cutting(call: Callable[[], Any], where: str = "") -> Any:
@@ -227,16 +227,16 @@ def test_a_call_cut_off_in_its_middle_is_made_again(
         finally:
             assert not cuts
 
-    assert len(cutting(journal.entries)) == 1
-    cutting(journal.owners)
-    cutting(lambda: journal.report(trial.number, Report(1, 0.5)))
-    assert cutting(lambda: journal.tell(told, driven=1.0, text=""))
-    (entry,) = journal.entries()
+    assert len(cutting(study.entries)) == 1
+    cutting(study.owners)
+    cutting(lambda: study.report(trial.number, Report(1, 0.5)))
+    assert cutting(lambda: study.tell(told, driven=1.0, text=""))
+    (entry,) = study.entries()
     assert entry.observation == told and not entry.open
     asked = Asked(1, 0, lease.owner, 1)
-    second = cutting(lambda: journal.ask(asked, {"x": 0.1}, distributions), "INSERT INTO trials")
-    assert cutting(lambda: journal.lose(second.number, order=1), "UPDATE trials")
-    assert [(entry.open, entry.lost) for entry in journal.entries()] == [
+    second = cutting(lambda: study.ask(asked, {"x": 0.1}, distributions), "INSERT INTO trials")
+    assert cutting(lambda: study.mark_lost(second.number, order=1), "UPDATE trials")
+    assert [(entry.open, entry.lost) for entry in study.entries()] == [
         (False, False),
         (False, True),
     ]

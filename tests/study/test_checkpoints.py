@@ -10,9 +10,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
+from optuna.storages import BaseStorage, InMemoryStorage
 
+from hpo import ASHA, Budget, Context, Fidelity, Float, optimize
 from hpo.errors import StudyError
 from hpo.study.checkpoints import (
     MARKER_FILE,
@@ -26,6 +29,7 @@ from hpo.study.checkpoints import (
     save_state,
     study_folder,
 )
+from tests.study.studies import SPACE, Config
 
 KEY = CheckpointKey("study", "config")
 
@@ -105,7 +109,9 @@ def test_a_removed_parent_leaves_the_child_its_state(tmp_path: Path) -> None:
     assert saved is not None and saved.state == 42
 
 
-def test_a_clone_may_load_what_its_parent_saved_and_a_stranger_may_not(tmp_path: Path) -> None:
+def test_a_clone_may_load_what_its_parent_saved_and_an_unrelated_run_may_not(
+    tmp_path: Path,
+) -> None:
     store = CheckpointStore(tmp_path, "study")
     save_state(store.folder(0), 42, seconds=0.0, key=KEY)
     clone = CheckpointKey("study", "changed", frozenset({"config"}))
@@ -117,13 +123,13 @@ def test_a_clone_may_load_what_its_parent_saved_and_a_stranger_may_not(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "stranger", [CheckpointKey("other", "config"), CheckpointKey("study", "b")]
+    "unrelated", [CheckpointKey("other", "config"), CheckpointKey("study", "b")]
 )
 def test_a_state_of_another_study_or_config_is_not_loaded(
-    tmp_path: Path, stranger: CheckpointKey, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, unrelated: CheckpointKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_state(tmp_path / "0", 42, seconds=0.0, key=KEY)
-    assert load_state(tmp_path / "0", key=stranger) is None
+    assert load_state(tmp_path / "0", key=unrelated) is None
     assert str(tmp_path / "0") in caplog.text
 
 
@@ -223,3 +229,91 @@ def test_a_kill_while_saving_leaves_a_whole_state(tmp_path: Path) -> None:
     saved = load_state(tmp_path)
     assert saved is not None
     assert torch.equal(saved.state["weight"], torch.full((300_000,), float(saved.state["step"])))
+
+
+# --- in studies ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../..", "0", "a/b", "名" * 120])
+def test_no_name_of_a_study_touches_folders_of_its_user(folder: Path, name: str) -> None:
+    home = folder / "deep" / "home"
+    for place in (folder, home.parent, home):
+        for number in ("0", "1", "2"):
+            (place / number).mkdir(parents=True)
+            (place / number / "precious.txt").write_text("thesis")
+
+    def train(config: Config, ctx: Context) -> float:
+        ctx.save({"x": config["x"]})
+        return float(config["x"])
+
+    storage = f"sqlite:///{home / 'runs.db'}"
+    result = optimize(train, SPACE, budget=Budget(trials=3), name=name, storage=storage)
+    assert all(o.cause is None for o in result.log.observations)
+    assert len(list(folder.rglob("precious.txt"))) == 9
+    assert not list(folder.rglob("state.pt"))  # what was made for the runs went with them
+
+
+def test_a_study_begun_again_under_an_old_name_never_loads_an_old_checkpoint(
+    folder: Path,
+) -> None:
+    mistaken: list[int] = []
+
+    def train(config: Config, ctx: Context) -> float:
+        state = ctx.load() or {"epochs": 0, "x": config["x"]}
+        if state["x"] != config["x"]:
+            mistaken.append(ctx.trial.number)
+        assert ctx.fidelity is not None
+        for epoch in range(state["epochs"] + 1, ctx.fidelity + 1):
+            state["epochs"] = epoch
+            ctx.save(state)
+            ctx.report(step=epoch, loss=(state["x"] - 0.3) ** 2 + 1 / epoch)
+        return float((state["x"] - 0.3) ** 2 + 1 / ctx.fidelity)
+
+    def begin(seed: int, storage: str | BaseStorage | None = None) -> list[Path]:
+        space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+        optimize(
+            train,
+            space,
+            budget=Budget(trials=4),
+            scheduler=ASHA(),
+            name="s",
+            seed=seed,
+            storage=storage,
+        )
+        return list(folder.rglob("state.pt"))
+
+    assert begin(1)  # some runs are paused, so there is something to mistake
+    (folder / "scaletune.db").unlink()
+    begin(2)
+    optuna.delete_study(study_name="s", storage="sqlite:///scaletune.db")
+    begin(3)
+    begin(4, InMemoryStorage())
+    begin(5, InMemoryStorage())
+    begin(6, optuna.storages.RDBStorage("sqlite:///a.db"))
+    begin(7, optuna.storages.RDBStorage("sqlite:///b.db"))
+    begin(8, "sqlite:///x.db")
+    begin(9, "sqlite:///x.sqlite3")
+    assert mistaken == []
+
+
+def test_a_paused_run_still_continues_from_its_checkpoint_in_the_next_call(folder: Path) -> None:
+    begun: dict[int, list[int]] = {}
+
+    def train(config: Config, ctx: Context) -> float:
+        done = (ctx.load() or {"epochs": 0})["epochs"]
+        begun.setdefault(ctx.trial.ask_index, []).append(done)
+        ctx.save({"epochs": ctx.fidelity})
+        return float((config["x"] - 0.3) ** 2 + 1 / (ctx.fidelity or 1))
+
+    space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+    for cost in (4.0, 40.0):
+        optimize(
+            lambda config, ctx: {"loss": train(config, ctx), "cost": float(config["epochs"])},
+            space,
+            budget=Budget(cost=cost),
+            cost="epochs",
+            scheduler=ASHA(),
+            name="s",
+        )
+    assert any(len(starts) > 1 for starts in begun.values())
+    assert all(starts in ([0], [0, 1], [0, 1, 3]) for starts in begun.values())

@@ -1,17 +1,16 @@
-"""What is stored with a trial of an Optuna study, and how.
+"""What is stored with a trial of an Optuna study, in the format of `split_numbered`.
 
-A value is JSON cut into chunks that every database takes: attribute `KEY` holds their number,
-`KEY:0`, `KEY:1`, ... the chunks.
+See :mod:`hpo.study.attributes`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
+from hpo.study.attributes import read_if_whole, split_numbered
 from hpo.trials import Prediction
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ __all__ = ["ASKED", "ASSIGNMENT", "prediction_of", "read_attribute", "write_attr
 
 ASKED = "scaletune:asked"  # the proposed values and their prediction
 ASSIGNMENT = "scaletune:place"  # the rung assignment that a pruner made
-
-_LONGEST_VALUE = 2000  # characters; some databases refuse texts above 2045
 
 
 def prediction_of(trial: FrozenTrial) -> Prediction | None:
@@ -52,21 +49,11 @@ def prediction_of(trial: FrozenTrial) -> Prediction | None:
 
 def write_attribute(study: Study, trial: FrozenTrial, key: str, value: Mapping[str, Any]) -> None:
     """Store `value` as system attributes of `trial`."""
-    text = json.dumps(value)
-    chunks = [text[i : i + _LONGEST_VALUE] for i in range(0, len(text), _LONGEST_VALUE)]
     storage = study._storage  # the only way to system attributes that is not deprecated
-    for index, chunk in enumerate(chunks):
-        storage.set_trial_system_attr(trial._trial_id, f"{key}:{index}", chunk)
-    storage.set_trial_system_attr(trial._trial_id, key, len(chunks))
+    for name, content in split_numbered(key, value):
+        storage.set_trial_system_attr(trial._trial_id, name, content)
 
 
 def read_attribute(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     """Return what `write_attribute` stored; None if it is missing or incomplete."""
-    count = attributes.get(key)
-    if count is None:
-        return None
-    try:
-        value: dict[str, Any] = json.loads("".join(attributes[f"{key}:{i}"] for i in range(count)))
-    except (KeyError, ValueError):
-        return None  # another worker is writing it at this moment
-    return value
+    return read_if_whole(attributes, key)
