@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from hpo.space import Direction, DirectionName, Fidelity, SearchSpace
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
@@ -190,6 +190,9 @@ class Scheduler(ABC):
     """
 
     __slots__ = ()
+
+    #: Whether a study under it ends without a budget, once nothing is left to run.
+    ends_by_itself: ClassVar[bool] = False
 
     def begin(
         self,

@@ -156,6 +156,8 @@ class IterativeDeepening(Scheduler):
         4
     """
 
+    ends_by_itself = True
+
     eta: int = 3
     variant: Variant = Variant.EFFICIENT
     max_fidelity: str | None = None

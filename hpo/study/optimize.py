@@ -23,7 +23,7 @@ from hpo.errors import BudgetError, SpaceError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import TransferRule
-from hpo.schedulers import IterativeDeepening, Scheduler
+from hpo.schedulers import Scheduler
 from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import CheckpointStore, study_folder
@@ -260,7 +260,7 @@ def _extend(
             f"`max_fidelity` must be at least the {before.high} that the study had, got "
             f"{max_fidelity}; a fidelity only grows"
         )
-    if budget is None and not isinstance(options.scheduler, IterativeDeepening):
+    if budget is None and not (options.scheduler is not None and options.scheduler.ends_by_itself):
         raise BudgetError(
             f"extend() needs a budget under {options.scheduler!r}, which ends with nothing else; "
             "give one, larger than what the study has spent: Budget(cost=...)"
