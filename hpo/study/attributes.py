@@ -101,7 +101,7 @@ def read(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def read_if_whole(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """Return the value stored under `key`; None as well while another process writes it anew.
+    """Return the value stored under `key`; None also while another process rewrites it.
 
     Args:
         attributes: All attributes of the study or trial.

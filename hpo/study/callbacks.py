@@ -53,23 +53,91 @@ class Callback:
     """
 
     def on_start(self, run: StudyState) -> None:
-        """Called when the study is open and, if it existed, read back; nothing runs yet."""
+        """Called when the study is open and, if it existed, read back; nothing runs yet.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> class Plan(Callback):
+            ...     def on_start(self, run):
+            ...         print(f"{run.ledger.remaining_trials} trials, {run.workers} at a time")
+            >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+            ...                   budget=Budget(trials=2), callbacks=[Plan()])
+            2 trials, 1 at a time
+        """
 
     def on_trial_start(self, run: StudyState, trial: Trial) -> None:
         """Called before `trial` runs.
 
         A promoted trial is announced again, with a higher level in its assignment; a lost one that
         is retried is announced again under a new number.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> class Announce(Callback):
+            ...     def on_trial_start(self, run, trial):
+            ...         print(f"trial {trial.number}: {trial.prediction.reason.kind.value}")
+            >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+            ...                   budget=Budget(trials=2), callbacks=[Announce()])
+            trial 0: start point
+            trial 1: start point
         """
 
     def on_report(self, run: StudyState, trial: Trial, report: Report) -> None:
-        """Called when `trial` has reported, before its report is answered."""
+        """Called when `trial` has reported, before its report is answered.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> class Watch(Callback):
+            ...     def on_report(self, run, trial, report):
+            ...         print(f"trial {trial.number}, step {report.step}: loss {report.loss}")
+            >>> def train(config, ctx):
+            ...     for step in (1, 2):
+            ...         ctx.report(step=step, loss=1 / step)
+            ...     return 1 / step
+            >>> result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=1),
+            ...                   callbacks=[Watch()])
+            trial 0, step 1: loss 1.0
+            trial 0, step 2: loss 0.5
+        """
 
     def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
-        """Called when `trial` ended or paused at its level, and the result is written."""
+        """Called when `trial` ended or paused at its level, and the result is written.
+
+        Example:
+            >>> from hpo import Budget, Categorical, optimize
+            >>> class Announce(Callback):
+            ...     def on_trial_end(self, run, trial, observation):
+            ...         print(f"trial {trial.number}: loss {observation.loss}")
+            >>> result = optimize(lambda config, ctx: 0.25, {"x": Categorical(["a", "b"])},
+            ...                   budget=Budget(trials=2), callbacks=[Announce()])
+            trial 0: loss 0.25
+            trial 1: loss 0.25
+        """
 
     def on_error(self, run: StudyState, error: BaseException) -> None:
-        """Called when the study ends with `error`, which `optimize` raises next."""
+        """Called when the study ends with `error`, which `optimize` raises next.
+
+        Example:
+            >>> from contextlib import suppress
+            >>> from hpo import Budget, Float, optimize
+            >>> class Alert(Callback):
+            ...     def on_error(self, run, error):
+            ...         print(f"trial {len(run.log) - 1} ended the study: {type(error).__name__}")
+            >>> with suppress(TypeError):  # this function returns no loss
+            ...     optimize(lambda config, ctx: None, {"x": Float(0, 1)},
+            ...              budget=Budget(trials=2), callbacks=[Alert()])
+            trial 0 ended the study: TypeError
+        """
 
     def on_finish(self, run: StudyState, result: Result) -> None:
-        """Called when nothing runs any more: the budget is used, or the study was interrupted."""
+        """Called when nothing runs any more: the budget is used, or the study was interrupted.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> class Summary(Callback):
+            ...     def on_finish(self, run, result):
+            ...         print(f"{run.ledger.spent.trials} trials, {len(result.log)} in the log")
+            >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+            ...                   budget=Budget(trials=3), callbacks=[Summary()])
+            3 trials, 3 in the log
+        """

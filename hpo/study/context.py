@@ -129,12 +129,33 @@ class Context:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The trial's config, as a copy that may be changed freely."""
+        """The trial's config, as a copy that may be changed freely.
+
+        Example:
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"lr": 0.1}, 0, None), seed=0, channel=None)
+            >>> config = ctx.config
+            >>> config["lr"] = 1.0
+            >>> ctx.config
+            {'lr': 0.1}
+        """
         return dict(self.trial.config)
 
     @property
     def checkpoint_dir(self) -> Path | None:
-        """This trial's own folder, made at first use; deleted when the trial is done."""
+        """This trial's own folder, made at first use; deleted when the trial is done.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> def train(config, ctx):
+            ...     notes = ctx.checkpoint_dir / "notes.txt"
+            ...     notes.write_text("kept beside the saved state")
+            ...     print(ctx.checkpoint_dir.name, notes.exists())
+            ...     return config["x"]
+            >>> result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=2))
+            0 True
+            1 True
+        """
         if self._checkpoint_dir is not None and self._checkpoint_key is not None:
             prepare(self._checkpoint_dir, self._checkpoint_key)
         elif self._checkpoint_dir is not None:
@@ -143,7 +164,15 @@ class Context:
 
     @property
     def can_save(self) -> bool:
-        """Whether there is a folder, so that `save` and `load` may be called."""
+        """Whether there is a folder, so that `save` and `load` may be called.
+
+        Example:
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"lr": 0.1}, 0, None), seed=0, channel=None)
+            >>> state = ctx.load() if ctx.can_save else None
+            >>> ctx.can_save, state
+            (False, None)
+        """
         return self._checkpoint_dir is not None
 
     @property
@@ -154,6 +183,17 @@ class Context:
         state until the clone saves its own. Under `optimize(warm_start=True)` the parent of any
         other trial is the best one that had finished when it was started; there `load` returns
         None, because nothing of this trial has been trained. Each access makes a new copy.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> def train(config, ctx):
+            ...     print(ctx.parent_checkpoint)
+            ...     ctx.save({"weights": [1.0, 2.0]})
+            ...     return config["x"]
+            >>> result = optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=2),
+            ...                   warm_start=True)
+            None
+            {'weights': [1.0, 2.0]}
         """
         if self._checkpoint_dir is None:
             return None
@@ -162,12 +202,39 @@ class Context:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial was told to end here, for code that caught `Stop` to clean up."""
+        """Whether the trial was told to end here, for code that caught `Stop` to clean up.
+
+        Example:
+            >>> from hpo import Budget, Float, optimize
+            >>> def train(config, ctx):
+            ...     try:
+            ...         for step in range(1, 10):
+            ...             ctx.report(step=step, loss=config["x"] / step, cost=step)
+            ...     finally:
+            ...         print(f"step {step}, should_stop {ctx.should_stop}")
+            >>> result = optimize(train, {"x": Float(1, 2)}, cost="steps",
+            ...                   budget=Budget(trials=1, per_trial=2.0))
+            step 2, should_stop True
+        """
         return self._stopped
 
     @property
     def paused(self) -> bool:
-        """Whether the trial was told to end here for now only, and may be continued."""
+        """Whether the trial was told to end here for now only, and may be continued.
+
+        Example:
+            >>> from hpo import Stop, Trial
+            >>> from hpo.schedulers import Decision
+            >>> class Pausing:  # a driver that answers every report with a pause
+            ...     def send(self, report):
+            ...         return Decision.PAUSE
+            >>> ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=Pausing())
+            >>> try:
+            ...     ctx.report(step=1, loss=0.5)
+            ... except Stop:
+            ...     print(ctx.paused)
+            True
+        """
         return self._paused
 
     @property
@@ -176,6 +243,13 @@ class Context:
 
         Training that was lost, because it came after the checkpoint or there is none, is included
         if an earlier stage was charged for it.
+
+        Example:
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None,
+            ...               consumed=Consumed(seconds=3600.0))
+            >>> 3600.0 <= ctx.seconds < 3660.0
+            True
         """
         elapsed = time.perf_counter() - self._started
         carried = 0.0 if self._loaded is None else self._loaded.seconds
@@ -251,6 +325,16 @@ class Context:
 
         Raises:
             ValueError: For a cost below that of the loaded checkpoint.
+
+        Example:
+            A run that starts over without a checkpoint is charged for both attempts:
+
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None,
+            ...               consumed=Consumed(cost=2.0))
+            >>> ctx.finish(3.5)
+            >>> ctx.last_cost
+            5.5
         """
         level = self._last_step if self.fidelity is None else self.fidelity
         total = self._total(cost, max(level, self._last_step))
@@ -299,6 +383,20 @@ class Context:
 
         Raises:
             StudyError: If there is no checkpoint folder.
+
+        Example:
+            A second attempt continues from what the first one saved:
+
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from hpo import Trial
+            >>> def attempt(folder):
+            ...     return Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None,
+            ...                    checkpoint_dir=Path(folder, "0"))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     attempt(folder).save({"step": 3})
+            ...     print(attempt(folder).load())
+            {'step': 3}
         """
         saved = load_state(self._folder("load"), key=self._checkpoint_key)
         if saved is None:

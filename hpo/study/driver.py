@@ -1,11 +1,11 @@
-"""The loop that drives a study: start trials, answer reports, write results, end in good order.
+"""The loop that drives a study: start trials, answer reports, write results, end cleanly.
 
 A driver asks the optimizer, writes each trial before it starts, hands it to a runner, answers its
 reports, and writes its result before the optimizer learns of it. Everything is kept in storage, so
 a driver may die at any moment: the next one replays what is stored and takes over from there
 (:mod:`hpo.study.takeover`). What a free worker does is decided by `StagedOptimizer`.
 
-Ctrl-C and SIGTERM end a study in good order: what has finished is told, and what still runs is
+Ctrl-C and SIGTERM end a study cleanly: what has finished is told, and what still runs is
 released, to be continued by the next call.
 """
 
@@ -264,7 +264,7 @@ class Driver:
                     self._finish(outcome)
 
     def _release(self) -> None:
-        """Whatever happened: end what runs, so that another call can continue it."""
+        """End what still runs, whatever happened, so that another call can continue it."""
         self._runner.close()
         for number in self._running:
             self._storage.release(number, driven=self._driven())

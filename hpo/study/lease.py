@@ -1,4 +1,4 @@
-"""Leases: which processes drive a study, and whether they still live.
+"""Leases: which processes drive a study, and whether they are still alive.
 
 A lease names the process that holds it and the wall-clock time at which it expires unless it is
 renewed. On the holder's own machine the process itself is looked up, so a study can be continued at
@@ -68,7 +68,7 @@ class Lease:
         return cls(**stored)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the lease as JSON-able values."""
+        """Return the lease as JSON-compatible values."""
         return asdict(self)
 
     def renewed(self) -> Lease:
@@ -76,7 +76,7 @@ class Lease:
         return Lease(self.owner, self.machine, self.pid, self.born, time.time() + DURATION)
 
     def released(self) -> Lease:
-        """Return the claim given up."""
+        """Return the same claim, given up."""
         return Lease(self.owner, self.machine, self.pid, self.born, 0.0)
 
     @property

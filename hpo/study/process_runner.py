@@ -100,11 +100,26 @@ class ProcessRunner:
         self._context = multiprocessing.get_context("forkserver")
 
     def open(self, task: Task, workers: int) -> None:
-        """See `Runner`.
+        """Prepare to run up to `workers` jobs of `task` at a time; no process is started yet.
+
+        Args:
+            task: What all jobs share.
+            workers: Largest number of unfinished jobs.
 
         Raises:
             TypeError: For a training function that cannot be pickled.
-            ValueError: For more workers than there are places on the GPUs.
+            ValueError: For more workers than the GPUs have room for.
+
+        Example:
+            >>> from hpo import Limits
+            >>> from hpo.study.runners import Task
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits(seconds=60))
+            >>> runner = ProcessRunner(gpus=[0, 1])
+            >>> runner.open(task, workers=2)
+            >>> runner.open(task, workers=3)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ValueError: workers=3 do not fit on 2 GPUs with per_gpu=1; ...
+            >>> runner.close()
         """
         places = self._per_gpu * len(self._gpus)
         if self._gpus and workers > places:
@@ -128,7 +143,30 @@ class ProcessRunner:
         self._context.set_forkserver_preload(["torch", "cloudpickle", "hpo.study.process_runner"])
 
     def submit(self, job: Job) -> None:
-        """See `Runner`."""
+        """Start a process for a job; see `Runner.submit`.
+
+        Args:
+            job: The trial to run.
+
+        Example:
+            The first process takes seconds to start, the next ones hundredths of a second:
+
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
+            >>> from hpo.schedulers import Decision
+            >>> from hpo.study.runners import Job, Task
+            >>> runner = ProcessRunner()
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits(seconds=60))
+            >>> runner.open(task, workers=1)
+            >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
+            >>> runner.submit(job)  # doctest: +SKIP
+            >>> [outcome] = runner.poll(
+            ...     60.0, lambda trial, report: Decision.CONTINUE
+            ... )  # doctest: +SKIP
+            >>> outcome.status.value, outcome.loss  # doctest: +SKIP
+            ('completed', 0.25)
+            >>> runner.close()
+        """
         ours, theirs = self._context.Pipe()
         watched, lifeline = self._context.Pipe(duplex=False)
         gpu = self._free_gpu()
@@ -152,7 +190,26 @@ class ProcessRunner:
         return min(self._gpus, key=taken.count, default=None)
 
     def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
-        """See `Runner`."""
+        """Answer reports, and return the jobs that ended; see `Runner.poll`.
+
+        Args:
+            timeout: Seconds to wait at most, about.
+            on_report: Function that is called as `on_report(trial, report)` once per report; its
+                answer is carried back to the trial.
+
+        Returns:
+            The outcomes of the jobs that ended; an empty list if none did.
+
+        Example:
+            >>> from hpo import Limits
+            >>> from hpo.schedulers import Decision
+            >>> from hpo.study.runners import Task
+            >>> runner = ProcessRunner()
+            >>> runner.open(Task(lambda config, ctx: 0.5, None, (), Limits()), workers=2)
+            >>> runner.poll(0.0, lambda trial, report: Decision.CONTINUE)  # nothing runs
+            []
+            >>> runner.close()
+        """
         until = time.monotonic() + timeout
         while True:
             self._wait(until)
@@ -162,13 +219,28 @@ class ProcessRunner:
                 return ended
 
     def kill(self, number: int) -> None:
-        """See `Runner`; the processes that the trial started end, too."""
+        """Kill trial `number` and the processes that it started; see `Runner.kill`.
+
+        Args:
+            number: Number of the trial; one that is not running is ignored.
+
+        Example:
+            >>> runner = ProcessRunner()
+            >>> runner.kill(0)  # nothing runs under this number
+            >>> runner.close()
+        """
         worker = self._workers.pop(number, None)
         if worker is not None:
             _end(worker)
 
     def close(self) -> None:
-        """See `Runner`."""
+        """Kill every trial that still runs; calling it again does nothing.
+
+        Example:
+            >>> runner = ProcessRunner()
+            >>> runner.close()
+            >>> runner.close()
+        """
         for number in list(self._workers):
             self.kill(number)
 
@@ -306,7 +378,7 @@ def _work(
 def _terminations() -> threading.Event:
     """An event that SIGTERM sets, as schedulers of clusters send it before they kill.
 
-    Children of this process are ended by it as ever.
+    Children of this process keep the default: SIGTERM ends them.
     """
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())

@@ -65,7 +65,7 @@ class Progress(Callback):
         self._live.start()
 
     def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         if self._live is not None:
             self._live.refresh()
 

@@ -57,7 +57,7 @@ class Task:
 
         Args:
             job: The trial to run.
-            channel: Way of its reports to the driver.
+            channel: Connection over which its reports reach the driver.
         """
         trial = job.trial
         if self.fidelity is not None and trial.assignment is not None:
@@ -183,7 +183,7 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     Args:
         task: What all jobs of the study share.
         job: The trial to run.
-        channel: Way of its reports to the driver.
+        channel: Connection over which its reports reach the driver.
 
     Returns:
         How the trial ended.
@@ -302,10 +302,23 @@ class InlineRunner:
         self._jobs: deque[Job] = deque()
 
     def open(self, task: Task, workers: int) -> None:
-        """See `Runner`.
+        """Prepare to run jobs of `task`; see `Runner.open`.
+
+        Args:
+            task: What all jobs share.
+            workers: Largest number of unfinished jobs, which must be 1.
 
         Raises:
             ValueError: For several workers, a time limit or a memory limit.
+
+        Example:
+            >>> from hpo import Limits
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
+            >>> runner = InlineRunner()
+            >>> runner.open(task, workers=1)
+            >>> runner.open(task, workers=4)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ValueError: InlineRunner runs one trial at a time, got workers=4; ...
         """
         if workers != 1:
             raise ValueError(
@@ -320,11 +333,55 @@ class InlineRunner:
         self._task = task
 
     def submit(self, job: Job) -> None:
-        """See `Runner`."""
+        """Take on a job, which the next `poll` runs; see `Runner.submit`.
+
+        Args:
+            job: The trial to run.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
+            >>> from hpo.schedulers import Decision
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
+            >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
+            >>> runner = InlineRunner()
+            >>> runner.open(task, workers=1)
+            >>> runner.submit(job)
+            >>> [outcome] = runner.poll(0.0, lambda trial, report: Decision.CONTINUE)
+            >>> outcome.status.value, outcome.loss
+            ('completed', 0.25)
+        """
         self._jobs.append(job)
 
     def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
-        """Run the next job to its end, however long it takes."""
+        """Run the next job to its end, however long it takes; see `Runner.poll`.
+
+        Args:
+            timeout: Ignored, because the job runs inside this call.
+            on_report: Function that is called as `on_report(trial, report)` once per report; its
+                answer is carried back to the trial.
+
+        Returns:
+            The outcome of the job; an empty list if there is no job.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
+            >>> from hpo.schedulers import Decision
+            >>> def train(config, ctx):
+            ...     for step in range(1, 10):
+            ...         ctx.report(step=step, loss=config["x"] / step)
+            ...     return config["x"] / step
+            >>> runner = InlineRunner()
+            >>> runner.open(Task(train, None, (), Limits()), workers=1)
+            >>> runner.submit(Job(Trial(0, {"x": 0.5}, 0, None), seed=0,
+            ...                   checkpoint_dir=Path("unused")))
+            >>> [outcome] = runner.poll(0.0, lambda trial, report: Decision.STOP)
+            >>> outcome.status.value, outcome.loss
+            ('stopped', 0.5)
+            >>> runner.poll(0.0, lambda trial, report: Decision.STOP)
+            []
+        """
         assert self._task is not None
         if not self._jobs:
             return []
@@ -332,11 +389,42 @@ class InlineRunner:
         return [execute(self._task, job, _DirectChannel(job.trial, on_report))]
 
     def kill(self, number: int) -> None:
-        """See `Runner`; a job that runs cannot be killed."""
+        """Drop trial `number` if it has not begun; a job that runs cannot be killed.
+
+        Args:
+            number: Number of the trial.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
+            >>> from hpo.schedulers import Decision
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
+            >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
+            >>> runner = InlineRunner()
+            >>> runner.open(task, workers=1)
+            >>> runner.submit(job)
+            >>> runner.kill(0)
+            >>> runner.poll(0.0, lambda trial, report: Decision.CONTINUE)
+            []
+        """
         self._jobs = deque(job for job in self._jobs if job.trial.number != number)
 
     def close(self) -> None:
-        """See `Runner`."""
+        """Drop every job that has not begun; calling it again does nothing.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
+            >>> from hpo.schedulers import Decision
+            >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
+            >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
+            >>> runner = InlineRunner()
+            >>> runner.open(task, workers=1)
+            >>> runner.submit(job)
+            >>> runner.close()
+            >>> runner.poll(0.0, lambda trial, report: Decision.CONTINUE)
+            []
+        """
         self._jobs.clear()
 
 

@@ -17,7 +17,7 @@ trial attributes
 `scaletune:resumed:<k>`   level of stage k + 1, and how many tells were known
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt has no result, and another one continues it
-`scaletune:released`      its driver gave it up in good order, as after Ctrl-C
+`scaletune:released`      its driver gave it up cleanly, as after Ctrl-C
 ========================  ======================================================================
 
 One writer per trial. A trial is created whole, so a crash leaves no empty one. Result first, state
@@ -84,14 +84,14 @@ class Asked:
     """What is written when a trial is created.
 
     Attributes:
-        ask_index: Which ask of the driver it was.
+        ask_index: Index of the ask among those of the driver.
         driver: Index of the driver that asked.
         owner: Lease owner of that driver.
         after: Number of tells known by then.
         attempt: Number of attempts at this trial that were lost before.
         parent: Trial from whose checkpoint it starts.
         confirming: Whether it is a run of the recommendation, outside the budget.
-        prediction: What the models expected.
+        prediction: Outcome that the models predicted.
         assignment: Rung of a scheduler.
     """
 
@@ -153,9 +153,9 @@ class Entry:
         asked: How it was asked for.
         observation: Its result, or None while it runs or is paused; a lost attempt has the cause
             `lost`.
-        open: Whether its Optuna state still is RUNNING.
+        open: Whether its Optuna state is still RUNNING.
         superseded: Whether it was lost because another trial does the same.
-        released: Whether its driver gave it up in good order.
+        released: Whether its driver gave it up cleanly.
         driven: Seconds that its owner had been driving when it was told, paused or released.
         pauses: Results of its paused stages, in order.
         resumptions: Its resumptions, one after each pause but perhaps the last.
@@ -183,7 +183,7 @@ class Entry:
 
     @property
     def assignment(self) -> RungAssignment | None:
-        """Its rung of now."""
+        """Its current rung."""
         assignment = self.trial.assignment
         if assignment is None or not self.resumptions:
             return assignment
@@ -503,7 +503,7 @@ class StudyStorage:
         return False
 
     def release(self, number: int, *, driven: float) -> None:
-        """Give up a running trial in good order, so that it is continued without counting as lost.
+        """Give up a running trial cleanly, so that it is continued without counting as lost.
 
         Args:
             number: The trial.
@@ -530,7 +530,7 @@ class StudyStorage:
         """Return the unique id of this study, made once; two studies of one name differ in it.
 
         The driver of index 0 makes the id, because that index is held by one driver at a time. If
-        it dies before it has, the others do not wait for ever.
+        it dies before it has, the others do not wait forever.
 
         Args:
             driver: The index that was claimed.

@@ -109,9 +109,9 @@ class SharedStudy:
         self._hold_checkpoints(entries)
 
     def is_superseded(self, trial: Trial) -> bool:
-        """Give `trial` up if another driver wrote one that does the same just before.
+        """Give up `trial` if another driver has just written a trial that does the same.
 
-        Such a trial has a lower number and the same config; it is under way, or continues the same
+        Such a trial has a lower number and the same config; it is running, or continues the same
         lost trial.
 
         Returns:
@@ -136,7 +136,7 @@ class SharedStudy:
         return False
 
     def take(self, number: int) -> bool:
-        """Tell a paused trial of a driver that is gone lost, so that its run can be continued here.
+        """Mark a paused trial of a dead driver as lost, so that its run can be continued here.
 
         Returns:
             False if another driver was faster.

@@ -91,14 +91,24 @@ class Budget:
 
     @property
     def limits(self) -> Limits:
-        """The limits of one trial, `per_trial` in its full form."""
+        """The limits of one trial, `per_trial` in its full form.
+
+        Example:
+            >>> Budget(trials=10, per_trial=50.0).limits
+            Limits(seconds=None, cost=50.0, memory=None)
+        """
         if isinstance(self.per_trial, Limits):
             return self.per_trial
         return Limits(cost=self.per_trial)
 
     @property
     def bounded(self) -> bool:
-        """Whether any total is set, so that a study with this budget ends."""
+        """Whether any total is set, so that a study with this budget ends.
+
+        Example:
+            >>> Budget(seconds=3600).bounded, Budget(per_trial=50.0).bounded
+            (True, False)
+        """
         return not (self.trials is None and self.seconds is None and self.cost is None)
 
 

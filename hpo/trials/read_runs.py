@@ -1,8 +1,8 @@
-"""Read runs made elsewhere from a CSV file: one row a run, with settings, sizes and a loss.
+"""Read runs made elsewhere from a CSV file: one row per run, with settings, sizes and a loss.
 
 Columns are what the caller says they are, or what their names are well known for (`lr`,
 `batch_size`, `N`, `tokens`, `loss`, ..). Every guess is a note that the caller can show: nothing is
-assumed in silence.
+assumed silently.
 
 A row whose loss is `nan` or `inf` is a run that diverged. A row with an empty cell where a number
 is needed is left out and counted. Anything else that is not a number is an error with its line.

@@ -49,7 +49,8 @@ class Reason:
         quantile: Quantile level in (0, 1) that the forest was sampled at.
         forest_share: Share of the asks that the forest answers, in [0, 1]; None where the user
             named the forest.
-        expected_regret: Of the best known config at the target, in units of the loss.
+        expected_regret: Expected regret of the best known config at the target, in units of the
+            loss.
         start: Number of the start point, from 1, and the number of all start points.
         log_parameters: Parameters declared linear whose logarithm the model uses.
         text: Message of the model's error; for kind `OTHER` the whole sentence.
@@ -126,7 +127,14 @@ class Reason:
         return f"quantile forest, used for {self.forest_share:.0%} of the asks by forecast skill"
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values, of which `from_json` makes an equal reason."""
+        """Return JSON-compatible values, from which `from_json` restores an equal reason.
+
+        Fields that have their default value are left out.
+
+        Example:
+            >>> Reason(ReasonKind.IMPROVE_LOSS, surrogate="log", log_acquisition=-2.5).to_json()
+            {'kind': 'improve loss', 'surrogate': 'log', 'log_acquisition': -2.5}
+        """
         stored: dict[str, Any] = {"kind": self.kind.value}
         for item in fields(self)[1:]:
             value = getattr(self, item.name)
@@ -136,7 +144,16 @@ class Reason:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Return the reason that `to_json` stored."""
+        """Return the reason that `to_json` stored.
+
+        Args:
+            stored: Values of `to_json`.
+
+        Example:
+            >>> reason = Reason.from_json({"kind": "start point", "start": [2, 4]})
+            >>> reason.kind, reason.start
+            (<ReasonKind.START_POINT: 'start point'>, (2, 4))
+        """
         read: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in stored.items()

@@ -38,7 +38,12 @@ class Status(Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether the trial can bring no further result."""
+        """Whether the trial can have no further result.
+
+        Example:
+            >>> [status.name for status in Status if status.finished]
+            ['COMPLETED', 'STOPPED', 'FAILED']
+        """
         return self not in (Status.PENDING, Status.PAUSED)
 
 
@@ -58,7 +63,12 @@ class Cause(Enum):
 
     @property
     def teaches(self) -> bool:
-        """Whether the failure is due to the config; a lost machine says nothing about it."""
+        """Whether the failure is due to the config; a lost machine says nothing about it.
+
+        Example:
+            >>> [cause.name for cause in Cause if not cause.teaches]
+            ['LOST']
+        """
         return self is not Cause.LOST
 
 
@@ -146,10 +156,15 @@ class Prediction:
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-able values, of which `from_json` makes an equal prediction.
+        """Return JSON-compatible values, from which `from_json` restores an equal prediction.
 
-        Left out are the config, which the trial stores, and the fields that only `Result.predict`
-        fills in.
+        The config, which the trial stores, and the fields that only `Result.predict` fills in are
+        left out.
+
+        Example:
+            >>> stored = Prediction(0.25, (0.2, 0.3), None, None, success=0.9).to_json()
+            >>> stored["loss"], stored["loss_interval"], stored["cost"]
+            (0.25, [0.2, 0.3], None)
         """
         return {
             "loss": self.loss,
@@ -165,7 +180,17 @@ class Prediction:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Return the prediction that `to_json` stored, here or in a version without reasons."""
+        """Return the prediction that `to_json` stored, here or in a version without reasons.
+
+        Args:
+            stored: Values of `to_json`.
+
+        Example:
+            >>> reason = Reason(ReasonKind.EXPLORE)
+            >>> prediction = Prediction(0.25, (0.2, 0.3), None, None, None, reason=reason)
+            >>> Prediction.from_json(prediction.to_json()).reason.kind
+            <ReasonKind.EXPLORE: 'explore'>
+        """
         reason = None
         if known := stored.get("reason_fields"):
             reason = Reason.from_json(known)
@@ -204,7 +229,7 @@ class RungAssignment:
     cohort: int = 0
 
     def to_json(self) -> list[int]:
-        """Return JSON-able values, of which `from_json` makes an equal assignment."""
+        """Return JSON-compatible values, from which `from_json` restores an equal assignment."""
         return [self.level, self.bracket, self.cohort]
 
     @classmethod
@@ -276,7 +301,12 @@ class Report:
         _check_amount("`cost` of a report", self.cost)
 
     def to_json(self) -> dict[str, Any]:
-        """Return strict JSON values, NaN and infinities as strings, for `from_json`."""
+        """Return strict JSON values, NaN and infinities as strings, for `from_json`.
+
+        Example:
+            >>> Report(step=3, loss=float("inf"), metrics={"lr": 0.1}).to_json()
+            {'step': 3, 'loss': 'inf', 'cost': None, 'metrics': {'lr': 0.1}}
+        """
         return {
             "step": self.step,
             "loss": _to_json_number(self.loss),
@@ -286,7 +316,15 @@ class Report:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Return the report that `to_json` stored."""
+        """Return the report that `to_json` stored.
+
+        Args:
+            stored: Values of `to_json`.
+
+        Example:
+            >>> Report.from_json({"step": 3, "loss": "inf", "cost": None, "metrics": {}})
+            Report(step=3, loss=inf, cost=None, metrics={})
+        """
         metrics = {name: _from_json_number(value) for name, value in stored["metrics"].items()}
         return cls(
             step=stored["step"],
@@ -371,6 +409,12 @@ class Observation:
         Args:
             trial: Trial of the attempt.
             order: Position among all tells of the study.
+
+        Example:
+            >>> trial = Trial(3, {"lr": 0.1}, ask_index=2, prediction=None)
+            >>> lost = Observation.lost(trial, order=5)
+            >>> lost.number, lost.status.value, lost.cause.value
+            (3, 'failed', 'lost')
         """
         return cls(
             number=trial.number,
@@ -384,7 +428,14 @@ class Observation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON-able values, without its trial and the reports."""
+        """Return the result as JSON-compatible values, without its trial and the reports.
+
+        Example:
+            >>> done = Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, 0, ask_index=0)
+            >>> stored = done.to_json()
+            >>> stored["status"], stored["loss"], stored["cost"], stored["order"]
+            ('completed', 0.4, 2.0, 0)
+        """
         return {
             "status": self.status.value,
             "cause": None if self.cause is None else self.cause.value,
@@ -412,7 +463,14 @@ class Observation:
             number: Number of the trial.
             config: Config of the trial.
             ask_index: Ask index of the trial, or None.
-            reports: Reports of the trial, which are stored apart.
+            reports: Reports of the trial, which are stored separately.
+
+        Example:
+            >>> done = Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, 0, ask_index=0)
+            >>> done == Observation.from_json(
+            ...     done.to_json(), number=0, config={"lr": 0.1}, ask_index=0, reports=()
+            ... )
+            True
         """
         return cls(
             number=number,
@@ -432,6 +490,15 @@ class Observation:
         """Return whether `other` is the same result of the same trial.
 
         When it was told, how long it took, its reports and its metrics are not compared.
+
+        Args:
+            other: Result to compare with.
+
+        Example:
+            >>> done = Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, 0, ask_index=0)
+            >>> again = Observation(0, {"lr": 0.1}, 0.4, 2.0, Status.COMPLETED, None, 7, 0)
+            >>> done == again, done.same_result(again)
+            (False, True)
         """
         return (
             self.number == other.number
