@@ -79,10 +79,18 @@ class ProcessRunner:
         ValueError: For `per_gpu` below 1.
 
     Example:
-        >>> from hpo import Budget, Float, Limits, ProcessRunner, optimize
-        >>> runner = ProcessRunner(gpus=[0, 1], per_gpu=2)
-        >>> result = optimize(train, space, budget=Budget(trials=100), workers=4,
-        ...                   runner=runner)  # doctest: +SKIP
+        Two trials at a time, each of which sees one GPU:
+
+        >>> from hpo import Budget, Float, ProcessRunner, optimize
+        >>> result = optimize(
+        ...     lambda config, ctx: config["x"] ** 2,
+        ...     {"x": Float(-1.0, 1.0)},
+        ...     budget=Budget(trials=2),
+        ...     workers=2,
+        ...     runner=ProcessRunner(gpus=[0, 1]),
+        ... )
+        >>> len(result.log)
+        2
     """
 
     interruptible = False
@@ -159,11 +167,11 @@ class ProcessRunner:
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits(seconds=60))
             >>> runner.open(task, workers=1)
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
-            >>> runner.submit(job)  # doctest: +SKIP
+            >>> runner.submit(job)
             >>> [outcome] = runner.poll(
             ...     60.0, lambda trial, report: Decision.CONTINUE
-            ... )  # doctest: +SKIP
-            >>> outcome.status.value, outcome.loss  # doctest: +SKIP
+            ... )
+            >>> outcome.status.value, outcome.loss
             ('completed', 0.25)
             >>> runner.close()
         """
