@@ -1,4 +1,4 @@
-"""One ask: everything that is known when a config is to be proposed, and whose turn it is.
+"""One ask: everything that is known when a config is to be proposed, and the strategy to use.
 
 An :class:`Ask` goes to one strategy (:mod:`hpo.optimizer.strategies`), which returns a
 :class:`Search`: an acquisition to maximize, a region to look in, and a reason. One maximizer does
@@ -15,13 +15,13 @@ turn                 when
 `PARTIAL_RUNS`       partial runs, as under a scheduler
 `FOREST`             the quantile forest's share of the asks (:mod:`hpo.models.surrogate_selector`)
 `TARGET`             a target is named: every ask but one in `FRONT_EVERY`
-`FRONT`              else: the front of loss against cost, or the best loss where cost is no matter
+`FRONT`              else: the front of loss against cost, or the best loss if cost is ignored
 ===================  ===============================================================================
 
 Which input scaling and which output transform the models use is decided by the same index
 (:mod:`hpo.models.log_scale_hedge`, `surrogates.transforms.CYCLE`).
 
-Notation: `X` encoded rows, losses turned so that smaller is better, costs in ln.
+Notation: `X` encoded rows, losses with the sign that makes smaller better, costs in ln.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CostLimits:
 
     Attributes:
         log_cap: Largest ln cost; None without limit.
-        level: Where in (0, 1) of the possible costs the level of this ask lies.
+        level: Cost level of this ask, as a share in (0, 1) of the range of possible ln costs.
     """
 
     log_cap: float | None
@@ -92,14 +92,14 @@ class Ask:
         warp: Models of the log under one input scaling, and the choice between surrogates.
         turn: Strategy that answers.
         index: Index of the ask; it picks the output transform.
-        pending: p x d, rows asked and not told.
-        taken: t x d, every row asked so far, at full fidelity.
-        pool: q x d, the only rows that may be asked; None for all of the space.
+        pending: `(p, d)`, rows asked whose results are not known yet.
+        taken: `(t, d)`, every row asked so far, at full fidelity.
+        pool: `(q, d)`, the only rows that may be asked; None for all of the space.
         limits: Limits on the cost of the trial.
         cost_aware: Whether to weigh loss against cost.
         target: `(scales,)`, encoded sizes to serve; None without a target.
-        start: Start point, if it is the turn of one.
-        rng: The only source of chance.
+        start: Start point of this ask; None when all of them were asked.
+        rng: Source of every random number of the ask.
     """
 
     warp: InputWarp
@@ -127,14 +127,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a strategy wants maximized.
+    """The acquisition that a strategy wants maximized, and where.
 
     Attributes:
         acquisition: Sum of log terms, larger is better.
         region: Where to look; replaced by the pool if the ask has one.
-        reason: Why; the maximizer's findings are added to it.
-        reports_value: Whether the acquisition is a log expected improvement that people may read.
-        forest: Quantile forest, if the answer is its own.
+        reason: Why; what the maximizer found is added to it.
+        reports_value: Whether the reason shows the acquisition, a log expected improvement.
+        forest: Quantile forest, if it chooses the row.
         instead: Function of the row found that may return a row to run in its place, with the
             reason; None to keep it.
     """
@@ -162,7 +162,7 @@ def whose_turn(
     """Return the strategy that answers the ask of this `index`.
 
     Args:
-        warp: Models that answer.
+        warp: Models for this ask.
         index: Index of the ask.
         starting: Whether start points are left.
         has_target: Whether a target is named.
@@ -183,7 +183,11 @@ def whose_turn(
 
 
 def carry_out(search: Search, ask: Ask) -> Suggestion:
-    """Maximize what a strategy wants and word the reason.
+    """Return the row that maximizes a search's acquisition, with the complete reason.
+
+    Args:
+        search: Acquisition and region that the strategy chose.
+        ask: The ask that it answers.
 
     Raises:
         ArithmeticError: If an acquisition is not a number.

@@ -1,6 +1,6 @@
-"""Ask and tell: the engine without a driver.
+"""Ask and tell: the optimizer without a driver.
 
-An :class:`Optimizer` is a trial log and a pure function of it. Everything fitted is a cache. The
+An :class:`Optimizer` is a trial log and a pure function of it. Every fitted model is a cache. The
 random numbers of an ask are keyed by (seed, driver, index of the ask), so the same log gives the
 same ask. :mod:`hpo.optimizer.ask` says which strategy answers.
 """
@@ -84,7 +84,7 @@ class Optimizer:
         space: Parameters by name (or Optuna distributions, or a :class:`SearchSpace`).
         direction: "minimize" or "maximize" the loss.
         cost: Unit of the costs told, such as "seconds" or "flops". Naming one makes the search
-            cost-aware; so does a scale axis in the space. None otherwise looks at the loss alone.
+            cost-aware; so does a scale axis in the space. With neither, only the loss counts.
         budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
         target: Scale values of the final training, the default of :meth:`recommend`.
         priors: Transfer rules about how the best settings move with scale
@@ -100,11 +100,11 @@ class Optimizer:
         encoder: Encoder of its configs, on the declared scaling.
         log: Trials and results; all of the state.
         ledger: What the study has spent.
-        target: See above.
+        target: Scale values of the final training; None if undeclared.
         cost_unit: Unit of the costs; None if undeclared.
 
     Raises:
-        SpaceError: If a space or target cannot be searched, or a rule does not fit it.
+        SpaceError: If a space or target cannot be searched, or a transfer rule does not fit it.
         ValueError: If another argument breaks a rule.
 
     Example:
@@ -146,7 +146,7 @@ class Optimizer:
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
-        if self.target is not None:  # the law knows enough to choose sizes, so start at the least
+        if self.target is not None:  # the law can choose sizes, so start at the smallest
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
 
@@ -180,18 +180,19 @@ class Optimizer:
         among: Sequence[Mapping[str, Any]] | None = None,
         index: int | None = None,
     ) -> Proposal:
-        """Return the config the log calls for, without recording it.
+        """Return the next config to try, without recording it.
 
-        Numerical faults do not surface here: a model that cannot be built falls back to its last
-        good fit, and an ask without any model explores; the prediction says so and counts it.
+        No numerical error is raised: a model that cannot be fitted falls back to its last good fit,
+        and an ask without any model explores. The prediction is then marked as degraded and counts
+        the fallbacks.
 
         Args:
             among: The only configs that may be run now, such as the model shapes that exist or
-                those that what is left of a budget can pay; None for every config of the space. One
-                that was asked before is asked again only when all of them were.
+                those that the rest of a budget can pay for; None for every config of the space. A
+                config that was asked before is asked again only when all of them were.
             index: Index of this ask, the key of its random choices. None takes the next one of the
-                log; those who ask at the same time from equal logs of one seed must name different
-                ones.
+                log. Processes that ask at the same time, with the same log and seed, must each pass
+                a different index.
 
         Returns:
             The config with its index and the models' prediction.
@@ -218,15 +219,31 @@ class Optimizer:
     ) -> Proposal:
         """Return the config that teaches most about the best one at `target` per unit of cost.
 
-        Unlike under :meth:`propose` no ask in between walks the front of loss against cost.
+        Unlike :meth:`propose`, it spends no ask on the front of loss against cost.
 
         Args:
             target: One positive value for each scale axis.
             among: See :meth:`propose`.
             index: See :meth:`propose`.
 
+        Returns:
+            The config with its index and the models' prediction.
+
         Raises:
-            SpaceError: If the target does not fit the space.
+            ValueError: If `among` is empty or `index` negative.
+            SpaceError: If the target or a config in `among` does not fit the space.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, seed=0)
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e5), (1e-3, 1e6), (1e-2, 1e6)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0 + lr, cost=6.0 * params)
+            >>> proposal = optimizer.propose_at({"params": 1e9})
+            >>> proposal.prediction.reason.kind.value
+            'learn target'
+            >>> 1e5 <= proposal.config["params"] <= 1e7  # a small run teaches about the large one
+            True
         """
         checked = check_target(self.space, target)
         return self._propose(checked, among=among, index=index, only_target=True)
@@ -239,7 +256,7 @@ class Optimizer:
         index: int | None,
         only_target: bool,
     ) -> Proposal:
-        """See :meth:`propose`."""
+        """Return a proposal, falling back to exploring where a model fails."""
         if index is None:
             index = self.log.next_ask_index
         if index < 0:
@@ -277,7 +294,7 @@ class Optimizer:
         told = [o.config for o in (*self.log.observations, *self.log.paused)]
         asked = [*told, *(trial.config for trial in self.log.pending)]
         cap = self.ledger.cost_cap
-        # levels are drawn evenly over the asks that walk the front
+        # cost levels are spread evenly over the asks that walk the front
         walk = index if target is None else index // FRONT_EVERY
         return Ask(
             warp=warp,
@@ -304,6 +321,20 @@ class Optimizer:
 
         Args:
             trial: Trial asked here or elsewhere.
+
+        Raises:
+            StudyError: If another trial or result has its number.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> space = {"x": Float(0, 1)}
+            >>> first, second = Optimizer(space, driver=0), Optimizer(space, driver=1)
+            >>> trial = first.ask()
+            >>> second.add_pending(trial)
+            >>> [pending.config == trial.config for pending in second.log.pending]
+            [True]
+            >>> second.ask().number  # numbers go on after it
+            1
         """
         self.log.add(trial)
         self.ledger.register(trial, self.log.carried(trial.number))
@@ -338,8 +369,9 @@ class Optimizer:
             The observation, or the earlier one that says the same.
 
         Raises:
-            TypeError: If a number is not one.
-            ValueError: If the cost is negative or not finite, or there is neither loss nor failure.
+            TypeError: If loss, cost or seconds is not a number, or `trial` is of a wrong type.
+            ValueError: If the cost is negative or not finite, there is neither loss nor failure, or
+                `failed` is not a known cause.
             SpaceError: If a config does not belong to the space.
             KeyError: If a number was never asked.
             StudyError: If the trial already has a different result.
@@ -389,6 +421,18 @@ class Optimizer:
 
         Args:
             observation: Result of a trial of the log, or of a config that was never asked.
+
+        Raises:
+            StudyError: If the trial has another config or already a different result.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> space = {"x": Float(0, 1)}
+            >>> first, second = Optimizer(space), Optimizer(space)
+            >>> observation = first.tell({"x": 0.25}, loss=1.5)
+            >>> second.record(observation)
+            >>> second.result().best.loss
+            1.5
         """
         self.log.tell(observation)
         self.ledger.charge(observation)
@@ -397,13 +441,39 @@ class Optimizer:
         """Return the config to train with, at `target` if the space has scale axes.
 
         Args:
-            target: See :meth:`Result.recommend`.
+            target: One positive value per scale axis; see :meth:`Result.recommend`.
+
+        Returns:
+            The recommended config, with intervals and warnings.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.3, 0.5, 0.7, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> advice = optimizer.recommend()
+            >>> round(advice.config["x"], 1)
+            0.5
         """
         return self.result().recommend(target)
 
     @single_threaded
     def result(self) -> Result:
-        """Return what the log says so far, as a snapshot that later tells do not change."""
+        """Return the result of the trials so far, as a snapshot that later tells do not change.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> _ = optimizer.tell({"x": 0.1}, loss=0.16)
+            >>> before = optimizer.result()
+            >>> _ = optimizer.tell({"x": 0.4}, loss=0.01)
+            >>> before.best.config, optimizer.result().best.config
+            ({'x': 0.1}, {'x': 0.4})
+        """
         self._hedge.sync(self.log)
         warp = self._hedge.most_likely()
         warp.selector.sync()
@@ -411,10 +481,20 @@ class Optimizer:
 
     @property
     def forecast(self) -> Forecast | None:
-        """What is expected of paused and running trials, for a scheduler; None without a fidelity.
+        """Forecast of paused and running trials, for a scheduler; None without a fidelity.
 
-        With scale axes each run's own curve is extrapolated, otherwise the model of configs and
-        levels is asked.
+        With scale axes each run's own learning curve is extrapolated. Otherwise the model of the
+        loss over configs and levels is used.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1), "epochs": Fidelity(1, 9)}, seed=0)
+            >>> staged = StagedOptimizer(optimizer, ASHA())
+            >>> for loss in (0.1, 0.9):
+            ...     _ = staged.tell(staged.ask(), loss=loss, cost=1.0)
+            >>> first, second = optimizer.forecast.probability_of_best(optimizer.log, [0, 1])
+            >>> bool(first > second)
+            True
         """
         if self.space.fidelity is None:
             return None
@@ -490,7 +570,7 @@ class Optimizer:
 
 
 def number(name: str, value: object) -> float | None:
-    """Return `value` as a float; NumPy scalars and one-element arrays and tensors are taken, too.
+    """Return `value` as a float; NumPy scalars, one-element arrays and tensors are accepted.
 
     Args:
         name: Name of the argument, for the message.

@@ -35,7 +35,7 @@ _TAIL = 1e-6  # u stays this far from 0 and 1, whose normal quantiles are infini
 
 
 def start_count(d: int) -> int:
-    """Return the number of start points for `d` columns that vary: d + 2, but from 4 to 10.
+    """Return the number of start points for `d` columns that vary: d + 2, clipped to [4, 10].
 
     Example:
         >>> [start_count(d) for d in (1, 5, 20)]
@@ -47,7 +47,7 @@ def start_count(d: int) -> int:
 def starts(encoder: Encoder, count: int, *, rng: np.random.Generator) -> Array:
     """Return the first `count` rows to run, `count x d`, snapped.
 
-    No row occurs twice while the space has another; after that rows repeat in their order.
+    No row repeats before every row of the space was listed; after that they repeat in order.
 
     Args:
         encoder: Encoder of the space.

@@ -8,9 +8,9 @@ what a free worker should do, as a value, and changes nothing:
     ContinueTrial   promote a run as a new trial, which starts from its checkpoint
     CloneTrial      start a changed copy of a run from its checkpoint, in place of another run
 
-`ask` carries the turn out at once, for whoever runs the stages: a simulation under a virtual clock,
-a queue, another tool. The driver of `optimize` (:mod:`hpo.study.driver`) writes it to storage
-first.
+`ask` carries the turn out at once, for a caller that runs the stages itself: a simulation under a
+virtual clock, a queue, another tool. The driver of `optimize` (:mod:`hpo.study.driver`) writes it
+to storage first.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StartTrial:
-    """Train a new config, from nothing.
+    """Train a new config from scratch.
 
     Attributes:
         config: The proposed config.
@@ -138,7 +138,7 @@ Turn: TypeAlias = StartTrial | ResumeTrial | ContinueTrial | CloneTrial
 
 
 class StagedOptimizer:
-    """Runs of one log, stage by stage.
+    """Asks for the runs of one log stage by stage, as a scheduler decides.
 
     A trial is asked again, under the same number and with a higher level in its assignment, when it
     is promoted. One with a `parent` starts from that trial's checkpoint.
@@ -191,12 +191,32 @@ class StagedOptimizer:
 
     @property
     def log(self) -> TrialLog:
-        """Every trial, report and result."""
+        """Every trial, report and result.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> _ = engine.tell(engine.ask(), loss=0.5)
+            >>> _ = engine.ask()
+            >>> len(engine.log.paused), len(engine.log.pending)
+            (1, 1)
+        """
         return self.optimizer.log
 
     @property
     def ledger(self) -> Ledger:
-        """What the study has spent."""
+        """Trials, time and cost that the study has spent.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> for _ in range(2):
+            ...     _ = engine.tell(engine.ask(), loss=0.5, cost=1.5)
+            >>> engine.ledger.spent.cost
+            3.0
+        """
         return self.optimizer.ledger
 
     def next_turn(
@@ -218,6 +238,17 @@ class StagedOptimizer:
 
         Returns:
             The turn; None to wait for runs that are under way, or at the end if there are none.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> for loss in (0.3, 0.2, 0.4):
+            ...     _ = engine.tell(engine.ask(), loss=loss)
+            >>> engine.next_turn()
+            ResumeTrial(number=1, level=3)
+            >>> type(engine.next_turn(locked=frozenset({1}))).__name__
+            'StartTrial'
         """
         match self.schedule.next(self.log, may_start=may_start, locked=locked):
             case Start(assignment):
@@ -244,6 +275,18 @@ class StagedOptimizer:
         Returns:
             The trial, recorded as pending. None when every worker should wait for the runs that are
             under way, or at the end if there are none.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> for loss in (0.3, 0.2, 0.4):
+            ...     _ = engine.tell(engine.ask(), loss=loss)
+            >>> trial = engine.ask()
+            >>> trial.number, trial.assignment.level
+            (1, 3)
+            >>> engine.ask(may_start=False) is None
+            True
         """
         turn = self.next_turn(may_start=may_start, among=among)
         if turn is None:
@@ -303,7 +346,16 @@ class StagedOptimizer:
             metrics: Further results to keep.
 
         Returns:
-            What was recorded.
+            The recorded observation; of status `PAUSED` if the trial may be promoted later.
+
+        Example:
+            >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> engine = StagedOptimizer(Optimizer(space), ASHA())
+            >>> engine.tell(engine.ask(), loss=0.5, cost=1.0).status.value
+            'paused'
+            >>> engine.tell(engine.ask(), failed="oom", cost=0.1).status.value
+            'failed'
         """
         for report in reports:
             self.log.report(trial.number, report)

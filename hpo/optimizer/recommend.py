@@ -2,9 +2,9 @@
 
 The posterior mean plus one standard deviation is minimized over the searched box, so that the
 answer stays where the model knows something. Intervals say where the optimum lies: by the law's
-posterior for its drifting optimum where there are scale axes, widened by how far the recommended
-value is from it, else by joint posterior draws, each of which has an optimum of its own. They
-always hold the recommended value.
+posterior for the optimum, which moves with scale, where there are scale axes, widened by how far
+the recommended value is from it; else by the optima of joint posterior draws. They always contain
+the recommended value.
 """
 
 from __future__ import annotations
@@ -57,6 +57,25 @@ class Recommendation:
         extrapolation: Compute of the target over that of the largest run, taken as the product of
             the scale axes; 1 without them.
         warnings: Sentences on why to doubt it.
+
+    Example:
+        >>> from hpo import Float, Optimizer, Scale
+        >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+        >>> optimizer = Optimizer(space)
+        >>> for k in range(4):
+        ...     for params in (1e5, 1e6):
+        ...         config = {"lr": 10 ** (-3 + k / 2), "params": params}
+        ...         _ = optimizer.tell(config, loss=10 * params**-0.1 + 0.1 * (k - 1.5) ** 2)
+        >>> advice = optimizer.recommend({"params": 1e8})
+        >>> advice.target, round(advice.extrapolation)
+        ({'params': 100000000.0}, 100)
+        >>> low, high = advice.intervals["lr"]
+        >>> low <= advice.config["lr"] <= high
+        True
+        >>> 0.5 < advice.informed_by_data["lr"] <= 1.0
+        True
+        >>> print(*advice.warnings)
+        the target needs 100 times the compute of the largest run: it is an extrapolation
     """
 
     config: dict[str, Any]
@@ -295,7 +314,7 @@ def _law_bounds(
 
 
 def _law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array) -> Optimum:
-    """Prediction about the law's optimum at encoded scales ``fixed``."""
+    """Return the posterior of the law's optimum at encoded scales `fixed`."""
     at = row.copy()
     at[:, encoder.columns.scale] = fixed
     return model.optimum(model.loss.layout.scales(at)[0])
@@ -304,7 +323,7 @@ def _law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: A
 def _drawn_bounds(
     encoder: Encoder, model: Predictor, row: Array, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Return the quantiles 5 % and 95 % of the optima of joint posterior draws, ``(d,)`` each."""
+    """Return the quantiles 5 % and 95 % of the optima of joint posterior draws, `(d,)` each."""
     box = encoder.box(row)
     far = encoder.from_unit(qmc.Sobol(len(row[0]), scramble=True, rng=rng).random(_SPREAD), box)
     near = row + 0.1 * rng.standard_normal((_SPREAD // 2, len(row[0]))) * encoder.free

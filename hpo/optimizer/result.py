@@ -1,4 +1,4 @@
-"""What a study found: the front, the best config, and the answer at a scale nobody ran yet."""
+"""Result of a study: the front, the best config, and the recommendation at a new scale."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class FrontMember:
         config: Its config.
         loss: Loss as observed, in the user's direction.
         cost: Cost in the study's unit; None if none was told.
-        expected_loss: Posterior mean at the config, which the luck of its one run does not move.
+        expected_loss: Posterior mean of the loss at the config. Unlike `loss` it does not take the
+            noise of one run at face value.
     """
 
     number: int
@@ -63,7 +64,7 @@ class FrontMember:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What is known after the trials so far: a snapshot that later trials do not change.
+    """Result of the trials so far: a snapshot that later trials do not change.
 
     Losses are in the user's direction.
 
@@ -97,37 +98,62 @@ class Result:
 
     @property
     def models(self) -> Models:
-        """Surrogates fitted to the log."""
+        """Surrogates fitted to the log.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2)
+            >>> models = optimizer.result().models
+            >>> models.runs.numbers, models.fallbacks
+            ((0, 1, 2), 0)
+        """
         return self.warp.models
 
     @property
     def space(self) -> SearchSpace:
-        """Space that was searched."""
+        """Space that was searched.
+
+        Example:
+            >>> from hpo import Float, Int, Optimizer
+            >>> list(Optimizer({"x": Float(0, 1), "layers": Int(1, 4)}).result().space)
+            ['x', 'layers']
+        """
         return self.models.encoder.space
 
     @property
     def best(self) -> FrontMember:
-        """Completed trial of best posterior mean.
+        """Completed trial with the best posterior mean.
 
-        Where none came to full fidelity, as under PASHA, it is the best of those that came
+        Where none reached full fidelity, as under PASHA, it is the best of those that trained
         furthest.
 
         Raises:
             ValueError: Before any trial was completed or paused.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, direction="maximize")
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=1 - (x - 0.5) ** 2)
+            >>> best = optimizer.result().best
+            >>> best.number, best.config, round(best.loss, 2)
+            (1, {'x': 0.4}, 0.99)
         """
         members = self._members()
         sign = self.models.encoder.loss_sign
         return min(members, key=lambda member: sign * member.expected_loss)
 
     def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
-        """Extend the study to a larger fidelity; everything that was run counts.
+        """Extend the study to a larger fidelity; every run so far is kept.
 
         The training function must not depend on the largest fidelity, as under a decaying learning
         rate; see docs/schedulers.md.
 
         Args:
             max_fidelity: New largest level.
-            budget: Totals of the study, what was spent before included. None under
+            budget: Limits on the whole study, including what was spent before. None under
                 `IterativeDeepening` runs what is missing, whatever it costs.
 
         Returns:
@@ -161,7 +187,16 @@ class Result:
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
-        """Completed trials that no other beats in both expected loss and cost, cheapest first."""
+        """Completed trials that no other beats in both expected loss and cost, cheapest first.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2, cost=10 * x)
+            >>> [(member.number, member.cost) for member in optimizer.result().front]
+            [(0, 1.0), (1, 4.0)]
+        """
         members = [member for member in self._members() if member.cost is not None]
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
@@ -174,6 +209,16 @@ class Result:
         """Fitted scaling law, prior and posterior of every coefficient side by side.
 
         It is None for a space without scale axes, or before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space)
+            >>> for params in (1e5, 3e5, 1e6, 3e6, 1e7):
+            ...     _ = optimizer.tell({"lr": 1e-3, "params": params}, loss=100 * params**-0.3)
+            >>> exponent = optimizer.result().scaling_law.exponent("params")
+            >>> exponent.prior_mean, round(exponent.mean, 1)
+            (0.17, 0.3)
         """
         if not self.space.scales or not len(self.models.runs):
             return None
@@ -183,14 +228,37 @@ class Result:
     @property
     @single_threaded
     def cost_law(self) -> CostLaw | None:
-        """Law of the cost of a run, in the study's unit; None before any positive cost was told."""
+        """Law of the cost of a run, in the study's unit; None before any positive cost was told.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for params in (1e5, 1e6, 1e7):
+            ...     _ = optimizer.tell({"lr": 1e-3, "params": params}, 2.0, cost=6e6 * params)
+            >>> cost, _ = optimizer.result().cost_law.predict({"lr": 1e-3, "params": 1e8})
+            >>> print(f"{cost:.0e}")
+            6e+14
+        """
         cost = self.models.cost()
         unit = self.cost_unit or "cost"
         return None if cost is None else CostLaw(unit, self.models.encoder, cost)
 
     @property
     def wall_clock_law(self) -> CostLaw | None:
-        """Law of the seconds of a run; None where none was timed."""
+        """Law of the wall-clock time of a run, in seconds; None where no run was timed.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for params in (1e5, 1e6, 1e7):
+            ...     seconds = 0.01 * params**0.5
+            ...     _ = optimizer.tell({"lr": 1e-3, "params": params}, 2.0, seconds=seconds)
+            >>> law = optimizer.result().wall_clock_law
+            >>> law.unit, round(law.exponent("params").mean, 1)
+            ('seconds', 0.5)
+        """
         if self.cost_unit == SECONDS:
             return self.cost_law
         return CostLaw.of_seconds(self.models.encoder, self.log.observations)
@@ -204,8 +272,8 @@ class Result:
         """Predict loss, cost, seconds and success of one run that was never made.
 
         Args:
-            scale: One positive value per scale axis; by default that of `config`, else as for
-                :meth:`recommend`.
+            scale: One positive value per scale axis; by default that of `config`, else the default
+                of :meth:`recommend`.
             config: Config of the run; by default the one recommended at that scale.
 
         Returns:
@@ -253,6 +321,9 @@ class Result:
             target: One positive value per scale axis; by default the study's target, else the scale
                 of the largest run.
 
+        Returns:
+            The config with intervals of the optimum, its predicted loss, and warnings.
+
         Raises:
             SpaceError: If the target does not fit the space.
             ValueError: Before any trial was completed.
@@ -284,10 +355,12 @@ class Result:
         """Report how sensitive training is to its lr, and the unstable edge at the target.
 
         Args:
-            target: See :meth:`recommend`.
+            target: One positive value per scale axis; see :meth:`recommend`.
             parameter: Name of the learning rate; by default the parameter of role LR.
-            initial_loss: See :func:`hpo.models.lr_sensitivity.instability`.
-            rise: See :func:`hpo.models.lr_sensitivity.instability`.
+            initial_loss: Loss of an untrained model; by default that of the worst completed
+                run, within limits (see :func:`hpo.models.lr_sensitivity.instability`).
+            rise: Rise of the loss that counts as unstable, > 0; by default a tenth of what training
+                removes.
 
         Returns:
             Curves of loss against lr at the scales of the runs and at the target.
