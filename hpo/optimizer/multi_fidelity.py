@@ -1,6 +1,6 @@
 """Ask and tell for runs that pause: an optimizer proposes configs, a scheduler decides on runs.
 
-This is the one place where a scheduler's action becomes a trial. `StagedOptimizer.next_turn` says
+This is the one place where a scheduler's action becomes a trial. `StagedOptimizer.next_action` says
 what a free worker should do, as a value, and changes nothing:
 
     StartTrial      train a new config
@@ -8,7 +8,7 @@ what a free worker should do, as a value, and changes nothing:
     ContinueTrial   promote a run as a new trial, which starts from its checkpoint
     CloneTrial      start a changed copy of a run from its checkpoint, in place of another run
 
-`ask` carries the turn out at once, for a caller that runs the stages itself: a simulation under a
+`ask` carries the action out at once, for a caller that runs the stages itself: a simulation under a
 virtual clock, a queue, another tool. The driver of `optimize` (:mod:`hpo.study.driver`) writes it
 to storage first.
 """
@@ -43,7 +43,7 @@ __all__ = [
     "ResumeTrial",
     "StagedOptimizer",
     "StartTrial",
-    "Turn",
+    "TrialAction",
 ]
 
 
@@ -134,7 +134,7 @@ class CloneTrial:
         return Trial(number, self.config, self.ask_index, None, self.parent, self.assignment)
 
 
-Turn: TypeAlias = StartTrial | ResumeTrial | ContinueTrial | CloneTrial
+TrialAction: TypeAlias = StartTrial | ResumeTrial | ContinueTrial | CloneTrial
 
 
 class StagedOptimizer:
@@ -219,14 +219,14 @@ class StagedOptimizer:
         """
         return self.optimizer.ledger
 
-    def next_turn(
+    def next_action(
         self,
         *,
         may_start: bool = True,
         among: Sequence[Mapping[str, Any]] | None = None,
         locked: frozenset[int] = frozenset(),
         may_resume: Callable[[Trial, int], bool] | None = None,
-    ) -> Turn | None:
+    ) -> TrialAction | None:
         """Return what a free worker should do, without recording it.
 
         Args:
@@ -237,7 +237,7 @@ class StagedOptimizer:
                 is continued as a new trial. By default it can if its config allows the level.
 
         Returns:
-            The turn; None to wait for runs that are under way, or at the end if there are none.
+            The action; None to wait for runs that are under way, or at the end if there are none.
 
         Example:
             >>> from hpo import ASHA, Fidelity, Float, Optimizer, StagedOptimizer
@@ -245,9 +245,9 @@ class StagedOptimizer:
             >>> engine = StagedOptimizer(Optimizer(space), ASHA())
             >>> for loss in (0.3, 0.2, 0.4):
             ...     _ = engine.tell(engine.ask(), loss=loss)
-            >>> engine.next_turn()
+            >>> engine.next_action()
             ResumeTrial(number=1, level=3)
-            >>> type(engine.next_turn(locked=frozenset({1}))).__name__
+            >>> type(engine.next_action(locked=frozenset({1}))).__name__
             'StartTrial'
         """
         match self.schedule.next(self.log, may_start=may_start, locked=locked):
@@ -288,14 +288,14 @@ class StagedOptimizer:
             >>> engine.ask(may_start=False) is None
             True
         """
-        turn = self.next_turn(may_start=may_start, among=among)
-        if turn is None:
+        action = self.next_action(may_start=may_start, among=among)
+        if action is None:
             return None
-        if isinstance(turn, ResumeTrial):
-            return self.log.resume(turn.number, turn.level)
-        if isinstance(turn, CloneTrial) and turn.stopped is not None:
-            self.optimizer.record(turn.stopped)
-        trial = turn.trial(self.log.next_number)
+        if isinstance(action, ResumeTrial):
+            return self.log.resume(action.number, action.level)
+        if isinstance(action, CloneTrial) and action.stopped is not None:
+            self.optimizer.record(action.stopped)
+        trial = action.trial(self.log.next_number)
         self.optimizer.add_pending(trial)
         return trial
 

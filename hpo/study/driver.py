@@ -233,7 +233,7 @@ class Driver:
             spent = self._spent_out()
             if orphans and self._may_continue(orphans[0], spent):
                 self._continue_lost(orphans.popleft())
-            elif spent is not None or not self._take_turn():
+            elif spent is not None or not self._take_action():
                 return
 
     def _may_continue(self, orphan: Entry, spent: str | None) -> bool:
@@ -271,25 +271,25 @@ class Driver:
 
     # --- starting trials -------------------------------------------------------------------------
 
-    def _take_turn(self) -> bool:
+    def _take_action(self) -> bool:
         """Do what the engine says is next; False when there is nothing to do now."""
-        turn = self._engine.next_turn(
+        action = self._engine.next_action(
             may_start=self._trials_left(),
             locked=self._shared.locked(),
             may_resume=lambda trial, level: self._shared.is_ours(trial.number),
         )
-        match turn:
+        match action:
             case StartTrial():
-                asked = self._asked(turn.ask_index)
-                asked = replace(asked, prediction=turn.prediction, assignment=turn.assignment)
-                self._add(asked, turn.config)
+                asked = self._asked(action.ask_index)
+                asked = replace(asked, prediction=action.prediction, assignment=action.assignment)
+                self._add(asked, action.config)
             case ResumeTrial():
-                self._resume(turn)
+                self._resume(action)
             case ContinueTrial():
-                self._continue_promoted(turn)
+                self._continue_promoted(action)
             case CloneTrial():
-                self._clone(turn)
-        return turn is not None
+                self._clone(action)
+        return action is not None
 
     def _asked(self, ask_index: int, *, confirming: bool = False) -> Asked:
         return Asked(
@@ -300,20 +300,20 @@ class Driver:
             confirming=confirming,
         )
 
-    def _resume(self, turn: ResumeTrial) -> None:
-        number, level = turn.number, turn.level
+    def _resume(self, action: ResumeTrial) -> None:
+        number, level = action.number, action.level
         stage = self._log.resumed(number)
         self._storage.resume(number, stage, level=level, after=self._log.next_order)
         self._checkpoints.resume(number)
         self._start(self._log.resume(number, level), self._shared.asked[number])
 
-    def _continue_promoted(self, turn: ContinueTrial) -> None:
+    def _continue_promoted(self, action: ContinueTrial) -> None:
         """Continue a promoted run as a new trial.
 
         A paused trial of a driver that is gone is first told lost, which only one driver can do.
         """
-        number = turn.parent.number
-        if turn.paused and not self._shared.take(number):
+        number = action.parent.number
+        if action.paused and not self._shared.take(number):
             return
         asked = replace(
             self._shared.asked[number],
@@ -321,20 +321,20 @@ class Driver:
             after=self._log.next_order,
             attempt=0,
             parent=number,
-            assignment=turn.assignment,
+            assignment=action.assignment,
         )
-        self._add(asked, turn.config)
+        self._add(asked, action.config)
 
-    def _clone(self, turn: CloneTrial) -> None:
-        if turn.stopped is not None:
+    def _clone(self, action: CloneTrial) -> None:
+        if action.stopped is not None:
             text = "replaced by a clone"
-            if not self._storage.tell(turn.stopped, driven=self._driven(), text=text):
+            if not self._storage.tell(action.stopped, driven=self._driven(), text=text):
                 self._shared.sync_from_storage()
                 return
-            self._optimizer.record(turn.stopped)
+            self._optimizer.record(action.stopped)
             self._checkpoints.retire()
-        asked = self._asked(turn.ask_index)
-        self._add(replace(asked, parent=turn.parent, assignment=turn.assignment), turn.config)
+        asked = self._asked(action.ask_index)
+        self._add(replace(asked, parent=action.parent, assignment=action.assignment), action.config)
 
     def _continue_lost(self, entry: Entry) -> None:
         """Start a lost trial again, from its checkpoint."""

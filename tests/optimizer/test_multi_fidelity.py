@@ -17,7 +17,13 @@ from hpo import (
     Status,
     SuccessiveHalving,
 )
-from hpo.optimizer.multi_fidelity import CloneTrial, ContinueTrial, ResumeTrial, StartTrial, Turn
+from hpo.optimizer.multi_fidelity import (
+    CloneTrial,
+    ContinueTrial,
+    ResumeTrial,
+    StartTrial,
+    TrialAction,
+)
 from hpo.schedulers import ASHAVariant, Decision, Scheduler
 
 SPACE = {"x": Float(0.0, 1.0), "epochs": Fidelity(1, 9)}
@@ -74,50 +80,50 @@ def test_reports_are_answered_under_the_stopping_variant() -> None:
 # --- turns as values -----------------------------------------------------------------------------
 
 
-def until(engine: StagedOptimizer, kind: type, **options: Any) -> Turn:
-    """The first turn of a kind, which is not carried out."""
+def until(engine: StagedOptimizer, kind: type, **options: Any) -> TrialAction:
+    """The first action of a kind, which is not carried out."""
     for _ in range(100):
-        turn = engine.next_turn(**options)
-        if isinstance(turn, kind):
-            return turn
+        action = engine.next_action(**options)
+        if isinstance(action, kind):
+            return action
         trial = engine.ask()
         assert trial is not None and trial.assignment is not None
         level = trial.assignment.level
         engine.tell(trial, trial.config["x"] + 1.0 / level, float(level))
-    raise AssertionError("no such turn")
+    raise AssertionError("no such action")
 
 
 def test_a_turn_is_a_value_and_changes_nothing_until_it_is_carried_out() -> None:
     engine = StagedOptimizer(Optimizer(SPACE, seed=1), PBT(population=3, interval=3))
     for kind in (StartTrial, ResumeTrial, CloneTrial):
-        turn = until(engine, kind)
+        action = until(engine, kind)
         events = len(engine.log.events())
-        assert engine.next_turn() == turn
+        assert engine.next_action() == action
         assert len(engine.log.events()) == events
         trial = engine.ask()
         assert trial is not None and trial.assignment is not None
-        if isinstance(turn, ResumeTrial):
-            assert (trial.number, trial.assignment.level) == (turn.number, turn.level)
+        if isinstance(action, ResumeTrial):
+            assert (trial.number, trial.assignment.level) == (action.number, action.level)
         else:
-            assert trial == turn.trial(trial.number)  # type: ignore[union-attr]
+            assert trial == action.trial(trial.number)  # type: ignore[union-attr]
         engine.tell(trial, trial.config["x"], float(trial.assignment.level))
 
 
 def test_a_paused_trial_that_cannot_be_resumed_is_continued_as_a_new_one() -> None:
     engine = StagedOptimizer(Optimizer(SPACE), ASHA())
-    turn = until(engine, ContinueTrial, may_resume=lambda trial, level: False)
-    assert isinstance(turn, ContinueTrial) and turn.paused
-    trial = turn.trial(99)
-    assert (trial.number, trial.parent) == (99, turn.parent.number)
-    assert (trial.config, trial.ask_index) == (turn.parent.config, turn.parent.ask_index)
-    assert engine.next_turn() == ResumeTrial(turn.parent.number, turn.assignment.level)
+    action = until(engine, ContinueTrial, may_resume=lambda trial, level: False)
+    assert isinstance(action, ContinueTrial) and action.paused
+    trial = action.trial(99)
+    assert (trial.number, trial.parent) == (99, action.parent.number)
+    assert (trial.config, trial.ask_index) == (action.parent.config, action.parent.ask_index)
+    assert engine.next_action() == ResumeTrial(action.parent.number, action.assignment.level)
 
 
 def test_locked_trials_are_left_alone() -> None:
     engine = StagedOptimizer(Optimizer(SPACE), ASHA())
-    turn = until(engine, ResumeTrial)
-    assert isinstance(turn, ResumeTrial)
-    assert engine.next_turn(locked=frozenset({turn.number})) != turn
+    action = until(engine, ResumeTrial)
+    assert isinstance(action, ResumeTrial)
+    assert engine.next_action(locked=frozenset({action.number})) != action
 
 
 def test_drivers_that_share_a_study_change_their_clones_by_random_numbers_of_their_own() -> None:
