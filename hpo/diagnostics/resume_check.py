@@ -1,7 +1,7 @@
 """Check whether a run that was paused and resumed is the run that was never paused.
 
 A training function may be paused and trained further only if its first r levels do not depend on
-how many more will come. A learning rate that decays towards the last level breaks that, and so does
+how many more will come. A learning rate that decays toward the last level breaks that, and so does
 a checkpoint that forgets the optimizer's state or the position in the data. Both show when the same
 config is trained twice, once straight through and once with a pause.
 """
@@ -58,7 +58,14 @@ class Continuation:
 
     @property
     def passed(self) -> bool:
-        """Whether runs may be paused: both runs agree at every step."""
+        """Whether runs may be paused: both runs agree at every step.
+
+        Example:
+            >>> straight, paused = {1: 2.0, 2: 1.0}, {1: 2.0, 2: 1.02}
+            >>> check = Continuation(straight, paused, 1, 2, True, difference=0.02, tolerance=0.05)
+            >>> check.passed
+            True
+        """
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ With the central 90 % interval of b and a tolerance t the verdict is
 The default t of 0.15 lets a best learning rate change by 10^0.15 = 1.4 in ten times the scale.
 
 **Neutral, and near the bottom.** The prior on b is 0 +- 1, wide enough for lr ~ 1 / width. The
-search's own prior is narrower and would pull a steep slope towards "transfers". Of many runs the
+search's own prior is narrower and would pull a steep slope toward "transfers". Of many runs the
 better quarter is used, by their loss above the fitted best at their scale: no formula of the bowl
 is true far up its walls, where most of the runs of a grid lie. On the small cells of the Step Law
 data (1,174 runs) all runs give d ln lr / d ln N = -0.32 +- 0.04, the better quarter -0.66 +- 0.21,
@@ -150,7 +150,17 @@ class TransferCheck:
 
     @property
     def space(self) -> SearchSpace:
-        """Space of the runs."""
+        """Search space of the runs.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> check = check_transfer(optimizer.result())
+            >>> check.space.scales
+            ('n',)
+        """
         return self._fit.encoder.space
 
     def drift(self, parameter: str, axis: str) -> Drift:

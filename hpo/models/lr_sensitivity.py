@@ -141,7 +141,18 @@ class Instability:
 
     @property
     def target(self) -> LRCurve:
-        """The curve at the target."""
+        """Curve at the target scale, the last one.
+
+        Example:
+            >>> lr, loss, success = np.array([[1e-3, 1e-2], [2.0, 3.0], [1.0, 0.6]])
+            >>> numbers = (1e-3, 0.5, (0.4, 0.6), 8e-3, (5e-3, np.inf))
+            >>> small, large = (
+            ...     LRCurve({"n": n}, lr, loss, loss, loss, success, *numbers, EdgeSource.LOSS, 0.1)
+            ...     for n in (1e6, 1e7)
+            ... )
+            >>> Instability("lr", (small, large), initial_loss=5.0, warnings=()).target.scale
+            {'n': 10000000.0}
+        """
         return self.curves[-1]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -383,7 +394,7 @@ def _curve(
     gap = max(l0 - float(posterior.mean.min()), 0.0)
     allowed = rise if rise is not None else _RISE * gap
     edge, fails = _edges(expected, losses, alive, least + allowed)
-    place = np.append(lr, math.inf)[edge]
+    edge_lr = np.append(lr, math.inf)[edge]
     found = edge < _GRID
     cause = EdgeSource.NONE
     if found.mean() >= 0.05:
@@ -400,8 +411,8 @@ def _curve(
         best_lr=float(config[parameter]),
         sensitivity=float(np.mean(sensitivity)),
         sensitivity_interval=_central(sensitivity),
-        edge=float(np.sort(place)[_DRAWS // 2]),
-        edge_interval=_central(place),
+        edge=float(np.sort(edge_lr)[_DRAWS // 2]),
+        edge_interval=_central(edge_lr),
         cause=cause,
         rise=allowed,
     )

@@ -1,4 +1,4 @@
-"""Table of fitted coefficients, one line each, prior beside posterior."""
+"""Table of fitted coefficients, one line each, with the prior beside the posterior."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Coefficient:
 
 
 def as_text(rows: Sequence[Coefficient]) -> str:
-    """Return a heading and one line a coefficient.
+    """Return a heading and one line per coefficient.
 
     Args:
         rows: coefficients to print, at least one.
@@ -61,7 +61,7 @@ def as_text(rows: Sequence[Coefficient]) -> str:
 
 
 def as_frame(rows: Sequence[Coefficient]) -> pd.DataFrame:
-    """Return one row a coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data.
+    """Return one row per coefficient: prior, prior_sd, posterior, posterior_sd, informed_by_data.
 
     Args:
         rows: coefficients to list.

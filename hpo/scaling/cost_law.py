@@ -78,6 +78,17 @@ class CostLaw:
 
         Returns:
             Law in seconds, None if no run was timed.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space)
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, seconds=params / 1e4)
+            >>> encoder = Encoder(optimizer.space)
+            >>> law = CostLaw.of_seconds(encoder, optimizer.log.observations)
+            >>> law.unit, round(law.exponent("params").mean, 1)
+            ('seconds', 1.0)
         """
         timed = [o for o in observations if o.status is Status.COMPLETED and o.seconds]
         if not timed:
@@ -97,6 +108,17 @@ class CostLaw:
 
         Raises:
             KeyError: for any other name.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+            >>> law = optimizer.result().cost_law
+            >>> exponent = law.exponent("params")
+            >>> round(exponent.mean, 1), exponent.sd < exponent.prior_sd
+            (1.0, True)
         """
         found = self._estimates()
         if name not in found:
@@ -105,7 +127,18 @@ class CostLaw:
 
     @property
     def rows(self) -> tuple[Coefficient, ...]:
-        """Every coefficient with a prior, scales first."""
+        """Every coefficient with a prior, scales first.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+            >>> law = optimizer.result().cost_law
+            >>> [row.name for row in law.rows]
+            ['exponent of params', 'd ln flops / d ln lr']
+        """
         space, columns = self._encoder.space, self._encoder.columns
         found = self._estimates()
         axes = [columns.names[i] for i in (*columns.scale, *columns.fidelity)]
@@ -119,9 +152,19 @@ class CostLaw:
         )
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row a coefficient.
+        """Return a table with one row per coefficient.
 
         Columns: coefficient, prior, prior_sd, posterior, posterior_sd, informed_by_data.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+            >>> law = optimizer.result().cost_law
+            >>> law.to_pandas()["coefficient"].tolist()
+            ['exponent of params', 'd ln flops / d ln lr']
         """
         return as_frame(self.rows)
 
@@ -138,11 +181,22 @@ class CostLaw:
 
         Raises:
             SpaceError: for a config that does not belong to the space.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+            >>> law = optimizer.result().cost_law
+            >>> cost, (low, high) = law.predict({"lr": 1e-3, "params": 1e9})  # beyond the runs
+            >>> print(f"{cost:.0e}", low < 6e15 < high)
+            6e+15 True
         """
         config = self._encoder.space.canonical(config, extrapolate=True)
-        belief = self._predictor.posterior(self._encoder.encode([config]))
-        mean = float(belief.mean[0])
-        half = _NINETY * math.sqrt(float(belief.variance[0]) + self._predictor.noise_variance)
+        posterior = self._predictor.posterior(self._encoder.encode([config]))
+        mean = float(posterior.mean[0])
+        half = _NINETY * math.sqrt(float(posterior.variance[0]) + self._predictor.noise_variance)
         return bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half))
 
     def lines(self, row: Array, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -156,6 +210,18 @@ class CostLaw:
         Returns:
             k `(1 + count,)` and c `(1 + count) x axes` over the scale axes. The first entry is the
             posterior mean. f is left out.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> space = {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7)}
+            >>> optimizer = Optimizer(space, cost="flops")
+            >>> for lr, params in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+            ...     _ = optimizer.tell({"lr": lr, "params": params}, 2.0, 6e6 * params)
+            >>> law = optimizer.result().cost_law
+            >>> row = Encoder(optimizer.space).encode([{"lr": 1e-3, "params": 1e5}])[0]
+            >>> k, c = law.lines(row, 100, np.random.default_rng(0))
+            >>> k.shape, c.shape, round(float(c[0, 0]), 1)  # the posterior mean, then 100 draws
+            ((101,), (101, 1), 1.0)
         """
         columns = self._encoder.columns
         scale = columns.scale

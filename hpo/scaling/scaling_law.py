@@ -167,7 +167,7 @@ class FittedLaw:
         return (*rows, Coefficient("gamma", self.gamma), Coefficient("irreducible loss", floor))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row a coefficient.
+        """Return a table with one row per coefficient.
 
         Columns: coefficient, prior, prior_sd, posterior, posterior_sd, informed_by_data.
         """
@@ -246,7 +246,7 @@ class FittedLaw:
         )
 
     def frontier(self, computes: Sequence[float], cost: CostLaw | None = None) -> pd.DataFrame:
-        """Return the least loss against compute, one `allocation` a row.
+        """Return a table of the least loss against compute, one row per `allocation`.
 
         Columns: compute, loss, loss_low, loss_high and one for each scale axis.
 
@@ -315,7 +315,7 @@ def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[f
 
 
 def _best_offsets(codes: tuple[tuple[int, int], ...], offsets: Array) -> Array:
-    """Return the sum over the categorical columns of the least offset, one a row of `offsets`."""
+    """Return the sum over the categorical columns of the least offset, per row of `offsets`."""
     columns = np.array([column for column, _ in codes], dtype=np.intp)
     best = np.zeros(len(offsets))
     for column in np.unique(columns):

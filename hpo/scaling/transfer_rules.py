@@ -23,7 +23,7 @@ agree, this is the product of the Gaussians. Where they disagree by more than th
 disagreement is added to every variance: the pooled slope then covers both claims instead of
 narrowing between them. A claim conditional on the drift of another parameter (`given`) takes that
 parameter's own pooled slope, with its uncertainty. Slopes without a claim keep the neutral prior:
-zero mean, wide (`surrogates.law_fit.LawPrior`).
+zero mean, wide (`surrogates.scaling_law.prior.LawPrior`).
 
 Where the axis of a rule is missing, another stands in for it. With N = 12 depth width^2, the
 non-embedding parameters of a transformer (Kaplan et al. 2020, table 1), ln N = 2 ln width +
@@ -87,6 +87,15 @@ class MuP:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            Parameters stand in for width:
+
+            >>> from hpo import Axis, Float, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+            >>> MuP().claims(SearchSpace({"lr": lr, "params": params}))
+            (Slope(parameter='lr', scale='params', mean=0.0, sd=0.2, given={}),)
         """
         names = (*_required(self, space, Role.LR), *_optional(space, Role.INIT))
         return _slopes(self, space, names, {Axis.WIDTH: (0.0, self.sd)})
@@ -126,6 +135,16 @@ class DepthMuP:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            Parameters stand in for width and depth, whose uncertainties add up:
+
+            >>> from hpo import Axis, Float, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+            >>> slope, = DepthMuP().claims(SearchSpace({"lr": lr, "params": params}))
+            >>> slope.scale, slope.mean, round(slope.sd, 2)
+            ('params', 0.0, 0.36)
         """
         names = (*_required(self, space, Role.LR), *_optional(space, Role.INIT))
         slopes = {Axis.WIDTH: (0.0, self.width_sd), Axis.DEPTH: (0.0, self.depth_sd)}
@@ -166,6 +185,14 @@ class CompleteP:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            >>> from hpo import Axis, Float, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> width, depth = Scale(64, 1024, axis=Axis.WIDTH), Scale(2, 32, axis=Axis.DEPTH)
+            >>> space = SearchSpace({"lr": lr, "width": width, "depth": depth})
+            >>> [(slope.parameter, slope.scale, slope.mean) for slope in CompleteP().claims(space)]
+            [('lr', 'width', 0.0), ('lr', 'depth', 0.0)]
         """
         names = (*_required(self, space, Role.LR), *_optional(space, Role.INIT))
         others = (
@@ -317,6 +344,15 @@ class ScalingExponents:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            >>> from hpo import Axis, Float, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> epsilon = Float(1e-10, 1e-6, log=True, role=Role.EPSILON)
+            >>> width = Scale(64, 1024, axis=Axis.WIDTH)
+            >>> space = SearchSpace({"lr": lr, "epsilon": epsilon, "width": width})
+            >>> [(slope.parameter, slope.mean) for slope in ScalingExponents().claims(space)]
+            [('lr', -1.0), ('epsilon', -0.5)]
         """
         lr = {Axis.WIDTH: (self.lr_exponent, self.sd)}
         claims = _slopes(self, space, _required(self, space, Role.LR), lr)
@@ -365,6 +401,16 @@ class TokenHorizon:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            The learning rate follows a batch size that is tuned too:
+
+            >>> from hpo import Axis, Float, Int, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> batch = Int(8, 512, log=True, role=Role.BATCH)
+            >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+            >>> TokenHorizon().claims(SearchSpace({"lr": lr, "batch": batch, "tokens": tokens}))
+            (Slope(parameter='lr', scale='tokens', mean=-0.32, sd=0.15, given={'batch': 0.5}),)
         """
         given = dict.fromkeys(_followed(self, space, Role.BATCH), _LR_OF_BATCH)
         names = _required(self, space, Role.LR)
@@ -414,6 +460,18 @@ class TimeTransfer:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            With model size as an axis, the rule also claims that the batch does not follow it:
+
+            >>> from hpo import Axis, Float, Int, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> batch = Int(8, 512, log=True, role=Role.BATCH)
+            >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+            >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+            >>> space = SearchSpace({"lr": lr, "batch": batch, "tokens": tokens, "params": params})
+            >>> [(c.parameter, c.scale, c.mean) for c in TimeTransfer().claims(space)]
+            [('batch', 'tokens', 0.5), ('batch', 'params', 0.0), ('lr', 'tokens', 0.0)]
         """
         batches = _required(self, space, Role.BATCH)
         lrs = _required(self, space, Role.LR)
@@ -458,6 +516,16 @@ class PowerScheduler:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            The claim does not depend on the batch size, unlike that of `TokenHorizon`:
+
+            >>> from hpo import Axis, Float, Int, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> batch = Int(8, 512, log=True, role=Role.BATCH)
+            >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+            >>> PowerScheduler().claims(SearchSpace({"lr": lr, "batch": batch, "tokens": tokens}))
+            (Slope(parameter='lr', scale='tokens', mean=0.0, sd=0.15, given={}),)
         """
         names = _required(self, space, Role.LR)
         return _slopes(self, space, names, {Axis.TOKENS: (0.0, self.sd)})
@@ -505,6 +573,19 @@ class AdamWTimescale:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            The decay falls as the learning rate rises, and rises with the batch size:
+
+            >>> from hpo import Axis, Float, Int, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> batch = Int(8, 512, log=True, role=Role.BATCH)
+            >>> decay = Float(1e-3, 1.0, log=True, role=Role.WEIGHT_DECAY)
+            >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+            >>> space = SearchSpace({"lr": lr, "batch": batch, "decay": decay, "tokens": tokens})
+            >>> slope, = AdamWTimescale().claims(space)
+            >>> slope.mean, slope.given
+            (-1.0, {'lr': -1.0, 'batch': 1.0})
         """
         decays = _required(self, space, Role.WEIGHT_DECAY)
         given = dict.fromkeys(_followed(self, space, Role.LR), -1.0)
@@ -579,6 +660,17 @@ class StepLaw:
 
         Raises:
             SpaceError: where the space lacks a role or an axis that the rule needs.
+
+        Example:
+            >>> from hpo import Axis, Float, Int, Role, Scale, SearchSpace
+            >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+            >>> batch = Int(8, 512, log=True, role=Role.BATCH)
+            >>> tokens = Scale(1e7, 1e9, axis=Axis.TOKENS)
+            >>> params = Scale(1e6, 1e8, axis=Axis.PARAMS)
+            >>> space = SearchSpace({"lr": lr, "batch": batch, "tokens": tokens, "params": params})
+            >>> slopes = StepLaw(levels=False).claims(space)
+            >>> {(slope.parameter, slope.scale): slope.mean for slope in slopes if slope.mean}
+            {('lr', 'tokens'): 0.307, ('lr', 'params'): -0.713, ('batch', 'tokens'): 0.571}
         """
         lrs = _required(self, space, Role.LR)
         batches = _required(self, space, Role.BATCH)

@@ -96,7 +96,26 @@ class ASHA(Scheduler):
             )
 
     def schedule(self, setup: Setup) -> ASHASchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity, or with fewer levels than brackets.
+
+        Example:
+            A run trains to the first level and pauses, or to the end unless it is stopped:
+
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> schedules = [ASHA(kind=variant).schedule(setup) for variant in ASHAVariant]
+            >>> [schedule.next(TrialLog()).assignment.level for schedule in schedules]
+            [1, 27]
+        """
         ladder = Ladder.over(setup.space, self.eta, "ASHA")
         if self.brackets > len(ladder):
             raise SpaceError(

@@ -181,7 +181,7 @@ class Scheduler(ABC):
 
     Example:
         >>> from hpo import ASHA, Fidelity, Float, SearchSpace
-        >>> from hpo.trials.records import TrialLog
+        >>> from hpo.trials import TrialLog
         >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
         >>> schedule = ASHA(eta=3).begin(space)
         >>> action = schedule.next(TrialLog())
@@ -226,7 +226,7 @@ class StoppingRule(Scheduler):
 
     Example:
         >>> from hpo import Float, Report, SearchSpace, Trial
-        >>> from hpo.trials.records import TrialLog
+        >>> from hpo.trials import TrialLog
         >>> class StopAbove(StoppingRule):
         ...     def __init__(self, bound):
         ...         self.bound = bound
@@ -251,7 +251,7 @@ class StoppingRule(Scheduler):
         """
 
     def schedule(self, setup: Setup) -> Schedule:
-        """See `Scheduler`."""
+        """Return the schedule that applies the rule to one log; see `Scheduler`."""
         space = setup.space
         top = space[space.fidelity] if space.fidelity is not None else None
         assert top is None or isinstance(top, Fidelity)

@@ -16,7 +16,7 @@ Notation
 c_j    mean cost of a run up to rung j where costs are told, else its level
 T      what the study has spent, in c_K, the cost of a whole run
 spent on new runs   c_0 for each run
-spent on old runs   c_j - c_0 for each run that is at rung j or on its way there
+spent on old runs   c_j - c_0 for each run that is at rung j or training toward it
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TOTAL_PER_NEW = 10.0
 
 @dataclass(frozen=True, slots=True)
 class FreezeThaw(Scheduler):
-    """Promotes the paused run whose end a forecast expects to be best, unless new runs are due.
+    """Promotes the paused run that a forecast expects to end best, unless new runs are due.
 
-    The first run that is promoted goes to its end at once, with several workers the best of the
-    first few. So there is an early answer, the model learns what an intermediate loss says about
-    the final one, and the scheduler learns what a whole run costs. Where no more configs may start,
+    The first promoted run trains to its end at once; with several workers, the best of the first
+    few does. So there is an early answer, the model learns what an intermediate loss says about the
+    final one, and the scheduler learns what a whole run costs. Where no more configs may start,
     as the budget counts trials, promotions continue until ten times what the new runs cost is
     spent.
 
@@ -70,10 +70,10 @@ class FreezeThaw(Scheduler):
         SpaceError: for settings that break these rules.
 
     Example:
-        The better of two paused runs is promoted to the end when its turn comes:
+        The best of the paused runs is promoted to the end once new runs have had their share:
 
         >>> from hpo import Fidelity, Float, FreezeThaw, SearchSpace, Status, Observation, Trial
-        >>> from hpo.trials.records import TrialLog
+        >>> from hpo.trials import TrialLog
         >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 27)})
         >>> schedule, log = FreezeThaw(breadth=0.3).begin(space), TrialLog()
         >>> for number, loss in enumerate((0.4, 0.7, 0.9)):
@@ -102,7 +102,23 @@ class FreezeThaw(Scheduler):
             raise SpaceError(f"`breadth` must be finite and > 0, got {self.breadth!r}; 1 does well")
 
     def schedule(self, setup: Setup) -> FreezeThawSchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity, or one that the forecaster does not suit.
+
+        Example:
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> FreezeThaw().schedule(setup).next(TrialLog())
+            Start(assignment=RungAssignment(level=1, bracket=0, cohort=0))
+        """
         runs = RunIndex.on(Ladder.over(setup.space, self.eta, "FreezeThaw"), setup)
         forecast = setup.forecast if self.forecaster is None else self.forecaster.begin(setup)
         return FreezeThawSchedule(runs, forecast, self)

@@ -13,7 +13,7 @@ cohort     one set of brackets; when all of its configs have started, the next c
 
 When K grows (Brandt et al., "Iterative deepening Hyperband", 2023), every bracket keeps its first
 rung and its runs, gets more slots and one rung more, and a new bracket begins at the new R. Nothing
-is stored for that but each trial's place: the members follow from the results.
+is stored for that but each trial's assignment: the members follow from the results.
 """
 
 from __future__ import annotations
@@ -74,7 +74,29 @@ class SuccessiveHalving(Scheduler):
             check_count("configs", self.configs)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity.
+
+        Example:
+            While both configs of a cohort still run, a free worker begins the next cohort:
+
+            >>> from hpo import Fidelity, Float, SearchSpace, Trial
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 9)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> schedule, log = SuccessiveHalving(configs=2).schedule(setup), TrialLog()
+            >>> for number in range(2):
+            ...     rung = schedule.next(log).assignment
+            ...     log.add(Trial(number, {"lr": 0.01, "epochs": 9}, number, None, assignment=rung))
+            >>> schedule.next(log)
+            Start(assignment=RungAssignment(level=1, bracket=0, cohort=1))
+        """
         ladder = Ladder.over(setup.space, self.eta, "SuccessiveHalving")
         configs = self.configs or self.eta**ladder.top
         return HyperbandSchedule(
@@ -101,13 +123,13 @@ class Hyperband(Scheduler):
         The first bracket starts 9 configs at level 1, the next 5 at level 3, the last 3 at level 9:
 
         >>> from hpo import Fidelity, Float, Hyperband, SearchSpace, Trial
-        >>> from hpo.trials.records import TrialLog
+        >>> from hpo.trials import TrialLog
         >>> space = SearchSpace({"lr": Float(0.0, 1.0), "epochs": Fidelity(1, 9)})
         >>> schedule, log, levels = Hyperband(eta=3).begin(space), TrialLog(), []
         >>> for number in range(17):
-        ...     place = schedule.next(log).assignment
-        ...     log.add(Trial(number, {"lr": 0.5, "epochs": 9}, number, None, None, place))
-        ...     levels.append(place.level)
+        ...     rung = schedule.next(log).assignment
+        ...     log.add(Trial(number, {"lr": 0.5, "epochs": 9}, number, None, None, rung))
+        ...     levels.append(rung.level)
         >>> [levels.count(level) for level in (1, 3, 9)]
         [9, 5, 3]
     """
@@ -118,7 +140,23 @@ class Hyperband(Scheduler):
         check_eta(self.eta)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity.
+
+        Example:
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> Hyperband(eta=3).schedule(setup).next(TrialLog())
+            Start(assignment=RungAssignment(level=1, bracket=0, cohort=0))
+        """
         ladder = Ladder.over(setup.space, self.eta, "Hyperband")
         return HyperbandSchedule(
             RunIndex.on(ladder, setup),
@@ -132,7 +170,7 @@ class Hyperband(Scheduler):
 
 @dataclass(frozen=True, slots=True)
 class IterativeDeepening(Scheduler):
-    """One Hyperband whose highest level can be raised afterwards, and that reuses all runs.
+    """One Hyperband whose highest level can be raised later, and that reuses all runs.
 
     It ends when every bracket is done, whatever is left of the budget. Continuing with a larger
     fidelity (`result.extend(max_fidelity=243)`, or the same study name with a wider `Fidelity`)
@@ -175,11 +213,24 @@ class IterativeDeepening(Scheduler):
             )
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
-        """See `Scheduler`.
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
 
         Raises:
-            SpaceError: unless R is r_min times a power of eta, for a level that is not would be no
-                rung any more once R grows.
+            SpaceError: for a space without a fidelity, or unless R is r_min times a power of eta:
+                any other level would no longer be a rung once R grows.
+
+        Example:
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 80)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> IterativeDeepening(eta=3).schedule(setup)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ...
+            hpo.errors.SpaceError: the largest fidelity must be ..., got 80; make it 27 or 81
         """
         ladder = Ladder.over(setup.space, self.eta, "IterativeDeepening")
         if not ladder.ends_on_grid(self.eta):
@@ -403,7 +454,7 @@ class HyperbandSchedule(PausingSchedule):
             self._reopen()
 
     def _goes_beyond(self) -> bool:
-        """Return whether a run has a place that K does not allow, so that K had grown before."""
+        """Return whether a run has an assignment beyond K, so that K had grown before."""
         sizes = self._brackets_of(self._ladder)
         return any(
             bracket >= len(sizes)

@@ -29,7 +29,7 @@ class MedianStopping(Scheduler):
 
     Example:
         >>> from hpo import Float, MedianStopping, Report, SearchSpace, Trial
-        >>> from hpo.trials.records import TrialLog
+        >>> from hpo.trials import TrialLog
         >>> schedule = MedianStopping(among=2).begin(SearchSpace({"lr": Float(0.0, 1.0)}))
         >>> log, decisions = TrialLog(), []
         >>> for number, loss in enumerate((0.2, 0.3, 0.9)):
@@ -49,7 +49,22 @@ class MedianStopping(Scheduler):
         check_count("among", self.among)
 
     def schedule(self, setup: Setup) -> Schedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Example:
+            Without a fidelity every run trains to its end unless it is stopped:
+
+            >>> from hpo import Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> MedianStopping().schedule(setup).next(TrialLog())
+            Start(assignment=None)
+        """
         return _MedianRule(self.after, self.among).schedule(setup)
 
 

@@ -50,7 +50,23 @@ class OneEpoch(Scheduler):
             check_count("screen", self.screen)
 
     def schedule(self, setup: Setup) -> OneEpochSchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity.
+
+        Example:
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 27)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> OneEpoch().schedule(setup).next(TrialLog())
+            Start(assignment=RungAssignment(level=1, bracket=0, cohort=0))
+        """
         fidelity = fidelity_of(setup.space, "OneEpoch")
         ladder = Ladder(tuple(sorted({fidelity.low, fidelity.high})))
         screen = self.screen or max(1, self.keep * fidelity.high // fidelity.low)

@@ -46,7 +46,22 @@ class PASHA(Scheduler):
         check_eta(self.eta)
 
     def schedule(self, setup: Setup) -> PASHASchedule:
-        """See `Scheduler`."""
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
+
+        Raises:
+            SpaceError: for a space without a fidelity.
+
+        Example:
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 81)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> PASHA(eta=3).schedule(setup).ceiling  # levels 1 and 3 are open at first
+            1
+        """
         ladder = Ladder.over(setup.space, self.eta, "PASHA")
         return PASHASchedule(RunIndex.on(ladder, setup), self.eta)
 

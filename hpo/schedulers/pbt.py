@@ -67,10 +67,24 @@ class PBT(Scheduler):
             raise SpaceError(f"`share` must lie in (0, 0.5], got {self.share!r}; 0.2 is usual")
 
     def schedule(self, setup: Setup) -> PBTSchedule:
-        """See `Scheduler`.
+        """Return a schedule for one log; `begin` calls this.
+
+        Args:
+            setup: space, direction and seed of the study, and a forecast if there is one.
 
         Raises:
-            SpaceError: if there is nothing to mutate.
+            SpaceError: for a space without a fidelity, or if there is nothing to mutate.
+
+        Example:
+            The first member of the population starts:
+
+            >>> from hpo import Fidelity, Float, SearchSpace
+            >>> from hpo.space import Direction
+            >>> from hpo.trials import TrialLog
+            >>> space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 10)})
+            >>> setup = Setup(space, Direction.MINIMIZE, seed=0, forecast=None)
+            >>> PBT(population=3, interval=3).schedule(setup).next(TrialLog())
+            Start(assignment=RungAssignment(level=1, bracket=0, cohort=0))
         """
         space = setup.space
         low, high = fidelity_of(space, "PBT").limits

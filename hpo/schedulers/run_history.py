@@ -50,7 +50,7 @@ class RunFold(ABC, Generic[RunT]):
         Count the reports of each config, over all trials that train it:
 
         >>> from hpo import Report, Trial
-        >>> from hpo.trials.records import Reported, TrialLog
+        >>> from hpo.trials import Reported, TrialLog
         >>> class ReportCount(RunFold[list]):
         ...     def _start(self, trial, parent):
         ...         return [trial.config["lr"], 0]
@@ -195,7 +195,7 @@ Change: TypeAlias = Started | Arrival | Ended
 
 
 class RunIndex(RunFold[Run]):
-    """The runs of a log that have a place, by trial number, on the levels of a ladder.
+    """Index of the runs with an assignment, by trial number, on the levels of a ladder.
 
     Args:
         ladder: levels at which losses count.
@@ -204,7 +204,7 @@ class RunIndex(RunFold[Run]):
 
     Example:
         >>> from hpo import Report, Trial
-        >>> from hpo.trials.records import RungAssignment, TrialLog
+        >>> from hpo.trials import RungAssignment, TrialLog
         >>> log, runs = TrialLog(), RunIndex(Ladder((1, 3, 9)), 1.0, "epochs")
         >>> log.add(Trial(0, {"lr": 0.5, "epochs": 9}, 0, None, assignment=RungAssignment(3)))
         >>> for step, loss in ((1, 0.9), (2, 0.8), (3, 0.7)):
@@ -391,7 +391,7 @@ class Rung:
 
 
 class PausingSchedule(ABC):
-    """Base of schedules under which every run pauses at the level of its place.
+    """Base of schedules under which every run pauses at its assigned level.
 
     Args:
         runs: index of the runs; `_sync` brings it up to date.

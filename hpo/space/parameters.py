@@ -134,19 +134,34 @@ class Float:
 
     @property
     def unit(self) -> Unit:
-        """Unit of the search: LOG, LOGIT or LINEAR."""
+        """Unit of the search: LOG, LOGIT or LINEAR.
+
+        Example:
+            >>> Float(1e-4, 1e-1, log=True).unit, Float(0.0, 0.5).unit
+            (<Unit.LOG: 'log'>, <Unit.LINEAR: 'linear'>)
+        """
         if self.log:
             return Unit.LOG
         return Unit.LOGIT if self.logit else Unit.LINEAR
 
     @property
     def step(self) -> None:
-        """None: every number in between is legal."""
+        """None, since every number inside the limits is legal.
+
+        Example:
+            >>> Float(0.0, 1.0).step is None
+            True
+        """
         return None
 
     @property
     def bounded(self) -> bool:
-        """Whether both bounds are given."""
+        """Whether both bounds are given.
+
+        Example:
+            >>> Float(0.0, 1.0).bounded, Float(0.0, center=1.0, spread=0.5).bounded
+            (True, False)
+        """
         return self.low is not None and self.high is not None
 
     @property
@@ -287,17 +302,32 @@ class Int:
 
     @property
     def unit(self) -> Unit:
-        """Unit of the search: LOG or LINEAR."""
+        """Unit of the search: LOG or LINEAR.
+
+        Example:
+            >>> Int(8, 512, log=True).unit, Int(1, 12).unit
+            (<Unit.LOG: 'log'>, <Unit.LINEAR: 'linear'>)
+        """
         return Unit.LOG if self.log else Unit.LINEAR
 
     @property
     def step(self) -> int:
-        """Distance between neighboring values: `multiple_of`."""
+        """Distance between neighboring values: `multiple_of`.
+
+        Example:
+            >>> Int(1, 12).step, Int(8, 512, multiple_of=8).step
+            (1, 8)
+        """
         return self.multiple_of
 
     @property
     def bounded(self) -> bool:
-        """Whether both bounds are given."""
+        """Whether both bounds are given.
+
+        Example:
+            >>> Int(1, 12).bounded, Int(low=0, center=4, spread=2.0).bounded
+            (True, False)
+        """
         return self.low is not None and self.high is not None
 
     @property
@@ -406,12 +436,22 @@ class Categorical:
 
     @property
     def unit(self) -> Unit:
-        """LINEAR, in the index of the choice."""
+        """Unit of the search: LINEAR, in the index of the choice.
+
+        Example:
+            >>> Categorical(["sgd", "adamw"]).unit
+            <Unit.LINEAR: 'linear'>
+        """
         return Unit.LINEAR
 
     @property
     def step(self) -> int:
-        """1, in the index of the choice."""
+        """Distance between neighboring choices: 1, in the index of the choice.
+
+        Example:
+            >>> Categorical([16, 64, 256], ordered=True).step
+            1
+        """
         return 1
 
     @property
@@ -520,17 +560,32 @@ class Scale:
 
     @property
     def unit(self) -> Unit:
-        """LOG."""
+        """Unit of the search: LOG.
+
+        Example:
+            >>> Scale(1e6, 1e8).unit
+            <Unit.LOG: 'log'>
+        """
         return Unit.LOG
 
     @property
     def step(self) -> None:
-        """None: every number in between is legal."""
+        """None, since every number inside the limits is legal.
+
+        Example:
+            >>> Scale(1e6, 1e8).step is None
+            True
+        """
         return None
 
     @property
     def limits(self) -> tuple[float, float]:
-        """`(low, high)`."""
+        """Smallest and largest proxy, `(low, high)`.
+
+        Example:
+            >>> Scale(64, 1024).limits
+            (64.0, 1024.0)
+        """
         return self.low, self.high
 
     @property
@@ -617,17 +672,32 @@ class Fidelity:
 
     @property
     def unit(self) -> Unit:
-        """LOG."""
+        """Unit of the search: LOG.
+
+        Example:
+            >>> Fidelity(1, 81).unit
+            <Unit.LOG: 'log'>
+        """
         return Unit.LOG
 
     @property
     def step(self) -> int:
-        """1: levels are whole."""
+        """Distance between neighboring levels: 1, since levels are whole.
+
+        Example:
+            >>> Fidelity(1, 81).step
+            1
+        """
         return 1
 
     @property
     def limits(self) -> tuple[int, int]:
-        """`(low, high)`."""
+        """Lowest level and level of a complete run, `(low, high)`.
+
+        Example:
+            >>> Fidelity(1, 81).limits
+            (1, 81)
+        """
         return self.low, self.high
 
     def check(self, value: object, name: str = "Fidelity") -> int:
