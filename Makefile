@@ -1,18 +1,22 @@
-# `make demo`, `make test`, `make test-slow` and `make lint` need Python >= 3.11 and pip, and do their own set-up.
+# `make demo`, `make test`, `make test-engine`, `make test-slow` and `make lint` need Python >= 3.11 and pip, and do their own set-up.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
+.PHONY: demo test test-engine test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m examples.studies.demo
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not guests and not postgres"
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not guests and not postgres and not engine"
+
+# Every recorded study and random histories asked again; CI runs it, too.
+test-engine: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "engine and not slow"
 
 # Minutes of kill -9 and resume, and examples that no run has seen.
 test-slow: $(VENV)/.installed-dev

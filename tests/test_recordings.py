@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.engine
+
 
 def _load() -> ModuleType:
     path = Path(__file__).parent / "recordings" / "record.py"
@@ -25,13 +27,6 @@ def _load() -> ModuleType:
 
 
 record = _load()
-# The rest takes less than a minute on one core.
-SLOW = {
-    "cost_aware_with_pending",
-    "optimize_deepening",
-    "optimize_freeze_thaw_on_curves",
-    "optuna_two_objectives",
-}
 HERE, THERE = record.environment(), record.recorded_environment()
 OTHER = [
     f"{name} is {HERE[name]}, was {THERE[name]}" for name in THERE if HERE[name] != THERE[name]
@@ -39,10 +34,7 @@ OTHER = [
 
 
 @pytest.mark.skipif(bool(OTHER), reason=f"recorded elsewhere, last bits differ: {OTHER}")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in record.STUDIES],
-)
+@pytest.mark.parametrize("name", record.STUDIES)
 def test_a_recorded_study_is_asked_again_to_the_last_bit(name: str) -> None:
     difference = record.difference(name, record.replay(name))
     assert difference is None, difference

@@ -20,6 +20,8 @@ from hpo.space import Axis, Categorical, Fidelity, Float, Int, Parameter, Scale
 from hpo.trials import Cause, Status, Trial
 from hpo.trials.budget import Budget
 
+pytestmark = pytest.mark.engine
+
 FAST = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 floats = st.one_of(

@@ -22,6 +22,8 @@ from hpo.space import Axis, Categorical, Float, Int, Parameter, Scale
 from hpo.trials import Observation, Prediction, Report, Trial
 from hpo.trials.budget import Budget
 
+pytestmark = pytest.mark.engine
+
 
 @dataclass(frozen=True)
 class Case:

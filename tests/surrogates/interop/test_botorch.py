@@ -213,8 +213,8 @@ def test_the_engine_maximizes_a_hypervolume_over_a_mixed_space():
     term = HypervolumeImprovement.of(
         [loss, latency], X, np.full(2, 2.0), numeric=(0,), samples=16, rng=rng
     )
-    where = Region(encoder.lower, encoder.upper, X[:2], np.full(2, 0.25), X[:0], 0.5)
-    choice = maximize(term, encoder, where, X, candidates=8, rng=rng)
+    where = Region(encoder.lower, encoder.upper, X[:2], np.full(2, 0.25), X[:0], 0.5, candidates=8)
+    choice = maximize(term, encoder, where, X, rng=rng)
     assert choice.row[1] == 1.0  # the kind that is better in both
 
 
