@@ -12,11 +12,11 @@ demo: $(VENV)/.installed
 
 # One thread per worker: the arrays are small, and two pools on two cores only fight.
 test: lint
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 -m "not slow and not guests and not postgres and not engine"
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not guests and not postgres and not engine"
 
 # Every recorded study and random histories asked again; CI runs it, too.
 test-engine: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "engine and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "engine and not slow"
 
 # Minutes of kill -9 and resume, and examples that no run has seen.
 test-slow: $(VENV)/.installed-dev

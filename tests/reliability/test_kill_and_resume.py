@@ -19,6 +19,8 @@ import pytest
 
 from tests.reliability.victim import live
 
+pytestmark = pytest.mark.engine
+
 PATIENCE = 120.0  # seconds
 
 VICTIM = "tests.reliability.victim"
