@@ -32,6 +32,7 @@ from hpo import (  # noqa: E402
 from hpo.adapters.ftpfn import FTPFN, FTPFNForecast  # noqa: E402
 from hpo.schedulers import Forecast  # noqa: E402
 from hpo.schedulers.base import Setup  # noqa: E402
+from hpo.space import Direction  # noqa: E402
 from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
 from surrogates.interop.ftpfn import FTPFNetwork  # noqa: E402
 from surrogates.learning_curves import Curve  # noqa: E402
@@ -129,20 +130,20 @@ def placed(log: TrialLog, config: dict[str, object], level: int, loss: float) ->
     return trial.number
 
 
-def begun(weights: Path, sign: float = 1.0) -> Forecast:
-    return FTPFN(weights).begin(Setup(SPACE, sign, 0, None))
+def begun(weights: Path, direction: Direction = Direction.MINIMIZE) -> Forecast:
+    return FTPFN(weights).begin(Setup(SPACE, direction, 0, None))
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("direction", Direction)
 def test_the_run_that_will_beat_the_best_is_probably_the_best_in_either_direction(
-    weights: Path, sign: float
+    weights: Path, direction: Direction
 ) -> None:
     log = TrialLog()
     for x, loss in ((0.1, 1.0), (0.2, 1.2), (0.3, 0.9)):
-        placed(log, {"x": x, "kind": "c"}, HIGH, sign * loss)
-    better = placed(log, {"x": 0.4, "kind": "a"}, 9, sign * 0.8)
-    worse = placed(log, {"x": 0.5, "kind": "b"}, 9, sign * 1.1)
-    assert begun(weights, sign).probability_of_best(log, [better, worse]) == pytest.approx(
+        placed(log, {"x": x, "kind": "c"}, HIGH, direction.sign * loss)
+    better = placed(log, {"x": 0.4, "kind": "a"}, 9, direction.sign * 0.8)
+    worse = placed(log, {"x": 0.5, "kind": "b"}, 9, direction.sign * 1.1)
+    assert begun(weights, direction).probability_of_best(log, [better, worse]) == pytest.approx(
         [1.0, 0.0], abs=0.01
     )
 
@@ -170,18 +171,18 @@ def test_a_study_with_its_forecasts_finds_a_good_config(weights: Path) -> None:
 def test_spaces_and_weights_that_cannot_be_read_are_refused(weights: Path, tmp_path: Path) -> None:
     many = SearchSpace({f"x{i}": Float(0, 1) for i in range(11)} | {"epochs": Fidelity(1, 9)})
     with pytest.raises(SpaceError, match="at most 10 columns, this space has 11"):
-        FTPFN(weights).begin(Setup(many, 1.0, 0, None))
+        FTPFN(weights).begin(Setup(many, Direction.MINIMIZE, 0, None))
     with pytest.raises(SpaceError, match="Fidelity"):
-        FTPFN(weights).begin(Setup(SearchSpace({"x": Float(0, 1)}), 1.0, 0, None))
+        FTPFN(weights).begin(Setup(SearchSpace({"x": Float(0, 1)}), Direction.MINIMIZE, 0, None))
     with pytest.raises(FileNotFoundError, match="downloads it"):
-        FTPFN(tmp_path / "elsewhere").begin(Setup(SPACE, 1.0, 0, None))
+        FTPFN(tmp_path / "elsewhere").begin(Setup(SPACE, Direction.MINIMIZE, 0, None))
     with pytest.raises(ValueError, match="finite report"):
         FTPFNetwork(weights).predict_ends(np.zeros((1, 1)), curves([]), np.array([0]), 9)
 
 
 def test_scale_values_are_columns_of_the_network(weights: Path) -> None:
     space = SearchSpace({**SPACE, "params": Scale(1e5, 1e7)})
-    forecast = FTPFN(weights).begin(Setup(space, 1.0, 0, None))
+    forecast = FTPFN(weights).begin(Setup(space, Direction.MINIMIZE, 0, None))
     assert isinstance(forecast, FTPFNForecast)
     configs = [
         {"x": x, "kind": kind, "params": params, "epochs": HIGH}
