@@ -2,13 +2,16 @@
 
 An interval is `mean +- k sd` with the model's own standard deviation, noise included. The factor
 `k` is calibrated on the study: a conformal quantile of the residuals of its recent runs
-(:mod:`hpo.models.surrogate_selector`), not the 1.64 of a normal distribution.
+(:mod:`hpo.models.surrogate_selector`), not the 1.64 of a normal distribution. Beyond the largest
+run it is that at least.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.surrogate_selector import COVERAGE
@@ -17,7 +20,7 @@ from surrogates.base import Predictor, Rescaled
 from surrogates.cost import CostPredictor
 from surrogates.data import Array
 from surrogates.gp import GPPredictor
-from surrogates.numerics import bounded_exp
+from surrogates.numerics import bounded_exp, normal_half_width
 from surrogates.quantile_forest import ForestPredictor
 
 
@@ -82,5 +85,19 @@ def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, f
     assert isinstance(process, GPPredictor)
     scored = isinstance(model, Rescaled) and not warp.models.uses_partial_runs  # in blocks
     calibration = warp.selector.calibration(process, row, online=scored)
+    factor = calibration.finite_multiplier(COVERAGE)
+    if _is_larger_than_all_runs(warp, row):
+        factor = max(factor, normal_half_width(COVERAGE))
     sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
-    return calibration.finite_multiplier(COVERAGE) * sd, float(posterior.mean[0])
+    return factor * sd, float(posterior.mean[0])
+
+
+def _is_larger_than_all_runs(warp: InputWarp, row: Array) -> bool:
+    """Return whether a row needs more compute than every run, as the product of the scale axes.
+
+    There the residuals of the runs say little, so they may widen an interval but not narrow it.
+    """
+    columns = warp.encoder.columns
+    scale, width = columns.scale, columns.width[columns.scale]
+    runs = warp.models.runs.X[:, scale]
+    return bool(len(runs) and len(scale) and row[0, scale] @ width > np.max(runs @ width))

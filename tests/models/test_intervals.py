@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from hpo import Float, SearchSpace
+from hpo import Axis, Float, Scale, SearchSpace
 from hpo.models.fitted import Models
 from hpo.models.intervals import cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.space.encoding import Encoder
+from surrogates.numerics import normal_half_width
 from tests.histories import log_of, random_configs
 
 SPACE = SearchSpace({"x": Float(0.0, 1.0)})
@@ -66,3 +67,30 @@ def test_the_cost_is_forecast_on_its_logarithm_and_stays_positive() -> None:
     assert 0.0 < low < forecast.mean < high
     assert low * high == pytest.approx(forecast.mean**2)  # symmetric in ln cost
     assert forecast.mean == pytest.approx(np.exp(1.6), rel=0.1)
+
+
+def test_beyond_the_largest_run_residuals_may_widen_an_interval_but_not_narrow_it() -> None:
+    space = SearchSpace(
+        {"lr": Float(1e-4, 1e-1, log=True), "params": Scale(1e5, 1e7, axis=Axis.PARAMS)}
+    )
+    configs = random_configs(space, 40)
+    losses = [
+        2.0 + 30.0 * c["params"] ** -0.3 + 0.05 * np.log(c["lr"] / 3e-3) ** 2 for c in configs
+    ]
+    models = Models(Encoder(space))
+    models.sync(log_of(configs, losses, [c["params"] for c in configs]))
+    warp = InputWarp(models, SurrogateSelector(models, SurrogateChoice.GP))
+    model = models.loss()
+
+    def factor(params: float) -> tuple[float, float]:
+        """Half-widths in standard deviations: as shown, and by the residuals alone."""
+        row = models.encoder.encode([{"lr": 3e-3, "params": params}])
+        sd = np.sqrt(model.posterior(row).variance[0] + model.noise_variance)
+        shown = np.ptp(loss_forecast(warp, row, model=model).interval) / (2.0 * sd)
+        calibration = warp.selector.calibration(model, row, online=False)
+        return float(shown), calibration.finite_multiplier(0.9)
+
+    inside, beyond = factor(1e6), factor(2e7)
+    assert inside[0] == pytest.approx(inside[1])
+    assert beyond[0] == pytest.approx(max(beyond[1], normal_half_width(0.9)))
+    assert beyond[1] < normal_half_width(0.9)  # else the test would not show the floor
