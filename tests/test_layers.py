@@ -88,6 +88,7 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
             yield from statements(child)
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Our own modules that `module` imports, anywhere in its text."""
     known = set(modules())
