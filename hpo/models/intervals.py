@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpo.models.fitted import Models
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.surrogate_selector import COVERAGE
 from hpo.trials.records import Interval
@@ -78,6 +79,21 @@ def cost_forecast(warp: InputWarp, row: Array, *, model: CostPredictor) -> Expec
     return Expected(bounded_exp(mean), (bounded_exp(mean - half), bounded_exp(mean + half)))
 
 
+def extrapolation(models: Models, fixed: Array) -> float:
+    """Return the compute at encoded sizes over that of the largest run, as a product of the axes.
+
+    Args:
+        models: Models of the log.
+        fixed: `(scales,)`, encoded values of the scale axes; empty without any, which gives 1.
+    """
+    columns = models.encoder.columns
+    if not len(fixed):
+        return 1.0
+    reached = models.runs.X[:, columns.scale] @ columns.width[columns.scale]
+    distance = fixed @ columns.width[columns.scale] - float(np.max(reached))
+    return math.exp(min(float(distance), 700.0))
+
+
 def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, float]:
     """Return half the interval and the mean at one row, in units of `model`."""
     posterior = model.posterior(row)
@@ -86,18 +102,8 @@ def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, f
     scored = isinstance(model, Rescaled) and not warp.models.uses_partial_runs  # in blocks
     calibration = warp.selector.calibration(process, row, online=scored)
     factor = calibration.finite_multiplier(COVERAGE)
-    if _is_larger_than_all_runs(warp, row):
+    if extrapolation(warp.models, row[0, warp.encoder.columns.scale]) > 1.0:
+        # the residuals of the runs say little of larger ones: they may widen, but not narrow
         factor = max(factor, normal_half_width(COVERAGE))
     sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
     return factor * sd, float(posterior.mean[0])
-
-
-def _is_larger_than_all_runs(warp: InputWarp, row: Array) -> bool:
-    """Return whether a row needs more compute than every run, as the product of the scale axes.
-
-    There the residuals of the runs say little, so they may widen an interval but not narrow it.
-    """
-    columns = warp.encoder.columns
-    scale, width = columns.scale, columns.width[columns.scale]
-    runs = warp.models.runs.X[:, scale]
-    return bool(len(runs) and len(scale) and row[0, scale] @ width > np.max(runs @ width))

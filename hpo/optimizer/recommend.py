@@ -21,7 +21,7 @@ from scipy.stats import qmc
 from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, Term, maximize
 from hpo.errors import SpaceError
 from hpo.models.fitted import Models
-from hpo.models.intervals import loss_forecast
+from hpo.models.intervals import extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.space import Float, Int, Scale, SearchSpace
 from hpo.space.encoding import Encoder
@@ -120,16 +120,6 @@ def recommend(
         extrapolation=extrapolation(models, fixed),
         warnings=(*doubts(models, fixed), *_one_sided(models, model)),
     )
-
-
-def extrapolation(models: Models, fixed: Array) -> float:
-    """Return the compute at encoded sizes `fixed` over that of the largest run."""
-    columns = models.encoder.columns
-    if not len(fixed):
-        return 1.0
-    reached = models.runs.X[:, columns.scale] @ columns.width[columns.scale]
-    distance = fixed @ columns.width[columns.scale] - float(np.max(reached))
-    return math.exp(min(float(distance), 700.0))
 
 
 def doubts(models: Models, fixed: Array) -> tuple[str, ...]:

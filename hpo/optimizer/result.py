@@ -13,6 +13,7 @@ import numpy as np
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
 from hpo.errors import StudyError
 from hpo.models.fitted import Models
+from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
@@ -20,7 +21,6 @@ from hpo.optimizer.recommend import (
     Recommendation,
     check_target,
     doubts,
-    extrapolation,
     recommend,
 )
 from hpo.scaling.cost_law import CostLaw
