@@ -2,7 +2,7 @@
 
 Notation: `y = m(X) + Phi(X) u + f(X) + e` with a known mean m, features Phi n x p, weights
 `u ~ N(0, I)`, `f` a sum of independent `MaternHamming` processes and independent errors
-`e_i ~ N(0, v + w r_i)` with v and w to learn and r_i known. Integrating u out leaves an ordinary
+`e_i ~ N(0, v a_i + w r_i)` with v and w to learn and a_i and r_i known. Integrating u out leaves an ordinary
 Gaussian process with kernel `sum_k k_k(x, x') + Phi(x) Phi(x')^T` (Rasmussen & Williams 2006, eq.
 2.40), so everything that `GPPredictor` does holds for it, interval widths far from the data
 included.
@@ -110,6 +110,7 @@ class ProcessPrior:
         variance: prior of ln s.
         lengths: a prior of ln l for each numeric column.
         weights: prior of ln w, the same for each categorical column.
+        amplitude: `(n,)`, known factor on the process at each row; None for 1.
 
     Example:
         >>> none = np.zeros(0, dtype=np.intp)
@@ -127,6 +128,7 @@ class ProcessPrior:
     variance: NormalPrior
     lengths: tuple[NormalPrior, ...]
     weights: NormalPrior
+    amplitude: Array | None = None
 
     @property
     def size(self) -> int:
@@ -148,12 +150,13 @@ class ProcessPrior:
 
 @dataclass(frozen=True, slots=True)
 class NoisePrior:
-    """Prior of independent errors of variance `v + w r_i`.
+    """Prior of independent errors of variance `v a_i + w r_i`.
 
     Args:
         noise: prior of ln v, the variance of a single run.
         discrepancy: prior of ln w, the model discrepancy variance per unit of r.
         factors: `(n,)`, r.
+        inflation: `(n,)`, a, 1 for a run that is no outlier; None for 1 everywhere.
 
     Example:
         >>> NoisePrior(NormalPrior(-5.0, 1.0), NormalPrior(0.0, 1.0), np.zeros(3)).noise.mean
@@ -163,6 +166,7 @@ class NoisePrior:
     noise: NormalPrior
     discrepancy: NormalPrior
     factors: Array
+    inflation: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,7 @@ def fit_residual(
 
     def objective(theta: Array) -> tuple[float, Array]:
         z = (theta - mean) / sd
-        value, slope = _negative_log_likelihood(theta, residual, known, parts, errors.factors)
+        value, slope = _negative_log_likelihood(theta, residual, known, parts, errors)
         return value + 0.5 * float(z @ z), slope + z / sd
 
     start = mean if warm is None or warm.shape != mean.shape else warm
@@ -243,27 +247,37 @@ def fit_residual(
 
 
 def _negative_log_likelihood(
-    theta: Array, residual: Array, known: Array, parts: tuple[ProcessPrior, ...], factors: Array
+    theta: Array,
+    residual: Array,
+    known: Array,
+    parts: tuple[ProcessPrior, ...],
+    errors: NoisePrior,
 ) -> tuple[float, Array]:
     """Return `-ln p(residual | theta)`, less a constant, and its gradient."""
     read = ResidualCovariance.from_theta(parts, theta)
+    inflation = np.ones(len(residual)) if errors.inflation is None else errors.inflation
     covariance = np.array(known, order="F")
     grams = []
     for part, kernel in zip(parts, read.kernels, strict=True):
         K, slope = kernel.gram(part.X)
-        covariance += K
-        grams.append((kernel, part.X, K, slope))
+        a = part.amplitude
+        amplitude = None if a is None else np.outer(a, a)
+        covariance += K if amplitude is None else K * amplitude
+        grams.append((kernel, part.X, K, slope, amplitude))
     covariance[np.diag_indices(len(residual))] += (
-        read.noise_variance + read.discrepancy_variance * factors
+        read.noise_variance * inflation + read.discrepancy_variance * errors.factors
     )
     try:
         value, sensitivity = negative_log_density(covariance, residual)
     except NumericalError:
         return FAR_AWAY, np.zeros_like(theta)
-    slopes = [kernel.pullback(X, K, slope, sensitivity) for kernel, X, K, slope in grams]
+    slopes = [
+        kernel.pullback(X, K, slope, sensitivity if scale is None else sensitivity * scale)
+        for kernel, X, K, slope, scale in grams
+    ]
     own = np.diagonal(sensitivity)
     tail = [
-        read.discrepancy_variance * float(own @ factors),
-        read.noise_variance * float(own.sum()),
+        read.discrepancy_variance * float(own @ errors.factors),
+        read.noise_variance * float(own @ inflation),
     ]
     return value, np.concatenate([*slopes, tail])

@@ -47,6 +47,8 @@ class Columns:
         origin: `(d,)`, natural value at x = 0 (0 for categorical columns).
         width: `(d,)`, natural length of the unit interval, > 0 (1 for categorical columns).
         categories: number of codes of each column, 0 for numeric ones.
+        relative: whether a natural unit of a column is an e-fold of its value or of its odds, the
+            same step whatever the range; empty for no column.
 
     Raises:
         ValueError: when the lengths differ or a width is not positive and finite.
@@ -65,9 +67,12 @@ class Columns:
     origin: Array
     width: Array
     categories: tuple[int, ...]
+    relative: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         d = len(self.kinds)
+        if self.relative and len(self.relative) != d:
+            raise ValueError(f"`relative` needs one entry per column: {d}, got {self.relative}")
         lengths = (len(self.names), len(self.origin), len(self.width), len(self.categories))
         if any(length != d for length in lengths):
             raise ValueError(f"every field needs one entry per column: {d} kinds, got {lengths}")

@@ -261,7 +261,7 @@ def described(columns: Sequence[Column], groups: Sequence[Group]) -> Columns:
     """Return what each column means to a surrogate."""
     d = len(columns) + len(groups)
     kinds, names, categories = [ColumnKind.ACTIVITY] * d, [""] * d, [2] * d
-    origin, width = np.zeros(d), np.ones(d)
+    origin, width, relative = np.zeros(d), np.ones(d), [False] * d
     for group in groups:
         names[group.index] = f"active: {', '.join(member.name for member in group.members)}"
     for column in columns:
@@ -271,7 +271,8 @@ def described(columns: Sequence[Column], groups: Sequence[Group]) -> Columns:
             categories[j] = int(column.ceiling) + 1
         else:
             origin[j], width[j] = column.anchor - column.offset * column.width, column.width
-    return Columns(tuple(kinds), tuple(names), origin, width, tuple(categories))
+            relative[j] = column.unit is not Unit.LINEAR
+    return Columns(tuple(kinds), tuple(names), origin, width, tuple(categories), tuple(relative))
 
 
 def _column(name: str, parameter: Parameter, unit: Unit, index: int) -> Column:

@@ -90,6 +90,41 @@ class AlignedKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class BowlKernel:
+    """The kernel `b(x) b(x') base`, with b the loss above the floor, in drift-aligned coordinates.
+
+    Args:
+        base: kernel of the aligned rows.
+        loss: parametric loss, which knows the bowl.
+    """
+
+    base: MaternHamming
+    loss: ParametricLoss
+
+    def cross(self, A: Array, B: Array) -> Array:
+        """Return the covariances, `a x b`."""
+        K = self.base.cross(align(self.loss, A), align(self.loss, B))
+        return np.asarray(self.loss.excess(A)[:, None] * K * self.loss.excess(B))
+
+    def diagonal(self, A: Array) -> Array:
+        """Return the variances, `(a,)`."""
+        return self.base.diagonal(A) * self.loss.excess(A) ** 2
+
+    def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
+        """Return the covariances and their derivatives in the rows of `A`, `a x b x d`."""
+        K, gradient = AlignedKernel(self.base, self.loss).cross_gradient(A, B)
+        own, other = self.loss.excess(A), self.loss.excess(B)
+        slope = self.loss.excess_gradient(A)
+        gradient = own[:, None, None] * gradient + K[:, :, None] * slope[:, None, :]
+        return own[:, None] * K * other, gradient * other[None, :, None]
+
+    def diagonal_gradient(self, A: Array) -> Array:
+        """Return the derivatives of `diagonal`, `a x d`."""
+        scale = 2.0 * self.base.diagonal(A) * self.loss.excess(A)
+        return np.asarray(scale[:, None] * self.loss.excess_gradient(A))
+
+
+@dataclass(frozen=True, slots=True)
 class JacobianBasis:
     """The features `Phi = (dm / dtheta) L`.
 

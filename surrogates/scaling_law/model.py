@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
+from scipy.stats import t
 
 from surrogates.base import Posterior, PosteriorGradient
 from surrogates.basis_gp import (
@@ -35,11 +36,14 @@ from surrogates.data import Array, Columns, TrainingData
 from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, NormalPrior, representative
 from surrogates.kernels import Kernel
 from surrogates.numerics import cholesky
-from surrogates.scaling_law.linearized import AlignedKernel, JacobianBasis, LinearizedMean, align
+from surrogates.scaling_law.linearized import AlignedKernel, BowlKernel, JacobianBasis, LinearizedMean, align
 from surrogates.scaling_law.map_fit import descend, ridge_start
 from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
-from surrogates.scaling_law.prior import DriftPrior, LawPrior, LossUnits, Whitening, whitening
+from surrogates.scaling_law.prior import DriftPrior, LawPrior, LossUnits, Reach, Whitening, whitening
 
+FAR = 0.11
+_DF = 4.0  # prior median of the degrees of freedom of the errors
+_DFS = (2.0, 3.0, 4.0, 6.0, 9.0, 16.0, 40.0)
 _SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
 
 
@@ -76,12 +80,15 @@ class ScalingModel:
     drift: DriftPrior | None = None
     prior: LawPrior = field(default_factory=LawPrior)
     residual_share: float = 0.08
-    scale_share: float = 0.05
-    shape_share: float = 0.03
+    scale_share: float = 0.003
+    shape_share: float = 0.01
     noise_share: float = 0.03
     discrepancy: float = 0.15
+    q_width: float = 0.7
+    bowl_share: float = 0.6
+    disc_w: float = 1.2
     max_couplings: int = 28
-    max_rows: int = 300
+    max_rows: int = 500
 
     def fit(self, data: TrainingData) -> ScalingPredictor:
         """Return the posterior under parameters learned from `data` itself."""
@@ -105,36 +112,54 @@ class ScalingModel:
         units = LossUnits.of(data.y)
         X, y = data.X, units.bounded(data.y)
         reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
-        prior = whitening(layout, data.columns, reference, units, self.prior, self.drift)
+        reach = Reach.of(data.columns, X, y)
+        prior = whitening(layout, data.columns, reference, units, reach, self.prior, self.drift)
         blank = ParametricLoss(layout, reference, prior.mean)
         old = None if warm is None else FittedParameters.from_vector(warm, layout)
+        df = _DF if old is None else old.df
         starts = [np.zeros(layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
         if old is not None:
             start = np.clip(prior.u(old.loss(layout).rebased(reference).theta), -3.0, 3.0)
             starts = [*starts, start] if cold else [start]
         mode = self._independent_mode(X, y, prior, blank, units, starts)
         hyper = None if old is None else old.hyper
+        residual: ResidualCovariance | None = None
         for iterations in (25, 8):
             law = replace(blank, theta=prior.theta(mode))
             phi = law.jacobian(X) @ prior.root
             squares = discrepancy_factors(law, X, y, units)
-            parts = self._parts(law, data.columns, X, units)
+            parts = self._parts(law, data.columns, X, units, reach)
+            gap = y - law.value(X)
+            if residual is None:
+                sd = self._independent_sd(gap, squares, units)
+                inflation = outlier_factors(gap / sd, df)
+            else:
+                kernels = self._kernels(residual.kernels, law)
+                inflation = residual_inflation(expected_variance(kernels, residual, X, squares), residual.noise_variance, gap, df)
             hyper = fit_residual(
-                y - law.value(X) + phi @ mode,
+                gap + phi @ mode,
                 phi @ phi.T,
                 parts,
-                self._errors(units, squares),
+                self._errors(units, squares, inflation),
                 warm=hyper,
                 max_iterations=iterations,
             )
             residual = ResidualCovariance.from_theta(parts, hyper)
-            covariance = np.diag(residual.noise_variance + residual.discrepancy_variance * squares)
-            for part, kernel in zip(parts, residual.kernels, strict=True):
-                covariance += kernel.cross(part.X, part.X)
+            kernels = self._kernels(residual.kernels, law)
+            inflation = residual_inflation(expected_variance(kernels, residual, X, squares), residual.noise_variance, gap, df)
+            covariance = np.diag(
+                residual.noise_variance * inflation + residual.discrepancy_variance * squares
+            )
+            for kernel in self._kernels(residual.kernels, law):
+                covariance += kernel.cross(X, X)
             noise_root = cholesky(covariance).head
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
+            law = replace(blank, theta=prior.theta(mode))
+            squares = discrepancy_factors(law, X, y, units)
+            total = expected_variance(self._kernels(residual.kernels, law), residual, X, squares)
+            df = degrees_of_freedom((y - law.value(X)) / np.sqrt(total))
         assert hyper is not None
-        return FittedParameters(units, reference, prior.theta(mode), hyper).to_vector()
+        return FittedParameters(units, reference, reach, df, prior.theta(mode), hyper).to_vector()
 
     def predictor(self, data: TrainingData, theta: Array) -> ScalingPredictor:
         """Return the posterior under fixed `theta`.
@@ -148,16 +173,18 @@ class ScalingModel:
         """
         layout = ThetaLayout.of(data.columns, self.max_couplings)
         fitted = FittedParameters.from_vector(theta, layout)
-        units, loss = fitted.units, fitted.loss(layout)
-        prior = whitening(layout, data.columns, loss.reference, units, self.prior, self.drift)
-        parts = self._parts(loss, data.columns, data.X, units)
+        units, loss, reach = fitted.units, fitted.loss(layout), fitted.reach
+        prior = whitening(
+            layout, data.columns, loss.reference, units, reach, self.prior, self.drift
+        )
+        parts = self._parts(loss, data.columns, data.X, units, reach)
         residual = ResidualCovariance.from_theta(parts, fitted.hyper)
         kernels, noise_variance = residual.kernels, residual.noise_variance
         basis = JacobianBasis(loss, data.columns, prior.root)
-        kernel = BasisKernel((AlignedKernel(kernels[0], loss), *kernels[1:]), basis)
+        kernel = BasisKernel(self._kernels(kernels, loss), basis)
         mean = LinearizedMean(basis, prior.u(loss.theta))
         y = units.bounded(data.y)
-        row_noise = residual.discrepancy_variance * discrepancy_factors(loss, data.X, y, units)
+        row_noise = row_errors(self._kernels(kernels, loss), residual, loss, data.X, y, units, fitted.df)
         covariance = kernel.cross(data.X, data.X)
         covariance[np.diag_indices(len(y))] += noise_variance + row_noise
         factor = cholesky(covariance)
@@ -171,7 +198,8 @@ class ScalingModel:
             factor.solve(y - mean.value(data.X)),
             units,
             prior,
-            residual.discrepancy_variance,
+            residual,
+            fitted.df,
             row_noise,
         )
 
@@ -187,36 +215,60 @@ class ScalingModel:
         """Return the MAP of u with g + q + r + e as independent noise, from the best start."""
         if not len(X):
             return np.zeros(blank.layout.size)
-        noise = ((self.residual_share + self.noise_share) * units.spread) ** 2
 
-        def row_sd(law: ParametricLoss) -> Array:
-            return np.sqrt(noise + self.discrepancy**2 * discrepancy_factors(law, X, y, units))
+        def row_sd(law: ParametricLoss) -> tuple[Array, Array]:
+            gap = y - law.value(X)
+            return gap, self._independent_sd(gap, discrepancy_factors(law, X, y, units), units)
 
         modes = []
         for u in starts:
-            for _ in range(2):
-                sd = row_sd(replace(blank, theta=prior.theta(u)))
-                u = descend(u, X, y, prior, blank, sd, max_steps=12).u
-            law = replace(blank, theta=prior.theta(u))
-            sd = row_sd(law)
-            fit = float(np.sum(0.5 * ((y - law.value(X)) / sd) ** 2 + np.log(sd)) + 0.5 * u @ u)
+            for _ in range(4):
+                gap, sd = row_sd(replace(blank, theta=prior.theta(u)))
+                robust = sd * np.sqrt(outlier_factors(gap / sd, _DF))
+                u = descend(u, X, y, prior, blank, robust, max_steps=12).u
+            gap, sd = row_sd(replace(blank, theta=prior.theta(u)))
+            fit = float(-np.sum(t.logpdf(gap / sd, _DF) - np.log(sd)) + 0.5 * u @ u)
             modes.append((fit, u))
         return min(modes, key=lambda pair: pair[0])[1]
 
-    def _errors(self, units: LossUnits, squares: Array) -> NoisePrior:
+    def _independent_sd(self, gap: Array, squares: Array, units: LossUnits) -> Array:
+        """Return the scale of each run's error before anything is learned of it, `(n,)`."""
+        least = self.noise_share * units.spread
+        most = (self.residual_share + self.noise_share) * units.spread
+        scale = float(np.clip(1.48 * np.median(np.abs(gap)), least, most))
+        return np.asarray(np.sqrt(scale**2 + self.discrepancy**2 * squares))
+
+    def _errors(self, units: LossUnits, squares: Array, inflation: Array) -> NoisePrior:
         noise = _log_variance(self.noise_share * units.spread, 1.5)
-        return NoisePrior(noise, _log_variance(self.discrepancy, 1.2), squares)
+        return NoisePrior(noise, _log_variance(self.discrepancy, self.disc_w), squares, inflation)
+
+    def _decision_parts(self, g, loss, X):
+        if not self.bowl_share:
+            return (g,)
+        return (g, replace(g, variance=_log_variance(self.bowl_share, 0.7), amplitude=loss.excess(X)))
+
+    def _kernels(self, kernels, loss):
+        if len(kernels) == 2:
+            return kernels
+        if len(kernels) == 1:
+            return (AlignedKernel(kernels[0], loss),)
+        if len(kernels) == 3:
+            return (AlignedKernel(kernels[0], loss), *kernels[1:])
+        return (AlignedKernel(kernels[0], loss), BowlKernel(kernels[1], loss), *kernels[2:])
 
     def _parts(
-        self, loss: ParametricLoss, columns: Columns, X: Array, units: LossUnits
+        self, loss: ParametricLoss, columns: Columns, X: Array, units: LossUnits, reach: Reach
     ) -> tuple[ProcessPrior, ...]:
         """Return processes g and, where there is a scale axis, q and r; lengths in box widths."""
         layout = loss.layout
         decisions, axes = len(layout.decisions), len(layout.axes)
-        wide = NormalPrior(float(np.log(0.5 + 0.15 * decisions)), 0.7)
+        near = np.log((0.5 + 0.15 * decisions) * reach.spread)
         folds = tuple(NormalPrior(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
         by_column = dict(zip(layout.axes.tolist(), folds, strict=True))
-        lengths = tuple(by_column.get(int(j), wide) for j in columns.numeric)
+        by_column |= {
+            j: NormalPrior(float(x), 0.7) for j, x in zip(layout.decisions.tolist(), near, strict=True)
+        }
+        lengths = tuple(by_column[int(j)] for j in columns.numeric)
         none = np.zeros(0, dtype=np.intp)
         g = ProcessPrior(
             align(loss, X),
@@ -228,11 +280,12 @@ class ScalingModel:
         )
         if not axes:
             return (g,)
-        variance = _log_variance(self.scale_share * units.spread, 1.5)
+        variance = _log_variance(self.scale_share * units.spread, self.q_width)
         q = ProcessPrior(X, layout.axes, none, variance, folds, NormalPrior(0.0, 1.0))
         narrow = tuple(NormalPrior(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
-        variance = _log_variance(self.shape_share * units.spread, 1.5)
-        return (g, q, ProcessPrior(X, layout.axes, none, variance, narrow, NormalPrior(0.0, 1.0)))
+        variance = _log_variance(self.shape_share * units.spread, self.q_width)
+        g = self._decision_parts(g, loss, X) if decisions or len(columns.categorical) else ()
+        return (*g, q, ProcessPrior(X, layout.axes, none, variance, narrow, NormalPrior(0.0, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +308,26 @@ class FittedParameters:
 
     units: LossUnits
     reference: Array
+    reach: Reach
+    df: float
     theta: Array
     hyper: Array
 
     def to_vector(self) -> Array:
         """Return all parameters as one vector."""
-        return np.concatenate(
-            [[self.units.level, self.units.spread], self.reference, self.theta, self.hyper]
-        )
+        head = [self.units.level, self.units.spread]
+        reach = [self.reach.middle, self.reach.step, self.reach.spread]
+        return np.concatenate([head, self.reference, *reach, [self.df], self.theta, self.hyper])
 
     @classmethod
     def from_vector(cls, vector: Array, layout: ThetaLayout) -> FittedParameters:
         """Read a vector written by `to_vector`."""
-        units, reference, theta, hyper = np.split(
-            vector, np.cumsum([2, len(layout.axes), layout.size])
+        J = len(layout.decisions)
+        units, reference, reach, df, theta, hyper = np.split(
+            vector, np.cumsum([2, len(layout.axes), 3 * J, 1, layout.size])
         )
-        return cls(LossUnits(float(units[0]), float(units[1])), reference, theta, hyper)
+        unit = LossUnits(float(units[0]), float(units[1]))
+        return cls(unit, reference, Reach(*np.split(reach, 3)), float(df[0]), theta, hyper)
 
     def loss(self, layout: ThetaLayout) -> ParametricLoss:
         """Return the parametric loss at these parameters."""
@@ -296,14 +353,82 @@ def discrepancy_factors(loss: ParametricLoss, X: Array, y: Array, units: LossUni
         [20.0]
     """
     return _discrepancy_factors_at(
-        loss, np.maximum(loss.excess(X), np.abs(y - loss.floor(X))), units
+        loss, np.maximum(loss.excess(X), y - loss.floor(X)), units
     )
 
 
 def _discrepancy_factors_at(loss: ParametricLoss, distance: Array, units: LossUnits) -> Array:
     if not len(loss.layout.decisions):  # no bowl that a run could have left
-        return np.asarray(distance**2)
-    return np.asarray(distance**2 * (1.0 + (distance / units.spread) ** 2))
+        return np.zeros(len(distance))
+    return np.asarray(distance**2 * (1.0 + FAR * (distance / units.spread) ** 2))
+
+
+def outlier_factors(z: Array, df: float) -> Array:
+    """Return by how much the variance of each error is inflated under Student's t, >= 1.
+
+    A t variable is normal with a variance drawn from an inverse gamma distribution; given its
+    value z, in units of its scale, the mean precision is `(df + 1) / (df + z^2)` (Lange, Little &
+    Taylor 1989, eq. 7).
+
+    Args:
+        z: `(n,)`, standardized errors.
+        df: degrees of freedom.
+
+    Example:
+        >>> outlier_factors(np.array([0.5, 10.0]), 4.0).tolist()
+        [1.0, 20.8]
+    """
+    return np.maximum(1.0, (df + z**2) / (df + 1.0))
+
+
+def degrees_of_freedom(z: Array) -> float:
+    """Return the degrees of freedom of highest posterior density for standardized errors `(n,)`.
+
+    Their scale is fitted with them. The prior of ln df is normal about ln 4.
+
+    Args:
+        z: `(n,)`, errors in units of what they are expected to be.
+
+    Example:
+        >>> degrees_of_freedom(np.random.default_rng(0).standard_normal(500))
+        16.0
+    """
+    best, chosen = -np.inf, _DF
+    middle = 1.48 * float(np.median(np.abs(z))) if len(z) else 1.0
+    for df in _DFS:
+        prior = -0.5 * (np.log(df / _DF) / 0.7) ** 2
+        for scale in max(middle, 1e-9) * np.array([0.7, 0.85, 1.0, 1.2]):
+            fit = float(np.sum(t.logpdf(z / scale, df) - np.log(scale))) + prior
+            if fit > best:
+                best, chosen = fit, df
+    return chosen
+
+
+def residual_inflation(variance: Array, noise: float, gap: Array, df: float) -> Array:
+    """Return the factor on the noise variance of each row, `(n,)`, >= 1."""
+    return 1.0 + variance / noise * (outlier_factors(gap / np.sqrt(variance), df) - 1.0)
+
+
+def expected_variance(kernels, residual: ResidualCovariance, X: Array, squares: Array) -> Array:
+    """Return the variance of each run about the law, outliers aside, `(n,)`."""
+    processes = sum(kernel.diagonal(X) for kernel in kernels)
+    return residual.noise_variance + processes + residual.discrepancy_variance * squares
+
+
+def row_errors(
+    kernels,
+    residual: ResidualCovariance,
+    loss: ParametricLoss,
+    X: Array,
+    y: Array,
+    units: LossUnits,
+    df: float,
+) -> Array:
+    """Return the error variance of each row beyond that of a run near the optimum, `(n,)`."""
+    squares = discrepancy_factors(loss, X, y, units)
+    variance = expected_variance(kernels, residual, X, squares)
+    inflation = residual_inflation(variance, residual.noise_variance, y - loss.value(X), df)
+    return residual.noise_variance * (inflation - 1.0) + residual.discrepancy_variance * squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +514,8 @@ class ScalingPredictor(GPPredictor):
     Args:
         units: location and spread of the losses at the fit.
         prior: prior of theta.
-        discrepancy_variance: c^2, see the head of the module.
+        residual: covariance of what the law leaves over.
+        df: degrees of freedom of the errors.
         row_noise: `(n,)`, variance of each training row beyond `noise_variance`.
 
     Example:
@@ -403,7 +529,8 @@ class ScalingPredictor(GPPredictor):
 
     units: LossUnits
     prior: Whitening
-    discrepancy_variance: float
+    residual: ResidualCovariance
+    df: float
     row_noise: Array
 
     @property
@@ -437,9 +564,7 @@ class ScalingPredictor(GPPredictor):
         rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            own = self.discrepancy_variance * discrepancy_factors(
-                self.loss, row, y[i : i + 1], self.units
-            )
+            own = row_errors(self.kernel.parts, self.residual, self.loss, row, y[i : i + 1], self.units, self.df)
             variance = self.kernel.diagonal(row) + self.noise_variance + own
             factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
             rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
@@ -561,7 +686,7 @@ class ScalingPredictor(GPPredictor):
             X: `m x d`.
             discrepancy: least value of c, for callers that trust the bowl less than the fit does.
         """
-        variance = max(self.discrepancy_variance, discrepancy**2)
+        variance = max(self.residual.discrepancy_variance, discrepancy**2)
         far = _discrepancy_factors_at(self.loss, self.loss.excess(X), self.units)
         return np.asarray(self.noise_variance + variance * far)
 

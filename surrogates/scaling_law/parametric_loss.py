@@ -13,7 +13,7 @@ The loss is a scaling law with a bowl added::
 
     y   = c + R (rho - 1) + rho^kappa sum_j h_j phi(t_j, lam_j) + offsets
     rho = (sum_a (R_a / R) exp(-alpha_a D_a / gamma))^gamma
-    phi = (exp(lam t) - 1 - lam t) / lam^2       linex; t^2 / 2 as lam -> 0
+    phi = w^2 / 2,   w = (exp(lam t) - 1) / lam      w = t as lam -> 0
 
 `rho` is the reducible loss relative to the reference scale, a power mean of what each axis leaves.
 `gamma = 1` adds them, `E + A N^-alpha + B D^-beta` (Hoffmann et al. 2022, eq. 2); a small gamma
@@ -22,13 +22,17 @@ lets the scarcer axis be the bottleneck, as `(A N^(-alpha/beta) + B / D)^beta` d
 far along one axis alone the reducible loss falls with exponent alpha_a; with one axis gamma is
 idle.
 
-`E = c - R` is the irreducible loss, `h_j` the curvature at the optimum and `lam_j` the asymmetry
-(positive: a cliff above, as for learning rates). With M unit triangular the quadratic limit
+`E = c - R` is the irreducible loss and `h_j` the curvature at the optimum. `lam_j` differs between
+the two sides of the optimum. A positive one above it is a cliff, as for learning rates; below it,
+the loss levels off at `h / (2 lam^2)`, that of a run which learns nothing; both together are a
+parabola in `exp(lam t)`, as in the learning rate itself with lam = 1 per e-fold (Morse 1929, eq. 1
+has the same form). Negative ones are the mirror image, and 0 is a parabola in t. With M unit triangular the quadratic limit
 `t^T diag(h) t` is an LDL^T form: whatever the couplings, `z*` is the only minimum.
 
 The parameters are one real vector::
 
-    theta = (c, ln alpha.., ln R.., ln gamma, logit kappa, offsets.., ln h.., lam.., a.., b.., m..)
+    theta = (c, ln alpha.., ln R.., ln gamma, logit kappa, offsets.., ln h.., lam above..,
+             lam below.., a.., b.., m..)
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ class ThetaLayout:
     Example:
         >>> layout = ThetaLayout.of(Columns.of_decisions("lr", "batch"), max_pairs=28)
         >>> layout.size, layout.optimum, layout.pairs
-        (10, slice(7, 9, None), ((0, 1),))
+        (12, slice(9, 11, None), ((0, 1),))
     """
 
     columns: Columns
@@ -133,9 +137,9 @@ class ThetaLayout:
 
     @property
     def asymmetry(self) -> slice:
-        """Positions of lam, one per decision."""
+        """Positions of lam: above the optimum of each decision, then below it."""
         start = self.log_curvature.stop
-        return slice(start, start + len(self.decisions))
+        return slice(start, start + 2 * len(self.decisions))
 
     @property
     def optimum(self) -> slice:
@@ -258,7 +262,11 @@ class ParametricLoss:
         J[:, layout.offsets] = layout.columns.one_hot(X)
         weight = law.curvature[:, None] * bowl.curvature
         J[:, layout.log_curvature] = weight * bowl.shape
-        J[:, layout.asymmetry] = weight * bowl.shape_by_asymmetry
+        by_asymmetry = weight * bowl.shape_by_asymmetry
+        above = bowl.above
+        J[:, layout.asymmetry] = np.concatenate(
+            [np.where(above, by_asymmetry, 0.0), np.where(above, 0.0, by_asymmetry)], axis=1
+        )
         by_t = weight * bowl.shape_slope  # dy / dt_j
         by_z = by_t @ bowl.mixing  # dy / d(z - z*)_k
         J[:, layout.optimum] = -by_z
@@ -270,13 +278,21 @@ class ParametricLoss:
 
     def gradient(self, X: Array) -> Array:
         """Return `dy / dX`, `n x d`, zero in categorical columns."""
+        law = self._law(self.layout.scales(X))
+        G = self.excess_gradient(X)
+        by_s = -(law.total * law.rho)[:, None] * law.shares * law.exponent
+        G[:, self.layout.axes] += by_s * self.layout.unit
+        return G
+
+    def excess_gradient(self, X: Array) -> Array:
+        """Return the derivatives of `excess`, `n x d`."""
         law, bowl = self._law(self.layout.scales(X)), self._bowl(X)
         G = np.zeros(X.shape)
         weight = law.curvature[:, None] * bowl.curvature
         by_z = (weight * bowl.shape_slope) @ bowl.mixing
         G[:, self.layout.decisions] = by_z
         kappa = expit(self.theta[self.layout.shrinkage])
-        by_log_rho = law.total * law.rho + kappa * law.curvature * (bowl.shape @ bowl.curvature)
+        by_log_rho = kappa * law.curvature * (bowl.shape @ bowl.curvature)
         by_s = -by_log_rho[:, None] * law.shares * law.exponent - by_z @ self.drift
         G[:, self.layout.axes] = by_s * self.layout.unit
         return G
@@ -308,9 +324,11 @@ class ParametricLoss:
     def _bowl(self, X: Array) -> _Bowl:
         theta, layout, mixing = self.theta, self.layout, self._mixing()
         displacement = self.displacement(X)
-        shape, slope, by_asymmetry = linex(displacement @ mixing.T, theta[layout.asymmetry])
+        t = displacement @ mixing.T
+        above, below = np.split(theta[layout.asymmetry], 2)
+        shape, slope, by_asymmetry = valley(t, np.where(t > 0.0, above, below))
         curvature = np.exp(theta[layout.log_curvature])
-        return _Bowl(displacement, mixing, curvature, shape, slope, by_asymmetry)
+        return _Bowl(displacement, mixing, curvature, shape, slope, by_asymmetry, t > 0.0)
 
     def _mixing(self) -> Array:
         """Return `M`, unit upper triangular."""
@@ -342,39 +360,39 @@ class _Bowl:
     curvature: Array  # h, (decisions,)
     shape: Array  # phi, n x decisions
     shape_slope: Array  # d phi / dt
-    shape_by_asymmetry: Array  # d phi / d lam
+    shape_by_asymmetry: Array  # d phi / d lam, of the side that the row is on
+    above: Array  # whether t > 0, n x decisions
 
 
-def linex(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
-    """Return `phi(t, lam)` and its derivatives in t and lam.
+def valley(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
+    """Return `phi(t, lam) = w^2 / 2` and its derivatives in t and lam.
 
-    With `w = lam t`: `phi = t^2 A(w)`, `dphi/dt = t B(w)`, `dphi/dlam = t^3 C(w)`::
+    With `x = lam t`: `w = t B(x)`, `dw/dt = e^x`, `dw/dlam = t^2 C(x)`::
 
-        A = (e^w - 1 - w) / w^2,   B = (e^w - 1) / w,   C = (w (e^w + 1) - 2 (e^w - 1)) / w^3
+        B = (e^x - 1) / x,   C = (x e^x - e^x + 1) / x^2
 
-    which lose all digits near w = 0 and are summed as series there.
+    which lose all digits near x = 0 and are summed as series there.
 
     Args:
         t: `n x j`.
-        asymmetry: `(j,)`, lam.
+        asymmetry: `n x j` or `(j,)`, lam.
 
     Example:
-        >>> phi, slope, _ = linex(np.array([[2.0]]), np.zeros(1))
+        >>> phi, slope, _ = valley(np.array([[2.0]]), np.zeros(1))
         >>> phi.tolist(), slope.tolist()
         ([[2.0]], [[2.0]])
     """
-    w = np.clip(asymmetry * t, -_MAX_EXPONENT, _MAX_EXPONENT)
-    small = np.abs(w) < _SERIES
-    safe = np.where(small, 1.0, w)
+    x = np.clip(asymmetry * t, -_MAX_EXPONENT, _MAX_EXPONENT)
+    small = np.abs(x) < _SERIES
+    safe = np.where(small, 1.0, x)
     grown = np.expm1(safe)
-    A = (grown - safe) / safe**2
     B = grown / safe
-    C = (safe * (grown + 2.0) - 2.0 * grown) / safe**3
-    w = np.where(small, w, 0.0)
-    A = np.where(small, _series(w, (1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040)), A)
-    B = np.where(small, _series(w, (1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720)), B)
-    C = np.where(small, _series(w, (1 / 6, 1 / 12, 1 / 40, 1 / 180, 1 / 1008, 1 / 6720)), C)
-    return t**2 * A, t * B, t**3 * C
+    C = (safe * (grown + 1.0) - grown) / safe**2
+    near = np.where(small, x, 0.0)
+    B = np.where(small, _series(near, (1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720)), B)
+    C = np.where(small, _series(near, (1 / 2, 1 / 3, 1 / 8, 1 / 30, 1 / 144, 1 / 840)), C)
+    w = t * B
+    return 0.5 * w**2, w * np.exp(x), w * t**2 * C
 
 
 def _series(w: Array, coefficients: tuple[float, ...]) -> Array:

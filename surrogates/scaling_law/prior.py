@@ -14,6 +14,10 @@ from scipy import linalg
 from surrogates.data import Array, Columns
 from surrogates.scaling_law.parametric_loss import ThetaLayout
 
+MID = 1
+CSCALE = 1
+_E_FOLDS = 3.0  # of a log or logit setting that make one step
+_SHARED = 0.7  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
 
@@ -86,12 +90,12 @@ class LawPrior:
         slope_sd: sd of the logarithm of each term.
         gamma: median of gamma, between Kaplan's and Hoffmann's.
         gamma_sd: sd of ln gamma.
-        curvature: median of h in spreads per box width squared.
+        curvature: median of h in spreads per step squared (`Reach`).
         curvature_sd: sd of ln h.
-        asymmetry_sd: sd of lam, per box width.
-        optimum_sd: sd of a about the middle of the box, in box widths.
-        drift_sd: sd of b where no `DriftPrior` is given, box widths per e-fold of scale.
-        coupling_sd: sd of the entries of M.
+        asymmetry_sd: sd of lam, per step.
+        optimum_sd: sd of a about the middle of the runs, in units of their spread.
+        drift_sd: sd of b where no `DriftPrior` is given, steps per e-fold of scale.
+        coupling_sd: sd of the entries of M, in steps.
         offset_sd: sd of each code's offset, in spreads.
 
     Example:
@@ -99,17 +103,17 @@ class LawPrior:
         0.17
     """
 
-    exponent: float = 0.17
-    exponent_sd: float = 0.8
+    exponent: float = 0.22
+    exponent_sd: float = 0.35
     slope: float = 0.12
     slope_sd: float = 0.8
-    gamma: float = 0.4
-    gamma_sd: float = 0.9
-    curvature: float = 2.0
-    curvature_sd: float = 1.5
-    asymmetry_sd: float = 2.0
+    gamma: float = 0.8
+    gamma_sd: float = 0.5
+    curvature: float = 0.2
+    curvature_sd: float = 1.0
+    asymmetry_sd: float = 1.0
     optimum_sd: float = 0.4
-    drift_sd: float = 0.1
+    drift_sd: float = 0.08
     coupling_sd: float = 0.3
     offset_sd: float = 0.5
 
@@ -149,6 +153,50 @@ class LossUnits:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Where the runs lie in each decision and how far a step must be to matter, in box widths.
+
+    Priors in these units do not depend on the declared bounds. A log or logit setting has steps of
+    three e-folds, whatever was tried; a linear one those of the runs.
+
+    Args:
+        middle: `(decisions,)`, mean of the runs.
+        step: `(decisions,)`, width over which a setting typically matters.
+        spread: `(decisions,)`, width of the region tried, at least one step.
+
+    Example:
+        >>> X = np.linspace(0.0, 0.5, 101)[:, None]
+        >>> reach = Reach.of(Columns.of_decisions("momentum"), X)
+        >>> reach.middle.round(2).tolist(), reach.step.round(2).tolist()
+        ([0.25], [0.5])
+    """
+
+    middle: Array
+    step: Array
+    spread: Array
+
+    @classmethod
+    def of(cls, columns: Columns, X: Array, y=None) -> Reach:
+        """Return the reach of the rows of `X` `n x d`; n may be 0."""
+        z, width = X[:, columns.decision], columns.width[columns.decision]
+        relative = np.array(columns.relative or (False,) * len(columns.kinds))[columns.decision]
+        if not len(X):
+            ones = np.ones(len(width))
+            return cls(0.5 * ones, np.where(relative, _E_FOLDS / width, 1.0), ones)
+        if y is not None and MID:
+            D = np.concatenate([np.ones((len(X), 1)), X[:, columns.scale]], axis=1)
+            trend = np.linalg.lstsq(D.T @ D + 1e-3*np.eye(D.shape[1]), D.T @ np.minimum(y, np.median(y) + 3.0 * (np.median(y) - y.min())), rcond=None)[0]
+            order = np.argsort(y - D @ trend, kind="stable")[: max(3, len(X) // 4)]
+            middle = np.median(z[order],axis=0) if MID == 2 else z[order].mean(axis=0)
+        else:
+            middle = z.mean(axis=0)
+        tried = np.sqrt(12.0) * z.std(axis=0)
+        tried = np.where(tried > 0.0, tried, 1.0)
+        step = np.where(relative, _E_FOLDS / width, tried)
+        return cls(middle, step, np.maximum(step, tried))
+
+
+@dataclass(frozen=True, slots=True)
 class Whitening:
     """The affine map `theta = mean + root u`, `u ~ N(0, I)`.
 
@@ -179,6 +227,7 @@ def whitening(
     columns: Columns,
     reference: Array,
     units: LossUnits,
+    reach: Reach,
     prior: LawPrior,
     drift: DriftPrior | None,
 ) -> Whitening:
@@ -189,13 +238,16 @@ def whitening(
         columns: roles of the columns.
         reference: `(axes,)`, natural coordinates.
         units: location and spread of the losses.
+        reach: place and width of the runs.
         prior: widths.
         drift: prior of the drift; None is zero-mean and `prior.drift_sd` wide.
 
     Example:
         >>> columns = Columns.of_decisions("lr")
         >>> layout = ThetaLayout.of(columns, 0)
-        >>> prior = whitening(layout, columns, np.zeros(0), LossUnits(3.0, 0.5), LawPrior(), None)
+        >>> reach = Reach.of(columns, np.zeros((0, 1)))
+        >>> units = LossUnits(3.0, 0.5)
+        >>> prior = whitening(layout, columns, np.zeros(0), units, reach, LawPrior(), None)
         >>> prior.mean[layout.optimum].tolist()
         [0.5]
     """
@@ -212,19 +264,27 @@ def whitening(
     sd[layout.log_exponent] = prior.exponent_sd
     mean[layout.log_gamma], sd[layout.log_gamma] = np.log(prior.gamma), prior.gamma_sd
     sd[layout.offsets] = prior.offset_sd * units.spread
-    mean[layout.log_curvature] = np.log(prior.curvature * units.spread)
+    step = reach.step
+    mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
-    sd[layout.asymmetry] = prior.asymmetry_sd
-    mean[layout.optimum], sd[layout.optimum] = 0.5, prior.optimum_sd
-    slope_mean, slope_sd = np.zeros((decisions, axes)), np.full((decisions, axes), prior.drift_sd)
+    sd[layout.asymmetry] = np.tile(prior.asymmetry_sd / step, 2)
+    mean[layout.optimum], sd[layout.optimum] = reach.middle, prior.optimum_sd * reach.spread * (min(1.0, (2.0/max(decisions,1))**.5) if CSCALE else 1.)
+    slope_mean = np.zeros((decisions, axes))
+    slope_sd = np.repeat(prior.drift_sd * step[:, None], axes, axis=1)
     width = columns.width[layout.decisions]
     if drift is not None:
         known = drift.mean.shape[1]  # the fidelity axis, if any, comes after the scales
         slope_mean[:, :known] = drift.mean / width[:, None]
         slope_sd[:, :known] = drift.sd / width[:, None]
     mean[layout.drift], sd[layout.drift] = slope_mean.ravel(), slope_sd.ravel()
-    sd[layout.couplings] = prior.coupling_sd
+    if layout.pairs:
+        first, second = np.array(layout.pairs, dtype=np.intp).T
+        sd[layout.couplings] = prior.coupling_sd * step[first] / step[second] * (min(1.0, (2.0/decisions)**.5) if CSCALE else 1.)
     root = np.diag(sd)
+    # both sides of a bowl have most of their asymmetry in common
+    above = layout.asymmetry.start + np.arange(decisions)
+    root[above + decisions, above] = _SHARED * prior.asymmetry_sd / step
+    root[above + decisions, above + decisions] *= np.sqrt(1.0 - _SHARED**2)
     # ln R_a = ln slope_a - ln alpha_a, with independent slope and exponent
     root[layout.log_reducible, layout.log_exponent] -= prior.exponent_sd * np.eye(axes)
     if drift is not None and drift.anchor is not None:
