@@ -144,16 +144,15 @@ def log_evidences(
     Q, R = linalg.qr(A, mode="economic")
     short = Q.T @ t
     constant = float(np.sum((t - Q @ short) ** 2)) + log_determinant + n * math.log(2.0 * math.pi)
-    found = np.empty(len(components))
-    for k, component in enumerate(components):
-        B, r = R @ component.root, short - R @ component.mean
-        stacked = np.vstack([B, np.eye(p)])
-        orthogonal, upper = linalg.qr(stacked, mode="economic")
-        u = linalg.solve_triangular(upper, orthogonal[: len(r)].T @ r)
-        misfit = float(np.sum((r - B @ u) ** 2) + u @ u)
-        spread = 2.0 * float(np.sum(np.log(np.abs(np.diagonal(upper)))))
-        found[k] = -0.5 * (constant + misfit + spread)
-    return found
+    r = short - np.array([component.mean for component in components]) @ R.T
+    B = R @ np.array([component.root for component in components])
+    below = np.broadcast_to(np.eye(p), (len(components), p, p))
+    orthogonal, upper = np.linalg.qr(np.concatenate([B, below], axis=1))
+    pull = np.einsum("kip,ki->kp", orthogonal[:, : R.shape[0]], r)
+    u = np.linalg.solve(upper, pull[:, :, None])[:, :, 0]
+    misfit = np.sum((r - np.einsum("kip,kp->ki", B, u)) ** 2, axis=1) + np.sum(u**2, axis=1)
+    spread = 2.0 * np.log(np.abs(np.diagonal(upper, axis1=1, axis2=2))).sum(axis=1)
+    return np.asarray(-0.5 * (constant + misfit + spread))
 
 
 def updated(weights: Array, evidences: Array) -> Array:
