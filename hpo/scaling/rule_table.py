@@ -46,7 +46,7 @@ def rules_as_text(rules: Sequence[RuleWeight]) -> str:
     """
     title = "which published rule holds for these runs"
     width = max(len(title), *(len(rule.name) for rule in rules))
-    ranked = sorted(rules[:-1], key=lambda rule: -rule.after)
+    ranked = sorted(rules[:-1], key=lambda rule: -round(rule.after, 6))
     lines = [
         f"{rule.name:{width}}  {rule.before:6.0%}  {rule.after:5.0%}  {rule.source}".rstrip()
         for rule in (*ranked, rules[-1])
