@@ -4,7 +4,7 @@
 
 A `Scale` axis is a size whose effect the model learns. The best learning rate here falls as runs
 get longer; a scaling law fitted to runs of up to 1 million tokens extrapolates it to 8 million.
-`MuP()`, `TokenHorizon()` and other published rules can be passed as `priors=`.
+Published rules such as `MuP()` and `TokenHorizon()` compete; `priors=` narrows or removes them.
 """
 
 from typing import Any

@@ -257,12 +257,15 @@ def _transfer_rule(name: str) -> TransferRule:
     rules: dict[str, Callable[[], TransferRule]] = {
         "AdamWTimescale": transfer_rules.AdamWTimescale,
         "CompleteP": transfer_rules.CompleteP,
+        "DeepSeekLaw": transfer_rules.DeepSeekLaw,
         "DepthMuP": transfer_rules.DepthMuP,
+        "KaplanLR": transfer_rules.KaplanLR,
         "MuP": transfer_rules.MuP,
         "PowerScheduler": transfer_rules.PowerScheduler,
         "ScalingExponents": transfer_rules.ScalingExponents,
         "TimeTransfer": transfer_rules.TimeTransfer,
         "TokenHorizon": transfer_rules.TokenHorizon,
+        "WeightDecayTransfer": transfer_rules.WeightDecayTransfer,
     }
     # Its levels depend on the unit of the batch, which the command line does not know
     if name == "StepLaw":

@@ -47,7 +47,7 @@ SURROGATES = (
     ("gp",),
     ("basis_gp", "scaling_law", "scaling_law.parametric_loss"),
     ("scaling_law.prior", "scaling_law.linearized"),
-    ("scaling_law.map_fit",),
+    ("scaling_law.map_fit", "scaling_law.mixture"),
     ("scaling_law.model", "cost", "feasibility", "learning_curves", "conformal"),
     ("quantile_forest",),
     ("interop", "interop.botorch", "interop.ftpfn"),

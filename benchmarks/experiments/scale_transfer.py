@@ -342,7 +342,7 @@ class Scaletune:
             cost="flops",
             budget=Budget(cost=budget * problem.target.cost),
             target=problem.target.size,
-            priors=priors or None,
+            priors=priors,
             seed=seed,
         )
 

@@ -29,7 +29,6 @@ Transfer rules are shown beside the verdict: their prior slope, and their poster
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ from hpo.diagnostics.transfer_reason import TransferReason, TransferReasonKind, 
 from hpo.drawing.plot_data import TransferPanel
 from hpo.errors import SpaceError
 from hpo.optimizer.result import Result
-from hpo.scaling.claims import TransferRule
+from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.space import Categorical, SearchSpace, Unit
 from hpo.space.encoding import Encoder
@@ -294,7 +293,7 @@ class TransferCheck:
 
 @single_threaded
 def check_transfer(
-    result: Result, *, priors: Sequence[TransferRule] | None = None, tolerance: float = TOLERANCE
+    result: Result, *, priors: Priors = None, tolerance: float = TOLERANCE
 ) -> TransferCheck:
     """Check whether the best setting of each tuned parameter is the same at every scale.
 
@@ -302,7 +301,7 @@ def check_transfer(
         result: Result of a study, or of an optimizer that recorded earlier runs
             (:func:`hpo.trials.read_runs.read_runs`).
         priors: Transfer rules to show beside the verdicts, which they do not change; by default
-            those the study was run with.
+            those the study was told. They are shown as if all of them held.
         tolerance: Slope up to which the optimum of a log or logit parameter counts as invariant, in
             natural units per e-fold of scale. For a linear parameter a seventh of its range counts
             as one natural unit.
@@ -347,10 +346,11 @@ def check_transfer(
     neutral = ScalingModel(_neutral(encoder))
     near = _near_the_bottom(TrainingData(runs.X, runs.loss, encoder.columns), neutral)
     fit = _Fit(encoder, runs.X, runs.loss, neutral.fit(near), _active(result))
-    rules = result.models.scaling_model.drift
-    if priors is not None:
-        rules = drift_prior(check_priors(priors), encoder.space, encoder.columns)
-    with_rules = None if rules is None else ScalingModel(rules).fit(near)
+    rules = check_priors(priors)
+    if rules is None and result.rules is not None and result.rules.chosen:
+        rules = tuple(rule for competing in result.rules.rules for rule in competing.rules)
+    together = drift_prior(rules or (), encoder.space, encoder.columns)
+    with_rules = None if together is None else ScalingModel(together).fit(near)
     failed = [o for o in result.log.observations if o.status is Status.FAILED]
     return TransferCheck(
         drifts=fit.drifts(with_rules, tolerance),

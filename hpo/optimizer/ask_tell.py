@@ -34,8 +34,9 @@ from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.optimizer.result import Result
 from hpo.optimizer.strategies import STRATEGIES
 from hpo.optimizer.strategies.explore import explore
-from hpo.scaling.claims import TransferRule
-from hpo.scaling.drift_prior import check_priors, drift_prior
+from hpo.scaling.claims import Priors
+from hpo.scaling.drift_prior import check_priors
+from hpo.scaling.rule_mixture import collapsed, rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
 from hpo.space.encoding import Encoder
@@ -88,7 +89,9 @@ class Optimizer:
         budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
         target: Scale values of the final training, the default of :meth:`recommend`.
         priors: Transfer rules about how the best settings move with scale
-            (:mod:`hpo.scaling.transfer_rules`); None is the neutral prior, weak and zero-mean.
+            (:mod:`hpo.scaling.transfer_rules`), which compete: the runs decide how much each
+            counts. None lets every published rule compete that finds its roles and axes in the
+            space; `Neutral()` leaves the neutral prior alone, weak and zero-mean.
         surrogate: Model of the loss: a Gaussian process ("gp"), a conformalized quantile forest
             ("quantile"), or "auto", which mixes both in proportion to forecast skill (see
             :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model is used alone.
@@ -125,7 +128,7 @@ class Optimizer:
         cost: str | None = None,
         budget: Budget | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[TransferRule] | None = None,
+        priors: Priors = None,
         surrogate: str = "auto",
         seed: int = 0,
         driver: int = 0,
@@ -140,7 +143,9 @@ class Optimizer:
         self.ledger = Ledger(budget or Budget())
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
-        drift = drift_prior(check_priors(priors), self.space, self.encoder.columns)
+        columns = self.encoder.columns
+        self._rules = rule_mixture(check_priors(priors), self.space, columns)
+        drift = None if self._rules is None else collapsed(self._rules.drift, columns)
         choice = check_surrogate(surrogate, self.space)
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0
@@ -477,7 +482,9 @@ class Optimizer:
         self._hedge.sync(self.log)
         warp = self._hedge.most_likely()
         warp.selector.sync()
-        return Result(self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit)
+        return Result(
+            self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit, rules=self._rules
+        )
 
     @property
     def forecast(self) -> Forecast | None:

@@ -24,6 +24,7 @@ from hpo.optimizer.recommend import (
     recommend,
 )
 from hpo.scaling.cost_law import CostLaw
+from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
 from hpo.trials import Prediction, Status, TrialLog
@@ -75,6 +76,7 @@ class Result:
         cost_unit: Unit of every cost; None if undeclared.
         study: Optuna study behind it, which is live; None for an optimizer without a driver.
         onward: Function that extends the study to a larger fidelity; None without a scheduler.
+        rules: Transfer rules that compete; None where none has a say.
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -95,6 +97,7 @@ class Result:
     cost_unit: str | None = None
     study: optuna.Study | None = field(default=None, repr=False)
     onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
+    rules: RuleMixture | None = field(default=None, repr=False)
 
     @property
     def models(self) -> Models:
@@ -223,7 +226,7 @@ class Result:
         if not self.space.scales or not len(self.models.runs):
             return None
         cost = None if self.cost_unit is None else self.cost_law
-        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost)
+        return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.rules)
 
     @property
     @single_threaded

@@ -150,6 +150,41 @@ class TransferRule(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Neutral:
+    """No rule at all: each drift has a wide zero-mean prior, and the runs alone tell its slope.
+
+    Pass it as `priors=Neutral()` where no published rule should have a say. Beside other rules it
+    changes nothing, since they compete with the neutral prior anyway.
+
+    Example:
+        >>> from hpo import Axis, Float, Neutral, Optimizer, Role, Scale
+        >>> lr = Float(1e-4, 1e-1, log=True, role=Role.LR)
+        >>> space = {"lr": lr, "params": Scale(1e5, 1e7, axis=Axis.PARAMS)}
+        >>> optimizer = Optimizer(space, priors=Neutral())
+        >>> _ = optimizer.tell({"lr": 1e-3, "params": 1e6}, loss=2.0)
+        >>> optimizer.result().scaling_law.rules
+        ()
+    """
+
+    def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
+        """Claim nothing.
+
+        Args:
+            space: search space, which does not matter.
+
+        Example:
+            >>> from hpo import Float
+            >>> Neutral().claims(SearchSpace({"lr": Float(1e-4, 1e-1, log=True)}))
+            ()
+        """
+        return ()
+
+
+#: What a user may pass as `priors`: rules, none at all, or None for every published one that fits.
+Priors: TypeAlias = Sequence[TransferRule] | Neutral | None
+
+
 def _check_normal(claim: Slope | Level) -> None:
     mean = claim.mean if isinstance(claim, Slope) else claim.value
     if not (math.isfinite(mean) and 0 < claim.sd < math.inf):

@@ -1,9 +1,10 @@
-"""Pool the claims of several transfer rules into one prior of how every optimum drifts with scale.
+"""Turn the claims of transfer rules that hold together into one prior of how every optimum drifts.
 
-Notation as in `hpo.scaling.claims`. Claims about one slope are pooled as measurements of one
-quantity that may differ from paper to paper (`pooled`). A claim with `given` adds the pooled slopes
-of those other parameters, with their uncertainty. Levels are carried along the pooled slopes to the
-geometric middle of the scales and pooled there.
+Notation as in `hpo.scaling.claims`. Rules that contradict each other are not pooled but compete
+(`hpo.scaling.rule_mixture`). Several claims about one slope that were meant together, as where a
+user states two, are pooled as measurements of one quantity (`pooled`). A claim with `given` adds
+the pooled slopes of those other parameters, with their uncertainty. Levels are carried along the
+pooled slopes to the geometric middle of the scales and pooled there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hpo.errors import SpaceError
-from hpo.scaling.claims import Level, MeanSd, Slope, TransferRule
+from hpo.scaling.claims import Level, MeanSd, Neutral, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, SearchSpace
 from surrogates.data import Columns
 from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
@@ -22,27 +23,38 @@ from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
 _FAR = 3.0  # standard deviations that a level may lie outside the searched range
 
 
-def check_priors(priors: object) -> tuple[TransferRule, ...]:
-    """Return the user's `priors` as a tuple of rules; None gives an empty one.
+def check_priors(priors: object) -> tuple[TransferRule, ...] | None:
+    """Return the rules that the user's `priors` name, each once.
 
     Args:
-        priors: list of transfer rules, or None.
+        priors: list of transfer rules, `Neutral()` or None.
+
+    Returns:
+        The rules; an empty tuple for no rule at all; None where the user named none, so that every
+        published rule that fits the space competes.
 
     Raises:
         SpaceError: for anything that is not a sequence of rules.
 
     Example:
-        >>> from hpo import MuP, TokenHorizon
+        >>> from hpo import MuP, Neutral, TokenHorizon
         >>> check_priors([MuP(), TokenHorizon()])
         (MuP(sd=0.2), TokenHorizon(exponent=-0.32, sd=0.15))
-        >>> check_priors(None)
-        ()
+        >>> check_priors(Neutral()), check_priors(None)
+        ((), None)
     """
     if priors is None:
+        return None
+    if isinstance(priors, Neutral):
         return ()
-    hint = "write priors=[MuP(), TokenHorizon()]; hpo.scaling.transfer_rules lists all rules"
+    hint = (
+        "write priors=[MuP(), TokenHorizon()], or priors=Neutral() for no rule;"
+        " hpo.scaling.transfer_rules lists all rules"
+    )
     if isinstance(priors, str) or not isinstance(priors, Sequence):
-        raise SpaceError(f"priors must be a list of rules or None, got {priors!r}; {hint}")
+        raise SpaceError(
+            f"priors must be a list of rules, Neutral() or None, got {priors!r}; {hint}"
+        )
     for rule in priors:
         if isinstance(rule, type):
             raise SpaceError(
@@ -52,16 +64,20 @@ def check_priors(priors: object) -> tuple[TransferRule, ...]:
             raise SpaceError(
                 f"priors must hold rules with a method claims(space), got {rule!r}; {hint}"
             )
-    return tuple(priors)
+    rules: list[TransferRule] = []
+    for rule in priors:  # a rule given twice is no second opinion
+        if not isinstance(rule, Neutral) and rule not in rules:
+            rules.append(rule)
+    return tuple(rules)
 
 
 def drift_prior(
     rules: Sequence[TransferRule], space: SearchSpace, columns: Columns
 ) -> DriftPrior | None:
-    """Return the pooled prior of the drift of every optimum; None without rules.
+    """Return the prior of the drift of every optimum if all of the rules hold; None without rules.
 
     Args:
-        rules: transfer rules, as `check_priors` returns them.
+        rules: transfer rules that hold together.
         space: search space whose roles and axes the rules refer to.
         columns: meaning of the same space's encoded columns.
 
@@ -150,7 +166,7 @@ class _Pool:
                     f"a claim of {rule!r} must be about a numeric parameter of the space, got"
                     f" {name!r}; it has {list(self._neutral_sd)}"
                 )
-        # A claim made twice, as by MuP and CompleteP, is no second measurement.
+        # A claim made twice is no second measurement.
         if isinstance(claim, Slope):
             slopes = self._slopes.setdefault((claim.parameter, claim.scale), [])
             slopes.extend([claim] if claim not in slopes else [])

@@ -33,6 +33,8 @@ from scipy.special import logsumexp
 from hpo.scaling.allocation import Allocation
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.scaling.cost_law import CostLaw
+from hpo.scaling.rule_mixture import RuleMixture
+from hpo.scaling.rule_table import RuleWeight, rules_as_text
 from hpo.space import Axis
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, ColumnKind
@@ -56,6 +58,8 @@ class FittedLaw:
     Attributes:
         coefficients: coefficients as the surrogate has them, for a loss that is minimized.
         gamma: how the axes combine, 1 for a sum of powers.
+        rules: weight of every competing transfer rule before and after the runs, and last of none
+            of them; empty where no rule had a say.
 
     Example:
         >>> from hpo import Axis, Float, Optimizer, Scale, Slope
@@ -70,8 +74,10 @@ class FittedLaw:
         ...     loss = 2 + (1e5 / N) ** 0.3 + (1e6 / D) ** 0.3 + 0.05 * math.log(lr / 3e-3) ** 2
         ...     _ = optimizer.tell({"lr": lr, "params": N, "tokens": D}, loss)
         >>> law = optimizer.result().scaling_law
-        >>> law.slope("lr", "tokens").prior_mean
-        -0.3
+        >>> round(law.slope("lr", "tokens").prior_mean, 3)  # -0.3 with probability 3/4, else 0
+        -0.225
+        >>> [(rule.name, round(rule.before, 2)) for rule in law.rules]
+        [('your slopes and levels', 0.75), ('none of them', 0.25)]
         >>> 0.1 < law.exponent("params").mean < 0.4
         True
         >>> 1e-4 < math.exp(law.optimum("lr").mean) < 1e-1
@@ -83,18 +89,26 @@ class FittedLaw:
 
     coefficients: ScalingLaw
     gamma: Estimate
+    rules: tuple[RuleWeight, ...]
     _encoder: Encoder = field(repr=False)
     _predictor: ScalingPredictor = field(repr=False)
     _cost: CostLaw | None = field(repr=False)
 
     @classmethod
-    def of(cls, encoder: Encoder, predictor: ScalingPredictor, cost: CostLaw | None) -> FittedLaw:
+    def of(
+        cls,
+        encoder: Encoder,
+        predictor: ScalingPredictor,
+        cost: CostLaw | None,
+        rules: RuleMixture | None = None,
+    ) -> FittedLaw:
         """Read the law out of a fit.
 
         Args:
             encoder: encoder of the space.
             predictor: fitted value model.
             cost: law of what a run costs, None for 6 N D.
+            rules: competing transfer rules that the model was fitted with, None for none.
         """
         mean, covariance = predictor.coefficients()
         i = predictor.loss.layout.log_gamma
@@ -102,7 +116,7 @@ class FittedLaw:
         value, prior = float(np.exp(mean[i])), float(np.exp(predictor.prior.mean[i]))
         sd = math.sqrt(float(covariance[i, i]))
         gamma = Estimate(value, value * sd, prior, prior * prior_sd)
-        return cls(predictor.law(), gamma, encoder, predictor, cost)
+        return cls(predictor.law(), gamma, _weighed(rules, predictor), encoder, predictor, cost)
 
     def exponent(self, axis: str) -> Estimate:
         """Return alpha of a scale axis or the fidelity.
@@ -181,7 +195,8 @@ class FittedLaw:
             )
         )
         note = f"Best values and removable losses are those at {at}; +- one standard error."
-        return f"{as_text(self.rows)}\n{note}"
+        table = f"\n\n{rules_as_text(self.rules)}" if self.rules else ""
+        return f"{as_text(self.rows)}\n{note}{table}"
 
     @single_threaded
     def allocation(self, compute: float, cost: CostLaw | None = None) -> Allocation:
@@ -301,6 +316,20 @@ class FittedLaw:
         row[[kind is ColumnKind.ACTIVITY for kind in columns.kinds]] = 1.0
         row[columns.decision] = np.clip(self._predictor.loss.optimum, 0.0, 1.0)
         return row
+
+
+def _weighed(rules: RuleMixture | None, predictor: ScalingPredictor) -> tuple[RuleWeight, ...]:
+    """Return the weight of each rule before and after the runs, and last of none of them."""
+    if rules is None:
+        return ()
+    prior = rules.drift.weights
+    before = rules.of_rules(prior).tolist()
+    after = rules.of_rules(getattr(predictor, "rule_weights", prior)).tolist()
+    named = [*((rule.name, rule.source) for rule in rules.rules), ("none of them", "")]
+    return tuple(
+        RuleWeight(name, source, *weights)
+        for (name, source), *weights in zip(named, before, after, strict=True)
+    )
 
 
 def _index(name: str, names: tuple[str, ...]) -> int:

@@ -15,7 +15,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -33,7 +33,7 @@ from hpo.optimizer.multi_fidelity import (
     StartTrial,
 )
 from hpo.optimizer.result import Result
-from hpo.scaling.claims import TransferRule
+from hpo.scaling.claims import Priors
 from hpo.schedulers import Decision, Scheduler
 from hpo.space import Direction, DirectionName, SearchSpace
 from hpo.study.callbacks import Callback, StudyState
@@ -69,7 +69,7 @@ class StudyOptions:
     confirm: int
     scheduler: Scheduler | None
     surrogate: str
-    priors: Sequence[TransferRule] | None
+    priors: Priors
     workers: int
     runner: Runner | None
     warm_start: bool

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from hpo.errors import BudgetError, SpaceError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
-from hpo.scaling.claims import TransferRule
+from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
 from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.study.callbacks import Callback
@@ -52,7 +52,7 @@ def optimize(
     confirm: int = 0,
     scheduler: Scheduler | None = None,
     surrogate: str = "auto",
-    priors: Sequence[TransferRule] | None = None,
+    priors: Priors = None,
     workers: int = 1,
     runner: Runner | None = None,
     warm_start: bool = False,
@@ -86,9 +86,11 @@ def optimize(
             forest, without scale axes), or "auto", which mixes both in proportion to their forecast
             skill in this study (:mod:`hpo.models.surrogate_selector`).
         priors: Transfer rules about how the best settings move with scale, such as
-            `[MuP(), TokenHorizon()]` (:mod:`hpo.scaling.transfer_rules`). None is the neutral
-            prior, weak and zero-mean. Like `target` they are not stored: a resumed study uses those
-            of its call.
+            `[MuP(), TokenHorizon()]` (:mod:`hpo.scaling.transfer_rules`). They compete, and the
+            runs decide how much each counts (`print(result.scaling_law)`). None lets every
+            published rule compete that finds its roles and axes in the space; `Neutral()` leaves
+            the neutral prior alone, weak and zero-mean. Like `target` they are not stored: a
+            resumed study uses those of its call.
         workers: Number of trials at a time. One runs inside this process, unless a limit on its
             time or memory is set; otherwise each trial has its own process.
         runner: Runner of the trials, in place of that choice.
@@ -161,7 +163,7 @@ def load_result(
     *,
     storage: str | BaseStorage | None = None,
     target: Mapping[str, float] | None = None,
-    priors: Sequence[TransferRule] | None = None,
+    priors: Priors = None,
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,8 +46,9 @@ from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
 from hpo.adapters.optuna.trial_reader import TrialReader
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
-from hpo.scaling.claims import TransferRule
-from hpo.scaling.drift_prior import check_priors, drift_prior
+from hpo.scaling.claims import Priors
+from hpo.scaling.drift_prior import check_priors
+from hpo.scaling.rule_mixture import rule_mixture
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
 from hpo.space.encoding import Encoder
 
@@ -108,15 +109,15 @@ class ScaleTuneSampler(BaseSampler):
         *,
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[TransferRule] | None = None,
+        priors: Priors = None,
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
         declared = dict(SearchSpace(space)) if space else {}
         if declared:
             known = SearchSpace(declared)
-            drift_prior(check_priors(priors), known, Encoder(known).columns)
-        elif priors or target:
+            rule_mixture(check_priors(priors), known, Encoder(known).columns)
+        elif check_priors(priors) or target:
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
         # Without anything declared, one parameter stands for all: only the name is checked.
         check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))

@@ -31,7 +31,7 @@ from hpo.adapters.events import events_to_json, replay
 from hpo.errors import StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import StagedOptimizer
-from hpo.scaling.claims import TransferRule
+from hpo.scaling.claims import Priors
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Direction, Parameter, SearchSpace
 from hpo.trials import Cause, Report, Trial, TrialLog
@@ -96,7 +96,7 @@ class ScaleTuneSearcher(Searcher):
         step: str = "training_iteration",
         cost: str | None = None,
         target: Mapping[str, float] | None = None,
-        priors: Sequence[TransferRule] | None = None,
+        priors: Priors = None,
         surrogate: str = "auto",
         seed: int = 0,
     ) -> None:

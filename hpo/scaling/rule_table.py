@@ -1,0 +1,54 @@
+"""Table of competing rules: how likely each was before the runs, and how likely after them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RuleWeight:
+    """How far the runs speak for one published rule.
+
+    Rules about different slopes may hold together, so the weights of all rules may add up to more
+    than 1.
+
+    Args:
+        name: name of the rule, such as "MuP"; "none of them" for the neutral prior alone.
+        source: paper; "you" for a rule of the user's own, empty for none.
+        before: prior probability that the rule holds.
+        after: probability given the runs.
+
+    Example:
+        >>> RuleWeight("MuP", "Yang et al. 2022", before=0.15, after=0.6).after
+        0.6
+    """
+
+    name: str
+    source: str
+    before: float
+    after: float
+
+
+def rules_as_text(rules: Sequence[RuleWeight]) -> str:
+    """Return a heading and one line per rule, the likeliest first, "none of them" last.
+
+    Args:
+        rules: weights; the last one is that of no rule.
+
+    Example:
+        >>> weights = [RuleWeight("MuP", "Yang", 0.4, 0.1), RuleWeight("StepLaw", "Li", 0.4, 0.85)]
+        >>> print(rules_as_text([*weights, RuleWeight("none of them", "", 0.2, 0.05)]))
+        which published rule holds for these runs  before  after
+        StepLaw                                       40%    85%  Li
+        MuP                                           40%    10%  Yang
+        none of them                                  20%     5%
+    """
+    title = "which published rule holds for these runs"
+    width = max(len(title), *(len(rule.name) for rule in rules))
+    ranked = sorted(rules[:-1], key=lambda rule: -round(rule.after, 6))
+    lines = [
+        f"{rule.name:{width}}  {rule.before:6.0%}  {rule.after:5.0%}  {rule.source}".rstrip()
+        for rule in (*ranked, rules[-1])
+    ]
+    return "\n".join([f"{title:{width}}  before  after", *lines])
