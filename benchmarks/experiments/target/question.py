@@ -174,7 +174,7 @@ def _column(rows: Sequence[Mapping[str, float]], name: str) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """Predicted losses of runs that were not told, `(n,)` each; NaN ends where there is no interval.
+    """Predicted losses of runs not told, `(n,)` each; NaN ends where there is no interval.
 
     Attributes:
         loss: predicted loss.

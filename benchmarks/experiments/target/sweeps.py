@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.experiments.target.laws import huber, process, trees
 from benchmarks.experiments.target.question import (
+    OURS,
     Array,
     Figure,
     Foreseen,
@@ -33,6 +35,8 @@ from hpo.space import Parameter
 Config = dict[str, Any]
 
 AXES = ("params", "tokens")
+HUBER = "Chinchilla + Huber"
+METHODS = (OURS, HUBER, "GP", "trees")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,11 @@ class Runs:
 
     def of(self, kept: Callable[[str], bool]) -> Runs:
         """Return the runs of the groups that `kept` accepts."""
-        places = [i for i, group in enumerate(self.groups) if kept(group)]
+        return self.where([kept(group) for group in self.groups])
+
+    def where(self, kept: Sequence[bool]) -> Runs:
+        """Return the runs where a mask is true."""
+        places = [i for i, wanted in enumerate(kept) if wanted]
         return Runs(
             tuple(self.configs[i] for i in places),
             self.loss[places],
@@ -257,12 +265,59 @@ def best_of_cells(runs: Runs) -> dict[str, tuple[dict[str, float], float]]:
     return found
 
 
+def features(space: Mapping[str, Parameter], runs: Runs) -> Array:
+    """Return the table that rivals learn from: each setting on its scale, choices as their place.
+
+    Args:
+        space: parameters and scale axes, a column each.
+        runs: runs, a row each.
+    """
+    columns = []
+    for name, parameter in space.items():
+        values = [config[name] for config in runs.configs]
+        if isinstance(parameter, Categorical):
+            columns.append(np.array([parameter.index(value) for value in values], dtype=float))
+        else:
+            columns.append(parameter.unit.to_natural(np.array(values, dtype=float)))
+    return np.stack(columns, axis=1)
+
+
+def law_of_sizes(runs: Runs, asked: Runs) -> Foreseen:
+    """Return what Chinchilla's law of N and D alone foresees, fitted by Huber loss."""
+    N, D = (np.array([config[axis] for config in runs.configs]) for axis in AXES)
+    law = huber(N, D, runs.loss)
+    return Foreseen.points(
+        law.predict(*(np.array([config[axis] for config in asked.configs]) for axis in AXES))
+    )
+
+
+def foresee_by(method: str, sweep: Sweep) -> Foreseen:
+    """Return a rival's predictions of the runs asked about.
+
+    Args:
+        method: one of `METHODS` but ours.
+        sweep: what was told, and what is asked.
+    """
+    if method == HUBER:
+        return law_of_sizes(sweep.told, sweep.asked)
+    rival = process if method == "GP" else trees
+    told, asked = (features(sweep.space, runs) for runs in (sweep.told, sweep.asked))
+    return rival(told, sweep.told.loss, asked)
+
+
 def _measure_ncpl(case: str, method: str, seed: int) -> Mapping[str, float]:
     sweep = ncpl()
     started = time.perf_counter()
-    found = foresee(learn(sweep), sweep.asked)
-    seconds = time.perf_counter() - started
-    return parts(found, sweep.asked) | {"seconds": seconds}
+    if method == OURS:
+        result = learn(sweep)
+        result.predict(size_of(sweep.asked.configs[0]), sweep.asked.configs[0])  # fits the model
+        fitted = time.perf_counter()
+        found = foresee(result, sweep.asked)
+        each = 1e3 * (time.perf_counter() - fitted) / len(sweep.asked.loss)
+        values = parts(found, sweep.asked) | {"ms": each}
+    else:
+        values = parts(foresee_by(method, sweep), sweep.asked)
+    return values | {"seconds": time.perf_counter() - started}
 
 
 def parts(found: Foreseen, runs: Runs) -> dict[str, float]:
@@ -284,6 +339,17 @@ def parts(found: Foreseen, runs: Runs) -> dict[str, float]:
 def _measure_marin(case: str, method: str, seed: int) -> Mapping[str, float]:
     sweep = marin(case)
     started = time.perf_counter()
+    if method == HUBER:  # the law of the best runs
+        best = {cell: min(sweep.told.of(cell.__eq__).loss) for cell in sweep.told.groups}
+        kept = [
+            loss == best[cell]
+            for cell, loss in zip(sweep.told.groups, sweep.told.loss.tolist(), strict=True)
+        ]
+        values = law_of_sizes(sweep.told.where(kept), sweep.asked).against(sweep.asked.loss)
+        return values | {"seconds": time.perf_counter() - started}
+    if method != OURS:
+        values = foresee_by(method, sweep).against(sweep.asked.loss)
+        return values | {"seconds": time.perf_counter() - started}
     result = learn(sweep)
     values = foresee(result, sweep.asked).against(sweep.asked.loss)
     gaps = [
@@ -316,6 +382,7 @@ def _ncpl_figures() -> tuple[Figure, ...]:
             Figure(f"{words}: median half width", mean(f"half width, {part}")),
         ]
     figures.append(Figure("seconds in all", mean("seconds"), Limit(high=20.0)))
+    figures.append(Figure("ms of one prediction", mean("ms"), Limit(high=5.0)))
     return tuple(figures)
 
 
@@ -335,7 +402,6 @@ def _marin_figures() -> tuple[Figure, ...]:
     )
 
 
-METHODS = ("scaletune",)
 QUESTIONS = (
     Question("ncpl", ("split",), METHODS, _ncpl_figures(), _measure_ncpl),
     Question("marin", MARIN, METHODS, _marin_figures(), _measure_marin),
