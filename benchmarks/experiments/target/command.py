@@ -1,7 +1,7 @@
 """Whether the answer at the target is right and honest: one command, one table, with rivals.
 
     OMP_NUM_THREADS=1 python -m benchmarks target
-    OMP_NUM_THREADS=1 python -m benchmarks target --only chinchilla ncpl marin --out runs/target.jsonl
+    OMP_NUM_THREADS=1 python -m benchmarks target --only chinchilla ncpl --out runs/target.jsonl
 
 Each row of the table is a figure of one question: what it must be, what scaletune reaches, and what
 rivals reach. Rows measured once are read from `--out`; `--write FILE` puts the table between the
@@ -16,12 +16,17 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.experiments.target import chinchilla, sweeps
+from benchmarks.experiments.target import chinchilla, failures, sweeps, transfer
 from benchmarks.experiments.target.question import Question, RivalMissing, Row, table
 from benchmarks.jsonlines import append_row, read_rows
 from benchmarks.task import DataMissing
 
-QUESTIONS: tuple[Question, ...] = (*chinchilla.QUESTIONS, *sweeps.QUESTIONS)
+QUESTIONS: tuple[Question, ...] = (
+    *chinchilla.QUESTIONS,
+    *sweeps.QUESTIONS,
+    *transfer.QUESTIONS,
+    *failures.QUESTIONS,
+)
 BEGIN, END = "<!-- target table -->", "<!-- end of target table -->"
 
 

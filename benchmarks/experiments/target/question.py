@@ -169,7 +169,11 @@ def pooled(name: str, count: str = "runs") -> Reduce:
 
 
 def _column(rows: Sequence[Mapping[str, float]], name: str) -> Array:
-    return np.array([row[name] for row in rows if name in row], dtype=np.float64)
+    """Raises `ValueError` if no row has it, as for intervals of a method without any."""
+    values = [row[name] for row in rows if name in row]
+    if not values:
+        raise ValueError(f"no row has {name!r}")
+    return np.array(values, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
