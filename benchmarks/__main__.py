@@ -15,7 +15,7 @@ The source tree:
 
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
-    python -m benchmarks {speed,calibration,scale-transfer,latency,training,curves}
+    python -m benchmarks {speed,calibration,scale-transfer,target,latency,training,curves}
 """
 
 from __future__ import annotations
@@ -156,6 +156,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
     "scale-transfer": (
         "answers for a scale at which nothing was run",
         _from_module("benchmarks.experiments.scale_transfer"),
+    ),
+    "target": (
+        "whether answers at the target are right and honest, beside rivals",
+        _from_module("benchmarks.experiments.target.command"),
     ),
     "latency": (
         "time and memory of one ask + tell",

@@ -58,6 +58,11 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         torch=True,
         unresolved=("HEBO==0.3.6",),
     ),
+    # Laws of parameters and tokens. The first asks for Python 3.12 and runs on 3.11.
+    "laws": Environment(
+        ("chinchilla==0.2.0", "scaling-audit==0.1.0", "polars>=1.0", "pyyaml"),
+        unresolved=("simple-scaling-laws==0.2.0",),
+    ),
     "neps": Environment(("neural-pipeline-search==0.17.0",), torch=True),
     # Imports of CARBS, which is itself a checkout that the user names.
     "carbs": Environment(("pyro-ppl", "wandb", "seaborn", "attrs", "loguru"), torch=True),
@@ -107,7 +112,7 @@ def make(name: str) -> Path:
         _pip(name, TORCH)
     _pip(name, "-c", str(constraints), *TASKS, *environment.packages)
     if environment.unresolved:
-        _pip(name, "--no-deps", *environment.unresolved)
+        _pip(name, "--no-deps", "--ignore-requires-python", *environment.unresolved)
     _put_project_on_path(name)
     done.write_text(wanted)
     return python(name)
