@@ -48,8 +48,10 @@ from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
 from surrogates.numerics import normal_half_width, single_threaded
-from surrogates.scaling_law.model import Estimate, ScalingModel, ScalingPredictor
-from surrogates.scaling_law.prior import DriftPrior, LawPrior
+from surrogates.scaling_law.coefficients import Estimate
+from surrogates.scaling_law.mixture import DriftMixture
+from surrogates.scaling_law.model import ScalingModel, ScalingPredictor
+from surrogates.scaling_law.prior import DriftPrior, neutral_sd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -343,14 +345,14 @@ def check_transfer(
         raise SpaceError("a transfer check needs a numeric parameter that was tuned, got none")
     if not len(runs):
         raise ValueError("a transfer check needs completed runs, got none; run or tell some")
-    neutral = ScalingModel(_neutral(encoder))
+    neutral = ScalingModel(DriftMixture.of(_neutral(encoder)))
     near = _near_the_bottom(TrainingData(runs.X, runs.loss, encoder.columns), neutral)
     fit = _Fit(encoder, runs.X, runs.loss, neutral.fit(near), _active(result))
     rules = check_priors(priors)
     if rules is None and result.rules is not None and result.rules.chosen:
         rules = tuple(rule for competing in result.rules.rules for rule in competing.rules)
     together = drift_prior(rules or (), encoder.space, encoder.columns)
-    with_rules = None if together is None else ScalingModel(together).fit(near)
+    with_rules = None if together is None else ScalingModel(DriftMixture.of(together)).fit(near)
     failed = [o for o in result.log.observations if o.status is Status.FAILED]
     return TransferCheck(
         drifts=fit.drifts(with_rules, tolerance),
@@ -558,8 +560,8 @@ class _Fit:
 
     def _if_covered(self, parameter: str, estimate: Estimate) -> Estimate | None:
         """Return `estimate`, or None if its prior is the search's own, which no rule has set."""
-        width = float(self.encoder.columns.width[self.encoder.index(parameter)])
-        default = math.isclose(estimate.prior_sd, LawPrior().drift_sd * width)
+        own = neutral_sd(self.encoder.columns, self.encoder.index(parameter))
+        default = math.isclose(estimate.prior_sd, own)
         return None if default and estimate.prior_mean == 0.0 else estimate
 
     def _scales(self) -> Array:

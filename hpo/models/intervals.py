@@ -23,6 +23,7 @@ from surrogates.data import Array
 from surrogates.gp import GPPredictor
 from surrogates.numerics import bounded_exp, normal_half_width
 from surrogates.quantile_forest import ForestPredictor
+from surrogates.scaling_law.model import ScalingPredictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +106,8 @@ def _half_width(warp: InputWarp, model: Predictor, row: Array) -> tuple[float, f
     if extrapolation(warp.models, row[0, warp.encoder.columns.scale]) > 1.0:
         # the residuals of the runs say little of larger ones: they may widen, but not narrow
         factor = max(factor, normal_half_width(COVERAGE))
-    sd = math.sqrt(float(posterior.variance[0]) + model.noise_variance)
+    variance = float(posterior.variance[0]) + model.noise_variance
+    if isinstance(model, ScalingPredictor):
+        variance += float(model.extrapolation_variance(row)[0])
+    sd = math.sqrt(variance)
     return factor * sd, float(posterior.mean[0])

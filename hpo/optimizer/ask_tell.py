@@ -36,7 +36,7 @@ from hpo.optimizer.strategies import STRATEGIES
 from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
-from hpo.scaling.rule_mixture import collapsed, rule_mixture
+from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
 from hpo.space.encoding import Encoder
@@ -145,7 +145,7 @@ class Optimizer:
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
         self._rules = rule_mixture(check_priors(priors), self.space, columns)
-        drift = None if self._rules is None else collapsed(self._rules.drift, columns)
+        drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
         self._degraded = 0

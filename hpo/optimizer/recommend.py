@@ -28,7 +28,8 @@ from hpo.space.encoding import Encoder
 from surrogates.base import Predictor
 from surrogates.data import Array, IntArray
 from surrogates.numerics import normal_half_width
-from surrogates.scaling_law.model import Optimum, ScalingPredictor
+from surrogates.scaling_law.coefficients import Optimum
+from surrogates.scaling_law.model import ScalingPredictor
 from surrogates.transforms import location_scale
 
 _NINETY = normal_half_width(0.9)  # in standard deviations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from surrogates.scaling_law.model import Estimate
+from surrogates.scaling_law.coefficients import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ class Coefficient:
         estimate: prior and posterior mean and standard deviation.
 
     Example:
-        >>> from surrogates.scaling_law.model import Estimate
+        >>> from surrogates.scaling_law.coefficients import Estimate
         >>> estimate = Estimate(mean=-0.3, sd=0.05, prior_mean=-0.32, prior_sd=0.1)
         >>> round(Coefficient("d ln lr / d ln tokens", estimate).informed_by_data, 2)
         0.75
@@ -44,7 +44,7 @@ def as_text(rows: Sequence[Coefficient]) -> str:
         rows: coefficients to print, at least one.
 
     Example:
-        >>> from surrogates.scaling_law.model import Estimate
+        >>> from surrogates.scaling_law.coefficients import Estimate
         >>> print(as_text([Coefficient("gamma", Estimate(0.5, 0.1, 0.4, 0.2))]))
                              prior            posterior  from data
         gamma       0.4 +- 0.2           0.5 +- 0.1            75%

@@ -30,7 +30,7 @@ from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
 from surrogates.data import Array, TrainingData
 from surrogates.gp import representative
 from surrogates.numerics import bounded_exp, normal_half_width, single_threaded
-from surrogates.scaling_law.model import Estimate
+from surrogates.scaling_law.coefficients import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

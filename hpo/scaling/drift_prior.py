@@ -18,7 +18,7 @@ from hpo.errors import SpaceError
 from hpo.scaling.claims import Level, MeanSd, Neutral, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, SearchSpace
 from surrogates.data import Columns
-from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
+from surrogates.scaling_law.prior import Anchor, DriftPrior, neutral_sd
 
 _FAR = 3.0  # standard deviations that a level may lie outside the searched range
 
@@ -148,8 +148,7 @@ class _Pool:
         self._space = space
         self._slopes: dict[tuple[str, str], list[Slope]] = {}
         self._levels: dict[str, list[Level]] = {}
-        neutral = LawPrior().drift_sd
-        self._neutral_sd = {columns.names[j]: neutral * columns.width[j] for j in columns.decision}
+        self._neutral_sd = {columns.names[j]: neutral_sd(columns, j) for j in columns.decision}
 
     def add(self, rule: TransferRule, claim: Slope | Level) -> None:
         """Keep a claim of `rule`, once its names are found in the space."""

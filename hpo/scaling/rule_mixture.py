@@ -49,7 +49,7 @@ from hpo.scaling.transfer_rules.published import PUBLISHED
 from hpo.space import SearchSpace
 from surrogates.data import Array, Columns
 from surrogates.scaling_law.mixture import DriftMixture
-from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
+from surrogates.scaling_law.prior import DriftPrior
 
 BoolArray = NDArray[np.bool_]
 
@@ -178,48 +178,6 @@ def rule_mixture(
         )
     )
     return RuleMixture(competing, holds, DriftMixture(priors, probability), chosen)
-
-
-def collapsed(mixture: DriftMixture, columns: Columns) -> DriftPrior:
-    """Return the one drift prior with the mixture's means and sds at its prior weights.
-
-    Args:
-        mixture: priors and weights.
-        columns: meaning of the encoded columns.
-
-    Example:
-        >>> falls = DriftPrior(np.array([[-1.0]]), np.array([[0.3]]))
-        >>> rises = DriftPrior(np.array([[1.0]]), np.array([[0.3]]))
-        >>> both = DriftMixture((falls, rises), np.array([0.5, 0.5]))
-        >>> one = collapsed(both, Columns.of_decisions("lr"))
-        >>> one.mean.tolist(), one.sd.round(2).tolist()
-        ([[0.0]], [[1.04]])
-    """
-    w, prior, width = mixture.weights, LawPrior(), columns.width[columns.decision]
-    shape = next(p.mean.shape for p in mixture.priors if p is not None)
-    neutral = DriftPrior(
-        np.zeros(shape), np.repeat(prior.drift_sd * width[:, None], shape[1], axis=1)
-    )
-    known = [neutral if p is None else p for p in mixture.priors]
-    mean, sd = _moments(w, np.array([p.mean for p in known]), np.array([p.sd for p in known]))
-    anchors = [p.anchor for p in known]
-    at = next((anchor.at for anchor in anchors if anchor is not None), None)
-    if at is None:
-        return DriftPrior(mean, sd)
-    middle = columns.origin[columns.decision] + 0.5 * width
-    means = np.array(
-        [middle if a is None else np.where(np.isinf(a.sd), middle, a.mean) for a in anchors]
-    )
-    sds = np.array([np.full(len(width), np.inf) if a is None else a.sd for a in anchors])
-    silent = np.isinf(sds).all(axis=0)
-    level, level_sd = _moments(w, means, np.where(np.isinf(sds), prior.optimum_sd * width, sds))
-    return DriftPrior(mean, sd, Anchor(at, level, np.where(silent, np.inf, level_sd)))
-
-
-def _moments(weights: Array, mean: Array, sd: Array) -> tuple[Array, Array]:
-    """Return mean and sd of mixtures, over the first axis."""
-    center = np.tensordot(weights, mean, axes=1)
-    return center, np.sqrt(np.tensordot(weights, sd**2 + (mean - center) ** 2, axes=1))
 
 
 def _together(rules: Sequence[TransferRule]) -> list[tuple[TransferRule, ...]]:

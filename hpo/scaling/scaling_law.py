@@ -39,7 +39,8 @@ from hpo.space import Axis
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, ColumnKind
 from surrogates.numerics import single_threaded
-from surrogates.scaling_law.model import Estimate, ScalingLaw, ScalingPredictor
+from surrogates.scaling_law.coefficients import Estimate, ScalingLaw
+from surrogates.scaling_law.model import ScalingPredictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -324,7 +325,7 @@ def _weighed(rules: RuleMixture | None, predictor: ScalingPredictor) -> tuple[Ru
         return ()
     prior = rules.drift.weights
     before = rules.of_rules(prior).tolist()
-    after = rules.of_rules(getattr(predictor, "rule_weights", prior)).tolist()
+    after = rules.of_rules(predictor.rule_weights).tolist()
     named = [*((rule.name, rule.source) for rule in rules.rules), ("none of them", "")]
     return tuple(
         RuleWeight(name, source, *weights)

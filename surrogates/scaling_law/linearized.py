@@ -79,9 +79,9 @@ class AlignedKernel:
         """Return the covariances and their derivatives in the rows of `A`, `a x b x d`."""
         K, gradient = self.base.cross_gradient(align(self.loss, A), align(self.loss, B))
         layout = self.loss.layout
-        # dz~_j / dx_a = -b_ja unit_a
-        through_drift = gradient[:, :, layout.decisions] @ (self.loss.drift * layout.unit)
-        gradient[:, :, layout.axes] -= through_drift
+        # dz~_j / dx_a = -dz*_j / ds_a unit_a
+        drift = self.loss.drift_at(layout.scales(A)) * layout.unit
+        gradient[:, :, layout.axes] -= gradient[:, :, layout.decisions] @ drift
         return K, gradient
 
     def diagonal_gradient(self, A: Array) -> Array:

@@ -67,6 +67,19 @@ class DriftMixture:
                 f" {[None if prior is None else prior.mean.shape for prior in self.priors]}"
             )
 
+    @classmethod
+    def of(cls, prior: DriftPrior) -> DriftMixture:
+        """Return the mixture of one prior.
+
+        Args:
+            prior: the prior.
+
+        Example:
+            >>> DriftMixture.of(DriftPrior(np.zeros((1, 1)), np.ones((1, 1)))).weights.tolist()
+            [1.0]
+        """
+        return cls((prior,), np.ones(1))
+
 
 def moment_matched(components: Sequence[Whitening], weights: Array) -> Whitening:
     """Return the one Gaussian with the mean and covariance of a mixture.

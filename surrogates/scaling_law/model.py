@@ -1,19 +1,15 @@
-"""The loss model: a scaling law over a drifting bowl, and a Gaussian process on what it misses.
+"""The loss model: a scaling law over a drifting bowl, and Gaussian processes on what it misses.
 
 ::
 
-    y = m(x; theta) + g(z~, s) + q(s) + r(s) + e         theta = mu + L u,  u ~ N(0, I)
+    y = m(x; theta) + g(z~, s) + b(x) h(z~, s) + q(s) + r(s) + e       theta = mu + L u,  u ~ N(0, I)
 
-`m` is the parametric loss of `surrogates.scaling_law.parametric_loss`; `g` a Matern process in
-*drift-aligned* coordinates `z~ = z - z*(s)`, so that what a proxy taught about a place relative to
-its optimum holds at the same relative place of the target; `q` a Matern process in the scales
-alone, which lets the law be wrong; `r` another with a length of a tenth of an e-fold: what all runs
-of one size share, such as a deeper or wider shape than the law's average, and no other size does;
-`e ~ N(0, v + (c d)^2 (1 + (d / spread)^2))` with d the distance above the best loss at that scale.
-The second term is the model discrepancy variance: the bowl is accurate only near its bottom, and a
-run that left the bowl altogether, about to diverge, says next to nothing about where the bottom is.
-
-How the uncertainty of theta enters every prediction: `surrogates.scaling_law.linearized`.
+`m` is the parametric loss and b its bowl (`parametric_loss`), g, h, q and r are the residual
+processes (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta enters
+every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
+their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
+all this says; how much more is learned from forecasts of the more expensive runs by the cheaper
+ones (`rolling_origin`).
 """
 
 from __future__ import annotations
@@ -25,26 +21,39 @@ import numpy as np
 from scipy.stats import t
 
 from surrogates.base import Posterior, PosteriorGradient
-from surrogates.basis_gp import (
-    BasisKernel,
-    NoisePrior,
-    ProcessPrior,
-    ResidualCovariance,
-    fit_residual,
-)
+from surrogates.basis_gp import BasisKernel, NoisePrior, ResidualCovariance, fit_residual
 from surrogates.data import Array, Columns, TrainingData
-from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, NormalPrior, representative
+from surrogates.gp import MIN_VARIANCE, Fantasies, GPPredictor, representative
 from surrogates.kernels import Kernel
-from surrogates.numerics import cholesky
-from surrogates.scaling_law.linearized import AlignedKernel, BowlKernel, JacobianBasis, LinearizedMean, align
+from surrogates.numerics import NumericalError, cholesky
+from surrogates.scaling_law.coefficients import Estimate, Optimum, ScalingLaw
+from surrogates.scaling_law.errors import (
+    DF,
+    RunErrors,
+    degrees_of_freedom,
+    discrepancy_factors,
+    factors_at,
+    outlier_factors,
+)
+from surrogates.scaling_law.linearized import JacobianBasis, LinearizedMean
 from surrogates.scaling_law.map_fit import descend, ridge_start
+from surrogates.scaling_law.mixture import (
+    DriftMixture,
+    log_evidences,
+    moment_matched,
+    updated,
+)
 from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
-from surrogates.scaling_law.prior import DriftPrior, LawPrior, LossUnits, Reach, Whitening, whitening
+from surrogates.scaling_law.prior import LawPrior, LossUnits, Reach, Whitening, whitening
+from surrogates.scaling_law.processes import (
+    ResidualShares,
+    log_variance,
+    process_kernels,
+    process_priors,
+)
+from surrogates.scaling_law.rolling_origin import Forecasts, distance_beyond, growth, origins
 
-FAR = 0.11
-_DF = 4.0  # prior median of the degrees of freedom of the errors
-_DFS = (2.0, 3.0, 4.0, 6.0, 9.0, 16.0, 40.0)
-_SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
+_REWEIGHTED = 4  # fits of the law to independent errors, each with the weights of the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +61,13 @@ class ScalingModel:
     """Prior of the loss; `learn` and `predictor` as every surrogate.
 
     Args:
-        drift: transfer rules as priors on the drift of the optimum, else weak and zero-mean.
+        drift: transfer rules that compete as priors on the drift of the optimum, else weak and
+            zero-mean.
         prior: widths of all other priors.
-        residual_share: prior median of the sd of g, as a share of the spread of the losses.
-        scale_share: the same of q.
-        shape_share: the same of r.
-        noise_share: the same of e at the optimum.
+        shares: sizes of the residual processes.
+        noise_share: prior median of the sd of a repeated run, as a share of the spread of losses.
         discrepancy: prior median of c, extra standard deviation of a run per unit of loss above the
-            optimum, near it.
+            optimum.
         max_couplings: number of pairs of decisions up to which all are coupled.
         max_rows: number of rows beyond which only `representative` ones teach parameters.
 
@@ -77,16 +85,11 @@ class ScalingModel:
         True
     """
 
-    drift: DriftPrior | None = None
+    drift: DriftMixture | None = None
     prior: LawPrior = field(default_factory=LawPrior)
-    residual_share: float = 0.08
-    scale_share: float = 0.003
-    shape_share: float = 0.01
+    shares: ResidualShares = field(default_factory=ResidualShares)
     noise_share: float = 0.03
     discrepancy: float = 0.15
-    q_width: float = 0.7
-    bowl_share: float = 0.6
-    disc_w: float = 1.2
     max_couplings: int = 28
     max_rows: int = 500
 
@@ -103,63 +106,62 @@ class ScalingModel:
             cold: whether to start from a ridge fit and the prior as well.
 
         Returns:
-            `(level, spread, reference.., theta of the law.., ln s, ln l.., ln v)`.
+            The vector of `FittedParameters`.
         """
         if len(data) > self.max_rows:
             rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
-        layout = ThetaLayout.of(data.columns, self.max_couplings)
-        units = LossUnits.of(data.y)
-        X, y = data.X, units.bounded(data.y)
-        reference = layout.scales(X).mean(axis=0) if len(X) else layout.origin + 0.5 * layout.unit
-        reach = Reach.of(data.columns, X, y)
-        prior = whitening(layout, data.columns, reference, units, reach, self.prior, self.drift)
-        blank = ParametricLoss(layout, reference, prior.mean)
-        old = None if warm is None else FittedParameters.from_vector(warm, layout)
-        df = _DF if old is None else old.df
-        starts = [np.zeros(layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
+        frame = self._frame(data)
+        X, y, units = data.X, frame.units.bounded(data.y), frame.units
+        weights = frame.weights
+        prior = frame.prior(weights)
+        blank = frame.loss(prior.mean)
+        old = None if warm is None else self._parameters(warm, frame.layout)
+        starts = [np.zeros(frame.layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
         if old is not None:
-            start = np.clip(prior.u(old.loss(layout).rebased(reference).theta), -3.0, 3.0)
+            start = np.clip(prior.u(old.loss(frame.layout).rebased(frame.reference).theta), -3, 3)
             starts = [*starts, start] if cold else [start]
+        df = DF if old is None else old.df
         mode = self._independent_mode(X, y, prior, blank, units, starts)
         hyper = None if old is None else old.hyper
-        residual: ResidualCovariance | None = None
+        fitted: FittedParameters | None = None
         for iterations in (25, 8):
-            law = replace(blank, theta=prior.theta(mode))
-            phi = law.jacobian(X) @ prior.root
-            squares = discrepancy_factors(law, X, y, units)
-            parts = self._parts(law, data.columns, X, units, reach)
-            gap = y - law.value(X)
-            if residual is None:
-                sd = self._independent_sd(gap, squares, units)
-                inflation = outlier_factors(gap / sd, df)
+            law = frame.loss(prior.theta(mode))
+            parts = process_priors(self.shares, law, data.columns, X, units, frame.reach)
+            factors = discrepancy_factors(law, X, y, units)
+            if fitted is None:
+                sd = self._independent_sd(y - law.value(X), factors, units)
+                inflation = outlier_factors((y - law.value(X)) / sd, df)
             else:
-                kernels = self._kernels(residual.kernels, law)
-                inflation = residual_inflation(expected_variance(kernels, residual, X, squares), residual.noise_variance, gap, df)
+                inflation = self._errors(fitted, law).inflation(law, X, y)
+            phi = law.jacobian(X) @ prior.root
             hyper = fit_residual(
-                gap + phi @ mode,
+                y - law.value(X) + phi @ mode,
                 phi @ phi.T,
                 parts,
-                self._errors(units, squares, inflation),
+                self._noise_prior(units, factors, inflation),
                 warm=hyper,
                 max_iterations=iterations,
             )
-            residual = ResidualCovariance.from_theta(parts, hyper)
-            kernels = self._kernels(residual.kernels, law)
-            inflation = residual_inflation(expected_variance(kernels, residual, X, squares), residual.noise_variance, gap, df)
-            covariance = np.diag(
-                residual.noise_variance * inflation + residual.discrepancy_variance * squares
+            theta = prior.theta(mode)
+            fitted = FittedParameters(
+                units, frame.reference, frame.reach, df, 0.0, weights, theta, hyper
             )
-            for kernel in self._kernels(residual.kernels, law):
-                covariance += kernel.cross(X, X)
-            noise_root = cholesky(covariance).head
+            noise_root = cholesky(self._residual_covariance(fitted, law, X, y)).head
             mode = descend(mode, X, y, prior, blank, noise_root, max_steps=15).u
-            law = replace(blank, theta=prior.theta(mode))
-            squares = discrepancy_factors(law, X, y, units)
-            total = expected_variance(self._kernels(residual.kernels, law), residual, X, squares)
-            df = degrees_of_freedom((y - law.value(X)) / np.sqrt(total))
+            law = frame.loss(prior.theta(mode))
+            if len(X):
+                weights = frame.updated(law, X, y, noise_root)
+            theta, prior = law.theta, frame.prior(weights)
+            mode = prior.u(theta)
+            df = degrees_of_freedom((y - law.value(X)) / self._errors(fitted, law).scale(law, X, y))
+        if self.drift is not None and len(X):  # the prior has moved since the last descent
+            mode = descend(mode, X, y, prior, blank, noise_root, max_steps=8).u
         assert hyper is not None
-        return FittedParameters(units, reference, reach, df, prior.theta(mode), hyper).to_vector()
+        fitted = FittedParameters(
+            units, frame.reference, frame.reach, df, 0.0, weights, prior.theta(mode), hyper
+        )
+        return replace(fitted, growth=self._growth(data, fitted, frame)).to_vector()
 
     def predictor(self, data: TrainingData, theta: Array) -> ScalingPredictor:
         """Return the posterior under fixed `theta`.
@@ -172,36 +174,86 @@ class ScalingModel:
             NumericalError: if the covariance matrix cannot be factorized.
         """
         layout = ThetaLayout.of(data.columns, self.max_couplings)
-        fitted = FittedParameters.from_vector(theta, layout)
-        units, loss, reach = fitted.units, fitted.loss(layout), fitted.reach
-        prior = whitening(
-            layout, data.columns, loss.reference, units, reach, self.prior, self.drift
+        fitted = self._parameters(theta, layout)
+        frame = _Frame(
+            self, data.columns, layout, fitted.reference, fitted.units, fitted.reach
         )
-        parts = self._parts(loss, data.columns, data.X, units, reach)
-        residual = ResidualCovariance.from_theta(parts, fitted.hyper)
-        kernels, noise_variance = residual.kernels, residual.noise_variance
+        return self._posterior(data, fitted, frame.prior(fitted.weights))
+
+    def _posterior(
+        self, data: TrainingData, fitted: FittedParameters, prior: Whitening
+    ) -> ScalingPredictor:
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        loss = fitted.loss(layout)
+        errors = self._errors(fitted, loss)
         basis = JacobianBasis(loss, data.columns, prior.root)
-        kernel = BasisKernel(self._kernels(kernels, loss), basis)
+        kernel = BasisKernel(tuple(errors.kernels), basis)
         mean = LinearizedMean(basis, prior.u(loss.theta))
-        y = units.bounded(data.y)
-        row_noise = row_errors(self._kernels(kernels, loss), residual, loss, data.X, y, units, fitted.df)
+        y = fitted.units.bounded(data.y)
+        row_noise = errors.beyond_noise(loss, data.X, y)
         covariance = kernel.cross(data.X, data.X)
-        covariance[np.diag_indices(len(y))] += noise_variance + row_noise
+        noise = errors.residual.noise_variance
+        covariance[np.diag_indices(len(y))] += noise + row_noise
         factor = cholesky(covariance)
+        weights = factor.solve(y - mean.value(data.X))
+        rules = fitted.weights
         return ScalingPredictor(
-            kernel,
-            mean,
-            data.X,
-            y,
-            noise_variance,
-            factor,
-            factor.solve(y - mean.value(data.X)),
-            units,
-            prior,
-            residual,
-            fitted.df,
-            row_noise,
-        )
+            kernel, mean, data.X, y, noise, factor, weights, prior, errors, row_noise,
+            fitted.growth, rules,
+        )  # fmt: skip
+
+    def _frame(self, data: TrainingData) -> _Frame:
+        layout = ThetaLayout.of(data.columns, self.max_couplings)
+        middle = layout.origin + 0.5 * layout.unit
+        reference = layout.scales(data.X).mean(axis=0) if len(data) else middle
+        units = LossUnits.of(data.y)
+        reach = Reach.of(data.columns, data.X, units.bounded(data.y))
+        return _Frame(self, data.columns, layout, reference, units, reach)
+
+    def _parameters(self, theta: Array, layout: ThetaLayout) -> FittedParameters:
+        rules = 0 if self.drift is None else len(self.drift.weights)
+        return FittedParameters.from_vector(theta, layout, rules)
+
+    def _errors(self, fitted: FittedParameters, loss: ParametricLoss) -> RunErrors:
+        """Return the errors of runs, with the processes about `loss`."""
+        layout = loss.layout
+        parts = process_priors(
+            self.shares, loss, layout.columns, np.zeros((0, len(layout.columns.kinds))),
+            fitted.units, fitted.reach,
+        )  # fmt: skip
+        residual = ResidualCovariance.from_theta(parts, fitted.hyper)
+        kernels = process_kernels(residual.kernels, loss)
+        return RunErrors(kernels, residual, fitted.units, fitted.df)
+
+    def _residual_covariance(
+        self, fitted: FittedParameters, loss: ParametricLoss, X: Array, y: Array
+    ) -> Array:
+        """Return the covariance of the losses about the law, `n x n`."""
+        errors = self._errors(fitted, loss)
+        own = errors.residual.noise_variance + errors.beyond_noise(loss, X, y)
+        covariance = np.diag(own)
+        for kernel in errors.kernels:
+            covariance += kernel.cross(X, X)
+        return covariance
+
+    def _growth(self, data: TrainingData, fitted: FittedParameters, frame: _Frame) -> float:
+        """Return tau, learned from forecasts of the more expensive runs by the cheaper ones."""
+        layout, prior = frame.layout, frame.prior(fitted.weights)
+        blank = frame.loss(prior.mean)
+        start = prior.u(fitted.theta)
+        start[layout.log_exponent] = start[layout.log_reducible] = start[layout.log_gamma] = 0.0
+        found = []
+        for cheap, dear in origins(layout.scales(data.X)):
+            known = TrainingData(data.X[cheap], data.y[cheap], data.columns)
+            X, y = known.X, frame.units.bounded(known.y)
+            try:
+                root = cholesky(self._residual_covariance(fitted, fitted.loss(layout), X, y)).head
+                u = descend(start, X, y, prior, blank, root, max_steps=8).u
+                then = self._posterior(known, replace(fitted, theta=prior.theta(u)), prior)
+            except NumericalError:
+                continue
+            found.append(then.forecasts(data.X[dear], data.y[dear]))
+        return growth(found, frame.units)
 
     def _independent_mode(
         self,
@@ -212,80 +264,78 @@ class ScalingModel:
         units: LossUnits,
         starts: list[Array],
     ) -> Array:
-        """Return the MAP of u with g + q + r + e as independent noise, from the best start."""
+        """Return the MAP of u with all residuals as independent t errors, from the best start."""
         if not len(X):
             return np.zeros(blank.layout.size)
 
-        def row_sd(law: ParametricLoss) -> tuple[Array, Array]:
+        def gap_and_sd(u: Array) -> tuple[Array, Array]:
+            law = replace(blank, theta=prior.theta(u))
             gap = y - law.value(X)
             return gap, self._independent_sd(gap, discrepancy_factors(law, X, y, units), units)
 
         modes = []
         for u in starts:
-            for _ in range(4):
-                gap, sd = row_sd(replace(blank, theta=prior.theta(u)))
-                robust = sd * np.sqrt(outlier_factors(gap / sd, _DF))
-                u = descend(u, X, y, prior, blank, robust, max_steps=12).u
-            gap, sd = row_sd(replace(blank, theta=prior.theta(u)))
-            fit = float(-np.sum(t.logpdf(gap / sd, _DF) - np.log(sd)) + 0.5 * u @ u)
+            for _ in range(_REWEIGHTED):
+                gap, sd = gap_and_sd(u)
+                robust = sd * np.sqrt(outlier_factors(gap / sd, DF))
+                u = descend(u, X, y, prior, blank, robust, max_steps=8).u
+            gap, sd = gap_and_sd(u)
+            fit = float(np.sum(np.log(sd) - t.logpdf(gap / sd, DF)) + 0.5 * u @ u)
             modes.append((fit, u))
         return min(modes, key=lambda pair: pair[0])[1]
 
-    def _independent_sd(self, gap: Array, squares: Array, units: LossUnits) -> Array:
+    def _independent_sd(self, gap: Array, factors: Array, units: LossUnits) -> Array:
         """Return the scale of each run's error before anything is learned of it, `(n,)`."""
         least = self.noise_share * units.spread
-        most = (self.residual_share + self.noise_share) * units.spread
+        most = (self.shares.residual + self.noise_share) * units.spread
         scale = float(np.clip(1.48 * np.median(np.abs(gap)), least, most))
-        return np.asarray(np.sqrt(scale**2 + self.discrepancy**2 * squares))
+        return np.asarray(np.sqrt(scale**2 + self.discrepancy**2 * factors))
 
-    def _errors(self, units: LossUnits, squares: Array, inflation: Array) -> NoisePrior:
-        noise = _log_variance(self.noise_share * units.spread, 1.5)
-        return NoisePrior(noise, _log_variance(self.discrepancy, self.disc_w), squares, inflation)
+    def _noise_prior(self, units: LossUnits, factors: Array, inflation: Array) -> NoisePrior:
+        noise = log_variance(self.noise_share * units.spread, 1.5)
+        return NoisePrior(noise, log_variance(self.discrepancy, 1.2), factors, inflation)
 
-    def _decision_parts(self, g, loss, X):
-        if not self.bowl_share:
-            return (g,)
-        return (g, replace(g, variance=_log_variance(self.bowl_share, 0.7), amplitude=loss.excess(X)))
 
-    def _kernels(self, kernels, loss):
-        if len(kernels) == 2:
-            return kernels
-        if len(kernels) == 1:
-            return (AlignedKernel(kernels[0], loss),)
-        if len(kernels) == 3:
-            return (AlignedKernel(kernels[0], loss), *kernels[1:])
-        return (AlignedKernel(kernels[0], loss), BowlKernel(kernels[1], loss), *kernels[2:])
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What the rows of a fit say before it: units, reference and reach; it makes priors."""
 
-    def _parts(
-        self, loss: ParametricLoss, columns: Columns, X: Array, units: LossUnits, reach: Reach
-    ) -> tuple[ProcessPrior, ...]:
-        """Return processes g and, where there is a scale axis, q and r; lengths in box widths."""
-        layout = loss.layout
-        decisions, axes = len(layout.decisions), len(layout.axes)
-        near = np.log((0.5 + 0.15 * decisions) * reach.spread)
-        folds = tuple(NormalPrior(float(np.log(3.0 / unit)), 0.7) for unit in layout.unit)
-        by_column = dict(zip(layout.axes.tolist(), folds, strict=True))
-        by_column |= {
-            j: NormalPrior(float(x), 0.7) for j, x in zip(layout.decisions.tolist(), near, strict=True)
-        }
-        lengths = tuple(by_column[int(j)] for j in columns.numeric)
-        none = np.zeros(0, dtype=np.intp)
-        g = ProcessPrior(
-            align(loss, X),
-            columns.numeric,
-            columns.categorical,
-            _log_variance(self.residual_share * units.spread, 1.5),
-            lengths,
-            NormalPrior(-0.5 * float(np.log(max(decisions, 1))), 1.0),
-        )
-        if not axes:
-            return (g,)
-        variance = _log_variance(self.scale_share * units.spread, self.q_width)
-        q = ProcessPrior(X, layout.axes, none, variance, folds, NormalPrior(0.0, 1.0))
-        narrow = tuple(NormalPrior(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
-        variance = _log_variance(self.shape_share * units.spread, self.q_width)
-        g = self._decision_parts(g, loss, X) if decisions or len(columns.categorical) else ()
-        return (*g, q, ProcessPrior(X, layout.axes, none, variance, narrow, NormalPrior(0.0, 1.0)))
+    model: ScalingModel
+    columns: Columns
+    layout: ThetaLayout
+    reference: Array
+    units: LossUnits
+    reach: Reach
+
+    @property
+    def weights(self) -> Array:
+        """Prior weights of the rules, none without any."""
+        return np.zeros(0) if self.model.drift is None else self.model.drift.weights
+
+    def loss(self, theta: Array) -> ParametricLoss:
+        return ParametricLoss(self.layout, self.reference, theta)
+
+    def components(self) -> list[Whitening]:
+        """Return the prior of theta under each rule."""
+        drift, prior = self.model.drift, self.model.prior
+        return [
+            whitening(
+                self.layout, self.columns, self.reference, self.units, self.reach, prior, rule
+            )
+            for rule in ((None,) if drift is None else drift.priors)
+        ]
+
+    def prior(self, weights: Array) -> Whitening:
+        """Return the one prior of theta under rules of these weights."""
+        return moment_matched(self.components(), weights if len(weights) else np.ones(1))
+
+    def updated(self, law: ParametricLoss, X: Array, y: Array, noise_root: Array) -> Array:
+        """Return the weights of the rules after the runs, by the evidence linearized at `law`."""
+        if self.model.drift is None:
+            return self.weights
+        J = law.jacobian(X)
+        target = y - law.value(X) + J @ law.theta
+        return updated(self.weights, log_evidences(self.components(), target, J, noise_root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,216 +345,61 @@ class FittedParameters:
     Args:
         units: location and spread of the losses.
         reference: `(axes,)`, reference scale.
+        reach: place and width of the runs.
+        df: degrees of freedom of the errors.
+        growth: tau, error of the law per e-fold beyond the runs.
+        weights: `(rules,)`, posterior weights of the rules.
         theta: `(size,)`, parameters of the law.
         hyper: hyperparameters of the residual processes.
 
     Example:
         >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
-        >>> vector = np.concatenate([[3.0, 0.5], np.zeros(layout.size), [0.1, 0.2]])
-        >>> fitted = FittedParameters.from_vector(vector, layout)
-        >>> fitted.units, fitted.hyper.tolist()
-        (LossUnits(level=3.0, spread=0.5), [0.1, 0.2])
+        >>> reach = Reach(np.array([0.5]), np.array([1.0]), np.array([1.0]))
+        >>> fitted = FittedParameters(
+        ...     LossUnits(3.0, 0.5), np.zeros(0), reach, 4.0, 0.1, np.zeros(0),
+        ...     np.zeros(layout.size), np.array([0.1, 0.2]),
+        ... )
+        >>> again = FittedParameters.from_vector(fitted.to_vector(), layout, 0)
+        >>> again.units, again.growth, again.hyper.tolist()
+        (LossUnits(level=3.0, spread=0.5), 0.1, [0.1, 0.2])
     """
 
     units: LossUnits
     reference: Array
     reach: Reach
     df: float
+    growth: float
+    weights: Array
     theta: Array
     hyper: Array
 
     def to_vector(self) -> Array:
         """Return all parameters as one vector."""
-        head = [self.units.level, self.units.spread]
+        head = [self.units.level, self.units.spread, self.df, self.growth]
         reach = [self.reach.middle, self.reach.step, self.reach.spread]
-        return np.concatenate([head, self.reference, *reach, [self.df], self.theta, self.hyper])
+        tail = [self.weights, self.theta, self.hyper]
+        return np.concatenate([head, self.reference, *reach, *tail])
 
     @classmethod
-    def from_vector(cls, vector: Array, layout: ThetaLayout) -> FittedParameters:
-        """Read a vector written by `to_vector`."""
-        J = len(layout.decisions)
-        units, reference, reach, df, theta, hyper = np.split(
-            vector, np.cumsum([2, len(layout.axes), 3 * J, 1, layout.size])
-        )
-        unit = LossUnits(float(units[0]), float(units[1]))
-        return cls(unit, reference, Reach(*np.split(reach, 3)), float(df[0]), theta, hyper)
+    def from_vector(cls, vector: Array, layout: ThetaLayout, rules: int) -> FittedParameters:
+        """Read a vector written by `to_vector`.
+
+        Args:
+            vector: the vector.
+            layout: meaning of theta.
+            rules: number of rules that compete.
+        """
+        lengths = [4, len(layout.axes), 3 * len(layout.decisions), rules, layout.size]
+        head, reference, reach, weights, theta, hyper = np.split(vector, np.cumsum(lengths))
+        level, spread, df, growth = head.tolist()
+        return cls(
+            LossUnits(level, spread), reference, Reach(*np.split(reach, 3)), df, growth, weights,
+            theta, hyper,
+        )  # fmt: skip
 
     def loss(self, layout: ThetaLayout) -> ParametricLoss:
         """Return the parametric loss at these parameters."""
         return ParametricLoss(layout, self.reference, self.theta)
-
-
-def discrepancy_factors(loss: ParametricLoss, X: Array, y: Array, units: LossUnits) -> Array:
-    """Return the factors of the model discrepancy variance, `d^2 (1 + (d / spread)^2)`, `(n,)`.
-
-    d is the distance above the best loss by the model or as observed, whichever is larger.
-
-    Args:
-        loss: parametric loss.
-        X: `n x d`.
-        y: `(n,)`, observed losses.
-        units: location and spread of the losses.
-
-    Example:
-        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
-        >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
-        >>> units = LossUnits(0.0, 1.0)
-        >>> discrepancy_factors(loss, np.zeros((1, 1)), np.array([2.0]), units).tolist()
-        [20.0]
-    """
-    return _discrepancy_factors_at(
-        loss, np.maximum(loss.excess(X), y - loss.floor(X)), units
-    )
-
-
-def _discrepancy_factors_at(loss: ParametricLoss, distance: Array, units: LossUnits) -> Array:
-    if not len(loss.layout.decisions):  # no bowl that a run could have left
-        return np.zeros(len(distance))
-    return np.asarray(distance**2 * (1.0 + FAR * (distance / units.spread) ** 2))
-
-
-def outlier_factors(z: Array, df: float) -> Array:
-    """Return by how much the variance of each error is inflated under Student's t, >= 1.
-
-    A t variable is normal with a variance drawn from an inverse gamma distribution; given its
-    value z, in units of its scale, the mean precision is `(df + 1) / (df + z^2)` (Lange, Little &
-    Taylor 1989, eq. 7).
-
-    Args:
-        z: `(n,)`, standardized errors.
-        df: degrees of freedom.
-
-    Example:
-        >>> outlier_factors(np.array([0.5, 10.0]), 4.0).tolist()
-        [1.0, 20.8]
-    """
-    return np.maximum(1.0, (df + z**2) / (df + 1.0))
-
-
-def degrees_of_freedom(z: Array) -> float:
-    """Return the degrees of freedom of highest posterior density for standardized errors `(n,)`.
-
-    Their scale is fitted with them. The prior of ln df is normal about ln 4.
-
-    Args:
-        z: `(n,)`, errors in units of what they are expected to be.
-
-    Example:
-        >>> degrees_of_freedom(np.random.default_rng(0).standard_normal(500))
-        16.0
-    """
-    best, chosen = -np.inf, _DF
-    middle = 1.48 * float(np.median(np.abs(z))) if len(z) else 1.0
-    for df in _DFS:
-        prior = -0.5 * (np.log(df / _DF) / 0.7) ** 2
-        for scale in max(middle, 1e-9) * np.array([0.7, 0.85, 1.0, 1.2]):
-            fit = float(np.sum(t.logpdf(z / scale, df) - np.log(scale))) + prior
-            if fit > best:
-                best, chosen = fit, df
-    return chosen
-
-
-def residual_inflation(variance: Array, noise: float, gap: Array, df: float) -> Array:
-    """Return the factor on the noise variance of each row, `(n,)`, >= 1."""
-    return 1.0 + variance / noise * (outlier_factors(gap / np.sqrt(variance), df) - 1.0)
-
-
-def expected_variance(kernels, residual: ResidualCovariance, X: Array, squares: Array) -> Array:
-    """Return the variance of each run about the law, outliers aside, `(n,)`."""
-    processes = sum(kernel.diagonal(X) for kernel in kernels)
-    return residual.noise_variance + processes + residual.discrepancy_variance * squares
-
-
-def row_errors(
-    kernels,
-    residual: ResidualCovariance,
-    loss: ParametricLoss,
-    X: Array,
-    y: Array,
-    units: LossUnits,
-    df: float,
-) -> Array:
-    """Return the error variance of each row beyond that of a run near the optimum, `(n,)`."""
-    squares = discrepancy_factors(loss, X, y, units)
-    variance = expected_variance(kernels, residual, X, squares)
-    inflation = residual_inflation(variance, residual.noise_variance, y - loss.value(X), df)
-    return residual.noise_variance * (inflation - 1.0) + residual.discrepancy_variance * squares
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One coefficient with its prior and posterior.
-
-    Args:
-        mean: posterior mean.
-        sd: posterior standard error.
-        prior_mean: prior mean.
-        prior_sd: prior standard deviation.
-
-    Example:
-        >>> Estimate(0.3, 0.1, 0.2, 0.4).sd
-        0.1
-    """
-
-    mean: float
-    sd: float
-    prior_mean: float
-    prior_sd: float
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingLaw:
-    """The law read out of a fit, in natural units.
-
-    R and alpha are estimated through their logarithms (the standard errors are first order), the
-    others directly.
-
-    Args:
-        irreducible: E, in units of the loss.
-        reducible: R of each axis, loss still removable at `reference`.
-        exponent: alpha of each axis (SCALE columns, then FIDELITY).
-        optimum: natural optimum of each decision at `reference`.
-        drift: `decisions x axes`, change of the natural optimum per e-fold of scale.
-        reference: `(axes,)`, natural scale coordinates that the coefficients refer to.
-        decisions: names of the decision columns.
-        axes: names of the scale axes.
-
-    Example:
-        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
-        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
-        >>> round(ScalingModel().fit(data).law().optimum[0].mean, 1)
-        0.4
-    """
-
-    irreducible: Estimate
-    reducible: tuple[Estimate, ...]
-    exponent: tuple[Estimate, ...]
-    optimum: tuple[Estimate, ...]
-    drift: tuple[tuple[Estimate, ...], ...]
-    reference: Array
-    decisions: tuple[str, ...]
-    axes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Optimum:
-    """Posterior of `z*` at one scale, natural units.
-
-    Args:
-        mean: `(decisions,)`, posterior mean.
-        covariance: `decisions x decisions`, posterior covariance.
-        prior_covariance: `decisions x decisions`, covariance before any run.
-
-    Example:
-        >>> X = np.linspace(0.0, 1.0, 8)[:, None]
-        >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
-        >>> ScalingModel().fit(data).optimum(np.zeros(0)).mean.round(1).tolist()
-        [0.4]
-    """
-
-    mean: Array
-    covariance: Array
-    prior_covariance: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,11 +407,11 @@ class ScalingPredictor(GPPredictor):
     """Posterior of the loss at any config and scale.
 
     Args:
-        units: location and spread of the losses at the fit.
         prior: prior of theta.
-        residual: covariance of what the law leaves over.
-        df: degrees of freedom of the errors.
+        errors: errors of single runs about the law.
         row_noise: `(n,)`, variance of each training row beyond `noise_variance`.
+        growth: tau, standard deviation of the law's error per e-fold beyond the runs.
+        rule_weights: `(rules,)`, posterior weights of the transfer rules that compete.
 
     Example:
         >>> X = np.linspace(0.0, 1.0, 8)[:, None]
@@ -527,11 +422,16 @@ class ScalingPredictor(GPPredictor):
         True
     """
 
-    units: LossUnits
     prior: Whitening
-    residual: ResidualCovariance
-    df: float
+    errors: RunErrors
     row_noise: Array
+    growth: float
+    rule_weights: Array
+
+    @property
+    def units(self) -> LossUnits:
+        """Location and spread of the losses at the fit."""
+        return self.errors.units
 
     @property
     def loss(self) -> ParametricLoss:
@@ -564,7 +464,7 @@ class ScalingPredictor(GPPredictor):
         rows, factor, row_noise = self.X, self.factor, self.row_noise
         for i in range(len(X)):
             row = X[i : i + 1]
-            own = row_errors(self.kernel.parts, self.residual, self.loss, row, y[i : i + 1], self.units, self.df)
+            own = self.errors.beyond_noise(self.loss, row, y[i : i + 1])
             variance = self.kernel.diagonal(row) + self.noise_variance + own
             factor = factor.append(self.kernel.cross(row, rows)[0], float(variance[0]))
             rows, row_noise = np.concatenate([rows, row]), np.concatenate([row_noise, own])
@@ -686,9 +586,36 @@ class ScalingPredictor(GPPredictor):
             X: `m x d`.
             discrepancy: least value of c, for callers that trust the bowl less than the fit does.
         """
-        variance = max(self.residual.discrepancy_variance, discrepancy**2)
-        far = _discrepancy_factors_at(self.loss, self.loss.excess(X), self.units)
-        return np.asarray(self.noise_variance + variance * far)
+        residual = self.errors.residual
+        variance = max(residual.discrepancy_variance, discrepancy**2)
+        far = factors_at(self.loss, self.loss.excess(X), self.units)
+        return np.asarray(residual.noise_variance + variance * far)
+
+    def extrapolation_variance(self, X: Array) -> Array:
+        """Return the variance of the law's error at scales beyond the runs, `(m,)`, 0 among them.
+
+        It is `(tau d)^2` with d the distance in e-folds (`distance_beyond`).
+
+        Args:
+            X: `m x d`.
+        """
+        layout = self.loss.layout
+        d = distance_beyond(layout.scales(self.X), layout.scales(X))
+        return np.asarray((self.growth * d) ** 2)
+
+    def forecasts(self, X: Array, y: Array) -> Forecasts:
+        """Return how well rows beyond the runs are foreseen, those far from the optimum left out.
+
+        Args:
+            X: `m x d`.
+            y: `(m,)`, losses.
+        """
+        layout = self.loss.layout
+        near = self.loss.excess(X) < self.units.spread
+        X, y = X[near], self.units.bounded(y[near])
+        p = self.posterior(X)
+        d = distance_beyond(layout.scales(self.X), layout.scales(X))
+        return Forecasts(np.abs(y - p.mean), np.sqrt(p.variance + self.error_variance(X)), d)
 
     def _optimum_rows(self, scales: Array) -> Array:
         """Return `A`, `decisions x p`, with `z* = A theta` at `scales`."""
@@ -698,8 +625,9 @@ class ScalingPredictor(GPPredictor):
         rows = np.zeros((J, layout.size))
         rows[np.arange(J), layout.optimum.start + np.arange(J)] = 1.0
         for j in range(J):
-            start = layout.drift.start + j * A
-            rows[j, start : start + A] = step
+            for group, entries in ((layout.drift, step), (layout.bend, 0.5 * step**2)):
+                start = group.start + j * A
+                rows[j, start : start + A] = entries
         return rows
 
     def coefficients(self) -> tuple[Array, Array]:
@@ -786,8 +714,3 @@ class ScalingFantasies(Fantasies):
         """Return `ScalingPredictor.training_mean` under each fantasy, `n x S`."""
         assert isinstance(self.predictor, ScalingPredictor)
         return np.asarray(self.y - self.predictor.ridge[:, None] * self.weights)
-
-
-def _log_variance(sd: float, width: float) -> NormalPrior:
-    """Return the prior of ln variance with median `sd**2`."""
-    return NormalPrior(2.0 * float(np.log(sd)), width)

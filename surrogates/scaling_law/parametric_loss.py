@@ -6,7 +6,7 @@ Notation, for one row x of `X` (`ParametricLoss` evaluates n rows at once):
              `D_a = s_a - sbar_a` about the reference scale `sbar`
 `z_j`        decision column j in box widths (x itself)
 `R_a`        loss that axis a can still remove at the reference scale, `R = sum_a R_a`
-`z*_j`       `a_j + sum_a b_ja D_a`, the drifting optimum
+`z*_j`       `a_j + sum_a (b_ja D_a + q_ja D_a^2 / 2)`, the drifting optimum and its bend
 `t`          `M (z - z*)` with M unit upper triangular (couplings, such as lr with batch size)
 
 The loss is a scaling law with a bowl added::
@@ -32,7 +32,7 @@ has the same form). Negative ones are the mirror image, and 0 is a parabola in t
 The parameters are one real vector::
 
     theta = (c, ln alpha.., ln R.., ln gamma, logit kappa, offsets.., ln h.., lam above..,
-             lam below.., a.., b.., m..)
+             lam below.., a.., b.., q.., m..)
 """
 
 from __future__ import annotations
@@ -154,9 +154,15 @@ class ThetaLayout:
         return slice(start, start + len(self.decisions) * len(self.axes))
 
     @property
+    def bend(self) -> slice:
+        """Positions of q, in the order of `drift`."""
+        start = self.drift.stop
+        return slice(start, start + len(self.decisions) * len(self.axes))
+
+    @property
     def couplings(self) -> slice:
         """Positions of the couplings m."""
-        start = self.drift.stop
+        start = self.bend.stop
         return slice(start, start + len(self.pairs))
 
     def scales(self, X: Array) -> Array:
@@ -193,9 +199,15 @@ class ParametricLoss:
 
     @property
     def drift(self) -> Array:
-        """`b`, `decisions x axes`."""
+        """`b`, `decisions x axes`: the drift at the reference scale."""
         shape = (len(self.layout.decisions), len(self.layout.axes))
         return self.theta[self.layout.drift].reshape(shape)
+
+    @property
+    def bend(self) -> Array:
+        """`q`, `decisions x axes`: change of the drift per natural unit of scale."""
+        shape = (len(self.layout.decisions), len(self.layout.axes))
+        return self.theta[self.layout.bend].reshape(shape)
 
     def rebased(self, reference: Array) -> ParametricLoss:
         """Return the same function written about another reference scale."""
@@ -207,12 +219,18 @@ class ParametricLoss:
         shares = np.maximum(law.shares[0], np.exp(-2.0 * _MAX_EXPONENT))
         theta[layout.log_reducible] = np.log(law.total * law.rho[0] * shares)
         theta[layout.log_curvature] += expit(theta[layout.shrinkage]) * law.log_rho[0]
-        theta[layout.optimum] += self.drift @ step
+        theta[layout.optimum] = self.optimum_at(reference[None, :])[0]
+        theta[layout.drift] += (self.bend * step).ravel()
         return ParametricLoss(layout, reference, theta)
 
     def optimum_at(self, scales: Array) -> Array:
         """Return `z*` at the rows of `scales` `m x axes`; `m x decisions`."""
-        return np.asarray(self.optimum + (scales - self.reference) @ self.drift.T)
+        step = scales - self.reference
+        return np.asarray(self.optimum + step @ self.drift.T + 0.5 * step**2 @ self.bend.T)
+
+    def drift_at(self, scales: Array) -> Array:
+        """Return `dz* / ds` at the rows of `scales` `m x axes`; `m x decisions x axes`."""
+        return np.asarray(self.drift + self.bend * (scales - self.reference)[:, None, :])
 
     def displacement(self, X: Array) -> Array:
         """Return `z - z*`, `n x decisions`."""
@@ -272,6 +290,8 @@ class ParametricLoss:
         J[:, layout.optimum] = -by_z
         drift = -by_z[:, :, None] * law.offset[:, None, :]
         J[:, layout.drift] = drift.reshape(len(X), by_z.shape[1] * law.offset.shape[1])
+        bend = 0.5 * drift * law.offset[:, None, :]
+        J[:, layout.bend] = bend.reshape(len(X), by_z.shape[1] * law.offset.shape[1])
         for position, (j, k) in zip(_positions(layout.couplings), layout.pairs, strict=True):
             J[:, position] = by_t[:, j] * bowl.displacement[:, k]
         return J
@@ -293,7 +313,9 @@ class ParametricLoss:
         G[:, self.layout.decisions] = by_z
         kappa = expit(self.theta[self.layout.shrinkage])
         by_log_rho = kappa * law.curvature * (bowl.shape @ bowl.curvature)
-        by_s = -by_log_rho[:, None] * law.shares * law.exponent - by_z @ self.drift
+        drift = self.drift_at(self.layout.scales(X))
+        by_s = -by_log_rho[:, None] * law.shares * law.exponent
+        by_s -= np.einsum("nj,nja->na", by_z, drift)
         G[:, self.layout.axes] = by_s * self.layout.unit
         return G
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from surrogates.data import Array, Columns
+from surrogates.data import Array, Columns, IntArray
 from surrogates.scaling_law.parametric_loss import ThetaLayout
 
-MID = 1
-CSCALE = 1
-_E_FOLDS = 3.0  # of a log or logit setting that make one step
+E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
 _SHARED = 0.7  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
@@ -95,6 +93,8 @@ class LawPrior:
         asymmetry_sd: sd of lam, per step.
         optimum_sd: sd of a about the middle of the runs, in units of their spread.
         drift_sd: sd of b where no `DriftPrior` is given, steps per e-fold of scale.
+        bend_sd: sd of q, steps per e-fold of scale squared. The best lr of GPT-2-style models curves
+            at larger scales (arXiv:2606.29158).
         coupling_sd: sd of the entries of M, in steps.
         offset_sd: sd of each code's offset, in spreads.
 
@@ -114,6 +114,7 @@ class LawPrior:
     asymmetry_sd: float = 1.0
     optimum_sd: float = 0.4
     drift_sd: float = 0.08
+    bend_sd: float = 0.004
     coupling_sd: float = 0.3
     offset_sd: float = 0.5
 
@@ -160,15 +161,16 @@ class Reach:
     three e-folds, whatever was tried; a linear one those of the runs.
 
     Args:
-        middle: `(decisions,)`, mean of the runs.
+        middle: `(decisions,)`, mean of the best quarter of the runs. The optimum is expected there,
+            so that a setting without effect stays at the best known value.
         step: `(decisions,)`, width over which a setting typically matters.
         spread: `(decisions,)`, width of the region tried, at least one step.
 
     Example:
         >>> X = np.linspace(0.0, 0.5, 101)[:, None]
-        >>> reach = Reach.of(Columns.of_decisions("momentum"), X)
-        >>> reach.middle.round(2).tolist(), reach.step.round(2).tolist()
-        ([0.25], [0.5])
+        >>> reach = Reach.of(Columns.of_decisions("momentum"), X, (X[:, 0] - 0.1) ** 2)
+        >>> reach.middle.round(1).tolist(), reach.step.round(1).tolist()
+        ([0.1], [0.5])
     """
 
     middle: Array
@@ -176,24 +178,27 @@ class Reach:
     spread: Array
 
     @classmethod
-    def of(cls, columns: Columns, X: Array, y=None) -> Reach:
-        """Return the reach of the rows of `X` `n x d`; n may be 0."""
+    def of(cls, columns: Columns, X: Array, y: Array) -> Reach:
+        """Return the reach of rows `X` `n x d` with losses `y` `(n,)`; n may be 0."""
         z, width = X[:, columns.decision], columns.width[columns.decision]
         relative = np.array(columns.relative or (False,) * len(columns.kinds))[columns.decision]
         if not len(X):
             ones = np.ones(len(width))
-            return cls(0.5 * ones, np.where(relative, _E_FOLDS / width, 1.0), ones)
-        if y is not None and MID:
-            D = np.concatenate([np.ones((len(X), 1)), X[:, columns.scale]], axis=1)
-            trend = np.linalg.lstsq(D.T @ D + 1e-3*np.eye(D.shape[1]), D.T @ np.minimum(y, np.median(y) + 3.0 * (np.median(y) - y.min())), rcond=None)[0]
-            order = np.argsort(y - D @ trend, kind="stable")[: max(3, len(X) // 4)]
-            middle = np.median(z[order],axis=0) if MID == 2 else z[order].mean(axis=0)
-        else:
-            middle = z.mean(axis=0)
+            return cls(0.5 * ones, np.where(relative, E_FOLDS / width, 1.0), ones)
         tried = np.sqrt(12.0) * z.std(axis=0)
         tried = np.where(tried > 0.0, tried, 1.0)
-        step = np.where(relative, _E_FOLDS / width, tried)
-        return cls(middle, step, np.maximum(step, tried))
+        step = np.where(relative, E_FOLDS / width, tried)
+        return cls(z[_best_quarter(X[:, columns.scale], y)].mean(axis=0), step, np.maximum(step, tried))
+
+
+def _best_quarter(scales: Array, y: Array) -> IntArray:
+    """Return the rows of least loss beside a plane through the scales, at least three."""
+    planes = np.concatenate([np.ones((len(y), 1)), scales], axis=1)
+    below = float(np.median(y) - np.min(y))
+    bounded = np.minimum(y, np.median(y) + 3.0 * below)
+    normal = planes.T @ planes + 1e-3 * np.eye(planes.shape[1])
+    trend = planes @ linalg.solve(normal, planes.T @ bounded, assume_a="pos")
+    return np.argsort(y - trend, kind="stable")[: max(3, len(y) // 4)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,23 @@ class Whitening:
         return np.asarray(linalg.solve_triangular(self.root, theta - self.mean, lower=True))
 
 
+def neutral_sd(columns: Columns, column: int) -> float:
+    """Return the prior sd of the drift of one decision without a rule, natural units per e-fold.
+
+    That of a linear setting is a share of its declared range, before any run.
+
+    Args:
+        columns: roles of the columns.
+        column: index of the decision's column.
+
+    Example:
+        >>> neutral_sd(Columns.of_decisions("momentum"), 0)
+        0.08
+    """
+    relative = bool(columns.relative) and columns.relative[column]
+    return LawPrior().drift_sd * (E_FOLDS if relative else float(columns.width[column]))
+
+
 def whitening(
     layout: ThetaLayout,
     columns: Columns,
@@ -245,7 +267,7 @@ def whitening(
     Example:
         >>> columns = Columns.of_decisions("lr")
         >>> layout = ThetaLayout.of(columns, 0)
-        >>> reach = Reach.of(columns, np.zeros((0, 1)))
+        >>> reach = Reach.of(columns, np.zeros((0, 1)), np.zeros(0))
         >>> units = LossUnits(3.0, 0.5)
         >>> prior = whitening(layout, columns, np.zeros(0), units, reach, LawPrior(), None)
         >>> prior.mean[layout.optimum].tolist()
@@ -265,10 +287,12 @@ def whitening(
     mean[layout.log_gamma], sd[layout.log_gamma] = np.log(prior.gamma), prior.gamma_sd
     sd[layout.offsets] = prior.offset_sd * units.spread
     step = reach.step
+    # what all settings together can gain is known better than their number
+    shared = min(1.0, np.sqrt(2.0 / max(decisions, 1)))
     mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
     sd[layout.asymmetry] = np.tile(prior.asymmetry_sd / step, 2)
-    mean[layout.optimum], sd[layout.optimum] = reach.middle, prior.optimum_sd * reach.spread * (min(1.0, (2.0/max(decisions,1))**.5) if CSCALE else 1.)
+    mean[layout.optimum], sd[layout.optimum] = reach.middle, prior.optimum_sd * reach.spread * shared
     slope_mean = np.zeros((decisions, axes))
     slope_sd = np.repeat(prior.drift_sd * step[:, None], axes, axis=1)
     width = columns.width[layout.decisions]
@@ -277,9 +301,10 @@ def whitening(
         slope_mean[:, :known] = drift.mean / width[:, None]
         slope_sd[:, :known] = drift.sd / width[:, None]
     mean[layout.drift], sd[layout.drift] = slope_mean.ravel(), slope_sd.ravel()
+    sd[layout.bend] = np.repeat(prior.bend_sd * step, axes)
     if layout.pairs:
         first, second = np.array(layout.pairs, dtype=np.intp).T
-        sd[layout.couplings] = prior.coupling_sd * step[first] / step[second] * (min(1.0, (2.0/decisions)**.5) if CSCALE else 1.)
+        sd[layout.couplings] = prior.coupling_sd * step[first] / step[second] * shared
     root = np.diag(sd)
     # both sides of a bowl have most of their asymmetry in common
     above = layout.asymmetry.start + np.arange(decisions)
@@ -300,7 +325,7 @@ def _anchored(
     reference: Array,
     anchor: Anchor,
 ) -> tuple[Array, Array]:
-    """Return the prior given `a_j + sum_a b_ja (at_a - sbar_a) ~ N(anchor)` too."""
+    """Return the prior given that `z*` at the anchor's scale is distributed as it says, too."""
     covariance = root @ root.T
     axes = len(layout.axes)
     step = np.zeros(axes)
@@ -311,6 +336,8 @@ def _anchored(
         row[layout.optimum.start + j] = 1.0
         start = layout.drift.start + j * axes
         row[start : start + axes] = step
+        start = layout.bend.start + j * axes
+        row[start : start + axes] = 0.5 * step**2
         aim = (anchor.mean[j] - columns.origin[column]) / columns.width[column]
         noise = (anchor.sd[j] / columns.width[column]) ** 2
         gain = covariance @ row / (row @ covariance @ row + noise)
