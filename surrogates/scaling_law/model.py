@@ -175,7 +175,7 @@ class ScalingModel:
         """
         layout = ThetaLayout.of(data.columns, self.max_couplings)
         fitted = self._parameters(theta, layout)
-        frame = _Frame(
+        frame = _Frame.of(
             self, data.columns, layout, fitted.reference, fitted.units, fitted.reach
         )
         return self._posterior(data, fitted, frame.prior(fitted.weights))
@@ -208,7 +208,7 @@ class ScalingModel:
         reference = layout.scales(data.X).mean(axis=0) if len(data) else middle
         units = LossUnits.of(data.y)
         reach = Reach.of(data.columns, data.X, units.bounded(data.y))
-        return _Frame(self, data.columns, layout, reference, units, reach)
+        return _Frame.of(self, data.columns, layout, reference, units, reach)
 
     def _parameters(self, theta: Array, layout: ThetaLayout) -> FittedParameters:
         rules = 0 if self.drift is None else len(self.drift.weights)
@@ -298,44 +298,47 @@ class ScalingModel:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What the rows of a fit say before it: units, reference and reach; it makes priors."""
+    """What the rows of a fit say before it, and the prior of theta under each rule."""
 
-    model: ScalingModel
-    columns: Columns
     layout: ThetaLayout
     reference: Array
     units: LossUnits
     reach: Reach
+    weights: Array  # of the rules before the runs, none without any
+    components: tuple[Whitening, ...]
 
-    @property
-    def weights(self) -> Array:
-        """Prior weights of the rules, none without any."""
-        return np.zeros(0) if self.model.drift is None else self.model.drift.weights
+    @classmethod
+    def of(
+        cls,
+        model: ScalingModel,
+        columns: Columns,
+        layout: ThetaLayout,
+        reference: Array,
+        units: LossUnits,
+        reach: Reach,
+    ) -> _Frame:
+        rules = (None,) if model.drift is None else model.drift.priors
+        components = tuple(
+            whitening(layout, columns, reference, units, reach, model.prior, rule)
+            for rule in rules
+        )
+        weights = np.zeros(0) if model.drift is None else model.drift.weights
+        return cls(layout, reference, units, reach, weights, components)
 
     def loss(self, theta: Array) -> ParametricLoss:
         return ParametricLoss(self.layout, self.reference, theta)
 
-    def components(self) -> list[Whitening]:
-        """Return the prior of theta under each rule."""
-        drift, prior = self.model.drift, self.model.prior
-        return [
-            whitening(
-                self.layout, self.columns, self.reference, self.units, self.reach, prior, rule
-            )
-            for rule in ((None,) if drift is None else drift.priors)
-        ]
-
     def prior(self, weights: Array) -> Whitening:
         """Return the one prior of theta under rules of these weights."""
-        return moment_matched(self.components(), weights if len(weights) else np.ones(1))
+        return moment_matched(self.components, weights if len(weights) else np.ones(1))
 
     def updated(self, law: ParametricLoss, X: Array, y: Array, noise_root: Array) -> Array:
         """Return the weights of the rules after the runs, by the evidence linearized at `law`."""
-        if self.model.drift is None:
+        if not len(self.weights):
             return self.weights
         J = law.jacobian(X)
         target = y - law.value(X) + J @ law.theta
-        return updated(self.weights, log_evidences(self.components(), target, J, noise_root))
+        return updated(self.weights, log_evidences(self.components, target, J, noise_root))
 
 
 @dataclass(frozen=True, slots=True)

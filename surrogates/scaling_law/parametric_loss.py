@@ -37,7 +37,7 @@ The parameters are one real vector::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -46,7 +46,33 @@ from scipy.special import expit
 from surrogates.data import Array, Columns, IntArray
 
 _MAX_EXPONENT = 25.0  # beyond it the law is not meant to be read; keeps exp finite
+_KEPT = 4  # arrays of rows whose law and bowl are remembered
 _SERIES = 0.05  # |lam t| below which phi and its derivatives are summed as series
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Positions of the groups of theta, in their order; described in `ThetaLayout`."""
+
+    log_exponent: slice
+    log_reducible: slice
+    log_gamma: int
+    offsets: slice
+    log_curvature: slice
+    asymmetry: slice
+    optimum: slice
+    drift: slice
+    bend: slice
+    couplings: slice
+    size: int
+
+    @classmethod
+    def of(cls, axes: int, codes: int, decisions: int, pairs: int) -> _Groups:
+        lengths = [1, axes, axes, 1, 1, codes, decisions, 2 * decisions, decisions]
+        lengths += [decisions * axes, decisions * axes, pairs]
+        ends = np.cumsum(lengths).tolist()
+        _, alpha, R, gamma, _, *rest = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        return cls(alpha, R, gamma.start, *rest, ends[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +88,7 @@ class ThetaLayout:
         codes: (column, code) of each offset, in the order of `Columns.one_hot`; the prior keeps
             the offsets centered.
         pairs: (j, k), j < k, positions in `decisions` of each coupling `m_jk`.
+        groups: positions of each group.
 
     Example:
         >>> layout = ThetaLayout.of(Columns.of_decisions("lr", "batch"), max_pairs=28)
@@ -76,6 +103,7 @@ class ThetaLayout:
     unit: Array
     codes: tuple[tuple[int, int], ...]
     pairs: tuple[tuple[int, int], ...]
+    groups: _Groups
 
     @classmethod
     def of(cls, columns: Columns, max_pairs: int) -> ThetaLayout:
@@ -87,83 +115,73 @@ class ThetaLayout:
         """
         axes = np.concatenate([columns.scale, columns.fidelity])
         pairs = tuple(combinations(range(len(columns.decision)), 2))
-        return cls(
-            columns,
-            columns.decision,
-            axes,
-            columns.origin[axes],
-            columns.width[axes],
-            tuple((int(q), v) for q in columns.categorical for v in range(columns.categories[q])),
-            pairs if len(pairs) <= max_pairs else (),
+        pairs = pairs if len(pairs) <= max_pairs else ()
+        codes = tuple(
+            (int(q), v) for q in columns.categorical for v in range(columns.categories[q])
         )
+        groups = _Groups.of(len(axes), len(codes), len(columns.decision), len(pairs))
+        origin, width = columns.origin[axes], columns.width[axes]
+        return cls(columns, columns.decision, axes, origin, width, codes, pairs, groups)
 
     @property
     def size(self) -> int:
         """Length of theta."""
-        return int(self.couplings.stop)
+        return self.groups.size
 
     @property
     def log_exponent(self) -> slice:
         """Positions of ln alpha, one per axis."""
-        return slice(1, 1 + len(self.axes))
+        return self.groups.log_exponent
 
     @property
     def log_reducible(self) -> slice:
         """Positions of ln R, one per axis."""
-        start = self.log_exponent.stop
-        return slice(start, start + len(self.axes))
+        return self.groups.log_reducible
 
     @property
     def log_gamma(self) -> int:
         """Position of ln gamma."""
-        return int(self.log_reducible.stop)
+        return self.groups.log_gamma
 
     @property
     def shrinkage(self) -> int:
         """Position of logit kappa."""
-        return self.log_gamma + 1
+        return self.groups.log_gamma + 1
 
     @property
     def offsets(self) -> slice:
         """Positions of the offsets, one per code."""
-        start = self.shrinkage + 1
-        return slice(start, start + len(self.codes))
+        return self.groups.offsets
 
     @property
     def log_curvature(self) -> slice:
         """Positions of ln h, one per decision."""
-        start = self.offsets.stop
-        return slice(start, start + len(self.decisions))
+        return self.groups.log_curvature
 
     @property
     def asymmetry(self) -> slice:
         """Positions of lam: above the optimum of each decision, then below it."""
-        start = self.log_curvature.stop
-        return slice(start, start + 2 * len(self.decisions))
+        return self.groups.asymmetry
 
     @property
     def optimum(self) -> slice:
         """Positions of a, one per decision."""
-        start = self.asymmetry.stop
-        return slice(start, start + len(self.decisions))
+        return self.groups.optimum
 
     @property
     def drift(self) -> slice:
         """Positions of b, row-major: all axes of decision 0, then of decision 1, .."""
-        start = self.optimum.stop
-        return slice(start, start + len(self.decisions) * len(self.axes))
+        return self.groups.drift
 
     @property
     def bend(self) -> slice:
         """Positions of q, in the order of `drift`."""
-        start = self.drift.stop
-        return slice(start, start + len(self.decisions) * len(self.axes))
+        return self.groups.bend
 
     @property
     def couplings(self) -> slice:
         """Positions of the couplings m."""
-        start = self.bend.stop
-        return slice(start, start + len(self.pairs))
+        return self.groups.couplings
 
     def scales(self, X: Array) -> Array:
         """Return `s` at the rows of `X`, `n x axes`."""
@@ -191,6 +209,7 @@ class ParametricLoss:
     layout: ThetaLayout
     reference: Array
     theta: Array
+    _memo: list[_Rows] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def optimum(self) -> Array:
@@ -234,7 +253,25 @@ class ParametricLoss:
 
     def displacement(self, X: Array) -> Array:
         """Return `z - z*`, `n x decisions`."""
+        return self._rows(X).bowl.displacement
+
+    def _displacement(self, X: Array) -> Array:
         return X[:, self.layout.decisions] - self.optimum_at(self.layout.scales(X))
+
+    def _rows(self, X: Array) -> _Rows:
+        """Return law and bowl at the rows of `X`, kept for the arrays asked about last.
+
+        A prediction asks for value, floor, features and kernels of the same rows, and of the
+        training rows each time. Arrays are not changed in place anywhere in this package.
+        """
+        place = next((i for i, rows in enumerate(self._memo) if rows.X is X), None)
+        if place is None:
+            rows = _Rows(X, self._law(self.layout.scales(X)), self._bowl(X))
+            del self._memo[: len(self._memo) + 1 - _KEPT]
+        else:
+            rows = self._memo.pop(place)
+        self._memo.append(rows)
+        return rows
 
     def value(self, X: Array) -> Array:
         """Return the loss `y`, `(n,)`."""
@@ -242,15 +279,14 @@ class ParametricLoss:
 
     def floor(self, X: Array) -> Array:
         """Return the loss at the optimum of each row's scale and categories, `(n,)`."""
-        law = self._law(self.layout.scales(X))
+        law = self._rows(X).law
         offsets = self.layout.columns.one_hot(X) @ self.theta[self.layout.offsets]
         return np.asarray(self.theta[0] + law.total * (law.rho - 1.0) + offsets)
 
     def excess(self, X: Array) -> Array:
         """Return the loss above the floor, `(n,)`, >= 0."""
-        bowl = self._bowl(X)
-        law = self._law(self.layout.scales(X))
-        return np.asarray(law.curvature * (bowl.shape @ bowl.curvature))
+        rows = self._rows(X)
+        return np.asarray(rows.law.curvature * (rows.bowl.shape @ rows.bowl.curvature))
 
     def curvature_at(self, scales: Array) -> Array:
         """Return `d^2 y / dz dz'` at the optimum of `scales` `(axes,)`; `decisions x decisions`."""
@@ -261,8 +297,13 @@ class ParametricLoss:
 
     def jacobian(self, X: Array) -> Array:
         """Return `dy / dtheta`, `n x size`."""
+        rows = self._rows(X)
+        if rows.jacobian is None:
+            rows.jacobian = self._jacobian(X, rows.law, rows.bowl)
+        return rows.jacobian
+
+    def _jacobian(self, X: Array, law: _Law, bowl: _Bowl) -> Array:
         layout, theta = self.layout, self.theta
-        law, bowl = self._law(layout.scales(X)), self._bowl(X)
         J = np.empty((len(X), layout.size))
         J[:, 0] = 1.0
         excess = law.curvature * (bowl.shape @ bowl.curvature)
@@ -298,7 +339,7 @@ class ParametricLoss:
 
     def gradient(self, X: Array) -> Array:
         """Return `dy / dX`, `n x d`, zero in categorical columns."""
-        law = self._law(self.layout.scales(X))
+        law = self._rows(X).law
         G = self.excess_gradient(X)
         by_s = -(law.total * law.rho)[:, None] * law.shares * law.exponent
         G[:, self.layout.axes] += by_s * self.layout.unit
@@ -306,7 +347,7 @@ class ParametricLoss:
 
     def excess_gradient(self, X: Array) -> Array:
         """Return the derivatives of `excess`, `n x d`."""
-        law, bowl = self._law(self.layout.scales(X)), self._bowl(X)
+        law, bowl = self._rows(X).law, self._rows(X).bowl
         G = np.zeros(X.shape)
         weight = law.curvature[:, None] * bowl.curvature
         by_z = (weight * bowl.shape_slope) @ bowl.mixing
@@ -345,7 +386,7 @@ class ParametricLoss:
 
     def _bowl(self, X: Array) -> _Bowl:
         theta, layout, mixing = self.theta, self.layout, self._mixing()
-        displacement = self.displacement(X)
+        displacement = self._displacement(X)
         t = displacement @ mixing.T
         above, below = np.split(theta[layout.asymmetry], 2)
         shape, slope, by_asymmetry = valley(t, np.where(t > 0.0, above, below))
@@ -360,6 +401,14 @@ class ParametricLoss:
         ):
             mixing[j, k] = self.theta[position]
         return mixing
+
+
+@dataclass(slots=True)
+class _Rows:
+    X: Array
+    law: _Law
+    bowl: _Bowl
+    jacobian: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
