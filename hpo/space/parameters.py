@@ -193,9 +193,10 @@ class Float:
     def physical_limits(self) -> tuple[float, float]:
         """Bounds in v that no run may pass, whatever range is searched.
 
-        They are the declared ones under `hard`. Otherwise a log parameter stays positive and a
-        logit one inside (0, 1). A linear one whose `low` is not negative stays so, and a share stays
-        below 1: dropout, a beta, or a linear range that ends at 1.
+        They are the declared ones under `hard`. Otherwise a log parameter stays positive, a logit
+        one inside (0, 1), and a linear one whose `low` is not negative at 0 or above. Dropout and
+        betas stay below 1; a range that ends at 1 ends there if it is linear from 0 or above, as
+        does a warm-up in shares of a run.
 
         Example:
             >>> Float(1e-4, 1e-1, log=True).physical_limits
