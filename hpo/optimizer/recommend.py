@@ -113,7 +113,7 @@ def recommend(
     loss = loss_forecast(warp, row, model=model)
     if found.refutation is not None:
         loss = _at_least(loss, found.refutation.least, encoder.loss_sign)
-    config = encoder.within(row[0], row[0]).decode(row)[0]
+    config = _decoded(encoder, row, row[0], row[0])[0]
     no_effect = tuple(name for name in quiet if name in config)
     intervals = _intervals(encoder, model, row, fixed, no_effect, rng)
     return Recommendation(
@@ -167,7 +167,7 @@ def _intervals(
     rng: np.random.Generator,
 ) -> dict[str, tuple[float, float]]:
     """Return the central 90 % interval of where the optimum lies, per numeric parameter."""
-    space, config = encoder.space, encoder.within(row[0], row[0]).decode(row)[0]
+    space, config = encoder.space, _decoded(encoder, row, row[0], row[0])[0]
     numeric = [
         name for name in space.decisions if isinstance(space[name], Float | Int) and name in config
     ]
@@ -177,15 +177,22 @@ def _intervals(
     else:
         low, high = _drawn_bounds(encoder, model, row, rng)
     low, high = np.minimum(low, row[0]), np.maximum(high, row[0])
-    decoder = encoder.within(low, high)
     # each bound is decoded in the recommended config, so that conditions stay as they are
     bounds = {}
     for name, column in zip(numeric, columns, strict=True):
         ends = np.repeat(row, 2, axis=0)
         ends[:, column] = low[column], high[column]
-        first, last = decoder.decode(ends)
+        first, last = _decoded(encoder, ends, low, high)
         bounds[name] = (float(first[name]), float(last[name]))
     return bounds
+
+
+def _decoded(encoder: Encoder, rows: Array, lower: Array, upper: Array) -> list[dict[str, Any]]:
+    """Return the configs of `rows`, whose settings lie in the box, perhaps beyond the searched."""
+    if not encoder.space.extrapolated:
+        return encoder.decode(rows)
+    configs = encoder.within(lower, upper).decode(rows)
+    return [encoder.space.canonical(config, extrapolate=True) for config in configs]
 
 
 def _informed_by_data(
