@@ -22,7 +22,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, Term, maximize
 from hpo.models.fitted import Models
@@ -34,8 +33,6 @@ from surrogates.data import Array, IntArray
 from surrogates.numerics import normal_half_width
 from surrogates.scaling_law.model import Optimum, ScalingPredictor
 from surrogates.transforms import location_scale
-
-BoolArray = NDArray[np.bool_]
 
 _NINETY = normal_half_width(0.9)  # in standard deviations
 _CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
@@ -57,12 +54,14 @@ class Refutation:
         predicted: Loss that the model expected at the refuting run, smaller is better.
         best: Position of the run whose settings are taken instead.
         least: Least loss at the target that the run allows, smaller is better.
+        row: 1 x d, its settings at the target.
     """
 
     near: int | None
     predicted: float
     best: int
     least: float
+    row: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,7 @@ class _LawAnswer:
         row = self._row(followed, best[0], quiet, rng)
         refutation = self._refuted(row, quiet)
         if refutation is not None:
-            row = followed[[refutation.best]]
+            row = refutation.row
         return Answer(row, quiet, refutation)
 
     def _row(
@@ -324,77 +323,95 @@ class _LawAnswer:
     def _refuted(self, row: Array, quiet: IntArray) -> Refutation | None:
         """Return the run that refutes `row` and the one to take instead; None if it stands.
 
-        A completed run refutes the model where its loss is far above what the model expects at its
-        own config, and far above what it expects at the answer's place at its scale; a failed one
-        always does. The answer falls if those beside it outweigh the runs beside it that did well.
+        Runs are compared with it once followed to the target and once where they are: a law whose
+        bowl is wrong has a wrong drift, too. For the same reason the run whose settings are taken
+        is followed to the target only where no completed run refutes the law.
         """
         runs, model = self.models.runs, self.model
-        X, success = self.models.outcomes
-        failed = X[success == 0.0]
         own = model.posterior(runs.X)
         margin = np.maximum(
             _SURPRISED * np.sqrt(own.variance + model.noise_variance), _WORSE * self.unit
         )
-        surprising = runs.loss > own.mean + margin
-        followed = self._followed(np.concatenate([runs.X, failed]))
-        scores = runs.loss - model.loss.floor(runs.X)
-        if not (self._contradicted(row, quiet, followed, surprising, margin)).any():
+        slopes = self._slopes()
+        views = [_View(self, quiet, own.mean, margin, slopes, counts_failures=True)]
+        if slopes.any():
+            still = np.zeros_like(slopes)
+            views.append(_View(self, quiet, own.mean, margin, still, counts_failures=False))
+        near = next((n for view in views if (n := view.refuter(row)) is not None), None)
+        if near is None:
             return None
-        near = int(np.argmin(self._distances(row, quiet, followed, surprising)))
-        for best in np.argsort(scores, kind="stable").tolist():
-            place = followed[[best]]
-            if (
-                surprising[best]
-                or self._contradicted(place, quiet, followed, surprising, margin).any()
-            ):
-                continue
-            gain = float(model.loss.floor(runs.X[[best]])[0] - model.loss.floor(place)[0])
-            completed = near < len(runs)
-            return Refutation(
-                near if completed else None,
-                float(own.mean[near]) if completed else math.nan,
-                best,
-                float(runs.loss[best]) - gain,
-            )
-        return None
+        completed = near < len(runs)
+        at_target = at_scale(runs.X, self._encoder.columns.scale, self.fixed)
+        settings = at_target if completed else self._followed(runs.X)
+        order = np.argsort(runs.loss, kind="stable").tolist()
+        best = next(
+            (i for i in order if all(v.refuter(settings[[i]]) is None for v in views)), order[0]
+        )
+        row = settings[[best]]
+        gain = float(model.loss.floor(runs.X[[best]])[0] - model.loss.floor(row)[0])
+        return Refutation(
+            near if completed else None,
+            float(own.mean[near]) if completed else math.nan,
+            best,
+            float(runs.loss[best]) - gain,
+            row,
+        )
 
-    def _distances(
-        self, row: Array, quiet: IntArray, followed: Array, surprising: BoolArray
-    ) -> Array:
-        """Return the distance of each run that refutes from `row`, inf for the others, `(m,)`."""
-        refuting = np.append(surprising, np.ones(len(followed) - len(surprising), dtype=bool))
-        return np.where(refuting, self._distance(row, quiet, followed), math.inf)
 
-    def _distance(self, row: Array, quiet: IntArray, followed: Array) -> Array:
-        """Return how far each followed run is from `row`, in tried ranges; inf in another category.
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The told runs beside an answer, once they are moved along `slopes`.
+
+    A completed run refutes the model where its loss is far above what the model expects at its own
+    config, and far above what it expects at the answer's place at the run's size. A failed one
+    does where it is followed to the target: what fails at one size need not at another. They refute
+    an answer if they outweigh the runs that did well near it or, for an answer outside of what was
+    tried, near the closest place inside.
+    """
+
+    law: _LawAnswer
+    quiet: IntArray
+    own_mean: Array
+    margin: Array
+    slopes: Array
+    counts_failures: bool
+
+    def refuter(self, row: Array) -> int | None:
+        """Return the position of the nearest run that refutes `row`, failed ones last, or None."""
+        law, runs = self.law, self.law.models.runs
+        columns, decisions = law.models.encoder.columns, law.models.encoder.columns.decision
+        scales = law.model.loss.layout.scales
+        X, success = law.models.outcomes
+        failed = X[success == 0.0] if self.counts_failures else X[:0]
+        rows = np.concatenate([runs.X, failed])
+        moved = at_scale(rows, columns.scale, law.fixed)
+        moved[:, decisions] += (scales(moved) - scales(rows)) @ self.slopes.T
+        inside = row.copy()
+        inside[:, decisions] = np.clip(row, moved.min(axis=0), moved.max(axis=0))[:, decisions]
+        distance = self._distance(inside, moved)
+        place = np.repeat(inside, len(runs), axis=0)
+        place[:, columns.scale] = runs.X[:, columns.scale]
+        place[:, decisions] += (scales(place) - scales(inside)) @ self.slopes.T
+        poor = runs.loss > law.model.posterior(place).mean + self.margin
+        surprising = runs.loss > self.own_mean + self.margin
+        all_failed = np.ones(len(failed), dtype=bool)
+        refuting = np.append(surprising & poor, all_failed) & (distance < _NEAR)
+        supporting = np.append(~poor, ~all_failed)
+        weight = np.exp(-0.5 * (distance / _WEIGHT) ** 2)
+        if weight[refuting].sum() <= weight[supporting].sum():
+            return None
+        return int(np.argmin(np.where(refuting, distance, math.inf)))
+
+    def _distance(self, row: Array, moved: Array) -> Array:
+        """Return how far each moved run is from `row`, in tried ranges; inf in another category.
 
         It is the root mean square over the settings that have an effect.
         """
-        columns = np.setdiff1d(self._decisions, quiet)
-        if not len(columns):
-            return np.full(len(followed), math.inf)
-        tried = followed[:, columns]
-        reach = np.maximum(np.ptp(tried, axis=0), 1e-9)
-        distance = np.sqrt(np.mean(((tried - row[0, columns]) / reach) ** 2, axis=1))
-        codes = self._encoder.columns.categorical
-        same = np.all(followed[:, codes] == row[0, codes], axis=1)
+        columns = self.law.models.encoder.columns
+        loud = np.setdiff1d(columns.decision, self.quiet)
+        if not len(loud):
+            return np.full(len(moved), math.inf)
+        reach = np.maximum(np.ptp(moved[:, loud], axis=0), 1e-9)
+        distance = np.sqrt(np.mean(((moved[:, loud] - row[0, loud]) / reach) ** 2, axis=1))
+        same = np.all(moved[:, columns.categorical] == row[0, columns.categorical], axis=1)
         return np.where(same, distance, math.inf)
-
-    def _contradicted(
-        self, row: Array, quiet: IntArray, followed: Array, surprising: BoolArray, margin: Array
-    ) -> BoolArray:
-        """Return which runs beside `row` refute it, `(m,)`; none if more of them did well."""
-        runs, columns = self.models.runs, self._encoder.columns
-        distance = self._distance(row, quiet, followed)
-        place = np.repeat(row, len(runs), axis=0)
-        place[:, columns.scale] = runs.X[:, columns.scale]
-        scales = self.model.loss.layout.scales
-        place[:, self._decisions] += (scales(place) - scales(row)) @ self._slopes().T
-        poor = runs.loss > self.model.posterior(place).mean + margin
-        failed = np.ones(len(followed) - len(runs), dtype=bool)
-        refuting = np.append(surprising & poor, failed) & (distance < _NEAR)
-        supporting = np.append(~poor, ~failed)
-        weight = np.exp(-0.5 * (distance / _WEIGHT) ** 2)
-        if weight[refuting].sum() <= weight[supporting].sum():
-            return np.zeros(len(followed), dtype=bool)
-        return np.asarray(refuting)
