@@ -80,6 +80,23 @@ class Recommendation:
         True
         >>> print(*advice.warnings)
         the target needs 100 times the compute of the largest run: it is an extrapolation
+
+        A best value that falls with size may lie below the searched range:
+
+        >>> import math
+        >>> optimizer = Optimizer(space)
+        >>> for params in (1e5, 3e5, 1e6):
+        ...     for lr in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
+        ...         miss = math.log(lr / 3e-3) + 0.5 * math.log(params / 3e5)
+        ...         loss = 10 * params**-0.1 + 0.1 * miss**2
+        ...         _ = optimizer.tell({"lr": lr, "params": params}, loss=loss)
+        >>> advice = optimizer.recommend({"params": 1e9})
+        >>> advice.config["lr"] < 1e-4
+        True
+        >>> advice.warnings[-1].split(": ")[1].startswith("widen it to about")
+        True
+        >>> advice.no_effect
+        ()
     """
 
     config: dict[str, Any]
