@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from surrogates.data import Array, Columns, IntArray
+from surrogates.data import Array, Columns
 from surrogates.scaling_law.parametric_loss import ThetaLayout
 
 E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
@@ -114,7 +114,7 @@ class LawPrior:
     asymmetry_sd: float = 1.0
     optimum_sd: float = 0.4
     drift_sd: float = 0.08
-    bend_sd: float = 0.004
+    bend_sd: float = 0.003
     coupling_sd: float = 0.3
     offset_sd: float = 0.5
 
@@ -188,17 +188,29 @@ class Reach:
         tried = np.sqrt(12.0) * z.std(axis=0)
         tried = np.where(tried > 0.0, tried, 1.0)
         step = np.where(relative, E_FOLDS / width, tried)
-        return cls(z[_best_quarter(X[:, columns.scale], y)].mean(axis=0), step, np.maximum(step, tried))
+        order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
+        best = order[: max(3, len(X) // 4)]
+        return cls(z[best].mean(axis=0), step, np.maximum(step, tried))
 
 
-def _best_quarter(scales: Array, y: Array) -> IntArray:
-    """Return the rows of least loss beside a plane through the scales, at least three."""
+def beside_trend(scales: Array, y: Array) -> Array:
+    """Return losses less a plane through the scales, `(n,)`: how good a run is for its size.
+
+    Args:
+        scales: `n x axes`.
+        y: `(n,)`, losses; far ones are bounded for the plane.
+
+    Example:
+        >>> scales = np.array([[0.0], [1.0], [2.0], [0.0]])
+        >>> beside_trend(scales, np.array([3.0, 2.0, 1.0, 3.5])).argmax()
+        3
+    """
     planes = np.concatenate([np.ones((len(y), 1)), scales], axis=1)
-    below = float(np.median(y) - np.min(y))
-    bounded = np.minimum(y, np.median(y) + 3.0 * below)
-    normal = planes.T @ planes + 1e-3 * np.eye(planes.shape[1])
-    trend = planes @ linalg.solve(normal, planes.T @ bounded, assume_a="pos")
-    return np.argsort(y - trend, kind="stable")[: max(3, len(y) // 4)]
+    middle = float(np.median(y))
+    bounded = np.minimum(y, middle + 3.0 * (middle - float(np.min(y))))
+    normal = planes.T @ planes + 1e-6 * len(y) * np.eye(planes.shape[1])
+    slope = linalg.solve(normal, planes.T @ bounded, assume_a="pos")
+    return np.asarray(y - planes @ slope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +304,10 @@ def whitening(
     mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
     sd[layout.asymmetry] = np.tile(prior.asymmetry_sd / step, 2)
-    mean[layout.optimum], sd[layout.optimum] = reach.middle, prior.optimum_sd * reach.spread * shared
+    mean[layout.optimum], sd[layout.optimum] = (
+        reach.middle,
+        prior.optimum_sd * reach.spread * shared,
+    )
     slope_mean = np.zeros((decisions, axes))
     slope_sd = np.repeat(prior.drift_sd * step[:, None], axes, axis=1)
     width = columns.width[layout.decisions]
