@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from surrogates.data import Array, Columns
 from surrogates.scaling_law.parametric_loss import ThetaLayout
 
+BoolArray = NDArray[np.bool_]
+
 E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
-_SHARED = 0.7  # correlation between the asymmetry above and below an optimum
+_SHARED = 0.9  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
 
@@ -90,7 +93,9 @@ class LawPrior:
         gamma_sd: sd of ln gamma.
         curvature: median of h in spreads per step squared (`Reach`).
         curvature_sd: sd of ln h.
-        asymmetry_sd: sd of lam, per step.
+        asymmetry_sd: sd of lam of a linear setting, per step.
+        log_asymmetry_sd: sd of lam of a log or logit setting, per e-fold; a loss that is a parabola in
+            the learning rate itself has lam = 1.
         optimum_sd: sd of a about the middle of the runs, in units of their spread.
         drift_sd: sd of b where no `DriftPrior` is given, steps per e-fold of scale.
         bend_sd: sd of q, steps per e-fold of scale squared. The best lr of GPT-2-style models curves
@@ -112,6 +117,7 @@ class LawPrior:
     curvature: float = 0.2
     curvature_sd: float = 1.0
     asymmetry_sd: float = 1.0
+    log_asymmetry_sd: float = 0.7
     optimum_sd: float = 0.4
     drift_sd: float = 0.08
     bend_sd: float = 0.003
@@ -181,7 +187,7 @@ class Reach:
     def of(cls, columns: Columns, X: Array, y: Array) -> Reach:
         """Return the reach of rows `X` `n x d` with losses `y` `(n,)`; n may be 0."""
         z, width = X[:, columns.decision], columns.width[columns.decision]
-        relative = np.array(columns.relative or (False,) * len(columns.kinds))[columns.decision]
+        relative = relative_decisions(columns)
         if not len(X):
             ones = np.ones(len(width))
             return cls(0.5 * ones, np.where(relative, E_FOLDS / width, 1.0), ones)
@@ -191,6 +197,20 @@ class Reach:
         order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
         best = order[: max(3, len(X) // 4)]
         return cls(z[best].mean(axis=0), step, np.maximum(step, tried))
+
+
+def relative_decisions(columns: Columns) -> BoolArray:
+    """Return whether each decision is measured in e-folds, `(decisions,)`.
+
+    Args:
+        columns: roles of the columns.
+
+    Example:
+        >>> relative_decisions(Columns.of_decisions("momentum")).tolist()
+        [False]
+    """
+    relative = np.array(columns.relative or (False,) * len(columns.kinds), dtype=bool)
+    return relative[columns.decision]
 
 
 def beside_trend(scales: Array, y: Array) -> Array:
@@ -303,7 +323,9 @@ def whitening(
     shared = min(1.0, np.sqrt(2.0 / max(decisions, 1)))
     mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
-    sd[layout.asymmetry] = np.tile(prior.asymmetry_sd / step, 2)
+    relative = relative_decisions(columns)
+    asymmetry = np.where(relative, E_FOLDS * prior.log_asymmetry_sd, prior.asymmetry_sd) / step
+    sd[layout.asymmetry] = np.tile(asymmetry, 2)
     mean[layout.optimum], sd[layout.optimum] = (
         reach.middle,
         prior.optimum_sd * reach.spread * shared,
@@ -323,7 +345,7 @@ def whitening(
     root = np.diag(sd)
     # both sides of a bowl have most of their asymmetry in common
     above = layout.asymmetry.start + np.arange(decisions)
-    root[above + decisions, above] = _SHARED * prior.asymmetry_sd / step
+    root[above + decisions, above] = _SHARED * asymmetry
     root[above + decisions, above + decisions] *= np.sqrt(1.0 - _SHARED**2)
     # ln R_a = ln slope_a - ln alpha_a, with independent slope and exponent
     root[layout.log_reducible, layout.log_exponent] -= prior.exponent_sd * np.eye(axes)
