@@ -42,15 +42,15 @@ from hpo import (
     Axis,
     Budget,
     Float,
+    Neutral,
     Optimizer,
     Role,
     Scale,
     SearchSpace,
     Slope,
     StepLaw,
-    TimeTransfer,
 )
-from hpo.scaling.claims import TransferRule
+from hpo.scaling.claims import Priors
 
 NINETY = 1.6448536269514722  # half-width of a normal central 90 % interval, in sd
 Array = NDArray[np.float64]
@@ -335,7 +335,7 @@ class Scaletune:
     """Engine that buys the runs most informative about the target and answers by `recommend`."""
 
     def __init__(
-        self, problem: Problem, budget: float, seed: int, priors: Sequence[TransferRule] = ()
+        self, problem: Problem, budget: float, seed: int, priors: Priors = None
     ) -> None:
         self._optimizer = Optimizer(
             problem.space(),
@@ -533,19 +533,16 @@ def _nearest(
 Maker = Callable[[Problem, float, int], Method]
 
 
-def _with(*rules: TransferRule) -> Maker:
-    return lambda problem, budget, seed: Scaletune(problem, budget, seed, rules)
+def _with(priors: Priors) -> Maker:
+    return lambda problem, budget, seed: Scaletune(problem, budget, seed, priors)
 
 
 _UNMOVED = [Slope(name, axis, mean=0.0, sd=0.01) for name in ("lr", "batch") for axis in _AXES]
-#: Standard parametrization asks hidden layers for lr ~ 1 / width (Everett et al. 2024) and width is
-#: about N^(1/2) to N^(1/3); Bjorck et al. 2024 measured N^-0.23. Neither saw Step Law's runs.
-_PUBLISHED = (TimeTransfer(), Slope("lr", "params", mean=-0.4, sd=0.25))
 METHODS: dict[str, Maker] = {
-    "scaletune": _with(*_PUBLISHED),
-    "scaletune, neutral priors": _with(),
-    "scaletune, no drift": _with(*_UNMOVED),
-    "scaletune, StepLaw": _with(StepLaw(sequence_length=2048)),
+    "scaletune": _with(None),
+    "scaletune, neutral priors": _with(Neutral()),
+    "scaletune, no drift": _with(_UNMOVED),
+    "scaletune, StepLaw": _with([StepLaw(sequence_length=2048)]),
     "random, then law": RandomThenLaw,
     "random, then GP": RandomThenGP,
     "random, best copied": RandomProxies,

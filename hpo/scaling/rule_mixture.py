@@ -13,8 +13,9 @@ tokens, a decay rule of the decay, and all three may be right at once. Hence a h
 of rules without a common question, the empty set included. Its prior takes the claims of its rules
 and keeps the neutral prior, zero-mean and wide, for every other slope. So a rule that says nothing
 about a slope is neither rewarded nor punished for what the runs say about it, and a rule may fail
-while others of the same hypothesis hold. The price is more components than rules: the eleven rules
-that compete by default make 22 for lr, batch, N and D, and 66 with a weight decay.
+while others of the same hypothesis hold. By default, what a rule says of the lr and what it says of
+the batch compete separately: a rule that is silent about the batch must not speak for "no drift"
+there. The price is more components than rules: 88 for lr, batch, N and D.
 
 **Prior weights.** Every published source counts the same, however many variants of it there are and
 whichever it can be combined with. A question that k sources answer gives each (1 - nu) / k. A rule
@@ -80,6 +81,40 @@ class CompetingRule:
     source: str
     weight: float
     rules: tuple[TransferRule, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAbout:
+    """What a rule says of one parameter.
+
+    Args:
+        rule: the rule.
+        parameter: name of the parameter.
+
+    Example:
+        >>> from hpo import Axis, Float, Int, Role, Scale, StepLaw
+        >>> space = SearchSpace({
+        ...     "lr": Float(1e-4, 1e-1, log=True, role=Role.LR),
+        ...     "batch": Int(8, 512, log=True, role=Role.BATCH),
+        ...     "tokens": Scale(1e7, 1e9, axis=Axis.TOKENS),
+        ... })
+        >>> [claim.mean for claim in RuleAbout(StepLaw(params=1e8), "batch").claims(space)]
+        [0.571]
+    """
+
+    rule: TransferRule
+    parameter: str
+
+    def claims(self, space: SearchSpace) -> tuple[Slope | Level, ...]:
+        """Return the rule's claims about the parameter.
+
+        Args:
+            space: search space whose roles and axes the rule looks up.
+
+        Raises:
+            SpaceError: where the rule does not apply to the space.
+        """
+        return tuple(c for c in self.rule.claims(space) if c.parameter == self.parameter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,10 +229,12 @@ def _that_fit(space: SearchSpace) -> list[tuple[TransferRule, ...]]:
     found: list[tuple[TransferRule, ...]] = []
     for rule in PUBLISHED if space.scales else ():
         try:
-            rule.claims(space)
+            claims = rule.claims(space)
         except SpaceError:
             continue
-        found.append((rule,))
+        about = list(dict.fromkeys(claim.parameter for claim in claims))
+        parts = [(RuleAbout(rule, parameter),) for parameter in about]
+        found += [(rule,)] if len(about) == 1 else parts
     return found
 
 
@@ -214,12 +251,14 @@ def _shares(answers: Sequence[frozenset[Hashable]], sources: Sequence[Hashable])
     for questions, source in zip(answers, sources, strict=True):
         for question in questions:
             papers.setdefault(question, set()).add(source)
-    return np.array(
-        [
-            (1.0 - NEUTRAL) / (max(len(papers[q]) for q in questions) * sources.count(source))
-            for questions, source in zip(answers, sources, strict=True)
-        ]
-    )
+    shares = []
+    for own, source in zip(answers, sources, strict=True):
+        variants = sum(
+            bool(own & other) and source == its
+            for other, its in zip(answers, sources, strict=True)
+        )
+        shares.append((1.0 - NEUTRAL) / (max(len(papers[q]) for q in own) * variants))
+    return np.array(shares)
 
 
 def _hypotheses(answers: Sequence[frozenset[Hashable]], weights: Array) -> tuple[BoolArray, Array]:
@@ -258,7 +297,8 @@ def _hypotheses(answers: Sequence[frozenset[Hashable]], weights: Array) -> tuple
 
 def _source(group: tuple[TransferRule, ...]) -> str:
     """Return the paper; rules without one are each a source of their own."""
-    return str(getattr(group[0], "source", f"you: {_name(group)}"))
+    rule = group[0].rule if isinstance(group[0], RuleAbout) else group[0]
+    return str(getattr(rule, "source", f"you: {_name(group)}"))
 
 
 def _name(group: tuple[TransferRule, ...]) -> str:
@@ -266,6 +306,8 @@ def _name(group: tuple[TransferRule, ...]) -> str:
     rule = group[0]
     if isinstance(rule, Slope | Level):
         return _YOURS
+    if isinstance(rule, RuleAbout):
+        return f"{_name((rule.rule,))}, {rule.parameter}"
     changed = []
     for entry in fields(rule) if is_dataclass(rule) else ():  # type: ignore[var-annotated]
         value = getattr(rule, entry.name)

@@ -18,6 +18,7 @@ from surrogates.scaling_law.parametric_loss import ThetaLayout
 BoolArray = NDArray[np.bool_]
 
 E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
+_DOUBT = 4.0  # weight of the middle of the box beside the best quarter, in runs
 _SHARED = 0.9  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
@@ -119,7 +120,7 @@ class LawPrior:
     asymmetry_sd: float = 1.0
     log_asymmetry_sd: float = 0.4
     optimum_sd: float = 0.4
-    drift_sd: float = 0.08
+    drift_sd: float = 0.1
     bend_sd: float = 0.003
     coupling_sd: float = 0.3
     offset_sd: float = 0.5
@@ -167,8 +168,9 @@ class Reach:
     three e-folds, whatever was tried; a linear one those of the runs.
 
     Args:
-        middle: `(decisions,)`, mean of the best quarter of the runs. The optimum is expected there,
-            so that a setting without effect stays at the best known value.
+        middle: `(decisions,)`, mean of the best quarter of the runs, drawn to the middle of the
+            box while they are few. The optimum is expected there, so that a setting without effect stays at the
+            best known value.
         step: `(decisions,)`, width over which a setting typically matters.
         spread: `(decisions,)`, width of the region tried, at least one step.
 
@@ -195,8 +197,9 @@ class Reach:
         tried = np.where(tried > 0.0, tried, 1.0)
         step = np.where(relative, E_FOLDS / width, tried)
         order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
-        best = order[: max(3, len(X) // 4)]
-        return cls(z[best].mean(axis=0), step, np.maximum(step, tried))
+        best = z[order[: max(3, len(X) // 4)]]
+        middle = (best.sum(axis=0) + _DOUBT * 0.5) / (len(best) + _DOUBT)
+        return cls(middle, step, np.maximum(step, tried))
 
 
 def relative_decisions(columns: Columns) -> BoolArray:
@@ -270,7 +273,7 @@ def neutral_sd(columns: Columns, column: int) -> float:
 
     Example:
         >>> neutral_sd(Columns.of_decisions("momentum"), 0)
-        0.08
+        0.1
     """
     relative = bool(columns.relative) and columns.relative[column]
     return LawPrior().drift_sd * (E_FOLDS if relative else float(columns.width[column]))

@@ -34,7 +34,8 @@ from benchmarks.experiments.target.question import (
     worst,
 )
 from hpo import Optimizer
-from hpo.scaling import transfer_rules
+from hpo.scaling.claims import TransferRule
+from hpo.scaling.transfer_rules.published import PUBLISHED
 
 NEUTRAL = "neutral prior"
 WITHOUT = "without Step Law's rule"
@@ -61,15 +62,11 @@ def maker(method: str) -> Maker:
         RivalMissing: for a rule that this version lacks, or a rival whose checkout is not named.
     """
     if method == OURS:
-        return _with(())
+        return _with(None)
     if method == NEUTRAL:
-        neutral = getattr(hpo, "Neutral", None)
-        return _with(() if neutral is None else neutral())
+        return _with(hpo.Neutral())
     if method == WITHOUT:
-        every = getattr(transfer_rules, "PUBLISHED", None)
-        if every is None:
-            raise RivalMissing("this version has no mixture of published rules to leave one out of")
-        return _with([rule for rule in every if not isinstance(rule, hpo.StepLaw)])
+        return _without_step_law
     if method in _ALONE:
         name = _ALONE[method]
         if not hasattr(hpo, name):
@@ -85,6 +82,19 @@ def maker(method: str) -> Maker:
 
 def _with(priors: Any) -> Maker:
     return lambda problem, budget, seed: Scaletune(problem, budget, seed, priors)
+
+
+def _without_step_law(problem: Problem, budget: float, seed: int) -> Scaletune:
+    rules = [rule for rule in PUBLISHED if not isinstance(rule, hpo.StepLaw)]
+    return Scaletune(problem, budget, seed, [rule for rule in rules if _fits(rule, problem)])
+
+
+def _fits(rule: TransferRule, problem: Problem) -> bool:
+    try:
+        rule.claims(problem.space())
+    except hpo.SpaceError:
+        return False
+    return True
 
 
 def _played(problem: Problem, method: str, budget: float, seed: int, confirmed: int) -> Any:
@@ -203,8 +213,7 @@ def told_at_random(problem: Problem, seed: int, priors: Any = None) -> tuple[Any
 def _priors(method: str) -> Any:
     if method == OURS:
         return None
-    neutral = getattr(hpo, "Neutral", None)
-    return None if neutral is None else neutral()
+    return hpo.Neutral()
 
 
 def _measure_families(case: str, method: str, seed: int) -> Mapping[str, float]:
