@@ -96,6 +96,15 @@ class BowlKernel:
     Args:
         base: kernel of the aligned rows.
         loss: parametric loss, which knows the bowl.
+
+    Example:
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> columns = Columns.of_decisions("lr")
+        >>> layout = ThetaLayout.of(columns, 0)
+        >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
+        >>> kernel = BowlKernel(MaternHamming.from_theta(columns, np.zeros(2)), loss)
+        >>> kernel.diagonal(np.array([[0.0], [2.0]])).tolist()  # bottom and 2.0 above it
+        [0.0, 4.0]
     """
 
     base: MaternHamming
@@ -139,7 +148,7 @@ class JacobianBasis:
         >>> layout = ThetaLayout.of(columns, 0)
         >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
         >>> JacobianBasis(loss, columns, np.eye(layout.size)).value(np.zeros((3, 1))).shape
-        (3, 6)
+        (3, 7)
     """
 
     loss: ParametricLoss
