@@ -107,6 +107,13 @@ def test_below_the_optimum_a_valley_levels_off_and_above_it_grows_without_end():
     np.testing.assert_allclose(back, -slope)
 
 
+def test_a_valley_stays_level_however_far_it_reaches():
+    shape, slope, by_asymmetry = valley(np.array([[-10.0], [-30.0], [-300.0]]), np.array([2.0]))
+    np.testing.assert_allclose(shape[:, 0], 1.0 / 8.0, rtol=1e-6)
+    np.testing.assert_allclose(slope[:, 0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(by_asymmetry[:, 0], -1.0 / 8.0, rtol=1e-6)
+
+
 @pytest.mark.parametrize("width", [np.log(10.0), np.log(1e6)])
 def test_a_parabola_in_the_learning_rate_itself_is_inside_the_family(width):
     # 0.3 (lr / lr* - 1)^2, as a function of ln lr in a box of any width
