@@ -294,3 +294,102 @@ def test_a_further_run_shrinks_the_posterior_of_the_optimum_by_its_covariance(fi
     error = predictor.noise_variance + further.row_noise[-1]
     variance = predictor.posterior(row).variance[0] + error
     np.testing.assert_allclose(before - after, np.outer(c, c) / variance, rtol=1e-5, atol=1e-12)
+
+
+# --- transfer rules that compete
+
+
+def rules(*means, sd=0.1, weights=None):
+    """Rules that claim these slopes, and last the neutral prior."""
+    priors = (*(DriftPrior(mean, np.full((2, 2), sd)) for mean in means), None)
+    weights = np.full(len(priors), 1.0 / len(priors)) if weights is None else np.array(weights)
+    return DriftMixture(priors, weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rule_that_is_right_gains_weight(seed):
+    family = Family(seed)
+    drift = rules(family.slopes, family.slopes + 0.8, family.slopes * [[-1.0], [1.0]] - 0.5)
+    weights = ScalingModel(drift=drift).fit(family.runs(80)).rule_weights
+    assert weights.sum() == pytest.approx(1.0) and np.all(weights >= 0.0)
+    assert weights[0] > 0.5 and weights[0] > 2.0 * drift.weights[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_rules_are_wrong_the_neutral_prior_gains(seed):
+    family = Family(seed)
+    drift = rules(family.slopes + 1.0, family.slopes - 1.0, weights=[0.45, 0.45, 0.1])
+    predictor = ScalingModel(drift=drift).fit(family.runs(80))
+    weights = predictor.rule_weights
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[2] > 0.9
+    # and the law is the one that no rule would have given
+    free = ScalingModel().fit(TrainingData(predictor.X, predictor.y, LLM)).law()
+    for row, expected in zip(predictor.law().drift, free.drift, strict=True):
+        for entry, other in zip(row, expected, strict=True):
+            assert abs(entry.mean - other.mean) < 1.0 * other.sd
+
+
+def test_rules_alike_share_their_weight_as_before_the_runs():
+    family = Family(1)
+    drift = rules(family.slopes, family.slopes, weights=[0.6, 0.2, 0.2])
+    weights = ScalingModel(drift=drift).fit(family.runs(60)).rule_weights
+    assert weights[0] / weights[1] == pytest.approx(3.0, rel=1e-6)
+
+
+def test_without_runs_the_rules_keep_their_weights():
+    drift = rules(np.zeros((2, 2)), np.ones((2, 2)), weights=[0.5, 0.3, 0.2])
+    nothing = TrainingData(np.zeros((0, 4)), np.zeros(0), LLM)
+    np.testing.assert_allclose(ScalingModel(drift=drift).fit(nothing).rule_weights, drift.weights)
+
+
+def test_one_rule_alone_is_a_prior_whatever_the_runs_say():
+    family = Family(2)
+    wrong = DriftMixture.of(DriftPrior(family.slopes + 1.0, np.full((2, 2), 0.1)))
+    assert ScalingModel(drift=wrong).fit(family.runs(60)).rule_weights.tolist() == [1.0]
+
+
+@pytest.fixture(scope="module")
+def competing():
+    family = Family(0)
+    data, drift = family.runs(40), rules(family.slopes, family.slopes + 0.4)
+    model = ScalingModel(drift=drift)
+    theta = model.learn(data)
+    return model, data, theta, model.predictor(data, theta)
+
+
+def test_a_fit_is_the_predictor_of_the_vector_it_learned(competing):
+    model, data, theta, predictor = competing
+    again = model.fit(data)
+    X = np.random.default_rng(20).random((6, 4)) * 1.3
+    np.testing.assert_array_equal(again.rule_weights, predictor.rule_weights)
+    np.testing.assert_array_equal(again.posterior(X).mean, predictor.posterior(X).mean)
+    np.testing.assert_array_equal(again.posterior(X).variance, predictor.posterior(X).variance)
+    named = FittedParameters.from_vector(theta, ThetaLayout.of(LLM, 28), 3)
+    np.testing.assert_array_equal(named.weights, predictor.rule_weights)
+    np.testing.assert_array_equal(named.to_vector(), theta)
+
+
+def test_with_rules_too_appended_rows_equal_a_rebuild(competing):
+    model, data, theta, predictor = competing
+    head = model.predictor(TrainingData(data.X[:25], data.y[:25], LLM), theta)
+    grown = head.condition(data.X[25:], data.y[25:])
+    X = np.random.default_rng(21).random((6, 4)) * 1.3
+    found, expected = grown.posterior(X), predictor.posterior(X)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-8)
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-6)
+    np.testing.assert_allclose(grown.row_noise, predictor.row_noise, rtol=1e-8)
+    np.testing.assert_array_equal(grown.rule_weights, predictor.rule_weights)
+    np.testing.assert_allclose(
+        grown.extrapolation_variance(X), predictor.extrapolation_variance(X), rtol=1e-8
+    )
+
+
+def test_the_prior_shown_beside_the_law_is_the_one_before_the_runs():
+    family = Family(0)
+    drift = rules(family.slopes, family.slopes + 0.8, weights=[0.3, 0.5, 0.2])
+    before = 0.3 * family.slopes + 0.5 * (family.slopes + 0.8)
+    for n in (0, 1, 60):
+        law = ScalingModel(drift=drift).fit(family.runs(n)).law()
+        found = [[entry.prior_mean for entry in row] for row in law.drift]
+        np.testing.assert_allclose(found, before, rtol=1e-6)

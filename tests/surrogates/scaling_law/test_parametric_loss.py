@@ -118,9 +118,7 @@ def test_a_valley_stays_level_however_far_it_reaches():
 def test_a_parabola_in_the_learning_rate_itself_is_inside_the_family(width):
     # 0.3 (lr / lr* - 1)^2, as a function of ln lr in a box of any width
     lr, best, low = np.geomspace(1e-5, 1e-2, 31), 7e-4, np.log(1e-5)
-    columns = replace(
-        Columns.of_decisions("lr"), origin=np.array([low]), width=np.array([width])
-    )
+    columns = replace(Columns.of_decisions("lr"), origin=np.array([low]), width=np.array([width]))
     layout = ThetaLayout.of(columns, 0)
     theta = np.zeros(layout.size)
     theta[layout.asymmetry] = width  # 1 per e-fold

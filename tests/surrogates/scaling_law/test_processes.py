@@ -163,9 +163,7 @@ def test_prior_lengths_are_in_e_folds_and_sizes_in_spreads():
     natural = np.random.default_rng(8).random((5, 4))
     wide = Columns(LLM.kinds, LLM.names, LOW, 2.0 * WIDTH, (0,) * 4, (True,) * 4)
     shares = ResidualShares()
-    (_, narrow), (_, wider) = (
-        parts_of(columns, natural, shares) for columns in (LLM, wide)
-    )
+    (_, narrow), (_, wider) = (parts_of(columns, natural, shares) for columns in (LLM, wide))
     for one, other in zip(narrow[2:], wider[2:], strict=True):  # q and r
         for a, b in zip(one.lengths, other.lengths, strict=True):
             assert np.exp(a.mean) == pytest.approx(2.0 * np.exp(b.mean))

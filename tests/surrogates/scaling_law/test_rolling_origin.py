@@ -131,7 +131,9 @@ def test_tau_grows_when_forecasts_are_off_and_not_when_they_said_so():
     honest = [off_by(0.3, sd=0.3)] * 3
     right = [off_by(0.005)] * 3
     off, further_off = [off_by(0.3)] * 3, [off_by(0.6)] * 3
-    assert growth(right, UNITS) < growth([], UNITS) < growth(off, UNITS) < growth(further_off, UNITS)
+    assert (
+        growth(right, UNITS) < growth([], UNITS) < growth(off, UNITS) < growth(further_off, UNITS)
+    )
     assert growth(honest, UNITS) == growth(right, UNITS)
     # the same error is worse the nearer it was
     near = [off_by(0.3, distance=1.0)] * 3
@@ -152,9 +154,7 @@ def test_every_cut_counts_the_same_however_many_runs_are_beyond_it():
 
 
 def replace_count(cut, count):
-    return replace(
-        cut, error=cut.error[:count], sd=cut.sd[:count], distance=cut.distance[:count]
-    )
+    return replace(cut, error=cut.error[:count], sd=cut.sd[:count], distance=cut.distance[:count])
 
 
 def test_tau_is_in_units_of_the_loss():
