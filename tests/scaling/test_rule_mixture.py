@@ -38,7 +38,7 @@ from hpo.scaling.scaling_law import FittedLaw
 from hpo.scaling.transfer_rules import PUBLISHED, Alignment
 from hpo.space.encoding import Encoder
 from surrogates.scaling_law.model import ScalingPredictor
-from surrogates.scaling_law.prior import LawPrior
+from surrogates.scaling_law.prior import E_FOLDS, LawPrior
 
 LR = Float(1e-4, 1e-1, log=True, role=Role.LR)
 BATCH = Int(8, 512, log=True, role=Role.BATCH)
@@ -78,7 +78,7 @@ def test_rules_about_one_slope_exclude_each_other():
 def test_a_component_holds_the_claims_of_its_rules_and_the_neutral_prior_elsewhere():
     found = mixture([MuP(), TokenHorizon()], SMALL)
     both, alone, horizon, none = found.drift.priors
-    neutral = LawPrior().drift_sd * np.log(1e3)
+    neutral = LawPrior().drift_sd * E_FOLDS
     np.testing.assert_allclose(both.mean, [[0.0, -0.32]])
     np.testing.assert_allclose(both.sd, [[0.2, 0.15]])
     np.testing.assert_allclose(alone.sd, [[0.2, neutral]])
