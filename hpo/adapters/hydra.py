@@ -130,11 +130,11 @@ def parameter_of(override: Override) -> Parameter:
     tags = set(getattr(value, "tags", ()))
     roles = {role.value: role for role in Role}
     role = next((roles[tag] for tag in tags if tag in roles), Role.OTHER)
-    unknown = tags - {"log", "logit", "ordered", "scale", *roles}
+    unknown = tags - {"log", "logit", "hard", "ordered", "scale", *roles}
     if unknown:
         raise SpaceError(
-            f"`{name}` has unknown tags {sorted(unknown)}; use log, logit, ordered, "
-            f"scale or one of {sorted(roles)}"
+            f"`{name}` has unknown tags {sorted(unknown)}; use log, logit, hard, "
+            f"ordered, scale or one of {sorted(roles)}"
         )
     if isinstance(value, ChoiceSweep):
         choices = [_plain(choice) for choice in value.list]
@@ -144,24 +144,26 @@ def parameter_of(override: Override) -> Parameter:
         if "scale" in tags:
             return Scale(low, high)
         if isinstance(low, int) and isinstance(high, int):
-            return Int(low, high, log="log" in tags, role=role)
-        return Float(low, high, log="log" in tags, logit="logit" in tags, role=role)
+            return Int(low, high, log="log" in tags, hard="hard" in tags, role=role)
+        return Float(
+            low, high, log="log" in tags, logit="logit" in tags, hard="hard" in tags, role=role
+        )
     if isinstance(value, RangeSweep):
-        return _range(value, name, role)
+        return _range(value, name, role, hard="hard" in tags)
     raise SpaceError(
         f"`{name}` must be choice(...), range(...) or interval(...), got "
         f"{override.get_value_element_as_str()}; tags go around it: tag(log, interval(1e-4, 1e-1))"
     )
 
 
-def _range(value: RangeSweep, name: str, role: Role) -> Parameter:
+def _range(value: RangeSweep, name: str, role: Role, *, hard: bool) -> Parameter:
     start, stop, step = value.start, value.stop, value.step
     if start is None or stop is None or step <= 0 or start >= stop:
         raise SpaceError(f"`{name}` must be range(start, stop, step) with start < stop, step > 0")
     count = int(-(-(stop - start) // step))
     grid = [start + k * step for k in range(count)]
     if all(isinstance(v, int) for v in (start, stop, step)) and start % step == 0:
-        return Int(start, grid[-1], multiple_of=step, role=role)
+        return Int(start, grid[-1], multiple_of=step, hard=hard, role=role)
     return Categorical(grid, ordered=True, role=role)
 
 

@@ -45,6 +45,7 @@ class RecommendedConfig:
         loss: Predicted loss of one run.
         loss_interval: Central 90 % interval of the loss.
         warnings: Sentences on why to doubt it.
+        no_effect: Settings without an effect that the runs could show.
     """
 
     config: Mapping[str, Any]
@@ -53,6 +54,22 @@ class RecommendedConfig:
     loss: float
     loss_interval: tuple[float, float]
     warnings: Sequence[str] = ()
+    no_effect: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedBest:
+    """Trial with the best loss as observed, where it is not the best trial.
+
+    Attributes:
+        number: Number of the trial.
+        loss: Its observed loss.
+        expected_loss: Posterior mean of the loss at its config.
+    """
+
+    number: int
+    loss: float
+    expected_loss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,7 @@ class ReportPage:
         front: Members of the front of loss against cost; None without any.
         picture: Data of the picture of the front; None without any.
         trials: All finished trials.
+        observed: Trial with the best observed loss; None where it is the best trial.
     """
 
     title: str
@@ -80,6 +98,7 @@ class ReportPage:
     front: HTMLTable | None
     picture: FrontPlot | None
     trials: HTMLTable
+    observed: ObservedBest | None = None
 
 
 def write_report(page: ReportPage, path: str | Path) -> Path:
@@ -107,6 +126,7 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
     sections = [
         f"<p>Best of {page.finished} finished trials: trial {page.best},"
         f" loss {_show(page.best_loss)}, expected {_show(page.expected_loss)}.</p>",
+        *_observed(page.observed),
         _recommendation(page.recommended),
     ]
     if page.front is not None:
@@ -125,13 +145,24 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
     return path
 
 
+def _observed(best: ObservedBest | None) -> tuple[str, ...]:
+    if best is None:
+        return ()
+    return (
+        f"<p>Best loss observed: trial {best.number}, loss {_show(best.loss)},"
+        f" expected {_show(best.expected_loss)}.</p>",
+    )
+
+
 def _recommendation(advice: RecommendedConfig) -> str:
     rows = [
         [
             name,
             value,
             *advice.intervals.get(name, ("", "")),
-            _share(advice.informed_by_data.get(name)),
+            "no effect seen"
+            if name in advice.no_effect
+            else _share(advice.informed_by_data.get(name)),
         ]
         for name, value in advice.config.items()
     ]

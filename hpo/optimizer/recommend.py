@@ -1,10 +1,9 @@
 """Recommend: the config to train with at a scale nobody ran yet, and how far to trust it.
 
-The posterior mean plus one standard deviation is minimized over the searched box, so that the
-answer stays where the model knows something. Intervals say where the optimum lies: by the law's
-posterior for the optimum, which moves with scale, where there are scale axes, widened by how far
-the recommended value is from it; else by the optima of joint posterior draws. They always contain
-the recommended value.
+:mod:`hpo.optimizer.answer` says which settings are chosen. Intervals say where the optimum lies: by
+the law's posterior for the optimum, which moves with scale, where there are scale axes, widened by
+how far the recommended value is from it; else by the optima of joint posterior draws. They always
+contain the recommended value. With a law neither value nor interval ends at the searched range.
 """
 
 from __future__ import annotations
@@ -18,26 +17,24 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, Term, maximize
 from hpo.errors import SpaceError
 from hpo.models.fitted import Models
-from hpo.models.intervals import extrapolation, loss_forecast
+from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
+from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
 from hpo.space import Float, Int, Scale, SearchSpace
 from hpo.space.encoding import Encoder
 from surrogates.base import Predictor
-from surrogates.data import Array, IntArray
+from surrogates.data import Array
 from surrogates.numerics import normal_half_width
-from surrogates.scaling_law.coefficients import Optimum
 from surrogates.scaling_law.model import ScalingPredictor
-from surrogates.transforms import location_scale
 
 _NINETY = normal_half_width(0.9)  # in standard deviations
-_CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
 _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum
 _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too few to place it
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
+_TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
 
 
@@ -57,7 +54,13 @@ class Recommendation:
         target: Scale values it is meant for; empty without scale axes.
         extrapolation: Compute of the target over that of the largest run, taken as the product of
             the scale axes; 1 without them.
-        warnings: Sentences on why to doubt it.
+        warnings: Sentences on why to doubt it, and which range to widen.
+        no_effect: Settings without an effect that the runs could show. They keep the value of the
+            best run.
+
+    The numeric settings may lie outside the searched range where the space has scale axes: beyond
+    the runs they are the optimum of the fitted law (`result.scaling_law`), which only physical
+    bounds and `hard=True` limit.
 
     Example:
         >>> from hpo import Float, Optimizer, Scale
@@ -77,6 +80,23 @@ class Recommendation:
         True
         >>> print(*advice.warnings)
         the target needs 100 times the compute of the largest run: it is an extrapolation
+
+        A best value that falls with size may lie below the searched range:
+
+        >>> import math
+        >>> optimizer = Optimizer(space)
+        >>> for params in (1e5, 3e5, 1e6):
+        ...     for lr in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2):
+        ...         miss = math.log(lr / 3e-3) + 0.5 * math.log(params / 3e5)
+        ...         loss = 10 * params**-0.1 + 0.1 * miss**2
+        ...         _ = optimizer.tell({"lr": lr, "params": params}, loss=loss)
+        >>> advice = optimizer.recommend({"params": 1e9})
+        >>> advice.config["lr"] < 1e-4
+        True
+        >>> advice.warnings[-1].split(": ")[1].startswith("widen it to about")
+        True
+        >>> advice.no_effect
+        ()
     """
 
     config: dict[str, Any]
@@ -87,6 +107,7 @@ class Recommendation:
     target: dict[str, float]
     extrapolation: float
     warnings: tuple[str, ...]
+    no_effect: tuple[str, ...] = ()
 
 
 def recommend(
@@ -100,26 +121,34 @@ def recommend(
         example: Any config; its scale values are replaced.
     """
     models, encoder = warp.models, warp.encoder
-    runs, scale = models.runs, encoder.columns.scale
+    runs, columns = models.runs, encoder.columns
     model = models.loss()
-    fixed = encoder.encode([{**example, **target}])[0, scale]
+    fixed = encoder.encode([{**example, **target}])[0, columns.scale]
     rng = np.random.default_rng([_KEY, len(runs)])
-    unit = float(np.median(runs.loss) - np.min(runs.loss)) or location_scale(runs.loss)[1]
-    score = _Cautious(model, scale, fixed, unit)
-    visited = encoder.snap(_at_scale(runs.X, scale, fixed), keep_scale=True)
-    order = np.argsort(-score.value(visited), kind="stable")[:5]
-    row = _best_row(models, score, visited[order], rng)
-    row = _at_scale(row[None, :], scale, fixed)
+    found = answer(models, model, fixed, rng)
+    row, quiet = found.row, tuple(columns.names[j] for j in found.no_effect)
     loss = loss_forecast(warp, row, model=model)
+    if found.refutation is not None:
+        loss = _at_least(loss, found.refutation.least, encoder.loss_sign)
+    config = _decoded(encoder, row, row[0], row[0])[0]
+    no_effect = tuple(name for name in quiet if name in config)
+    intervals = _intervals(encoder, model, row, fixed, no_effect, rng)
     return Recommendation(
-        config=encoder.decode(row)[0],
-        intervals=_intervals(encoder, model, row, fixed, rng),
+        config=config,
+        intervals=intervals,
         informed_by_data=_informed_by_data(encoder, model, row, fixed),
         loss=loss.mean,
         loss_interval=loss.interval,
         target=dict(target),
         extrapolation=extrapolation(models, fixed),
-        warnings=(*doubts(models, fixed), *_one_sided(models, model)),
+        warnings=(
+            *doubts(models, fixed),
+            *_one_sided(models, model, no_effect),
+            *_outside(models, config, intervals, row, no_effect),
+            *_refuted(models, found.refutation),
+            *_quiet(no_effect),
+        ),
+        no_effect=no_effect,
     )
 
 
@@ -146,35 +175,22 @@ def doubts(models: Models, fixed: Array) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _best_row(models: Models, score: Term, centers: Array, rng: np.random.Generator) -> Array:
-    """Return the best row of `score` and the probability of success together, `(d,)`."""
-    encoder, success = models.encoder, models.success()
-    if success is not None:
-        score = Sum((score, ProbabilityOfSuccess(success)))
-    lower, upper = encoder.box(centers)
-    region = Region(
-        lower,
-        upper,
-        centers=centers,
-        radii=np.full(len(lower), 0.25),
-        extra=encoder.snap(centers),
-        global_share=0.5,
-        candidates=1024,
-    )
-    return maximize(score, encoder, region, centers[:0], rng=rng).row
-
-
 def _intervals(
-    encoder: Encoder, model: Predictor, row: Array, fixed: Array, rng: np.random.Generator
+    encoder: Encoder,
+    model: Predictor,
+    row: Array,
+    fixed: Array,
+    no_effect: tuple[str, ...],
+    rng: np.random.Generator,
 ) -> dict[str, tuple[float, float]]:
     """Return the central 90 % interval of where the optimum lies, per numeric parameter."""
-    space, config = encoder.space, encoder.decode(row)[0]
+    space, config = encoder.space, _decoded(encoder, row, row[0], row[0])[0]
     numeric = [
         name for name in space.decisions if isinstance(space[name], Float | Int) and name in config
     ]
     columns = np.array([encoder.index(name) for name in numeric], dtype=np.intp)
     if isinstance(model, ScalingPredictor):
-        low, high = _law_bounds(encoder, model, row, fixed)
+        low, high = _law_bounds(encoder, model, row, fixed, no_effect)
     else:
         low, high = _drawn_bounds(encoder, model, row, rng)
     low, high = np.minimum(low, row[0]), np.maximum(high, row[0])
@@ -183,9 +199,17 @@ def _intervals(
     for name, column in zip(numeric, columns, strict=True):
         ends = np.repeat(row, 2, axis=0)
         ends[:, column] = low[column], high[column]
-        first, last = encoder.decode(ends)
+        first, last = _decoded(encoder, ends, low, high)
         bounds[name] = (float(first[name]), float(last[name]))
     return bounds
+
+
+def _decoded(encoder: Encoder, rows: Array, lower: Array, upper: Array) -> list[dict[str, Any]]:
+    """Return the configs of `rows`, whose settings lie in the box, perhaps beyond the searched."""
+    if not encoder.space.extrapolated:
+        return encoder.decode(rows)
+    configs = encoder.within(lower, upper).decode(rows)
+    return [encoder.space.canonical(config, extrapolate=True) for config in configs]
 
 
 def _informed_by_data(
@@ -194,13 +218,13 @@ def _informed_by_data(
     """Return the share of the optimum's prior variance that the runs removed, per parameter."""
     if not isinstance(model, ScalingPredictor):
         return {}
-    optimum = _law_optimum(encoder, model, row, fixed)
+    optimum = law_optimum(encoder, model, row, fixed)
     left = np.diagonal(optimum.covariance) / np.diagonal(optimum.prior_covariance)
     names = (encoder.columns.names[j] for j in encoder.columns.decision)
     return dict(zip(names, np.clip(1.0 - left, 0.0, 1.0).tolist(), strict=True))
 
 
-def _one_sided(models: Models, model: Predictor) -> tuple[str, ...]:
+def _one_sided(models: Models, model: Predictor, no_effect: tuple[str, ...]) -> tuple[str, ...]:
     """Return a warning for each parameter with nearly all runs on one side of its optimum."""
     if not isinstance(model, ScalingPredictor):
         return ()
@@ -208,6 +232,8 @@ def _one_sided(models: Models, model: Predictor) -> tuple[str, ...]:
     warnings = []
     for j, share in zip(model.loss.layout.decisions, above.tolist(), strict=True):
         side = "above" if share > 0.5 else "below"
+        if model.columns.names[j] in no_effect:
+            continue
         if min(share, 1.0 - share) < _ONE_SIDED:
             warnings.append(
                 f"nearly all runs had a {model.columns.names[j]} {side} what seems best at their"
@@ -216,29 +242,117 @@ def _one_sided(models: Models, model: Predictor) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Cautious:
-    """Minus (mean + one standard deviation) at fixed scale; a :class:`~hpo.acquisition.Term`.
+def _outside(
+    models: Models,
+    config: Mapping[str, Any],
+    intervals: Mapping[str, tuple[float, float]],
+    row: Array,
+    no_effect: tuple[str, ...],
+) -> tuple[str, ...]:
+    """Return a warning for each setting that lies outside what was tried, or on a bound."""
+    encoder, warnings = models.encoder, []
+    least, most = walls(encoder)
+    for name, interval in intervals.items():
+        parameter = encoder.space[name]
+        assert isinstance(parameter, Float | Int)
+        if name in no_effect or not parameter.bounded or parameter.low == parameter.high:
+            continue
+        j, value = encoder.index(name), config[name]
+        x, low, high = float(row[0, j]), float(encoder.lower[j]), float(encoder.upper[j])
+        side, bound = ("below", low) if x - low < high - x else ("above", high)
+        step = _TOUCHING * (high - low)
+        searched = f"the searched range {parameter.low:.6g} to {parameter.high:.6g}"
+        best = (
+            f"the best {name} at this target, {value:.3g},"
+            if encoder.space.scales
+            else (f"the best {name}, {value:.3g},")
+        )
+        at_wall = min(x - least[j], most[j] - x) < step
+        if low - step <= x <= low + step or high - step <= x <= high + step:
+            if at_wall and name in encoder.space.extrapolated:
+                continue  # nothing lies beyond
+            if parameter.physical_limits == parameter.limits:
+                end = parameter.low if side == "below" else parameter.high
+                warnings.append(
+                    f"{best} lies on its hard bound {end:.6g}: move the bound if values {side} it"
+                    " make sense"
+                )
+            elif not _is_wall(parameter, side):
+                edge = _edge(encoder, name, interval, x, side)
+                warnings.append(
+                    f"{best} lies on the edge of {searched}: widen it to about {edge:.2g}"
+                )
+        elif not low < x < high:
+            edge = _edge(encoder, name, interval, x, side)
+            warnings.append(
+                f"{best} lies {side} {searched}: widen it to about {edge:.2g} for runs at this size"
+            )
+        else:
+            tried = models.runs.X[:, j]
+            first, last = float(np.min(tried)), float(np.max(tried))
+            if x < first - step or x > last + step:
+                ends = encoder.decode(models.runs.X[[int(np.argmin(tried)), int(np.argmax(tried))]])
+                warnings.append(
+                    f"{best} lies outside the values tried, {ends[0][name]:.3g} to"
+                    f" {ends[1][name]:.3g}"
+                )
+    return tuple(warnings)
 
-    It is measured in multiples of `unit`, the loss that weighs as much as a factor e of P(success):
-    an answer must not depend on the unit of the loss.
-    """
 
-    model: Predictor
-    scale: IntArray
-    fixed: Array
-    unit: float
+def _is_wall(parameter: Float | Int, side: str) -> bool:
+    """Return whether the declared bound on that side is a physical one."""
+    k = 0 if side == "below" else 1
+    return parameter.limits[k] == parameter.physical_limits[k]
 
-    def value(self, X: Array) -> Array:
-        p = self.model.posterior(_at_scale(X, self.scale, self.fixed))
-        return -(p.mean + _CAUTION * np.sqrt(p.variance)) / self.unit
 
-    def gradient(self, X: Array) -> tuple[Array, Array]:
-        p = self.model.posterior_gradient(_at_scale(X, self.scale, self.fixed))
-        sd = np.sqrt(np.maximum(p.variance, np.finfo(float).tiny))  # tiny losses: it underflows
-        slope = -(p.d_mean + _CAUTION * p.d_variance / (2.0 * sd)[:, None])
-        slope[:, self.scale] = 0.0
-        return -(p.mean + _CAUTION * sd) / self.unit, slope / self.unit
+def _edge(encoder: Encoder, name: str, interval: tuple[float, float], x: float, side: str) -> float:
+    """Return where the range should end: as far as the interval goes, at most half a range on."""
+    j = encoder.index(name)
+    row = np.repeat(encoder.center[None, :], 2, axis=0)
+    most = 0.5 * float(encoder.upper[j] - encoder.lower[j])
+    least = 0.1 * most
+    sign = -1.0 if side == "below" else 1.0
+    row[:, j] = x + sign * most, x + sign * least
+    far, near = (
+        float(c[name]) for c in encoder.within(row.min(axis=0), row.max(axis=0)).decode(row)
+    )
+    end = interval[0] if side == "below" else interval[1]
+    return float(np.clip(end, min(far, near), max(far, near)))
+
+
+def _refuted(models: Models, refutation: Refutation | None) -> tuple[str, ...]:
+    """Return a warning that the model's own answer was not taken, and why."""
+    if refutation is None:
+        return ()
+    runs, sign = models.runs, models.encoder.loss_sign
+    near = "a run that failed"
+    if refutation.near is not None:
+        near = (
+            f"trial {runs.numbers[refutation.near]}, whose loss"
+            f" {sign * runs.loss[refutation.near]:.3g} is far from the"
+            f" {sign * refutation.predicted:.3g} predicted there"
+        )
+    return (
+        f"the law's own answer lies beside {near}: these are the settings of trial"
+        f" {runs.numbers[refutation.best]} instead, the best run that no other contradicts",
+    )
+
+
+def _quiet(no_effect: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one sentence that names the settings without effect."""
+    if not no_effect:
+        return ()
+    return (f"no effect seen of {', '.join(no_effect)}: the value of the best run is kept",)
+
+
+def _at_least(loss: Expected, least: float, sign: float) -> Expected:
+    """Return the forecast with a mean of `least` or more, smaller being better."""
+    mean, (low, high) = sign * loss.mean, sorted(sign * end for end in loss.interval)
+    if mean >= least:
+        return loss
+    high = max(high, least + (high - mean))
+    first, last = sorted([sign * low, sign * high])
+    return Expected(sign * least, (first, last))
 
 
 def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, float]:
@@ -274,41 +388,37 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
     return {name: float(target[name]) for name in space.scales}
 
 
-def _at_scale(X: Array, scale: IntArray, fixed: Array) -> Array:
-    moved = X.copy()
-    moved[:, scale] = fixed
-    return moved
-
-
 def _law_bounds(
-    encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array
+    encoder: Encoder,
+    model: ScalingPredictor,
+    row: Array,
+    fixed: Array,
+    no_effect: tuple[str, ...],
 ) -> tuple[Array, Array]:
-    """Return central 90 % bounds of where the optimum lies inside the box, `(d,)` each.
+    """Return central 90 % bounds of where the optimum lies, `(d,)` each.
 
     They surround the row, which is the best of law and processes together. Where the processes
     moved it away from the law's own optimum, the law is wrong by about as much, and the interval
-    reaches that far for this alone.
+    reaches that far for this alone. They end at physical and hard bounds only, and at the searched
+    range for settings without an effect.
     """
     columns = encoder.columns
     low, high = row[0].copy(), row[0].copy()
-    optimum = _law_optimum(encoder, model, row, fixed)
+    optimum = law_optimum(encoder, model, row, fixed)
     decisions = columns.decision
     moved = (
         row[0, decisions] - (optimum.mean - columns.origin[decisions]) / columns.width[decisions]
     )
     variance = np.diagonal(optimum.covariance) / columns.width[decisions] ** 2
     half = np.sqrt(_NINETY**2 * variance + moved**2)
-    lower, upper = encoder.box(row)
+    lower, upper = walls(encoder)
+    searched = encoder.box(row)
+    for name in no_effect:
+        j = encoder.index(name)
+        lower[j], upper[j] = searched[0][j], searched[1][j]
     low[decisions] = np.clip(row[0, decisions] - half, lower[decisions], upper[decisions])
     high[decisions] = np.clip(row[0, decisions] + half, lower[decisions], upper[decisions])
     return low, high
-
-
-def _law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array) -> Optimum:
-    """Return the posterior of the law's optimum at encoded scales `fixed`."""
-    at = row.copy()
-    at[:, encoder.columns.scale] = fixed
-    return model.optimum(model.loss.layout.scales(at)[0])
 
 
 def _drawn_bounds(

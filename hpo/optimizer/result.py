@@ -27,7 +27,7 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
-from hpo.trials import Prediction, Status, TrialLog
+from hpo.trials import Observation, Prediction, Status, TrialLog
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
 from surrogates.numerics import single_threaded
@@ -49,7 +49,7 @@ class FrontMember:
 
     Attributes:
         number: Number of the trial.
-        config: Its config.
+        config: Its config, with the fidelity up to which it was trained.
         loss: Loss as observed, in the user's direction.
         cost: Cost in the study's unit; None if none was told.
         expected_loss: Posterior mean of the loss at the config. Unlike `loss` it does not take the
@@ -67,7 +67,8 @@ class FrontMember:
 class Result:
     """Result of the trials so far: a snapshot that later trials do not change.
 
-    Losses are in the user's direction.
+    Losses are in the user's direction. `print` shows the best trial, and the best loss observed
+    where that is another trial's.
 
     Attributes:
         log: Every trial and observation.
@@ -130,7 +131,7 @@ class Result:
         """Completed trial with the best posterior mean.
 
         Where none reached full fidelity, as under PASHA, it is the best of those that trained
-        furthest.
+        furthest, and its config holds the level they were trained to.
 
         Raises:
             ValueError: Before any trial was completed or paused.
@@ -147,6 +148,41 @@ class Result:
         members = self._members()
         sign = self.models.encoder.loss_sign
         return min(members, key=lambda member: sign * member.expected_loss)
+
+    @property
+    def best_observed(self) -> FrontMember:
+        """Completed trial with the best loss as observed.
+
+        Under noise the best of many losses is lower than the config deserves; `best` is chosen by
+        what the models expect of it. The two differ where one run was lucky.
+
+        Raises:
+            ValueError: Before any trial was completed or paused.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> for x in (0.2, 0.4, 0.6, 0.8):
+            ...     for noise in (-0.03, -0.01, 0.01, 0.03):
+            ...         _ = optimizer.tell({"x": x}, loss=(x - 0.4) ** 2 + noise)
+            >>> _ = optimizer.tell({"x": 0.6}, loss=-0.04)
+            >>> result = optimizer.result()
+            >>> result.best_observed.config, result.best.config
+            ({'x': 0.6}, {'x': 0.4})
+        """
+        sign = self.models.encoder.loss_sign
+        return min(self._members(), key=lambda member: sign * member.loss)
+
+    def __str__(self) -> str:
+        finished = len(self.log.observations)
+        if not len(self.models.runs) and not self._furthest():
+            return f"{finished} finished trials, none of them completed"
+        best, observed = self.best, self.best_observed
+        settings = ", ".join(f"{name}={_short(value)}" for name, value in best.config.items())
+        lines = [f"Best of {finished} finished trials: {_summary(best)}", f"  {settings}"]
+        if observed.number != best.number:
+            lines.append(f"Best loss observed: {_summary(observed)}")
+        return "\n".join(lines)
 
     def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
         """Extend the study to a larger fidelity; every run so far is kept.
@@ -511,7 +547,7 @@ class Result:
         for number, mean in zip(runs.numbers, expected.tolist(), strict=True):
             o = self.log.observation(number)
             assert o is not None and o.loss is not None  # completed
-            members.append(FrontMember(number, o.config, o.loss, o.cost, mean))
+            members.append(FrontMember(number, self._trained(o), o.loss, o.cost, mean))
         return members
 
     def _furthest(self) -> list[FrontMember]:
@@ -523,10 +559,18 @@ class Result:
                 levels[o.number] = assignment.level
         top = max(levels.values(), default=0)
         return [
-            FrontMember(o.number, o.config, o.loss, o.cost, o.loss)
+            FrontMember(o.number, self._trained(o), o.loss, o.cost, o.loss)
             for o in self.log.paused
             if levels.get(o.number) == top and o.loss is not None
         ]
+
+    def _trained(self, o: Observation) -> dict[str, Any]:
+        """Return the config with the fidelity up to which the trial was trained."""
+        name = self.space.fidelity
+        assignment = None if o.ask_index is None else self.log.trial(o.number).assignment
+        if name is None or assignment is None:
+            return o.config
+        return {**o.config, name: min(assignment.level, o.config[name])}
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
         if target is not None and (target or self.space.scales):
@@ -539,6 +583,14 @@ class Result:
         o = self.log.observation(runs.numbers[largest])
         assert o is not None
         return {name: float(o.config[name]) for name in self.space.scales}
+
+
+def _summary(member: FrontMember) -> str:
+    return f"trial {member.number}, loss {member.loss:.5g}, expected {member.expected_loss:.5g}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
@@ -583,8 +635,9 @@ def _predicted_beyond(result: Result, last: FrontMember) -> PredictedLosses | No
 
 def _report_page(result: Result) -> ReportPage:
     """Return what the HTML page shows."""
-    from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage
+    from hpo.drawing.html import HTMLTable, ObservedBest, RecommendedConfig, ReportPage
 
+    observed = result.best_observed
     best, advice, front = result.best, result.recommend(), result.front
     names, trials = list(result.space), result.to_pandas()
     members = [
@@ -598,6 +651,9 @@ def _report_page(result: Result) -> ReportPage:
         best=best.number,
         best_loss=best.loss,
         expected_loss=best.expected_loss,
+        observed=None
+        if observed.number == best.number
+        else ObservedBest(observed.number, observed.loss, observed.expected_loss),
         recommended=RecommendedConfig(
             config=advice.config,
             intervals=advice.intervals,
@@ -605,6 +661,7 @@ def _report_page(result: Result) -> ReportPage:
             loss=advice.loss,
             loss_interval=advice.loss_interval,
             warnings=advice.warnings,
+            no_effect=advice.no_effect,
         ),
         front=HTMLTable(("trial", result.cost_unit or "cost", "loss", "expected", *names), members)
         if front

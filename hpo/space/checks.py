@@ -34,6 +34,10 @@ LARGEST_FLOAT = 1e300
 SMALLEST_POSITIVE = 1e-300
 SMALLEST_ODDS = 1e-15
 
+#: Largest share that a recommendation beyond the searched range may reach: below 1 by far more than
+#: single precision resolves.
+SHARE_CEILING = 1.0 - 1e-6
+
 
 def plain(value: object) -> object:
     """Return a NumPy scalar as the Python value it stands for; anything else unchanged."""

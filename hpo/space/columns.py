@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -99,6 +99,24 @@ class Column:
         low, high = self.parameter.limits
         middle = self.parameter.center or math.sqrt(low * high)
         return math.log1p(step / middle) / self.width
+
+    def within(self, lower: float, upper: float, *, extrapolate: bool) -> Column:
+        """Return the same column with the entries [`lower`, `upper`] as its limits.
+
+        Args:
+            lower: least entry, which is cut at the limits of the parameter.
+            upper: largest entry, likewise.
+            extrapolate: whether only the physical limits of the parameter hold.
+        """
+        parameter = self.parameter
+        if not isinstance(parameter, Float | Int):
+            floor, ceiling = np.clip([lower, upper], self.floor, self.ceiling).tolist()
+            return replace(self, floor=floor, ceiling=ceiling)
+        ends = self.unit.from_natural(self.to_natural(np.array([lower, upper])))
+        low, high = (parameter.canonical(end, extrapolate=extrapolate) for end in ends.tolist())
+        floor, ceiling = self.entries([low, high]).tolist()
+        parameter = replace(parameter, low=low, high=high, center=None, spread=None)  # type: ignore[arg-type]  # ints for an Int
+        return replace(self, parameter=parameter, floor=floor, ceiling=ceiling)
 
     def to_x(self, natural: Array) -> Array:
         """Return the entries of natural values."""

@@ -29,8 +29,10 @@ semi-definite, which it would not be if inactive entries were left out of the di
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -354,6 +356,51 @@ class Encoder:
                 lower[j] = max(min(lower[j], rows[:, j].min() - SPREAD), column.floor)
                 upper[j] = min(max(upper[j], rows[:, j].max() + SPREAD), column.ceiling)
         return lower, upper
+
+    def within(self, lower: Array, upper: Array) -> Encoder:
+        """Return an encoder of the same columns whose settings lie in another box.
+
+        The entries mean what they mean here, so its rows are rows of this one. The box is cut at
+        the physical limits of the settings that may leave their range
+        (:attr:`~hpo.space.search_space.SearchSpace.extrapolated`), and at the declared ones of the
+        others. Equal ends fix a setting.
+
+        Args:
+            lower: `(d,)`, least entries; only those of DECISION columns are read.
+            upper: `(d,)`, largest entries, >= `lower`.
+
+        Example:
+            >>> from hpo.space import Float, Scale, SearchSpace
+            >>> lr, params = Float(1e-4, 1e-1, log=True), Scale(1e6, 1e8)
+            >>> encoder = Encoder(SearchSpace({"lr": lr, "params": params}))
+            >>> wide = encoder.within(np.array([-1.0, 0.0]), np.array([1.0, 1.0]))
+            >>> wide.decode([[-0.5, 2.0]])
+            [{'lr': 3.16227766017e-06, 'params': 10000000000.0}]
+        """
+        free = set(self.space.extrapolated)
+        moved = {
+            column.name: column.within(
+                float(lower[column.index]),
+                float(upper[column.index]),
+                extrapolate=column.name in free,
+            )
+            for column in self._parameters
+            if column.kind is ColumnKind.DECISION and column.floor < column.ceiling
+        }
+        other = copy.copy(self)
+        other._parameters = tuple(moved.get(column.name, column) for column in self._parameters)
+        other._groups = tuple(
+            replace(
+                group,
+                parent=moved.get(group.parent.name, group.parent),
+                members=tuple(moved.get(member.name, member) for member in group.members),
+            )
+            for group in self._groups
+        )
+        other.lower, other.upper = self.lower.copy(), self.upper.copy()
+        for column in moved.values():
+            other.lower[column.index], other.upper[column.index] = column.floor, column.ceiling
+        return other
 
     def value_box(self, box: Box) -> dict[str, tuple[float, float]]:
         """Return a box in the user's values, for `SearchSpace.distributions`.

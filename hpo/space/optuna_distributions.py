@@ -69,7 +69,8 @@ def to_distribution(
 
     Args:
         parameter: parameter as declared.
-        value: value of the config to be stored, which the distribution has to hold.
+        value: value of the config to be stored, which the distribution has to hold: it is widened
+            for one outside the range.
         box: range in v that was searched, for an unbounded parameter; None for `value` alone.
 
     Example:
@@ -88,9 +89,11 @@ def to_distribution(
     if not parameter.bounded:
         searched = (value, value) if box is None else box
         low, high = max(low, min(searched[0], value)), min(high, max(searched[1], value))
+    low, high = min(low, value), max(high, value)  # a run at the target may leave the range
     if isinstance(parameter, Float):
         return FloatDistribution(low, high, log=parameter.log)
-    low, high = parameter.canonical(low), parameter.canonical(high)
+    low = parameter.canonical(low, extrapolate=True)
+    high = parameter.canonical(high, extrapolate=True)
     if parameter.log:
         # Optuna refuses a step on a log scale; our values are a subset of its integers.
         return IntDistribution(low, high, log=True)

@@ -28,6 +28,7 @@ from hpo.errors import SpaceError
 from hpo.space.checks import (
     LARGEST_FLOAT,
     LARGEST_INT,
+    SHARE_CEILING,
     SMALLEST_ODDS,
     SMALLEST_POSITIVE,
     Choice,
@@ -45,6 +46,9 @@ from hpo.space.checks import (
 )
 from hpo.space.roles import Axis, Role
 from hpo.space.units import Unit
+
+#: Roles of shares, for which 1 is a wall.
+_SHARES = (Role.DROPOUT, Role.BETA1, Role.BETA2)
 
 __all__ = [
     "LARGEST_INT",
@@ -73,6 +77,8 @@ class Float:
         center: first value to try.
         spread: one standard deviation of the first search, in natural units (v; ln v under `log`;
             log-odds under `logit`).
+        hard: whether the bounds hold for every run; otherwise a recommendation at a size beyond the
+            runs may lie outside of them, up to `physical_limits`.
         role: role of the parameter in the training run, for transfer rules.
         when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
 
@@ -85,6 +91,8 @@ class Float:
         >>> unbounded = Float(log=True, center=1e-3, spread=1.0)
         >>> lr.bounded, unbounded.bounded
         (True, False)
+        >>> Float(1e-4, 1e-1, log=True, hard=True).physical_limits
+        (0.0001, 0.1)
     """
 
     low: float | None = None
@@ -94,13 +102,14 @@ class Float:
     logit: bool = False
     center: float | None = None
     spread: float | None = None
+    hard: bool = False
     role: Role = Role.OTHER
     when: When | None = None
 
     def __post_init__(self) -> None:
         for argument in ("low", "high", "center"):
             store_number(self, argument)
-        check_flags(self, "log", "logit")
+        check_flags(self, "log", "logit", "hard")
         if self.log and self.logit:
             raise SpaceError(
                 "`log` and `logit` of Float exclude each other, got both True; keep one"
@@ -180,12 +189,45 @@ class Float:
             least, most = -LARGEST_FLOAT, LARGEST_FLOAT
         return least if self.low is None else self.low, most if self.high is None else self.high
 
-    def check(self, value: object, name: str = "Float") -> float:
+    @property
+    def physical_limits(self) -> tuple[float, float]:
+        """Bounds in v that no run may pass, whatever range is searched.
+
+        They are the declared ones under `hard`. Otherwise a log parameter stays positive, a logit
+        one inside (0, 1), and a linear one whose `low` is not negative at 0 or above. Dropout and
+        betas stay below 1; a range that ends at 1 ends there if it is linear from 0 or above, as
+        does a warm-up in shares of a run.
+
+        Example:
+            >>> Float(1e-4, 1e-1, log=True).physical_limits
+            (1e-300, 1e+300)
+            >>> Float(0.0, 0.3, role=Role.DROPOUT).physical_limits
+            (0.0, 0.999999)
+        """
+        low, high = self.limits
+        if self.hard or low == high:
+            return low, high
+        if self.logit:
+            return SMALLEST_ODDS, 1.0 - SMALLEST_ODDS
+        least, most = SMALLEST_POSITIVE if self.log else 0.0, LARGEST_FLOAT
+        if not self.log and (self.low is None or self.low < 0):
+            least = -LARGEST_FLOAT
+        if self.role in _SHARES:
+            most = SHARE_CEILING
+        elif self.high is not None and (
+            (not self.log and least == 0.0 and self.high == 1.0)
+            or (self.role is Role.WARMUP and self.high <= 1.0)
+        ):
+            most = 1.0
+        return min(least, low), most if self.high is None else max(most, self.high)
+
+    def check(self, value: object, name: str = "Float", *, extrapolate: bool = False) -> float:
         """Return `value` as a float inside the limits.
 
         Args:
             value: value from a user's config.
             name: name of the parameter, for the message.
+            extrapolate: whether only `physical_limits` hold.
 
         Raises:
             SpaceError: for any other value.
@@ -194,19 +236,21 @@ class Float:
             >>> Float(0.0, 1.0).check(1, "dropout")
             1.0
         """
-        return check_range(as_float(value, f"`{name}`"), self.limits, name)
+        limits = self.physical_limits if extrapolate else self.limits
+        return check_range(as_float(value, f"`{name}`"), limits, name)
 
-    def canonical(self, value: float) -> float:
+    def canonical(self, value: float, *, extrapolate: bool = False) -> float:
         """Return the nearest canonical value inside the limits (see the head of the module).
 
         Args:
             value: number, perhaps outside.
+            extrapolate: whether only `physical_limits` hold.
 
         Example:
             >>> Float(0.0, 1.0).canonical(0.1 + 0.2)
             0.3
         """
-        low, high = self.limits
+        low, high = self.physical_limits if extrapolate else self.limits
         value = min(max(value, low), high)
         if self.log:
             value = _significant(value)
@@ -222,7 +266,12 @@ class Float:
             # When high - low is small beside |low|, v - low is exact (Sterbenz's lemma) and so is
             # the way back; otherwise 1e-12 (high - low) exceeds the rounding of v.
             width = self.high - self.low
-            return round(value, 12 - _digits_before_point(width)) + 0.0 if width > 0 else value
+            if not width > 0:
+                return value
+            decimals = 12 - _digits_before_point(width)
+            if not self.low <= value <= self.high:
+                decimals = min(decimals, 14 - _digits_before_point(max(abs(value), width)))
+            return round(value, decimals) + 0.0
         assert self.center is not None and self.spread is not None
         # Far out, the rounding of an unbounded value grows with its size, and so must the lattice.
         size = max(abs(value), abs(self.center), self.spread)
@@ -242,6 +291,8 @@ class Int:
         multiple_of: distance between neighboring values.
         center: first value to try.
         spread: one standard deviation of the first search, in v, or in ln v under `log`.
+        hard: whether the bounds hold for every run; otherwise a recommendation at a size beyond the
+            runs may lie outside of them, up to `physical_limits`.
         role: role of the parameter in the training run, for transfer rules.
         when: pair `("parent", [values])`; the parameter is active where the parent has one of them.
 
@@ -262,11 +313,12 @@ class Int:
     multiple_of: int = 1
     center: int | None = None
     spread: float | None = None
+    hard: bool = False
     role: Role = Role.OTHER
     when: When | None = None
 
     def __post_init__(self) -> None:
-        check_flags(self, "log")
+        check_flags(self, "log", "hard")
         object.__setattr__(self, "multiple_of", as_int(self.multiple_of, "`multiple_of` of Int"))
         if self.multiple_of < 1:
             raise SpaceError(
@@ -342,12 +394,34 @@ class Int:
         least = self.multiple_of if self.log else -most
         return least if self.low is None else self.low, most if self.high is None else self.high
 
-    def check(self, value: object, name: str = "Int") -> int:
+    @property
+    def physical_limits(self) -> tuple[int, int]:
+        """Bounds in v that no run may pass, whatever range is searched.
+
+        They are the declared ones under `hard`. Otherwise a count from 1 on stays at least 1, and
+        one from 0 on at least 0.
+
+        Example:
+            >>> Int(8, 64, multiple_of=8).physical_limits
+            (8, 1000000000000)
+            >>> Int(0, 4).physical_limits[0], Int(2, 4, hard=True).physical_limits
+            (0, (2, 4))
+        """
+        low, high = self.limits
+        if self.hard or low == high:
+            return low, high
+        most = LARGEST_INT - LARGEST_INT % self.multiple_of
+        if self.low is None or self.low < 0:
+            return self.multiple_of if self.log else -most, most
+        return min(self.low, self.multiple_of), most
+
+    def check(self, value: object, name: str = "Int", *, extrapolate: bool = False) -> int:
         """Return `value` as an int on the lattice, inside the limits.
 
         Args:
             value: value from a user's config.
             name: name of the parameter, for the message.
+            extrapolate: whether only `physical_limits` hold.
 
         Raises:
             SpaceError: for any other value.
@@ -358,25 +432,27 @@ class Int:
             ...
             hpo.errors.SpaceError: `batch` must be a multiple of 8, got 17; use 16
         """
-        integer = check_range(as_int(value, f"`{name}`"), self.limits, name)
+        limits = self.physical_limits if extrapolate else self.limits
+        integer = check_range(as_int(value, f"`{name}`"), limits, name)
         if integer % self.multiple_of:
             raise SpaceError(
                 f"`{name}` must be a multiple of {self.multiple_of}, got {integer}; use"
-                f" {self.canonical(integer)}"
+                f" {self.canonical(integer, extrapolate=extrapolate)}"
             )
         return integer
 
-    def canonical(self, value: float) -> int:
+    def canonical(self, value: float, *, extrapolate: bool = False) -> int:
         """Return the nearest lattice value inside the limits.
 
         Args:
             value: number, perhaps outside.
+            extrapolate: whether only `physical_limits` hold.
 
         Example:
             >>> Int(8, 64, multiple_of=8).canonical(100.0)
             64
         """
-        low, high = self.limits
+        low, high = self.physical_limits if extrapolate else self.limits
         return min(max(self.multiple_of * round(value / self.multiple_of), low), high)
 
 

@@ -55,7 +55,7 @@ class SearchSpace(Mapping[str, Parameter]):
         Fidelity(low=1, high=81)
     """
 
-    __slots__ = ("_depth_order", "_parameters")
+    __slots__ = ("_depth_order", "_extrapolated", "_parameters")
 
     def __init__(
         self, parameters: Mapping[str, Parameter | BaseDistribution] | SearchSpace
@@ -86,6 +86,7 @@ class SearchSpace(Mapping[str, Parameter]):
             checked[name] = _resolve_when(name, parameter, checked)
         self._parameters = checked
         self._depth_order = _parents_first(checked)
+        self._extrapolated = _extrapolated(checked)
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -128,6 +129,22 @@ class SearchSpace(Mapping[str, Parameter]):
             {'width': Scale(low=64.0, high=512.0, axis=<Axis.OTHER: 'other'>)}
         """
         return {n: p for n, p in self._parameters.items() if isinstance(p, Scale)}
+
+    @property
+    def extrapolated(self) -> tuple[str, ...]:
+        """Names of the settings that may leave their range at a size beyond the runs.
+
+        Where there are scale axes, they are the Floats and Ints that are not `hard`, have more than
+        one value, and that no `when` depends on.
+
+        Example:
+            >>> lr, params = Float(1e-4, 1e-1, log=True), Scale(1e6, 1e8)
+            >>> SearchSpace({"lr": lr, "params": params}).extrapolated
+            ('lr',)
+            >>> SearchSpace({"lr": lr}).extrapolated
+            ()
+        """
+        return self._extrapolated
 
     @property
     def fidelity(self) -> str | None:
@@ -187,7 +204,8 @@ class SearchSpace(Mapping[str, Parameter]):
 
         Args:
             config: values of all active parameters by name.
-            extrapolate: whether scale axes may leave their range, as a run at the target does.
+            extrapolate: whether scale axes and the settings of `extrapolated` may leave their
+                range, as a run at the target does.
 
         Raises:
             SpaceError: for unknown, missing, inactive or illegal entries.
@@ -232,7 +250,8 @@ class SearchSpace(Mapping[str, Parameter]):
 
         Args:
             config: values of all active parameters by name.
-            extrapolate: whether scale axes may leave their range, as a run at the target does.
+            extrapolate: whether scale axes and the settings of `extrapolated` may leave their
+                range, as a run at the target does.
 
         Raises:
             SpaceError: for unknown, missing, inactive or illegal entries.
@@ -242,7 +261,7 @@ class SearchSpace(Mapping[str, Parameter]):
             {'x': 0.3}
         """
         valid: dict[str, Any] = self.validate(config, extrapolate=extrapolate)
-        return {name: self._parameters[name].canonical(value) for name, value in valid.items()}
+        return {name: self._canonical(name, value, extrapolate) for name, value in valid.items()}
 
     def key(self, config: Mapping[str, Any]) -> Hashable:
         """Return a hashable identity of a canonical config, equal exactly for equal configs.
@@ -298,7 +317,7 @@ class SearchSpace(Mapping[str, Parameter]):
             elif name not in mine:
                 found.append(f"`{name}` is gone")
             else:
-                here, there = mine[name], other[name]
+                here, there = _with_defaults(mine[name]), _with_defaults(other[name])
                 found.extend(
                     f"`{name}`: {field} is {here.get(field)!r}, was {there.get(field)!r}"
                     for field in dict.fromkeys([*here, *there])
@@ -318,8 +337,8 @@ class SearchSpace(Mapping[str, Parameter]):
         Args:
             config: canonical config.
             box: finite range in v that was searched, by name, for unbounded parameters
-                (`Encoder.value_box`). It is widened to hold the config's own value, as is a scale
-                axis that the config leaves.
+                (`Encoder.value_box`). It is widened to hold the config's own value, as is any
+                range that the config leaves.
 
         Example:
             >>> SearchSpace({"n": Int(1, 9)}).distributions({"n": 3}, {})
@@ -334,7 +353,15 @@ class SearchSpace(Mapping[str, Parameter]):
         parameter = self._parameters[name]
         if isinstance(parameter, Scale):
             return parameter.check(value, name, extrapolate=extrapolate)
+        if isinstance(parameter, Float | Int) and name in self._extrapolated:
+            return parameter.check(value, name, extrapolate=extrapolate)
         return parameter.check(value, name)
+
+    def _canonical(self, name: str, value: Any, extrapolate: bool) -> Value:
+        parameter = self._parameters[name]
+        if isinstance(parameter, Float | Int) and name in self._extrapolated:
+            return parameter.canonical(value, extrapolate=extrapolate)
+        return parameter.canonical(value)
 
 
 # --- conditions ----------------------------------------------------------------------------------
@@ -387,6 +414,17 @@ def _parents_first(space: Mapping[str, Parameter]) -> tuple[str, ...]:
     return tuple(ordered)
 
 
+def _extrapolated(space: Mapping[str, Parameter]) -> tuple[str, ...]:
+    if not any(isinstance(parameter, Scale) for parameter in space.values()):
+        return ()
+    parents = {when[0] for p in space.values() if (when := condition(p)) is not None}
+    return tuple(
+        name
+        for name, p in space.items()
+        if isinstance(p, Float | Int) and name not in parents and p.physical_limits != p.limits
+    )
+
+
 # --- storage -------------------------------------------------------------------------------------
 
 
@@ -399,7 +437,14 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
     described = {
         field.name: jsonable(getattr(parameter, field.name)) for field in fields(parameter)
     }
+    if described.get("hard") is False:
+        del described["hard"]  # as in studies stored before there was such an argument
     return {"kind": type(parameter).__name__} | described
+
+
+def _with_defaults(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `_describe` returned with what it left out."""
+    return {"hard": False} | dict(described)
 
 
 def _from_description(described: Mapping[str, Any]) -> Parameter:

@@ -91,46 +91,77 @@ class AlignedKernel:
 
 @dataclass(frozen=True, slots=True)
 class BowlKernel:
-    """The kernel `b(x) b(x') base`, with b the loss above the floor, in drift-aligned coordinates.
+    """The kernel `a(x) a(x') base` in drift-aligned coordinates, with `a = b^2 / (b + near)`.
+
+    b is the loss above the floor. Far up the bowl the process changes it by a share; near its
+    bottom by less and less, so that the formula alone says where the bottom is.
 
     Args:
         base: kernel of the aligned rows.
         loss: parametric loss, which knows the bowl.
+        near: loss above the floor below which the formula is trusted.
 
     Example:
         >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
         >>> columns = Columns.of_decisions("lr")
         >>> layout = ThetaLayout.of(columns, 0)
         >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
-        >>> kernel = BowlKernel(MaternHamming.from_theta(columns, np.zeros(2)), loss)
-        >>> kernel.diagonal(np.array([[0.0], [2.0]])).tolist()  # bottom and 2.0 above it
-        [0.0, 4.0]
+        >>> base = MaternHamming.from_theta(columns, np.zeros(2))
+        >>> BowlKernel(base, loss, 0.5).diagonal(np.array([[0.0], [1.0]])).tolist()
+        [0.0, 0.0625]
     """
 
     base: MaternHamming
     loss: ParametricLoss
+    near: float
 
     def cross(self, A: Array, B: Array) -> Array:
         """Return the covariances, `a x b`."""
         K = self.base.cross(align(self.loss, A), align(self.loss, B))
-        return np.asarray(self.loss.excess(A)[:, None] * K * self.loss.excess(B))
+        return np.asarray(self._amplitude(A)[:, None] * K * self._amplitude(B))
 
     def diagonal(self, A: Array) -> Array:
         """Return the variances, `(a,)`."""
-        return self.base.diagonal(A) * self.loss.excess(A) ** 2
+        return self.base.diagonal(A) * self._amplitude(A) ** 2
 
     def cross_gradient(self, A: Array, B: Array) -> tuple[Array, Array]:
         """Return the covariances and their derivatives in the rows of `A`, `a x b x d`."""
         K, gradient = AlignedKernel(self.base, self.loss).cross_gradient(A, B)
-        own, other = self.loss.excess(A), self.loss.excess(B)
-        slope = self.loss.excess_gradient(A)
+        own, other, slope = self._amplitude(A), self._amplitude(B), self._slope(A)
         gradient = own[:, None, None] * gradient + K[:, :, None] * slope[:, None, :]
         return own[:, None] * K * other, gradient * other[None, :, None]
 
     def diagonal_gradient(self, A: Array) -> Array:
         """Return the derivatives of `diagonal`, `a x d`."""
-        scale = 2.0 * self.base.diagonal(A) * self.loss.excess(A)
-        return np.asarray(scale[:, None] * self.loss.excess_gradient(A))
+        scale = 2.0 * self.base.diagonal(A) * self._amplitude(A)
+        return np.asarray(scale[:, None] * self._slope(A))
+
+    def _amplitude(self, A: Array) -> Array:
+        return bowl_amplitude(self.loss, A, self.near)
+
+    def _slope(self, A: Array) -> Array:
+        b = self.loss.excess(A)
+        slope = b * (b + 2.0 * self.near) / (b + self.near) ** 2
+        return np.asarray(slope[:, None] * self.loss.excess_gradient(A))
+
+
+def bowl_amplitude(loss: ParametricLoss, X: Array, near: float) -> Array:
+    """Return `b^2 / (b + near)` at the rows of `X`, `(n,)`; see `BowlKernel`.
+
+    Args:
+        loss: parametric loss.
+        X: `n x d`.
+        near: loss above the floor below which the formula is trusted, > 0.
+
+    Example:
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
+        >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
+        >>> bowl_amplitude(loss, np.array([[1.0]]), 0.5).tolist()
+        [0.25]
+    """
+    b = loss.excess(X)
+    return np.asarray(b**2 / (b + near))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +179,7 @@ class JacobianBasis:
         >>> layout = ThetaLayout.of(columns, 0)
         >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
         >>> JacobianBasis(loss, columns, np.eye(layout.size)).value(np.zeros((3, 1))).shape
-        (3, 7)
+        (3, 6)
     """
 
     loss: ParametricLoss

@@ -44,7 +44,14 @@ from surrogates.scaling_law.mixture import (
     updated,
 )
 from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
-from surrogates.scaling_law.prior import LawPrior, LossUnits, Reach, Whitening, whitening
+from surrogates.scaling_law.prior import (
+    LawPrior,
+    LossUnits,
+    Reach,
+    Whitening,
+    beside_trend,
+    whitening,
+)
 from surrogates.scaling_law.processes import (
     ResidualShares,
     log_variance,
@@ -109,7 +116,9 @@ class ScalingModel:
             The vector of `FittedParameters`.
         """
         if len(data) > self.max_rows:
-            rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
+            X = data.X[:, data.columns.numeric]
+            good = beside_trend(data.X[:, data.columns.scale], LossUnits.of(data.y).bounded(data.y))
+            rows = representative(X / np.maximum(np.ptp(X, axis=0), 1e-9), good, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
         frame = self._frame(data)
         X, y, units = data.X, frame.units.bounded(data.y), frame.units
@@ -175,9 +184,7 @@ class ScalingModel:
         """
         layout = ThetaLayout.of(data.columns, self.max_couplings)
         fitted = self._parameters(theta, layout)
-        frame = _Frame.of(
-            self, data.columns, layout, fitted.reference, fitted.units, fitted.reach
-        )
+        frame = _Frame.of(self, data.columns, layout, fitted.reference, fitted.units, fitted.reach)
         return self._posterior(data, fitted, frame.prior(fitted.weights))
 
     def _posterior(
@@ -222,7 +229,7 @@ class ScalingModel:
             fitted.units, fitted.reach,
         )  # fmt: skip
         residual = ResidualCovariance.from_theta(parts, fitted.hyper)
-        kernels = process_kernels(residual.kernels, loss)
+        kernels = process_kernels(residual.kernels, loss, fitted.units)
         return RunErrors(kernels, residual, fitted.units, fitted.df)
 
     def _residual_covariance(
@@ -319,8 +326,7 @@ class _Frame:
     ) -> _Frame:
         rules = (None,) if model.drift is None else model.drift.priors
         components = tuple(
-            whitening(layout, columns, reference, units, reach, model.prior, rule)
-            for rule in rules
+            whitening(layout, columns, reference, units, reach, model.prior, rule) for rule in rules
         )
         weights = np.zeros(0) if model.drift is None else model.drift.weights
         return cls(layout, reference, units, reach, weights, components)

@@ -41,9 +41,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from surrogates.data import Array, Columns, IntArray
+
+BoolArray = NDArray[np.bool_]
 
 _MAX_EXPONENT = 25.0  # beyond it the law is not meant to be read; keeps exp finite
 _KEPT = 4  # arrays of rows whose law and bowl are remembered
@@ -71,8 +74,14 @@ class _Groups:
         lengths = [1, axes, axes, 1, 1, codes, decisions, 2 * decisions, decisions]
         lengths += [decisions * axes, decisions * axes, pairs]
         ends = np.cumsum(lengths).tolist()
-        _, alpha, R, gamma, _, *rest = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-        return cls(alpha, R, gamma.start, *rest, ends[-1])
+        _, alpha, R, gamma, _, *rest = (
+            slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)
+        )
+        offsets, curvature, asymmetry, optimum, drift, bend, couplings = rest
+        return cls(
+            alpha, R, gamma.start, offsets, curvature, asymmetry, optimum, drift, bend, couplings,
+            size=ends[-1],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +441,7 @@ class _Bowl:
     shape: Array  # phi, n x decisions
     shape_slope: Array  # d phi / dt
     shape_by_asymmetry: Array  # d phi / d lam, of the side that the row is on
-    above: Array  # whether t > 0, n x decisions
+    above: BoolArray  # whether t > 0, n x decisions
 
 
 def valley(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
-from surrogates.data import Array, Columns, IntArray
+from surrogates.data import Array, Columns
 from surrogates.scaling_law.parametric_loss import ThetaLayout
 
+BoolArray = NDArray[np.bool_]
+
 E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
-_SHARED = 0.7  # correlation between the asymmetry above and below an optimum
+_SHARED = 0.9  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
 
@@ -90,7 +93,9 @@ class LawPrior:
         gamma_sd: sd of ln gamma.
         curvature: median of h in spreads per step squared (`Reach`).
         curvature_sd: sd of ln h.
-        asymmetry_sd: sd of lam, per step.
+        asymmetry_sd: sd of lam of a linear setting, per step.
+        log_asymmetry_sd: sd of lam of a log or logit setting, per e-fold; a loss that is a parabola in
+            the learning rate itself has lam = 1.
         optimum_sd: sd of a about the middle of the runs, in units of their spread.
         drift_sd: sd of b where no `DriftPrior` is given, steps per e-fold of scale.
         bend_sd: sd of q, steps per e-fold of scale squared. The best lr of GPT-2-style models curves
@@ -112,9 +117,10 @@ class LawPrior:
     curvature: float = 0.2
     curvature_sd: float = 1.0
     asymmetry_sd: float = 1.0
+    log_asymmetry_sd: float = 0.7
     optimum_sd: float = 0.4
     drift_sd: float = 0.08
-    bend_sd: float = 0.004
+    bend_sd: float = 0.003
     coupling_sd: float = 0.3
     offset_sd: float = 0.5
 
@@ -181,24 +187,50 @@ class Reach:
     def of(cls, columns: Columns, X: Array, y: Array) -> Reach:
         """Return the reach of rows `X` `n x d` with losses `y` `(n,)`; n may be 0."""
         z, width = X[:, columns.decision], columns.width[columns.decision]
-        relative = np.array(columns.relative or (False,) * len(columns.kinds))[columns.decision]
+        relative = relative_decisions(columns)
         if not len(X):
             ones = np.ones(len(width))
             return cls(0.5 * ones, np.where(relative, E_FOLDS / width, 1.0), ones)
         tried = np.sqrt(12.0) * z.std(axis=0)
         tried = np.where(tried > 0.0, tried, 1.0)
         step = np.where(relative, E_FOLDS / width, tried)
-        return cls(z[_best_quarter(X[:, columns.scale], y)].mean(axis=0), step, np.maximum(step, tried))
+        order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
+        best = order[: max(3, len(X) // 4)]
+        return cls(z[best].mean(axis=0), step, np.maximum(step, tried))
 
 
-def _best_quarter(scales: Array, y: Array) -> IntArray:
-    """Return the rows of least loss beside a plane through the scales, at least three."""
+def relative_decisions(columns: Columns) -> BoolArray:
+    """Return whether each decision is measured in e-folds, `(decisions,)`.
+
+    Args:
+        columns: roles of the columns.
+
+    Example:
+        >>> relative_decisions(Columns.of_decisions("momentum")).tolist()
+        [False]
+    """
+    relative = np.array(columns.relative or (False,) * len(columns.kinds), dtype=bool)
+    return relative[columns.decision]
+
+
+def beside_trend(scales: Array, y: Array) -> Array:
+    """Return losses less a plane through the scales, `(n,)`: how good a run is for its size.
+
+    Args:
+        scales: `n x axes`.
+        y: `(n,)`, losses; far ones are bounded for the plane.
+
+    Example:
+        >>> scales = np.array([[0.0], [1.0], [2.0], [0.0]])
+        >>> beside_trend(scales, np.array([3.0, 2.0, 1.0, 3.5])).argmax()
+        3
+    """
     planes = np.concatenate([np.ones((len(y), 1)), scales], axis=1)
-    below = float(np.median(y) - np.min(y))
-    bounded = np.minimum(y, np.median(y) + 3.0 * below)
-    normal = planes.T @ planes + 1e-3 * np.eye(planes.shape[1])
-    trend = planes @ linalg.solve(normal, planes.T @ bounded, assume_a="pos")
-    return np.argsort(y - trend, kind="stable")[: max(3, len(y) // 4)]
+    middle = float(np.median(y))
+    bounded = np.minimum(y, middle + 3.0 * (middle - float(np.min(y))))
+    normal = planes.T @ planes + 1e-6 * len(y) * np.eye(planes.shape[1])
+    slope = linalg.solve(normal, planes.T @ bounded, assume_a="pos")
+    return np.asarray(y - planes @ slope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +323,13 @@ def whitening(
     shared = min(1.0, np.sqrt(2.0 / max(decisions, 1)))
     mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
-    sd[layout.asymmetry] = np.tile(prior.asymmetry_sd / step, 2)
-    mean[layout.optimum], sd[layout.optimum] = reach.middle, prior.optimum_sd * reach.spread * shared
+    relative = relative_decisions(columns)
+    asymmetry = np.where(relative, E_FOLDS * prior.log_asymmetry_sd, prior.asymmetry_sd) / step
+    sd[layout.asymmetry] = np.tile(asymmetry, 2)
+    mean[layout.optimum], sd[layout.optimum] = (
+        reach.middle,
+        prior.optimum_sd * reach.spread * shared,
+    )
     slope_mean = np.zeros((decisions, axes))
     slope_sd = np.repeat(prior.drift_sd * step[:, None], axes, axis=1)
     width = columns.width[layout.decisions]
@@ -308,7 +345,7 @@ def whitening(
     root = np.diag(sd)
     # both sides of a bowl have most of their asymmetry in common
     above = layout.asymmetry.start + np.arange(decisions)
-    root[above + decisions, above] = _SHARED * prior.asymmetry_sd / step
+    root[above + decisions, above] = _SHARED * asymmetry
     root[above + decisions, above + decisions] *= np.sqrt(1.0 - _SHARED**2)
     # ln R_a = ln slope_a - ln alpha_a, with independent slope and exponent
     root[layout.log_reducible, layout.log_exponent] -= prior.exponent_sd * np.eye(axes)

@@ -25,10 +25,11 @@ from surrogates.basis_gp import ProcessPrior
 from surrogates.data import Array, Columns
 from surrogates.gp import NormalPrior
 from surrogates.kernels import Kernel, MaternHamming
-from surrogates.scaling_law.linearized import AlignedKernel, BowlKernel, align
-from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
+from surrogates.scaling_law.linearized import AlignedKernel, BowlKernel, align, bowl_amplitude
+from surrogates.scaling_law.parametric_loss import ParametricLoss
 from surrogates.scaling_law.prior import LossUnits, Reach
 
+NEAR = 0.3  # spreads above the floor below which the bowl's formula is trusted
 _SHAPE_REACH = 0.1  # prior median of the length-scale of r, in e-folds of scale
 _SCALE_REACH = 3.0  # the same of q and, along the scales, of g and h
 
@@ -48,8 +49,8 @@ class ResidualShares:
         0.003
     """
 
-    residual: float = 0.08
-    bowl: float = 0.6
+    residual: float = 0.02
+    bowl: float = 0.2
     scale: float = 0.003
     shape: float = 0.01
 
@@ -106,27 +107,30 @@ def process_priors(
         )
         parts = (g,)
         if J:
-            bowl = replace(g, variance=log_variance(shares.bowl, 0.7), amplitude=loss.excess(X))
+            bowl = replace(g, variance=log_variance(shares.bowl, 0.8), amplitude=bowl_amplitude(loss, X, NEAR * units.spread))
             parts = (g, bowl)
     if not len(layout.axes):
         return parts
     none, weights = np.zeros(0, dtype=np.intp), NormalPrior(0.0, 1.0)
     narrow = tuple(NormalPrior(float(np.log(_SHAPE_REACH / unit)), 0.3) for unit in layout.unit)
     q, r = (
-        ProcessPrior(X, layout.axes, none, log_variance(share * units.spread, 0.7), lengths, weights)
+        ProcessPrior(
+            X, layout.axes, none, log_variance(share * units.spread, 0.7), lengths, weights
+        )
         for share, lengths in ((shares.scale, folds), (shares.shape, narrow))
     )
     return (*parts, q, r)
 
 
 def process_kernels(
-    kernels: tuple[MaternHamming, ...], loss: ParametricLoss
+    kernels: tuple[MaternHamming, ...], loss: ParametricLoss, units: LossUnits
 ) -> tuple[Kernel, ...]:
     """Return the kernels of `process_priors` as functions of the rows themselves.
 
     Args:
         kernels: kernel of each process, in its own coordinates.
         loss: parametric loss.
+        units: location and spread of the losses.
 
     Example:
         >>> from surrogates.data import ColumnKind
@@ -140,13 +144,13 @@ def process_kernels(
         >>> units, reach = LossUnits(3.0, 0.5), Reach.of(columns, X[:0], X[:0, 0])
         >>> parts = process_priors(ResidualShares(), loss, columns, X, units, reach)
         >>> learned = tuple(part.kernel(np.zeros(part.size)) for part in parts)
-        >>> [type(kernel).__name__ for kernel in process_kernels(learned, loss)]
+        >>> [type(kernel).__name__ for kernel in process_kernels(learned, loss, units)]
         ['AlignedKernel', 'BowlKernel', 'MaternHamming', 'MaternHamming']
     """
     J, layout = len(loss.layout.decisions), loss.layout
     own = int(bool(J or layout.codes)) + int(bool(J))
     wrapped: list[Kernel] = [AlignedKernel(kernel, loss) for kernel in kernels[:own][:1]]
-    wrapped += [BowlKernel(kernel, loss) for kernel in kernels[:own][1:]]
+    wrapped += [BowlKernel(kernel, loss, NEAR * units.spread) for kernel in kernels[:own][1:]]
     return (*wrapped, *kernels[own:])
 
 

@@ -70,7 +70,7 @@ def distance_beyond(runs: Array, scales: Array) -> Array:
         return np.zeros(len(scales))
     compute = scales.sum(axis=1) - runs.sum(axis=1).max()
     along = (scales - runs.max(axis=0)).max(axis=1)
-    return np.maximum(np.maximum(compute, along), 0.0)
+    return np.asarray(np.maximum(np.maximum(compute, along), 0.0))
 
 
 def origins(scales: Array) -> Iterator[tuple[Array, Array]]:
@@ -121,4 +121,5 @@ def growth(cuts: Sequence[Forecasts], units: LossUnits) -> float:
     score, weight = np.concatenate(scores), np.concatenate(weights)
     order = np.argsort(score, kind="stable")
     share = np.cumsum(weight[order]) / weight.sum()
-    return float(score[order][min(np.searchsorted(share, _COVERAGE), len(score) - 1)])
+    place = min(int(np.searchsorted(share, _COVERAGE)), len(score) - 1)
+    return float(score[order[place]])

@@ -613,8 +613,10 @@ def test_a_run_at_the_target_can_be_told_as_a_config_of_its_own():
     before = optimizer.recommend().extrapolation
     optimizer.tell({"lr": 1e-3, "tokens": 8e6}, 2.1, 8e6)
     assert before > 7.9 and optimizer.recommend().extrapolation == pytest.approx(1.0)
+    optimizer.tell({"lr": 1e-5, "tokens": 8e6}, 2.2, 8e6)  # as a recommendation may be
     with pytest.raises(SpaceError, match="lr"):
-        optimizer.tell({"lr": 1.0, "tokens": 8e6}, 2.1, 8e6)
+        optimizer.tell({"lr": -1.0, "tokens": 8e6}, 2.1, 8e6)
+    assert 1e-4 <= optimizer.ask().config["lr"] <= 1e-1
 
 
 def test_a_result_is_a_snapshot_that_later_tells_do_not_change():

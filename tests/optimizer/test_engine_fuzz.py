@@ -140,7 +140,7 @@ def recommend_and_check(optimizer: Optimizer) -> None:
             optimizer.recommend()
         return
     answer = optimizer.recommend()
-    assert optimizer.space.canonical(answer.config) == answer.config
+    assert optimizer.space.canonical(answer.config, extrapolate=True) == answer.config
     assert all(math.isfinite(v) for v in (answer.loss, *answer.loss_interval))
     assert math.isfinite(optimizer.result().best.expected_loss)
 

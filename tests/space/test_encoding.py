@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from hpo import Categorical, Fidelity, Float, Int, Scale, SearchSpace
+from hpo import Categorical, Fidelity, Float, Int, Role, Scale, SearchSpace
 from hpo.space import Parameter
 from hpo.space.encoding import Encoder, row_keys
 from hpo.space.parameters import condition
@@ -385,3 +385,49 @@ def test_continuous_unbounded_and_free_columns_are_listed() -> None:
     assert names[encoder.unbounded].tolist() == ["child"]
     assert names[encoder.free].tolist() == ["x", "n", "o", "kind", "child", "params"]
     np.testing.assert_allclose(encoder.steps, [0, 0, 0.2, 0.25, 0, 0, 0, 0, 0])
+
+
+def test_an_encoder_of_another_box_gives_rows_the_same_meaning() -> None:
+    space = SearchSpace(
+        {
+            "lr": Float(1e-4, 1e-1, log=True),
+            "dropout": Float(0.0, 0.5, role=Role.DROPOUT),
+            "beta": Float(0.9, 0.99, logit=True),
+            "batch": Int(8, 64, log=True, multiple_of=8),
+            "fixed": Float(0.0, 1.0, hard=True),
+            "params": Scale(1e6, 1e8),
+        }
+    )
+    encoder = Encoder(space)
+    far = np.full(len(encoder.lower), 3.0)
+    wide = encoder.within(-far, far)
+    config = space.canonical(
+        {
+            "lr": 1e-6,
+            "dropout": 0.75,
+            "beta": 0.9995,
+            "batch": 256,
+            "fixed": 0.5,
+            "params": 1e10,
+        },
+        extrapolate=True,
+    )
+    row = encoder.encode([config])
+    assert wide.decode(row) == [config]
+    np.testing.assert_array_equal(wide.snap(row, keep_scale=True), row)
+    low, high = wide.decode(np.stack([-far, far]) * 10.0)[0], wide.decode(wide.upper[None])[0]
+    assert low["batch"] >= 8 and low["dropout"] >= 0.0
+    assert high["dropout"] < 1.0 and high["beta"] < 1.0 and high["fixed"] == 1.0
+    held = encoder.within(row[0], row[0])
+    assert not held.free[:5].any() and held.decode(row) == [config]
+
+
+@pytest.mark.parametrize("width", [1e-12, 1.0, 1e12])
+def test_a_linear_value_outside_the_range_survives_encoding(width: float) -> None:
+    space = SearchSpace({"x": Float(-width, width), "params": Scale(1e6, 1e8)})
+    encoder = Encoder(space)
+    for x in (7.3 * width, -41.7 * width, 1234.5 * width):
+        config = space.canonical({"x": x, "params": 1e7}, extrapolate=True)
+        row = encoder.encode([config])
+        decoded = encoder.within(row[0], row[0]).decode(row)[0]
+        assert space.canonical(decoded, extrapolate=True) == config

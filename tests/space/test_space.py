@@ -208,11 +208,98 @@ def test_a_flag_is_not_a_number_among_choices() -> None:
         space.validate({"layers": True, "bias": True})
 
 
-def test_only_scale_axes_may_be_extrapolated() -> None:
+def test_a_run_at_a_target_may_leave_the_ranges_of_scale_axes_and_soft_settings_only() -> None:
     space = SearchSpace(SPACE)
-    assert space.validate(CONFIG | {"params": 1e9}, extrapolate=True)["params"] == 1e9
+    beyond = CONFIG | {"params": 1e9, "lr": 1.0, "batch": 1024}
+    assert space.validate(beyond, extrapolate=True) == space.validate(CONFIG) | {
+        "params": 1e9,
+        "lr": 1.0,
+        "batch": 1024,
+    }
     with pytest.raises(SpaceError, match="`lr` must lie in"):
-        space.validate(CONFIG | {"lr": 1.0}, extrapolate=True)
+        space.validate(CONFIG | {"lr": 1.0})
+    with pytest.raises(SpaceError, match="`lr` must lie in"):
+        space.validate(CONFIG | {"lr": -1.0}, extrapolate=True)
+    hard = SearchSpace(SPACE | {"lr": Float(1e-4, 1e-1, log=True, hard=True)})
+    assert "lr" in space.extrapolated and "lr" not in hard.extrapolated
+    with pytest.raises(SpaceError, match="`lr` must lie in"):
+        hard.validate(CONFIG | {"lr": 1.0}, extrapolate=True)
+
+
+def test_without_scale_axes_and_for_what_others_depend_on_ranges_always_hold() -> None:
+    plain = SearchSpace({"lr": Float(1e-4, 1e-1, log=True)})
+    with pytest.raises(SpaceError, match="`lr` must lie in"):
+        plain.validate({"lr": 1.0}, extrapolate=True)
+    layers, extra = Int(1, 4), Float(0.0, 0.5, when=("layers", [4]))
+    switched = SearchSpace({"layers": layers, "x": extra, "params": Scale(1e5, 1e7)})
+    assert switched.extrapolated == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "limits"),
+    [
+        (Float(1e-4, 1e-1, log=True), (1e-300, 1e300)),
+        (Float(1e-4, 1e-1, log=True, hard=True), (1e-4, 1e-1)),
+        (Float(0.9, 0.99, logit=True), (1e-15, 1.0 - 1e-15)),
+        (Float(0.0, 0.1), (0.0, 1e300)),
+        (Float(0.0, 1.0), (0.0, 1.0)),
+        (Float(-1.0, 1.0), (-1e300, 1e300)),
+        (Float(0.1, 0.5, role=Role.DROPOUT), (0.0, 1.0 - 1e-6)),
+        (Float(0.8, 0.95, role=Role.BETA1), (0.0, 1.0 - 1e-6)),
+        (Float(1e-3, 0.1, log=True, role=Role.WARMUP), (1e-300, 1.0)),
+        (Float(10.0, 500.0, role=Role.WARMUP), (0.0, 1e300)),
+        (Float(0.5, 0.5), (0.5, 0.5)),
+        (Float(log=True, center=1e-3, spread=1.0), (1e-300, 1e300)),
+        (Int(2, 12), (1, 10**12)),
+        (Int(0, 12), (0, 10**12)),
+        (Int(-4, 12), (-(10**12), 10**12)),
+        (Int(16, 64, multiple_of=8), (8, 10**12)),
+        (Int(16, 64, multiple_of=8, hard=True), (16, 64)),
+    ],
+    ids=str,
+)
+def test_only_physical_bounds_limit_a_value_at_a_target(
+    parameter: Float | Int, limits: tuple[float, float]
+) -> None:
+    assert parameter.physical_limits == limits
+    for end in limits:
+        if isinstance(parameter, Int) or abs(end) < 1e200:
+            assert parameter.check(end, extrapolate=True) == end
+            assert parameter.canonical(end, extrapolate=True) == end
+
+
+@pytest.mark.parametrize("kind", [Float, Int])
+def test_hard_is_a_flag(kind: type[Float] | type[Int]) -> None:
+    with pytest.raises(SpaceError, match="`hard` of .* must be True or False, got 'yes'"):
+        kind(1, 2, hard="yes")  # type: ignore[arg-type]
+
+
+def test_hard_bounds_are_stored_with_the_space_and_soft_ones_as_ever() -> None:
+    space = SearchSpace({"lr": Float(1e-4, 1e-1, log=True, hard=True), "n": Int(1, 4)})
+    stored = json.loads(json.dumps(space.fingerprint()))
+    assert stored["lr"]["hard"] is True and "hard" not in stored["n"]
+    assert SearchSpace.from_fingerprint(stored) == space
+    soft = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "n": Int(1, 4)})
+    assert soft != space
+    assert soft.difference(stored) == "`lr`: hard is False, was True"
+
+
+def test_a_distribution_holds_a_value_outside_the_range() -> None:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    space = SearchSpace(
+        {
+            "lr": Float(1e-4, 1e-1, log=True),
+            "batch": Int(8, 64, multiple_of=8),
+            "params": Scale(1e5, 1e7),
+        }
+    )
+    config = space.canonical({"lr": 1e-6, "batch": 128, "params": 1e9}, extrapolate=True)
+    assert space.distributions(config, {}) == {
+        "lr": FloatDistribution(1e-6, 1e-1, log=True),
+        "batch": IntDistribution(8, 128, step=8),
+        "params": FloatDistribution(1e5, 1e9, log=True),
+    }
 
 
 def test_the_parts_of_a_space_are_named() -> None:

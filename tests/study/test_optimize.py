@@ -222,6 +222,27 @@ def test_confirming_runs_come_on_top_of_the_budget_and_only_once(folder: Path) -
     assert len(scales) == 14 and scales[12:] == [1e4, 1e4]
 
 
+def test_a_confirming_run_outside_the_searched_range_is_stored_and_read_back(folder: Path) -> None:
+    def train(config: Config, ctx: Context) -> dict[str, float]:
+        miss = np.log(config["lr"] / 3e-3) + 0.5 * np.log(config["tokens"] / 1e5)
+        loss = 1.5 + 30 * config["tokens"] ** -0.3 + 0.05 * miss**2
+        return {"loss": loss, "cost": config["tokens"]}
+
+    space = {"lr": Float(1e-3, 1e-1, log=True), "tokens": Scale(1e4, 1e6)}
+
+    def run() -> Result:
+        budget = Budget(trials=12)
+        return optimize(
+            train, space, budget=budget, target={"tokens": 1e9}, confirm=1, name="n", cost="flops"
+        )
+
+    first, again = run(), run()
+    confirmed = first.log.observations[-1]
+    assert confirmed.config["tokens"] == 1e9 and confirmed.config["lr"] < 1e-3
+    assert again.log.observations[-1].config == confirmed.config
+    assert again.recommend() == first.recommend()
+
+
 # --- resume --------------------------------------------------------------------------------------
 
 

@@ -217,7 +217,7 @@ def _parameter(distribution: BaseDistribution, declared: Parameter | None) -> Pa
     if number is None:
         return _float(float(low), float(high), distribution.log, declared)
     if isinstance(declared, Int | Float):
-        number = replace(number, role=declared.role)
+        number = replace(number, role=declared.role, hard=declared.hard)
         if declared.center is not None and low <= declared.center <= high:
             adapter = ParameterAdapter(distribution, number)
             number = replace(number, center=number.canonical(adapter.to_engine(declared.center)))
@@ -249,6 +249,7 @@ def _float(low: float, high: float, log: bool, declared: Parameter | None) -> Fl
         logit=logit,
         center=center,
         spread=None if center is None else declared.spread,
+        hard=declared.hard,
         role=declared.role,
     )
 
