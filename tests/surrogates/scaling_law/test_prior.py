@@ -204,9 +204,13 @@ def test_both_sides_of_a_bowl_are_as_wide_and_have_most_in_common(columns):
     J = len(layout.decisions)
     where = np.arange(layout.size)[layout.asymmetry]
     sd = np.sqrt(np.diagonal(covariance))[where]
-    np.testing.assert_allclose(sd, np.tile(LawPrior().asymmetry_sd / reach.step, 2))
+    law = LawPrior()
+    per_width = (
+        law.log_asymmetry_sd * WIDTH[:2] if columns is LLM else law.asymmetry_sd / reach.step
+    )
+    np.testing.assert_allclose(sd, np.tile(per_width, 2))
     correlation = covariance[where[:J], where[J:]] / (sd[:J] * sd[J:])
-    np.testing.assert_allclose(correlation, 0.7)
+    assert np.all((correlation > 0.5) & (correlation < 1.0))
 
 
 def test_an_anchor_narrows_the_optimum_at_its_scale_through_drift_and_bend():

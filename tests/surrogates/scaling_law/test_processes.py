@@ -25,7 +25,8 @@ def kernel_of(kind, columns, seed=0):
     rng = np.random.default_rng(seed)
     size = 1 + len(columns.numeric) + len(columns.categorical)
     base = MaternHamming.from_theta(columns, 0.3 * rng.standard_normal(size))
-    return kind(base, random_loss(columns, seed))
+    loss = random_loss(columns, seed)
+    return kind(base, loss, 0.15) if kind is BowlKernel else kind(base, loss)
 
 
 def at_the_optimum(loss, X):
@@ -142,7 +143,9 @@ def test_a_space_has_the_processes_it_can_have(kinds, numbers):
     columns = columns_of(*kinds)
     loss, parts = parts_of(columns, np.zeros((4, len(kinds))))
     assert [len(part.numeric) for part in parts] == numbers
-    kernels = process_kernels(tuple(part.kernel(np.zeros(part.size)) for part in parts), loss)
+    kernels = process_kernels(
+        tuple(part.kernel(np.zeros(part.size)) for part in parts), loss, UNITS
+    )
     assert len(kernels) == len(parts)
     assert sum(isinstance(kernel, BowlKernel) for kernel in kernels) == ("decision" in kinds)
 
@@ -152,7 +155,9 @@ def test_the_kernels_are_the_priors_processes_as_functions_of_the_rows():
     loss, parts = parts_of(MIXED, X)
     rng = np.random.default_rng(7)
     own = [part.kernel(0.3 * rng.standard_normal(part.size)) for part in parts]
-    for part, base, kernel in zip(parts, own, process_kernels(tuple(own), loss), strict=True):
+    for part, base, kernel in zip(
+        parts, own, process_kernels(tuple(own), loss, UNITS), strict=True
+    ):
         K, _ = base.gram(part.X)
         if part.amplitude is not None:
             K = K * np.outer(part.amplitude, part.amplitude)
