@@ -158,6 +158,19 @@ def test_loss_at_eight_times_the_compute_lies_within_its_interval(forty):
     assert np.median(error) < 0.02
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("n", [6, 8, 12, 20])
+def test_the_bottom_of_a_parabola_is_found_from_a_handful_of_runs(n, relative):
+    columns = Columns(
+        (ColumnKind.DECISION,), ("z",), np.zeros(1), np.full(1, 7.0), (0,), (relative,)
+    )
+    X = np.linspace(0.0, 1.0, n)[:, None]
+    predictor = ScalingModel().fit(TrainingData(X, (X[:, 0] - 0.4) ** 2, columns))
+    optimum = predictor.optimum(np.zeros(0))
+    assert optimum.mean[0] / 7.0 == pytest.approx(0.4, abs=0.02)
+    assert predictor.loss.curvature_at(np.zeros(0))[0, 0] == pytest.approx(2.0, rel=0.3)
+
+
 def test_diverged_runs_do_not_move_the_optimum():
     family = Family(2)
     data = family.runs(40)
