@@ -29,7 +29,7 @@ from typing import Protocol
 import numpy as np
 
 from surrogates.base import Posterior
-from surrogates.data import Array, TrainingData
+from surrogates.data import Array, IntArray, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.numerics import normal_half_width
 
@@ -271,6 +271,28 @@ class Calibration:
         """
         precision = predictor.factor.inverse_diagonal_of_last(count)
         scores = np.abs(predictor.weights[-len(precision) :]) / np.sqrt(precision)
+        return cls(scores, np.ones(len(scores)))
+
+    @classmethod
+    def by_group(cls, predictor: GPPredictor, groups: IntArray) -> Calibration:
+        """Return the calibration by residuals of each run without the others of its group.
+
+        With P the inverse of the covariance and B the rows of a group, the errors are
+        `P_BB^-1 (P (y - m))_B` and their covariance `P_BB^-1` (Rasmussen & Williams 2006, sec.
+        5.4.2, for blocks).
+
+        Args:
+            predictor: fitted process.
+            groups: `(m,)`, group of each of the last m rows, such as their size.
+        """
+        precision = predictor.factor.inverse_of_last(len(groups))
+        weighted = predictor.weights[-len(groups) :]
+        scores = np.empty(len(groups))
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            covariance = np.linalg.inv(precision[np.ix_(rows, rows)])
+            error = covariance @ weighted[rows]
+            scores[rows] = np.abs(error) / np.sqrt(np.diagonal(covariance))
         return cls(scores, np.ones(len(scores)))
 
     @classmethod

@@ -150,7 +150,16 @@ class Factor:
         return np.asarray(np.sum(self.half_solve(np.eye(len(self))) ** 2, axis=0))
 
     def inverse_diagonal_of_last(self, count: int) -> Array:
-        """Return the last `count` entries of `inverse_diagonal`, in O(count^3).
+        """Return the last `count` entries of `inverse_diagonal`, in O(count^3)."""
+        return np.asarray(np.sum(self._inverse_root_of_last(count) ** 2, axis=0))
+
+    def inverse_of_last(self, count: int) -> Array:
+        """Return the last `count` rows and columns of `K^-1`, in O(count^3)."""
+        root = self._inverse_root_of_last(count)
+        return np.asarray(root.T @ root)
+
+    def _inverse_root_of_last(self, count: int) -> Array:
+        """Return the last `count` rows and columns of `L^-1`.
 
         The last columns of `L^-1` are zero above, so they need the last rows of L alone.
         """
@@ -161,7 +170,7 @@ class Factor:
         corner[:above, :above] = self.head[h:, h:]
         corner[above:, :above] = self.cross[t:, h:]
         corner[above:, above:] = self.tail[t:, t:]
-        return np.asarray(np.sum(_solve_lower(corner, np.eye(count)) ** 2, axis=0))
+        return _solve_lower(corner, np.eye(count))
 
     def append(self, k: Array, variance: float) -> Factor:
         """Return the factor of the matrix bordered by one more row.

@@ -105,7 +105,10 @@ class RefitChain(Generic[Fitted]):
         Raises:
             NumericalError: If no fit can be built.
         """
-        n, targets = len(y), self._targets(y)
+        n = len(y)
+        if n == self._size and self._predictor is not None:
+            return self._predictor
+        targets = self._targets(y)
         count = refits_up_to(n)[-1]
         if count > self._built_at:
             numeric = X[:count, self._columns.numeric]

@@ -76,6 +76,9 @@ _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
 _ROWS = 500  # last rows that both surrogates are fitted to for scoring
 _RECENT = 200  # runs whose residuals calibrate
+_BY_SIZE = 1000  # the same, left out size by size
+_SAME_SIZE = 1e-6  # difference of encoded sizes that is none
+_KNOWN = 4  # processes whose scores are kept
 _CROSS_FITTED = range(10, 129)  # runs; with fewer no fold, with more the fits would take too long
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)  # irrational step of the sequence that divides the asks
 
@@ -188,6 +191,7 @@ class SurrogateSelector:
         self._scores = np.zeros(2)  # of the process and the forest, discounted by FORGETTING
         self._forest: tuple[int, ForestPredictor] | None = None
         self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # a count, hyperparameters of its folds
+        self._known_scores: list[tuple[GPPredictor, bool, Array]] = []
 
     def sync(self) -> None:
         """Score the blocks that the log has completed since the last call.
@@ -293,7 +297,7 @@ class SurrogateSelector:
             online: Whether `predictor` is the process on raw losses, whose level is corrected by
                 the misses in the blocks.
         """
-        scores = self._residuals(predictor) if online else _last_residuals(predictor)
+        scores = self._residuals(predictor) if online else self._left_out(predictor, row)
         weights = recency_weights(np.arange(len(scores))[::-1].astype(np.float64))
         columns = self._models.encoder.columns
         if len(columns.scale):
@@ -377,6 +381,27 @@ class SurrogateSelector:
         y = transform(runs.loss[:end])[known]
         data = TrainingData(runs.X[known], y, self._models.encoder.columns)
         return GaussianProcess().predictor(data, self._models.hyperparameters(transform, start))
+
+    def _left_out(self, process: GPPredictor, row: Array) -> Array:
+        """Return scores of the last runs, forecast without themselves.
+
+        At a size that was never run they are forecast without all other runs of their size, too.
+        They are kept for the processes asked about last.
+        """
+        scale = self._models.encoder.columns.scale
+        sizes = process.X[-_BY_SIZE:, scale]
+        ran = np.all(np.abs(sizes - row[0, scale]) < _SAME_SIZE, axis=1)
+        by_size = bool(len(scale)) and not ran.any()
+        for known, was_by_size, scores in self._known_scores:
+            if known is process and was_by_size == by_size:
+                return scores
+        if by_size:
+            _, groups = np.unique(np.round(sizes / _SAME_SIZE), axis=0, return_inverse=True)
+            scores = Calibration.by_group(process, groups.ravel()).scores
+        else:
+            scores = _last_residuals(process)
+        self._known_scores = [(process, by_size, scores), *self._known_scores[: _KNOWN - 1]]
+        return scores
 
     def _residuals(self, raw: GPPredictor) -> Array:
         """Return scores of the process on raw losses on the first runs, as many as it has rows."""

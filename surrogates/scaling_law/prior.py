@@ -117,7 +117,7 @@ class LawPrior:
     curvature: float = 0.2
     curvature_sd: float = 1.0
     asymmetry_sd: float = 1.0
-    log_asymmetry_sd: float = 0.7
+    log_asymmetry_sd: float = 0.4
     optimum_sd: float = 0.4
     drift_sd: float = 0.08
     bend_sd: float = 0.003

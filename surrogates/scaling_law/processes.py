@@ -49,8 +49,8 @@ class ResidualShares:
         0.003
     """
 
-    residual: float = 0.02
-    bowl: float = 0.2
+    residual: float = 0.03
+    bowl: float = 0.3
     scale: float = 0.003
     shape: float = 0.01
 
