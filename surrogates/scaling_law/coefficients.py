@@ -46,6 +46,9 @@ class ScalingLaw:
         axes: names of the scale axes.
 
     Example:
+        >>> import numpy as np
+        >>> from surrogates.data import Columns, TrainingData
+        >>> from surrogates.scaling_law.model import ScalingModel
         >>> X = np.linspace(0.0, 1.0, 8)[:, None]
         >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
         >>> round(ScalingModel().fit(data).law().optimum[0].mean, 1)
@@ -72,6 +75,9 @@ class Optimum:
         prior_covariance: `decisions x decisions`, covariance before any run.
 
     Example:
+        >>> import numpy as np
+        >>> from surrogates.data import Columns, TrainingData
+        >>> from surrogates.scaling_law.model import ScalingModel
         >>> X = np.linspace(0.0, 1.0, 8)[:, None]
         >>> data = TrainingData(X, (X[:, 0] - 0.4) ** 2, Columns.of_decisions("lr"))
         >>> ScalingModel().fit(data).optimum(np.zeros(0)).mean.round(1).tolist()

@@ -43,6 +43,18 @@ class RunErrors:
         residual: v and c^2, with the kernels' own parameters.
         units: location and spread of the losses.
         df: degrees of freedom.
+
+    Example:
+        >>> from surrogates.data import Columns
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> layout = ThetaLayout.of(Columns.of_decisions("lr"), 0)
+        >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
+        >>> errors = RunErrors((), ResidualCovariance((), 0.01, 0.0), LossUnits(0.0, 1.0), 4.0)
+        >>> X, y = np.zeros((2, 1)), np.array([0.1, 10.0])  # as expected, and a wrong decimal
+        >>> errors.scale(loss, X, y).round(3).tolist()
+        [0.1, 0.1]
+        >>> errors.inflation(loss, X, y).round(1).tolist()
+        [1.0, 2000.8]
     """
 
     kernels: Sequence[Kernel]
@@ -158,7 +170,7 @@ def degrees_of_freedom(z: Array) -> float:
     Example:
         >>> rng = np.random.default_rng(0)
         >>> degrees_of_freedom(rng.standard_normal(500)), degrees_of_freedom(rng.standard_t(2, 500))
-        (16.0, 2.0)
+        (9.0, 2.0)
     """
     if not len(z):
         return DF

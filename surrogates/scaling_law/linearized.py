@@ -179,7 +179,7 @@ class JacobianBasis:
         >>> layout = ThetaLayout.of(columns, 0)
         >>> loss = ParametricLoss(layout, np.zeros(0), np.zeros(layout.size))
         >>> JacobianBasis(loss, columns, np.eye(layout.size)).value(np.zeros((3, 1))).shape
-        (3, 6)
+        (3, 7)
     """
 
     loss: ParametricLoss

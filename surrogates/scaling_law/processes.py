@@ -72,6 +72,20 @@ def process_priors(
         X: `n x d`.
         units: location and spread of the losses.
         reach: place and width of the runs.
+
+    Example:
+        >>> from surrogates.data import ColumnKind
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> columns = Columns(
+        ...     (ColumnKind.DECISION, ColumnKind.SCALE), ("lr", "params"),
+        ...     np.log([1e-4, 1e6]), np.log([1e3, 1e2]), (0, 0),
+        ... )
+        >>> layout, X = ThetaLayout.of(columns, 0), np.zeros((3, 2))
+        >>> loss = ParametricLoss(layout, np.log([1e7]), np.zeros(layout.size))
+        >>> units, reach = LossUnits(3.0, 0.5), Reach.of(columns, X[:0], X[:0, 0])
+        >>> parts = process_priors(ResidualShares(), loss, columns, X, units, reach)
+        >>> [part.numeric.tolist() for part in parts]  # g, h, q, r
+        [[0, 1], [0, 1], [1], [1]]
     """
     layout = loss.layout
     J = len(layout.decisions)
@@ -117,6 +131,21 @@ def process_kernels(
         kernels: kernel of each process, in its own coordinates.
         loss: parametric loss.
         units: location and spread of the losses.
+
+    Example:
+        >>> from surrogates.data import ColumnKind
+        >>> from surrogates.scaling_law.parametric_loss import ThetaLayout
+        >>> columns = Columns(
+        ...     (ColumnKind.DECISION, ColumnKind.SCALE), ("lr", "params"),
+        ...     np.log([1e-4, 1e6]), np.log([1e3, 1e2]), (0, 0),
+        ... )
+        >>> layout, X = ThetaLayout.of(columns, 0), np.zeros((3, 2))
+        >>> loss = ParametricLoss(layout, np.log([1e7]), np.zeros(layout.size))
+        >>> units, reach = LossUnits(3.0, 0.5), Reach.of(columns, X[:0], X[:0, 0])
+        >>> parts = process_priors(ResidualShares(), loss, columns, X, units, reach)
+        >>> learned = tuple(part.kernel(np.zeros(part.size)) for part in parts)
+        >>> [type(kernel).__name__ for kernel in process_kernels(learned, loss, units)]
+        ['AlignedKernel', 'BowlKernel', 'MaternHamming', 'MaternHamming']
     """
     J, layout = len(loss.layout.decisions), loss.layout
     own = int(bool(J or layout.codes)) + int(bool(J))

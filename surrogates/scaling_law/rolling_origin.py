@@ -40,6 +40,10 @@ class Forecasts:
         error: `(m,)`, absolute errors.
         sd: `(m,)`, standard deviations they claimed.
         distance: `(m,)`, e-folds beyond the runs below the cut.
+
+    Example:
+        >>> Forecasts(np.array([0.3]), np.array([0.1]), np.array([2.0])).distance.tolist()
+        [2.0]
     """
 
     error: Array
@@ -103,7 +107,7 @@ def growth(cuts: Sequence[Forecasts], units: LossUnits) -> float:
         >>> off = Forecasts(np.full(50, 0.5), np.full(50, 0.1), far)
         >>> units = LossUnits(3.0, 0.5)
         >>> round(growth([exact], units), 3), round(growth([off, off, off], units), 2)
-        (0.007, 0.14)
+        (0.03, 0.14)
     """
     z = normal_half_width(_COVERAGE)
     levels = (np.arange(20) + 0.5) / 20

@@ -85,7 +85,8 @@ def test_beyond_the_largest_run_residuals_may_widen_an_interval_but_not_narrow_i
     def factor(params: float) -> tuple[float, float]:
         """Half-widths in standard deviations: as shown, and by the residuals alone."""
         row = models.encoder.encode([{"lr": 3e-3, "params": params}])
-        sd = np.sqrt(model.posterior(row).variance[0] + model.noise_variance)
+        variance = model.posterior(row).variance[0] + model.noise_variance
+        sd = np.sqrt(variance + model.extrapolation_variance(row)[0])
         shown = np.ptp(loss_forecast(warp, row, model=model).interval) / (2.0 * sd)
         calibration = warp.selector.calibration(model, row, online=False)
         return float(shown), calibration.finite_multiplier(0.9)

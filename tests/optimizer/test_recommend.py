@@ -51,14 +51,14 @@ def lr_law(config: dict[str, Any]) -> float:
 
 
 def law_optimum(optimizer: Optimizer, target: dict[str, float], name: str) -> float:
-    """Best value by the printed law, natural units: its optimum and slopes."""
-    law = optimizer.result().scaling_law
+    """Best value by the fitted law, natural units: its optimum, slopes and their bends."""
+    result = optimizer.result()
+    law = result.scaling_law
     assert law is not None
-    steps = [
-        law.slope(name, axis).mean * (math.log(target[axis]) - at)
-        for axis, at in zip(law.coefficients.axes, law.coefficients.reference, strict=True)
-    ]
-    return law.optimum(name).mean + sum(steps)
+    predictor = result.models.scaling()[0]
+    scales = np.array([math.log(target[axis]) for axis in law.coefficients.axes])
+    place = law.coefficients.decisions.index(name)
+    return float(predictor.optimum(scales).mean[place])
 
 
 def mentions(answer: Recommendation, *words: str) -> bool:

@@ -32,15 +32,13 @@ from hpo import (
     WeightDecayTransfer,
 )
 from hpo.scaling.drift_prior import check_priors, drift_prior
-from hpo.scaling.rule_mixture import NEUTRAL, collapsed, rule_mixture
+from hpo.scaling.rule_mixture import NEUTRAL, rule_mixture
 from hpo.scaling.rule_table import RuleWeight, rules_as_text
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.scaling.transfer_rules import PUBLISHED, Alignment
 from hpo.space.encoding import Encoder
-from surrogates.data import Columns
-from surrogates.scaling_law.mixture import DriftMixture
 from surrogates.scaling_law.model import ScalingPredictor
-from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior
+from surrogates.scaling_law.prior import E_FOLDS, LawPrior
 
 LR = Float(1e-4, 1e-1, log=True, role=Role.LR)
 BATCH = Int(8, 512, log=True, role=Role.BATCH)
@@ -80,7 +78,7 @@ def test_rules_about_one_slope_exclude_each_other():
 def test_a_component_holds_the_claims_of_its_rules_and_the_neutral_prior_elsewhere():
     found = mixture([MuP(), TokenHorizon()], SMALL)
     both, alone, horizon, none = found.drift.priors
-    neutral = LawPrior().drift_sd * np.log(1e3)
+    neutral = LawPrior().drift_sd * E_FOLDS
     np.testing.assert_allclose(both.mean, [[0.0, -0.32]])
     np.testing.assert_allclose(both.sd, [[0.2, 0.15]])
     np.testing.assert_allclose(alone.sd, [[0.2, neutral]])
@@ -286,35 +284,6 @@ def test_no_published_slope_is_narrower_than_a_tenth():
     space = SearchSpace(FULL)
     for rule in PUBLISHED:
         assert min(claim.sd for claim in rule.claims(space)) >= 0.1, rule
-
-
-# --- one Gaussian in its place
-
-
-def test_the_collapsed_prior_has_the_moments_of_draws():
-    found = mixture([MuP(), KaplanLR(), TokenHorizon()], SMALL)
-    columns = Encoder(SearchSpace(SMALL)).columns
-    one = collapsed(found.drift, columns)
-    rng = np.random.default_rng(0)
-    neutral = DriftPrior(np.zeros((1, 2)), np.full((1, 2), LawPrior().drift_sd * np.log(1e3)))
-    which = rng.choice(len(found.holds), size=200_000, p=found.drift.weights)
-    draws = np.empty((len(which), 2))
-    for k, prior in enumerate(found.drift.priors):
-        p = prior or neutral
-        rows = which == k
-        draws[rows] = p.mean[0] + p.sd[0] * rng.standard_normal((rows.sum(), 2))
-    np.testing.assert_allclose(draws.mean(axis=0), one.mean[0], atol=0.01)
-    np.testing.assert_allclose(draws.std(axis=0), one.sd[0], rtol=0.02)
-
-
-def test_a_level_that_only_some_components_claim_is_widened():
-    columns = Columns.of_decisions("lr")
-    claimed = DriftPrior(
-        np.zeros((1, 1)), np.ones((1, 1)), Anchor(np.zeros(1), np.array([0.9]), np.array([0.01]))
-    )
-    one = collapsed(DriftMixture((claimed, None), np.array([0.5, 0.5])), columns)
-    assert one.anchor.mean[0] == pytest.approx(0.7)
-    assert one.anchor.sd[0] == pytest.approx(np.sqrt((0.01**2 + 0.4**2) / 2 + 0.2**2))
 
 
 # --- shown beside the law

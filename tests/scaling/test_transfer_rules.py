@@ -39,7 +39,7 @@ from hpo.scaling.claims import TransferRule
 from hpo.scaling.drift_prior import drift_prior, pooled
 from hpo.scaling.transfer_rules import Alignment, Layer, ParametrizationScheme, Update
 from hpo.space.encoding import Encoder
-from surrogates.scaling_law.prior import DriftPrior, LawPrior
+from surrogates.scaling_law.prior import E_FOLDS, DriftPrior, LawPrior
 
 LR = Float(1e-4, 1e-1, log=True, role=Role.LR)
 BATCH = Int(8, 512, log=True, role=Role.BATCH)
@@ -75,7 +75,7 @@ def test_under_mup_the_base_lr_does_not_drift_with_width(rule):
 
 def test_only_depth_rules_claim_slopes_in_depth():
     space = {"lr": LR, "width": WIDTH, "depth": DEPTH}
-    neutral = LawPrior().drift_sd * np.log(1e3)
+    neutral = LawPrior().drift_sd * E_FOLDS
     assert claimed([MuP()], space, "lr", "depth")[1] == pytest.approx(neutral)
     assert claimed([DepthMuP()], space, "lr", "depth") == (0.0, pytest.approx(0.3))
     assert claimed([CompleteP()], space, "lr", "depth") == (0.0, pytest.approx(0.2))
@@ -162,7 +162,7 @@ def test_a_horizon_lowers_the_lr_at_a_fixed_batch():
 
 def test_where_the_batch_is_tuned_the_lr_follows_it():
     space = {"lr": LR, "batch": BATCH, "tokens": TOKENS}
-    loose = LawPrior().drift_sd * np.log(64)
+    loose = LawPrior().drift_sd * E_FOLDS
     mean, sd = claimed([TokenHorizon()], space, "lr", "tokens")
     assert mean == pytest.approx(-0.32) and sd == pytest.approx(np.hypot(0.15, 0.5 * loose))
     batch = Slope("batch", "tokens", 0.4, 0.1)
@@ -236,7 +236,7 @@ def test_slopes_without_a_claim_keep_the_neutral_prior():
     space = {"lr": LR, "x": Float(0.0, 2.0), "params": PARAMS, "tokens": TOKENS}
     drift = prior([TokenHorizon()], space)
     np.testing.assert_array_equal(drift.mean, [[0.0, -0.32], [0.0, 0.0]])
-    neutral = LawPrior().drift_sd * np.array([[np.log(1e3)], [2.0]])
+    neutral = LawPrior().drift_sd * np.array([[E_FOLDS], [2.0]])
     np.testing.assert_allclose(drift.sd[1], neutral[1].repeat(2))
     assert drift.sd[0, 0] == pytest.approx(neutral[0, 0]) and drift.anchor is None
 
@@ -438,7 +438,7 @@ def test_the_law_shows_prior_and_posterior_side_by_side(fitted):
     law = fitted.result().scaling_law
     text, table = str(law), law.to_pandas()
     line = next(line for line in text.splitlines() if line.startswith("d ln lr / d ln tokens"))
-    assert "-0.24 +- 0.43" in line and "%" in line  # -0.32 +- 0.26, or neutral
+    assert "-0.24 +- 0.25" in line and "%" in line  # -0.32 +- 0.19, or neutral
     assert list(table.columns) == [
         "coefficient",
         "prior",

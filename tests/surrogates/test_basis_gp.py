@@ -163,7 +163,7 @@ def test_theta_is_read_part_by_part_then_growth_then_noise():
 def test_likelihood_is_the_density_of_the_summed_covariance():
     X, y, parts, errors, known = problem()
     theta, _ = priors(parts, errors)
-    value, _ = _negative_log_likelihood(theta, y, known, parts, errors.factors)
+    value, _ = _negative_log_likelihood(theta, y, known, parts, errors)
     read = ResidualCovariance.from_theta(parts, theta)
     K = known + sum(kernel.cross(X, X) for kernel in read.kernels)
     K += np.diag(read.noise_variance + read.discrepancy_variance * errors.factors)
@@ -178,9 +178,9 @@ def test_gradient_of_the_likelihood_matches_finite_differences(seed):
     theta = mean + 0.5 * sd * np.random.default_rng(seed).standard_normal(len(mean))
 
     def value(theta):
-        return _negative_log_likelihood(theta, y, known, parts, errors.factors)[0]
+        return _negative_log_likelihood(theta, y, known, parts, errors)[0]
 
-    _, gradient = _negative_log_likelihood(theta, y, known, parts, errors.factors)
+    _, gradient = _negative_log_likelihood(theta, y, known, parts, errors)
     for i in range(len(theta)):
         step = 1e-5 * np.eye(len(theta))[i]
         slope = (value(theta + step) - value(theta - step)) / 2e-5
@@ -190,7 +190,7 @@ def test_gradient_of_the_likelihood_matches_finite_differences(seed):
 def test_likelihood_steps_back_where_the_covariance_cannot_be_factorized():
     _, y, parts, errors, known = problem()
     theta, _ = priors(parts, errors)
-    value, gradient = _negative_log_likelihood(theta, y, known - 1e3, parts, errors.factors)
+    value, gradient = _negative_log_likelihood(theta, y, known - 1e3, parts, errors)
     assert value > 1e20
     np.testing.assert_array_equal(gradient, 0.0)
 
@@ -199,7 +199,7 @@ def test_the_fit_ends_where_the_gradient_of_the_posterior_vanishes():
     _, y, parts, errors, known = problem()
     theta = fit_residual(y, known, parts, errors, max_iterations=200)
     mean, sd = priors(parts, errors)
-    _, slope = _negative_log_likelihood(theta, y, known, parts, errors.factors)
+    _, slope = _negative_log_likelihood(theta, y, known, parts, errors)
     assert np.max(np.abs(slope + (theta - mean) / sd**2)) < 0.02  # ftol 1e-6 stops it first
 
 
@@ -245,7 +245,8 @@ def test_one_part_without_features_is_the_plain_gaussian_process():
     X, y = rows(20, 0), np.random.default_rng(1).standard_normal(20)
     part = two_parts(X)[0]
     theta = np.array([0.2, -0.4, 0.1, -0.6, 0.3, -40.0, -3.0])
-    value, _ = _negative_log_likelihood(theta, y, np.zeros((20, 20)), (part,), np.zeros(20))
+    errors = NoisePrior(NormalPrior(0.0, 1.0), NormalPrior(0.0, 1.0), np.zeros(20))
+    value, _ = _negative_log_likelihood(theta, y, np.zeros((20, 20)), (part,), errors)
     K = MaternHamming.from_theta(COLUMNS, theta[:5]).cross(X, X) + np.exp(-3.0) * np.eye(20)
     expected = -multivariate_normal(np.zeros(20), K).logpdf(y) - 10.0 * np.log(2.0 * np.pi)
     assert value == pytest.approx(expected, rel=1e-10)

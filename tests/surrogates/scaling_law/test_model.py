@@ -5,73 +5,11 @@ import pytest
 
 from surrogates.data import ColumnKind, Columns, TrainingData
 from surrogates.scaling_law.linearized import align
-from surrogates.scaling_law.map_fit import descend, ridge_start
-from surrogates.scaling_law.model import ScalingModel, discrepancy_factors
-from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout, linex
-from surrogates.scaling_law.prior import Anchor, DriftPrior, LawPrior, LossUnits, whitening
-
-LOW = np.array([np.log(1e-4), np.log(8.0), np.log(1e5), np.log(1e6)])
-WIDTH = np.array([np.log(1e3), np.log(64.0), np.log(30.0), np.log(30.0)])
-LLM = Columns(
-    (ColumnKind.DECISION, ColumnKind.DECISION, ColumnKind.SCALE, ColumnKind.SCALE),
-    ("lr", "batch", "N", "D"),
-    LOW,
-    WIDTH,
-    (0,) * 4,
-)
-MIXED = Columns(
-    (ColumnKind.DECISION,) * 3
-    + (
-        ColumnKind.SCALE,
-        ColumnKind.SCALE,
-        ColumnKind.CATEGORICAL,
-        ColumnKind.ACTIVITY,
-        ColumnKind.FIDELITY,
-    ),
-    tuple("abcNDoie"),
-    np.array([0.0, -1.0, 3.0, 11.0, 14.0, 0.0, 0.0, 0.0]),
-    np.array([1.0, 2.0, 0.5, 3.0, 4.0, 1.0, 1.0, 4.4]),
-    (0, 0, 0, 0, 0, 3, 2, 0),
-)
-
-
-def mixed_rows(n, rng):
-    X = rng.random((n, 8))
-    X[:, 5], X[:, 6] = rng.integers(0, 3, n), rng.integers(0, 2, n)
-    return X
-
-
-class Family:
-    """Losses of a known law: a drifting, slightly asymmetric bowl over a Chinchilla floor."""
-
-    def __init__(self, seed):
-        rng = self.rng = np.random.default_rng(seed)
-        layout = ThetaLayout.of(LLM, 28)
-        theta = np.zeros(layout.size)
-        theta[0] = rng.uniform(2.5, 3.5)
-        theta[layout.log_reducible] = np.log([0.5, 0.6]) + 0.4 * rng.standard_normal(2)
-        theta[layout.log_exponent] = np.log(0.3) + 0.3 * rng.standard_normal(2)
-        theta[layout.log_curvature] = np.log([2.0, 1.0]) + 0.5 * rng.standard_normal(2)
-        theta[layout.asymmetry] = [2.0, 0.0] + 0.5 * rng.standard_normal(2)
-        theta[layout.optimum] = 0.5 + 0.1 * rng.standard_normal(2)
-        self.slopes = np.array([[-0.3, -0.1], [0.0, 0.3]]) + 0.15 * rng.standard_normal((2, 2))
-        theta[layout.drift] = (self.slopes / WIDTH[:2, None]).ravel()
-        theta[layout.couplings] = -0.3 + 0.1 * rng.standard_normal()
-        reference = LOW[2:] + 0.5 * WIDTH[2:]
-        self.loss = ParametricLoss(layout, reference, theta)
-        # eight times the compute of the largest proxy, shared between N and D
-        self.target = LOW[2:] + WIDTH[2:] + 0.5 * np.log(8.0)
-
-    def runs(self, n, noise=0.01):
-        X = self.rng.random((n, 4))
-        y = self.loss.value(X) + noise * self.rng.standard_normal(n)
-        return TrainingData(X, y, LLM)
-
-    @property
-    def best(self):
-        """The optimum at the target, a row."""
-        z = self.loss.optimum_at(self.target[None, :])[0]
-        return np.concatenate([z, (self.target - LOW[2:]) / WIDTH[2:]])[None, :]
+from surrogates.scaling_law.mixture import DriftMixture
+from surrogates.scaling_law.model import FittedParameters, ScalingModel
+from surrogates.scaling_law.parametric_loss import ThetaLayout
+from surrogates.scaling_law.prior import Anchor, DriftPrior
+from tests.surrogates.scaling_law.families import LLM, LOW, MIXED, WIDTH, Family, mixed_rows
 
 
 @pytest.fixture(scope="module")
@@ -82,128 +20,27 @@ def fitted():
     return model, data, theta, model.predictor(data, theta)
 
 
-# --- the parametric loss
-
-
-def random_loss(columns, seed=0):
-    rng = np.random.default_rng(seed)
-    layout = ThetaLayout.of(columns, 28)
-    theta = 0.5 * rng.standard_normal(layout.size)
-    theta[layout.asymmetry] = np.linspace(0.0, 3.0, len(layout.decisions))
-    return ParametricLoss(layout, layout.origin + 0.4 * layout.unit, theta)
-
-
-@pytest.mark.parametrize("columns", [LLM, MIXED])
-def test_jacobian_matches_finite_differences(columns):
-    loss, X = random_loss(columns), mixed_rows(9, np.random.default_rng(1))[:, : len(columns.kinds)]
-    step = 1e-6
-    numeric = np.empty((9, loss.layout.size))
-    for i in range(loss.layout.size):
-        shift = step * np.eye(loss.layout.size)[i]
-        above = replace(loss, theta=loss.theta + shift).value(X)
-        below = replace(loss, theta=loss.theta - shift).value(X)
-        numeric[:, i] = (above - below) / (2.0 * step)
-    np.testing.assert_allclose(loss.jacobian(X), numeric, rtol=1e-6, atol=1e-6)
-
-
-def test_gradient_matches_finite_differences():
-    loss, X = random_loss(MIXED), mixed_rows(9, np.random.default_rng(2))
-    gradient = loss.gradient(X)
-    for j in MIXED.numeric:
-        shift = 1e-6 * np.eye(8)[j]
-        slope = (loss.value(X + shift) - loss.value(X - shift)) / 2e-6
-        np.testing.assert_allclose(gradient[:, j], slope, rtol=1e-6, atol=1e-6)
-    assert not gradient[:, MIXED.categorical].any()
-
-
-def test_curvature_at_the_optimum_matches_finite_differences_of_the_gradient():
-    loss, columns = random_loss(LLM), LLM.decision
-    scales = LOW[2:] + 0.7 * WIDTH[2:]
-    best = np.concatenate([loss.optimum_at(scales[None, :])[0], [0.7, 0.7]])
-    numeric = np.empty((2, 2))
-    for i in range(2):
-        shift = 1e-5 * np.eye(4)[i]
-        slopes = loss.gradient(np.stack([best + shift, best - shift]))[:, columns]
-        numeric[i] = (slopes[0] - slopes[1]) / 2e-5
-    np.testing.assert_allclose(loss.curvature_at(scales), numeric, rtol=1e-5, atol=1e-8)
-
-
-def test_linex_is_the_quadratic_bowl_in_the_symmetric_limit_and_smooth_around_it():
-    t = np.linspace(-1.0, 1.0, 21)[:, None]
-    shape, slope, _ = linex(t, np.array([0.0]))
-    np.testing.assert_allclose(shape, 0.5 * t**2)
-    np.testing.assert_allclose(slope, t)
-    lam = np.array([[0.0499999], [0.0500001]])  # where the series hands over
-    for inside, outside in zip(
-        linex(np.ones((1, 1)), lam[0]), linex(np.ones((1, 1)), lam[1]), strict=True
-    ):
-        np.testing.assert_allclose(inside, outside, rtol=1e-6)
-
-
-def test_the_bowl_has_its_minimum_at_the_drifting_optimum_whatever_the_couplings():
-    loss = random_loss(LLM, seed=3)
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        X = rng.random((1, 4)) * 2.0
-        X[:, :2] = loss.optimum_at(loss.layout.scales(X))
-        assert loss.excess(X)[0] == pytest.approx(0.0, abs=1e-12)
-        around = np.tile(X, (50, 1))
-        around[:, :2] += rng.standard_normal((50, 2))
-        assert np.all(loss.excess(around) > 0.0)
-
-
-@pytest.mark.parametrize("columns", [LLM, MIXED])
-def test_rebasing_writes_the_same_function_about_another_scale(columns):
-    loss, X = random_loss(columns), mixed_rows(9, np.random.default_rng(4))[:, : len(columns.kinds)]
-    moved = loss.rebased(loss.reference + 1.3)
-    np.testing.assert_allclose(moved.value(X), loss.value(X), rtol=1e-10)
+def read(theta):
+    """The vector of a fit of `LLM` without rules, named."""
+    return FittedParameters.from_vector(theta, ThetaLayout.of(LLM, 28), 0)
 
 
 # --- the fit
 
 
-def test_ridge_start_finds_the_drift_of_a_noiseless_quadratic_bowl():
-    rng = np.random.default_rng(5)
-    layout = ThetaLayout.of(LLM, 0)
-    reference = LOW[2:] + 0.5 * WIDTH[2:]
-    X = rng.random((400, 4))
-    units = LossUnits(3.0, 0.3)
-    prior = whitening(layout, LLM, reference, units, LawPrior(), None)
-    theta = prior.mean.copy()
-    theta[layout.log_curvature] = np.log([3.0, 2.0])
-    theta[layout.drift] = [-0.05, -0.02, 0.01, 0.06]
-    truth = ParametricLoss(layout, reference, theta)
-    start = prior.theta(ridge_start(X, truth.value(X), prior, truth))
-    np.testing.assert_allclose(start[layout.drift], theta[layout.drift], atol=0.03)
-    np.testing.assert_allclose(start[layout.optimum], 0.5, atol=0.03)
-
-
-def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
-    data = Family(1).runs(60)
-    layout = ThetaLayout.of(LLM, 28)
-    reference = layout.scales(data.X).mean(axis=0)
-    prior = whitening(layout, LLM, reference, LossUnits.of(data.y), LawPrior(), None)
-    blank = ParametricLoss(layout, reference, prior.mean)
-    sd = np.full(60, 0.02)
-    mode = descend(ridge_start(data.X, data.y, prior, blank), data.X, data.y, prior, blank, sd)
-    law = replace(blank, theta=prior.theta(mode.u))
-    pull = prior.root.T @ law.jacobian(data.X).T @ ((data.y - law.value(data.X)) / sd**2)
-    np.testing.assert_allclose(pull, mode.u, atol=0.05)
-
-
 def test_predictions_equal_bayesian_linear_regression_once_linearized(fitted):
-    # without g, q, r and row noise the kernel must be nothing but theta's prior pushed through Phi
+    # without g, h, q and r the kernel must be nothing but theta's prior pushed through Phi
     model, data, theta, predictor = fitted
-    bare = theta.copy()
-    sizes = [1 + 4, 1 + 2, 1 + 2]  # (ln s, ln l..) of g, q and r
-    start = len(theta) - sum(sizes) - 2
-    bare[start + np.cumsum([0, *sizes[:2]])] = -60.0  # variances
-    bare[-2] = -60.0  # growth of the errors
-    linear = model.predictor(data, bare)
-    basis, v = linear.prior_mean.basis, linear.noise_variance
+    parameters = read(theta)
+    hyper = parameters.hyper.copy()
+    sizes = [1 + 4, 1 + 4, 1 + 2]  # (ln s, ln l..) of g, h and q, before those of r
+    hyper[np.cumsum([0, *sizes])] = -60.0  # variances
+    hyper[-2] = -60.0  # growth of the errors
+    linear = model.predictor(data, replace(parameters, hyper=hyper).to_vector())
+    basis, v = linear.prior_mean.basis, linear.noise_variance + linear.row_noise
     phi, u = basis.value(data.X), linear.prior_mean.mode
-    covariance = np.linalg.inv(np.eye(len(u)) + phi.T @ phi / v)
-    weights = covariance @ phi.T @ (data.y - linear.loss.value(data.X) + phi @ u) / v
+    covariance = np.linalg.inv(np.eye(len(u)) + (phi.T / v) @ phi)
+    weights = covariance @ phi.T @ ((data.y - linear.loss.value(data.X) + phi @ u) / v)
     X = np.random.default_rng(6).random((8, 4)) * 1.4
     phi_new = basis.value(X)
     posterior = linear.joint_posterior(X)
@@ -321,6 +158,19 @@ def test_loss_at_eight_times_the_compute_lies_within_its_interval(forty):
     assert np.median(error) < 0.02
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("n", [6, 8, 12, 20])
+def test_the_bottom_of_a_parabola_is_found_from_a_handful_of_runs(n, relative):
+    columns = Columns(
+        (ColumnKind.DECISION,), ("z",), np.zeros(1), np.full(1, 7.0), (0,), (relative,)
+    )
+    X = np.linspace(0.0, 1.0, n)[:, None]
+    predictor = ScalingModel().fit(TrainingData(X, (X[:, 0] - 0.4) ** 2, columns))
+    optimum = predictor.optimum(np.zeros(0))
+    assert optimum.mean[0] / 7.0 == pytest.approx(0.4, abs=0.02)
+    assert predictor.loss.curvature_at(np.zeros(0))[0, 0] == pytest.approx(2.0, rel=0.3)
+
+
 def test_diverged_runs_do_not_move_the_optimum():
     family = Family(2)
     data = family.runs(40)
@@ -338,8 +188,8 @@ def test_drift_priors_are_in_natural_units_and_data_move_them():
     slopes = np.array([[-0.7, 0.3], [0.0, 0.5]])
     prior = DriftPrior(slopes, np.full((2, 2), 0.2))
     family = Family(3)
-    few = ScalingModel(drift=prior).fit(family.runs(1)).law()
-    many = ScalingModel(drift=prior).fit(family.runs(150)).law()
+    few = ScalingModel(drift=DriftMixture.of(prior)).fit(family.runs(1)).law()
+    many = ScalingModel(drift=DriftMixture.of(prior)).fit(family.runs(150)).law()
     for row, expected in zip(few.drift, slopes, strict=True):
         for entry, slope in zip(row, expected, strict=True):
             assert entry.prior_mean == pytest.approx(slope)
@@ -355,7 +205,7 @@ def test_an_anchor_places_the_optimum_at_its_own_scale():
     anchor = Anchor(at, np.array([np.log(2e-3), 0.0]), np.array([0.05, np.inf]))
     prior = DriftPrior(np.zeros((2, 2)), np.full((2, 2), 0.3), anchor)
     nothing = TrainingData(np.zeros((0, 4)), np.zeros(0), LLM)
-    optimum = ScalingModel(drift=prior).fit(nothing).optimum(at)
+    optimum = ScalingModel(drift=DriftMixture.of(prior)).fit(nothing).optimum(at)
     assert optimum.mean[0] == pytest.approx(np.log(2e-3), abs=0.02)
     assert np.sqrt(optimum.covariance[0, 0]) == pytest.approx(0.05, rel=0.05)
     assert optimum.mean[1] == pytest.approx(LOW[1] + 0.5 * WIDTH[1])
@@ -431,8 +281,9 @@ def test_spaces_without_scales_or_without_decisions_work(kinds):
     )
     rng = np.random.default_rng(15)
     X = rng.integers(0, 3, (12, d)).astype(float)
-    predictor = ScalingModel().fit(TrainingData(X, X[:, 0] + 0.01 * rng.random(12), columns))
-    np.testing.assert_allclose(predictor.training_mean(), X[:, 0], atol=0.2)
+    y = 2.0 - X[:, 0]  # a law cannot rise with scale
+    predictor = ScalingModel().fit(TrainingData(X, y + 0.01 * rng.random(12), columns))
+    np.testing.assert_allclose(predictor.training_mean(), y, atol=0.2)
     assert np.all(np.isfinite(predictor.posterior_gradient(X).d_mean))
 
 
@@ -458,26 +309,100 @@ def test_a_further_run_shrinks_the_posterior_of_the_optimum_by_its_covariance(fi
     np.testing.assert_allclose(before - after, np.outer(c, c) / variance, rtol=1e-5, atol=1e-12)
 
 
-def test_error_variance_grows_with_the_distance_from_the_optimum(fitted):
-    _, data, _, predictor = fitted
-    far = discrepancy_factors(predictor.loss, data.X, predictor.y, predictor.units)
-    np.testing.assert_allclose(predictor.row_noise, predictor.discrepancy_variance * far)
-    assert predictor.discrepancy_variance > 0.0
-    # near the optimum the error's standard deviation is proportional to the distance, far from it
-    # to the square of the distance
-    floor = predictor.loss.floor(data.X[:2])
-    best = data.X[:2].copy()
-    layout = predictor.loss.layout
-    best[:, layout.decisions] = predictor.loss.optimum_at(layout.scales(best))
-    steps = np.array([1.0, 2.0]) * predictor.units.spread
-    near = discrepancy_factors(predictor.loss, best, floor + 1e-3 * steps, predictor.units)
-    away = discrepancy_factors(predictor.loss, best, floor + 1e3 * steps, predictor.units)
-    assert near[1] / near[0] == pytest.approx(4.0, rel=1e-4)
-    assert away[1] / away[0] == pytest.approx(16.0, rel=1e-4)
+# --- transfer rules that compete
 
 
-def test_drift_priors_are_checked():
-    with pytest.raises(ValueError, match="decisions x scales"):
-        DriftPrior(np.zeros(2), np.ones((2, 2)))
-    with pytest.raises(ValueError, match="positive"):
-        DriftPrior(np.zeros((2, 2)), np.zeros((2, 2)))
+def rules(*means, sd=0.1, weights=None):
+    """Rules that claim these slopes, and last the neutral prior."""
+    priors = (*(DriftPrior(mean, np.full((2, 2), sd)) for mean in means), None)
+    weights = np.full(len(priors), 1.0 / len(priors)) if weights is None else np.array(weights)
+    return DriftMixture(priors, weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rule_that_is_right_gains_weight(seed):
+    family = Family(seed)
+    drift = rules(family.slopes, family.slopes + 0.8, family.slopes * [[-1.0], [1.0]] - 0.5)
+    weights = ScalingModel(drift=drift).fit(family.runs(80)).rule_weights
+    assert weights.sum() == pytest.approx(1.0) and np.all(weights >= 0.0)
+    assert weights[0] > 0.5 and weights[0] > 2.0 * drift.weights[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_all_rules_are_wrong_the_neutral_prior_gains(seed):
+    family = Family(seed)
+    drift = rules(family.slopes + 1.0, family.slopes - 1.0, weights=[0.45, 0.45, 0.1])
+    predictor = ScalingModel(drift=drift).fit(family.runs(80))
+    weights = predictor.rule_weights
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[2] > 0.9
+    # and the law is the one that no rule would have given
+    free = ScalingModel().fit(TrainingData(predictor.X, predictor.y, LLM)).law()
+    for row, expected in zip(predictor.law().drift, free.drift, strict=True):
+        for entry, other in zip(row, expected, strict=True):
+            assert abs(entry.mean - other.mean) < 1.0 * other.sd
+
+
+def test_rules_alike_share_their_weight_as_before_the_runs():
+    family = Family(1)
+    drift = rules(family.slopes, family.slopes, weights=[0.6, 0.2, 0.2])
+    weights = ScalingModel(drift=drift).fit(family.runs(60)).rule_weights
+    assert weights[0] / weights[1] == pytest.approx(3.0, rel=1e-6)
+
+
+def test_without_runs_the_rules_keep_their_weights():
+    drift = rules(np.zeros((2, 2)), np.ones((2, 2)), weights=[0.5, 0.3, 0.2])
+    nothing = TrainingData(np.zeros((0, 4)), np.zeros(0), LLM)
+    np.testing.assert_allclose(ScalingModel(drift=drift).fit(nothing).rule_weights, drift.weights)
+
+
+def test_one_rule_alone_is_a_prior_whatever_the_runs_say():
+    family = Family(2)
+    wrong = DriftMixture.of(DriftPrior(family.slopes + 1.0, np.full((2, 2), 0.1)))
+    assert ScalingModel(drift=wrong).fit(family.runs(60)).rule_weights.tolist() == [1.0]
+
+
+@pytest.fixture(scope="module")
+def competing():
+    family = Family(0)
+    data, drift = family.runs(40), rules(family.slopes, family.slopes + 0.4)
+    model = ScalingModel(drift=drift)
+    theta = model.learn(data)
+    return model, data, theta, model.predictor(data, theta)
+
+
+def test_a_fit_is_the_predictor_of_the_vector_it_learned(competing):
+    model, data, theta, predictor = competing
+    again = model.fit(data)
+    X = np.random.default_rng(20).random((6, 4)) * 1.3
+    np.testing.assert_array_equal(again.rule_weights, predictor.rule_weights)
+    np.testing.assert_array_equal(again.posterior(X).mean, predictor.posterior(X).mean)
+    np.testing.assert_array_equal(again.posterior(X).variance, predictor.posterior(X).variance)
+    named = FittedParameters.from_vector(theta, ThetaLayout.of(LLM, 28), 3)
+    np.testing.assert_array_equal(named.weights, predictor.rule_weights)
+    np.testing.assert_array_equal(named.to_vector(), theta)
+
+
+def test_with_rules_too_appended_rows_equal_a_rebuild(competing):
+    model, data, theta, predictor = competing
+    head = model.predictor(TrainingData(data.X[:25], data.y[:25], LLM), theta)
+    grown = head.condition(data.X[25:], data.y[25:])
+    X = np.random.default_rng(21).random((6, 4)) * 1.3
+    found, expected = grown.posterior(X), predictor.posterior(X)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-8)
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-6)
+    np.testing.assert_allclose(grown.row_noise, predictor.row_noise, rtol=1e-8)
+    np.testing.assert_array_equal(grown.rule_weights, predictor.rule_weights)
+    np.testing.assert_allclose(
+        grown.extrapolation_variance(X), predictor.extrapolation_variance(X), rtol=1e-8
+    )
+
+
+def test_the_prior_shown_beside_the_law_is_the_one_before_the_runs():
+    family = Family(0)
+    drift = rules(family.slopes, family.slopes + 0.8, weights=[0.3, 0.5, 0.2])
+    before = 0.3 * family.slopes + 0.5 * (family.slopes + 0.8)
+    for n in (0, 1, 60):
+        law = ScalingModel(drift=drift).fit(family.runs(n)).law()
+        found = [[entry.prior_mean for entry in row] for row in law.drift]
+        np.testing.assert_allclose(found, before, rtol=1e-6)
