@@ -334,9 +334,7 @@ class Method(Protocol):
 class Scaletune:
     """Engine that buys the runs most informative about the target and answers by `recommend`."""
 
-    def __init__(
-        self, problem: Problem, budget: float, seed: int, priors: Priors = None
-    ) -> None:
+    def __init__(self, problem: Problem, budget: float, seed: int, priors: Priors = None) -> None:
         self._optimizer = Optimizer(
             problem.space(),
             cost="flops",

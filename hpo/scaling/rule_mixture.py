@@ -254,8 +254,7 @@ def _shares(answers: Sequence[frozenset[Hashable]], sources: Sequence[Hashable])
     shares = []
     for own, source in zip(answers, sources, strict=True):
         variants = sum(
-            bool(own & other) and source == its
-            for other, its in zip(answers, sources, strict=True)
+            bool(own & other) and source == its for other, its in zip(answers, sources, strict=True)
         )
         shares.append((1.0 - NEUTRAL) / (max(len(papers[q]) for q in own) * variants))
     return np.array(shares)

@@ -174,7 +174,7 @@ def degrees_of_freedom(z: Array) -> float:
     """
     if not len(z):
         return DF
-    scales = max(1.48 * float(np.median(np.abs(z))), 1e-9) * np.array([0.7, 0.85, 1.0, 1.2])
+    scales = max(1.48 * float(np.median(np.abs(z))), 1e-9) * np.geomspace(0.6, 1.5, 10)
     fits = [
         np.max(t.logpdf(z / scales[:, None], df).sum(axis=1) - len(z) * np.log(scales))
         - 0.5 * (np.log(df / DF) / _DF_SD) ** 2

@@ -20,7 +20,7 @@ from scipy import linalg
 
 from surrogates.data import Array
 from surrogates.scaling_law.parametric_loss import ParametricLoss
-from surrogates.scaling_law.prior import Whitening
+from surrogates.scaling_law.prior import Reach, Whitening
 
 _MAX_STEPS = 40  # of Levenberg-Marquardt
 _GAIN = 1e-5  # nats; a step that gains less ends the search
@@ -75,9 +75,10 @@ def descend(
         >>> columns = Columns.of_decisions("lr")
         >>> layout, X = ThetaLayout.of(columns, 0), np.linspace(0.0, 1.0, 9)[:, None]
         >>> y = 3.0 + (X[:, 0] - 0.3) ** 2
-        >>> prior = whitening(layout, columns, np.zeros(0), LossUnits.of(y), LawPrior(), None)
+        >>> reach, units = Reach.of(columns, X, y), LossUnits.of(y)
+        >>> prior = whitening(layout, columns, np.zeros(0), units, reach, LawPrior(), None)
         >>> template = ParametricLoss(layout, np.zeros(0), prior.mean)
-        >>> start = ridge_start(X, y, prior, template)
+        >>> start = ridge_start(X, y, prior, template, reach)
         >>> mode = descend(start, X, y, prior, template, np.full(9, 0.01))
         >>> prior.theta(mode.u)[layout.optimum].round(1).tolist()
         [0.3]
@@ -122,7 +123,9 @@ def descend(
     return Mode(u, value)
 
 
-def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) -> Array:
+def ridge_start(
+    X: Array, y: Array, prior: Whitening, template: ParametricLoss, reach: Reach
+) -> Array:
     """Return a starting `u` from a linear fit: the quadratic bowl is linear in z^2, z and z D.
 
     `h_j = 2 coef(z_j^2)`, `a_j = -coef(z_j) / h_j`, `b_ja = -coef(z_j D_a) / h_j` and, with alpha
@@ -136,13 +139,16 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
         y: `(n,)`, losses.
         prior: prior of theta.
         template: loss that supplies layout and reference.
+        reach: place and width of the runs.
 
     Example:
         See `descend`.
     """
     layout = template.layout
     theta = prior.mean.copy()
-    z = X[:, layout.decisions] - 0.5
+    middle = prior.mean[layout.optimum]
+    step = reach.step
+    z = (X[:, layout.decisions] - middle) / step
     D = layout.scales(X) - template.reference
     n, J = z.shape
     A = D.shape[1]
@@ -171,9 +177,9 @@ def ridge_start(X: Array, y: Array, prior: Whitening, template: ParametricLoss) 
     theta[layout.log_reducible][falls] = np.log(-slope[falls] / exponent[falls])
     bowls = square > 0
     h = 2.0 * square[bowls]
-    theta[layout.log_curvature][bowls] = np.log(h)
-    theta[layout.optimum][bowls] = 0.5 - linear[bowls] / h
+    theta[layout.log_curvature][bowls] = np.log(h) - 2.0 * np.log(step[bowls])
+    theta[layout.optimum][bowls] = middle[bowls] - step[bowls] * linear[bowls] / h
     drift = theta[layout.drift].reshape(J, A)
-    drift[bowls] = -product[bowls] / h[:, None]
+    drift[bowls] = -step[bowls, None] * product[bowls] / h[:, None]
     theta[layout.drift] = drift.ravel()
     return np.asarray(np.clip(prior.u(theta), -2.0, 2.0))

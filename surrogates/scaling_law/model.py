@@ -126,7 +126,11 @@ class ScalingModel:
         prior = frame.prior(weights)
         blank = frame.loss(prior.mean)
         old = None if warm is None else self._parameters(warm, frame.layout)
-        starts = [np.zeros(frame.layout.size), ridge_start(X, y, prior, blank)] if len(X) else []
+        starts = (
+            [np.zeros(frame.layout.size), ridge_start(X, y, prior, blank, frame.reach)]
+            if len(X)
+            else []
+        )
         if old is not None:
             start = np.clip(prior.u(old.loss(frame.layout).rebased(frame.reference).theta), -3, 3)
             starts = [*starts, start] if cold else [start]
@@ -185,10 +189,11 @@ class ScalingModel:
         layout = ThetaLayout.of(data.columns, self.max_couplings)
         fitted = self._parameters(theta, layout)
         frame = _Frame.of(self, data.columns, layout, fitted.reference, fitted.units, fitted.reach)
-        return self._posterior(data, fitted, frame.prior(fitted.weights))
+        before = frame.prior(frame.weights)
+        return self._posterior(data, fitted, frame.prior(fitted.weights), before)
 
     def _posterior(
-        self, data: TrainingData, fitted: FittedParameters, prior: Whitening
+        self, data: TrainingData, fitted: FittedParameters, prior: Whitening, before: Whitening
     ) -> ScalingPredictor:
         layout = ThetaLayout.of(data.columns, self.max_couplings)
         loss = fitted.loss(layout)
@@ -206,7 +211,7 @@ class ScalingModel:
         rules = fitted.weights
         return ScalingPredictor(
             kernel, mean, data.X, y, noise, factor, weights, prior, errors, row_noise,
-            fitted.growth, rules,
+            fitted.growth, rules, before,
         )  # fmt: skip
 
     def _frame(self, data: TrainingData) -> _Frame:
@@ -256,7 +261,7 @@ class ScalingModel:
             try:
                 root = cholesky(self._residual_covariance(fitted, fitted.loss(layout), X, y)).head
                 u = descend(start, X, y, prior, blank, root, max_steps=8).u
-                then = self._posterior(known, replace(fitted, theta=prior.theta(u)), prior)
+                then = self._posterior(known, replace(fitted, theta=prior.theta(u)), prior, prior)
             except NumericalError:
                 continue
             found.append(then.forecasts(data.X[dear], data.y[dear]))
@@ -295,7 +300,8 @@ class ScalingModel:
         """Return the scale of each run's error before anything is learned of it, `(n,)`."""
         least = self.noise_share * units.spread
         most = (self.shares.residual + self.noise_share) * units.spread
-        scale = float(np.clip(1.48 * np.median(np.abs(gap)), least, most))
+        typical = 1.48 * float(np.median(np.abs(gap))) if len(gap) else least
+        scale = float(np.clip(typical, least, most))
         return np.asarray(np.sqrt(scale**2 + self.discrepancy**2 * factors))
 
     def _noise_prior(self, units: LossUnits, factors: Array, inflation: Array) -> NoisePrior:
@@ -436,6 +442,7 @@ class ScalingPredictor(GPPredictor):
     row_noise: Array
     growth: float
     rule_weights: Array
+    before: Whitening
 
     @property
     def units(self) -> LossUnits:
@@ -563,7 +570,7 @@ class ScalingPredictor(GPPredictor):
         mean, covariance = self.coefficients()
         layout, columns = self.loss.layout, self.columns
         origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
-        units, prior = np.outer(width, width), rows @ self.prior.root
+        units, prior = np.outer(width, width), rows @ self.before.root
         return Optimum(
             origin + width * (rows @ mean),
             units * (rows @ covariance @ rows.T),
@@ -652,19 +659,19 @@ class ScalingPredictor(GPPredictor):
         layout, columns = self.loss.layout, self.columns
         mean, covariance = self.coefficients()
         sd = np.sqrt(np.diagonal(covariance))
-        prior_covariance = self.prior.root @ self.prior.root.T
+        prior_covariance = self.before.root @ self.before.root.T
         prior_sd = np.sqrt(np.diagonal(prior_covariance))
 
         def linear(i: int, origin: float = 0.0, width: float = 1.0) -> Estimate:
             return Estimate(
                 float(origin + width * mean[i]),
                 float(width * sd[i]),
-                float(origin + width * self.prior.mean[i]),
+                float(origin + width * self.before.mean[i]),
                 float(width * prior_sd[i]),
             )
 
         def exponential(i: int) -> Estimate:
-            value, prior = float(np.exp(mean[i])), float(np.exp(self.prior.mean[i]))
+            value, prior = float(np.exp(mean[i])), float(np.exp(self.before.mean[i]))
             return Estimate(value, value * float(sd[i]), prior, prior * float(prior_sd[i]))
 
         reducible = range(layout.log_reducible.start, layout.log_reducible.stop)
@@ -697,7 +704,7 @@ class ScalingPredictor(GPPredictor):
             return float(theta[0] - R.sum()), slope
 
         now, slope = value(mean)
-        before, prior_slope = value(self.prior.mean)
+        before, prior_slope = value(self.before.mean)
         return Estimate(
             now,
             float(np.sqrt(slope @ covariance @ slope)),

@@ -7,7 +7,7 @@ Notation, for one row x of `X` (`ParametricLoss` evaluates n rows at once):
 `z_j`        decision column j in box widths (x itself)
 `R_a`        loss that axis a can still remove at the reference scale, `R = sum_a R_a`
 `z*_j`       `a_j + sum_a (b_ja D_a + q_ja D_a^2 / 2)`, the drifting optimum and its bend
-`t`          `M (z - z*)` with M unit upper triangular (couplings, such as lr with batch size)
+`t`          `M (z - z*)` with M unit triangular in the order of the names (couplings, such as lr with batch size)
 
 The loss is a scaling law with a bowl added::
 
@@ -96,13 +96,14 @@ class ThetaLayout:
         unit: `(axes,)`.
         codes: (column, code) of each offset, in the order of `Columns.one_hot`; the prior keeps
             the offsets centered.
-        pairs: (j, k), j < k, positions in `decisions` of each coupling `m_jk`.
+        pairs: (j, k), positions in `decisions` of each coupling `m_jk`, j before k by name, so that
+            the order of the columns does not matter.
         groups: positions of each group.
 
     Example:
         >>> layout = ThetaLayout.of(Columns.of_decisions("lr", "batch"), max_pairs=28)
         >>> layout.size, layout.optimum, layout.pairs
-        (12, slice(9, 11, None), ((0, 1),))
+        (12, slice(9, 11, None), ((1, 0),))
     """
 
     columns: Columns
@@ -123,7 +124,10 @@ class ThetaLayout:
             max_pairs: number of pairs of decisions up to which all are coupled, beyond it none is.
         """
         axes = np.concatenate([columns.scale, columns.fidelity])
-        pairs = tuple(combinations(range(len(columns.decision)), 2))
+        by_name = sorted(
+            range(len(columns.decision)), key=lambda j: columns.names[columns.decision[j]]
+        )
+        pairs = tuple(combinations(by_name, 2))
         pairs = pairs if len(pairs) <= max_pairs else ()
         codes = tuple(
             (int(q), v) for q in columns.categorical for v in range(columns.categories[q])
@@ -462,10 +466,11 @@ def valley(t: Array, asymmetry: Array) -> tuple[Array, Array, Array]:
         >>> phi.tolist(), slope.tolist()
         ([[2.0]], [[2.0]])
     """
-    x = np.clip(asymmetry * t, -_MAX_EXPONENT, _MAX_EXPONENT)
+    x = asymmetry * t
     small = np.abs(x) < _SERIES
     safe = np.where(small, 1.0, x)
-    grown = np.expm1(safe)
+    x = np.clip(x, -_MAX_EXPONENT, _MAX_EXPONENT)
+    grown = np.expm1(np.clip(safe, -_MAX_EXPONENT, _MAX_EXPONENT))
     B = grown / safe
     C = (safe * (grown + 1.0) - grown) / safe**2
     near = np.where(small, x, 0.0)

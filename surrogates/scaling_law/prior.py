@@ -92,7 +92,7 @@ class LawPrior:
         slope_sd: sd of the logarithm of each term.
         gamma: median of gamma, between Kaplan's and Hoffmann's.
         gamma_sd: sd of ln gamma.
-        curvature: median of h in spreads per step squared (`Reach`).
+        curvature: median of the sum of all h in spreads per step squared (`Reach`).
         curvature_sd: sd of ln h.
         asymmetry_sd: sd of lam of a linear setting, per step.
         log_asymmetry_sd: sd of lam of a log or logit setting, per e-fold; a loss that is a parabola in
@@ -115,8 +115,8 @@ class LawPrior:
     slope_sd: float = 0.8
     gamma: float = 0.8
     gamma_sd: float = 0.5
-    curvature: float = 0.2
-    curvature_sd: float = 1.0
+    curvature: float = 2.0
+    curvature_sd: float = 1.2
     asymmetry_sd: float = 1.0
     log_asymmetry_sd: float = 0.4
     optimum_sd: float = 0.4
@@ -194,7 +194,7 @@ class Reach:
             ones = np.ones(len(width))
             return cls(0.5 * ones, np.where(relative, E_FOLDS / width, 1.0), ones)
         tried = np.sqrt(12.0) * z.std(axis=0)
-        tried = np.where(tried > 0.0, tried, 1.0)
+        tried = np.where(tried > 1e-9, tried, 1.0)
         step = np.where(relative, E_FOLDS / width, tried)
         order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
         best = z[order[: max(3, len(X) // 4)]]
@@ -324,7 +324,8 @@ def whitening(
     step = reach.step
     # what all settings together can gain is known better than their number
     shared = min(1.0, np.sqrt(2.0 / max(decisions, 1)))
-    mean[layout.log_curvature] = np.log(prior.curvature * units.spread) - 2.0 * np.log(step)
+    curvature = prior.curvature * units.spread / max(decisions, 1)
+    mean[layout.log_curvature] = np.log(curvature) - 2.0 * np.log(step)
     sd[layout.log_curvature] = prior.curvature_sd
     relative = relative_decisions(columns)
     asymmetry = np.where(relative, E_FOLDS * prior.log_asymmetry_sd, prior.asymmetry_sd) / step

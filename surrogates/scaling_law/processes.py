@@ -49,8 +49,8 @@ class ResidualShares:
         0.003
     """
 
-    residual: float = 0.03
-    bowl: float = 0.3
+    residual: float = 0.015
+    bowl: float = 0.15
     scale: float = 0.003
     shape: float = 0.01
 
@@ -107,7 +107,11 @@ def process_priors(
         )
         parts = (g,)
         if J:
-            bowl = replace(g, variance=log_variance(shares.bowl, 0.8), amplitude=bowl_amplitude(loss, X, NEAR * units.spread))
+            bowl = replace(
+                g,
+                variance=log_variance(shares.bowl, 0.8),
+                amplitude=bowl_amplitude(loss, X, NEAR * units.spread),
+            )
             parts = (g, bowl)
     if not len(layout.axes):
         return parts
