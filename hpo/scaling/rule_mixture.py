@@ -50,7 +50,6 @@ from hpo.scaling.transfer_rules.published import PUBLISHED
 from hpo.space import SearchSpace
 from surrogates.data import Array, Columns
 from surrogates.scaling_law.mixture import DriftMixture
-from surrogates.scaling_law.prior import DriftPrior
 
 BoolArray = NDArray[np.bool_]
 

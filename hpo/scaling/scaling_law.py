@@ -23,7 +23,7 @@ For gamma = 1 and 6 N D this is eq. 4 of Hoffmann et al. 2022. Each axis grows a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -154,6 +154,43 @@ class FittedLaw:
         """
         return self.coefficients.optimum[_index(parameter, self.coefficients.decisions)]
 
+    def best(self, parameter: str, at: Mapping[str, float]) -> Estimate:
+        """Return the best setting at one scale, bend included, in natural units.
+
+        Args:
+            parameter: name of a numeric parameter.
+            at: value of every scale axis; a fidelity counts as complete.
+
+        Raises:
+            KeyError: for any other name.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "n": Scale(1e5, 1e7)})
+            >>> for i in range(12):
+            ...     n, k = 10.0 ** (5 + i // 4), i % 4
+            ...     loss = n**-0.3 + 0.1 * (k - 1.5) ** 2
+            ...     _ = optimizer.tell({"lr": 10 ** (-3.2 + k / 2), "n": n}, loss)
+            >>> law = optimizer.result().scaling_law
+            >>> round(math.exp(law.best("lr", {"n": 1e9}).mean), 3)
+            0.004
+        """
+        j = _index(parameter, self.coefficients.decisions)
+        layout = self._predictor.loss.layout
+        scales = layout.origin + layout.unit  # full fidelity
+        for axis, value in at.items():
+            scales[_index(axis, self.coefficients.axes)] = math.log(value)
+        optimum, columns = self._predictor.optimum(scales), self._encoder.columns
+        column = columns.decision[j]
+        rows = self._predictor.optimum_rows(scales)[j]
+        middle = float(rows @ self._predictor.before.mean)
+        return Estimate(
+            float(optimum.mean[j]),
+            math.sqrt(float(optimum.covariance[j, j])),
+            float(columns.origin[column] + columns.width[column] * middle),
+            math.sqrt(float(optimum.prior_covariance[j, j])),
+        )
+
     @property
     def rows(self) -> tuple[Coefficient, ...]:
         """Every coefficient with a prior, drift first."""
@@ -195,7 +232,10 @@ class FittedLaw:
                 self.coefficients.axes, self.coefficients.reference.tolist(), strict=True
             )
         )
-        note = f"Best values and removable losses are those at {at}; +- one standard error."
+        note = (
+            f"Best values and removable losses are those at {at}; +- one standard error. Slopes may"
+            " bend away from there: law.best(parameter, at={...}) includes it."
+        )
         table = f"\n\n{rules_as_text(self.rules)}" if self.rules else ""
         return f"{as_text(self.rows)}\n{note}{table}"
 

@@ -1,17 +1,17 @@
-"""Errors of single runs about the loss model: Student's t, wider the further a run is from the best.
+"""Errors of single runs about the loss model: Student's t, wider the further from the best.
 
 The error of run i is ::
 
-    e_i ~ t_df,    squared scale  s_i^2 = v + P(x_i) + c^2 f_i,    f_i = d_i^2 (1 + (d_i / 3 spread)^2)
+    e_i ~ t_df,    squared scale  s_i^2 = v + P(x_i) + c^2 f_i,    f_i = d_i^2 (1 + (d_i / 3 S)^2)
 
-with v the variance of a repeated run, P that of the residual processes, and c the model discrepancy
-per unit of d, the distance above the best loss at that scale by the model or as observed, whichever
-is larger: the bowl is accurate only near its bottom.
+with v the variance of a repeated run, P that of the residual processes, S the spread of the losses
+and c the model discrepancy per unit of d, the distance above the best loss at that scale by the
+model or as observed, whichever is larger: the bowl is accurate only near its bottom.
 
 A t variable is normal with a variance drawn from an inverse gamma distribution, so given a run's
-standardized distance z from the law its variance is expected to be larger by `(df + z^2) / (df + 1)`
-(Lange, Little & Taylor 1989, eq. 7). With these variances held fixed everything stays Gaussian, and
-a wrong decimal or a run that diverged moves next to nothing.
+standardized distance z from the law its variance is expected to be larger by
+`(df + z^2) / (df + 1)` (Lange, Little & Taylor 1989, eq. 7). With these variances held fixed
+everything stays Gaussian, and a wrong decimal or a run that diverged hardly moves the fit.
 """
 
 from __future__ import annotations

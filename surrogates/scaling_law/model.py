@@ -2,11 +2,11 @@
 
 ::
 
-    y = m(x; theta) + g(z~, s) + b(x) h(z~, s) + q(s) + r(s) + e       theta = mu + L u,  u ~ N(0, I)
+    y = m(x; theta) + g(z~, s) + a(x) h(z~, s) + q(s) + r(s) + e,    theta = mu + L u,  u ~ N(0, I)
 
-`m` is the parametric loss and b its bowl (`parametric_loss`), g, h, q and r are the residual
-processes (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta enters
-every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
+`m` is the parametric loss (`parametric_loss`), g, h, q and r are the residual processes, a what the
+bowl leaves to h (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta
+enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
 their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
 all this says; how much more is learned from forecasts of the more expensive runs by the cheaper
 ones (`rolling_origin`).
@@ -566,7 +566,7 @@ class ScalingPredictor(GPPredictor):
         categorical columns, so the best config is the minimum of `posterior`; this is its smooth,
         law-like part.
         """
-        rows = self._optimum_rows(scales)
+        rows = self.optimum_rows(scales)
         mean, covariance = self.coefficients()
         layout, columns = self.loss.layout, self.columns
         origin, width = columns.origin[layout.decisions], columns.width[layout.decisions]
@@ -591,7 +591,7 @@ class ScalingPredictor(GPPredictor):
             `m x decisions`, in losses times box widths.
         """
         seen, phi = self._basis.value(self.X), self._basis.value(X)
-        root = self._optimum_rows(scales) @ self.prior.root
+        root = self.optimum_rows(scales) @ self.prior.root
         solved = self.factor.solve(np.asfortranarray(seen @ root.T))
         return np.asarray(phi @ root.T - self.kernel.cross(X, self.X) @ solved)
 
@@ -633,7 +633,7 @@ class ScalingPredictor(GPPredictor):
         d = distance_beyond(layout.scales(self.X), layout.scales(X))
         return Forecasts(np.abs(y - p.mean), np.sqrt(p.variance + self.error_variance(X)), d)
 
-    def _optimum_rows(self, scales: Array) -> Array:
+    def optimum_rows(self, scales: Array) -> Array:
         """Return `A`, `decisions x p`, with `z* = A theta` at `scales`."""
         layout = self.loss.layout
         step = scales - self.loss.reference

@@ -7,7 +7,8 @@ Notation, for one row x of `X` (`ParametricLoss` evaluates n rows at once):
 `z_j`        decision column j in box widths (x itself)
 `R_a`        loss that axis a can still remove at the reference scale, `R = sum_a R_a`
 `z*_j`       `a_j + sum_a (b_ja D_a + q_ja D_a^2 / 2)`, the drifting optimum and its bend
-`t`          `M (z - z*)` with M unit triangular in the order of the names (couplings, such as lr with batch size)
+`t`          `M (z - z*)` with M unit triangular in the order of the names (couplings, such as lr
+             with batch size)
 
 The loss is a scaling law with a bowl added::
 
@@ -26,8 +27,9 @@ idle.
 the two sides of the optimum. A positive one above it is a cliff, as for learning rates; below it,
 the loss levels off at `h / (2 lam^2)`, that of a run which learns nothing; both together are a
 parabola in `exp(lam t)`, as in the learning rate itself with lam = 1 per e-fold (Morse 1929, eq. 1
-has the same form). Negative ones are the mirror image, and 0 is a parabola in t. With M unit triangular the quadratic limit
-`t^T diag(h) t` is an LDL^T form: whatever the couplings, `z*` is the only minimum.
+has the same form). Negative ones are the mirror image, and 0 is a parabola in t. With M unit
+triangular the quadratic limit `t^T diag(h) t` is an LDL^T form: whatever the couplings, `z*` is the
+only minimum.
 
 The parameters are one real vector::
 

@@ -18,7 +18,7 @@ from surrogates.scaling_law.parametric_loss import ThetaLayout
 BoolArray = NDArray[np.bool_]
 
 E_FOLDS = 3.0  # of a log or logit setting that make one step (`Reach`)
-_DOUBT = 4.0  # weight of the middle of the box beside the best quarter, in runs
+_DOUBT = 4.0  # weight of the middle of what was tried beside the best quarter, in runs
 _SHARED = 0.9  # correlation between the asymmetry above and below an optimum
 _HUGE = 1e100  # losses are cut here, so that their squares are finite
 
@@ -95,12 +95,12 @@ class LawPrior:
         curvature: median of the sum of all h in spreads per step squared (`Reach`).
         curvature_sd: sd of ln h.
         asymmetry_sd: sd of lam of a linear setting, per step.
-        log_asymmetry_sd: sd of lam of a log or logit setting, per e-fold; a loss that is a parabola in
-            the learning rate itself has lam = 1.
+        log_asymmetry_sd: sd of lam of a log or logit setting, per e-fold; a loss that is a parabola
+            in the learning rate itself has lam = 1.
         optimum_sd: sd of a about the middle of the runs, in units of their spread.
         drift_sd: sd of b where no `DriftPrior` is given, steps per e-fold of scale.
-        bend_sd: sd of q, steps per e-fold of scale squared. The best lr of GPT-2-style models curves
-            at larger scales (arXiv:2606.29158).
+        bend_sd: sd of q, steps per e-fold of scale squared. The best lr of GPT-2-style models
+            curves at larger scales (arXiv:2606.29158).
         coupling_sd: sd of the entries of M, in steps.
         offset_sd: sd of each code's offset, in spreads.
 
@@ -168,9 +168,9 @@ class Reach:
     three e-folds, whatever was tried; a linear one those of the runs.
 
     Args:
-        middle: `(decisions,)`, mean of the best quarter of the runs, drawn to the middle of the
-            box while they are few. The optimum is expected there, so that a setting without effect stays at the
-            best known value.
+        middle: `(decisions,)`, mean of the best quarter of the runs, drawn to the middle of what
+            was tried while they are few. The optimum is expected there, so that a setting without effect
+            stays at the best known value.
         step: `(decisions,)`, width over which a setting typically matters.
         spread: `(decisions,)`, width of the region tried, at least one step.
 
@@ -198,7 +198,8 @@ class Reach:
         step = np.where(relative, E_FOLDS / width, tried)
         order = np.argsort(beside_trend(X[:, columns.scale], y), kind="stable")
         best = z[order[: max(3, len(X) // 4)]]
-        middle = (best.sum(axis=0) + _DOUBT * 0.5) / (len(best) + _DOUBT)
+        tried_middle = 0.5 * (z.min(axis=0) + z.max(axis=0))
+        middle = (best.sum(axis=0) + _DOUBT * tried_middle) / (len(best) + _DOUBT)
         return cls(middle, step, np.maximum(step, tried))
 
 

@@ -2,13 +2,13 @@
 
 ::
 
-    g(z~, s)        Matern, in coordinates aligned to the drifting optimum: what a proxy taught about
-                    a place relative to its optimum holds at the same relative place of the target
-    b(x) h(z~, s)   the same times the loss above the floor: the bowl is deeper or flatter than its
-                    formula, but its bottom stays where it is
-    q(s)            Matern in the scales: a law of another form
-    r(s)            another with a length of a tenth of an e-fold: what runs of one size share, such
-                    as a deeper or wider shape, and no other size does
+    g(z~, s)       Matern, in coordinates aligned to the drifting optimum: what a proxy taught about
+                   a place relative to its optimum holds at the same relative place of the target
+    a(x) h(z~, s)  the same times what the bowl leaves to it (`BowlKernel`): the bowl is deeper or
+                   flatter than its formula, but its bottom stays where it is
+    q(s)           Matern in the scales: a law of another form
+    r(s)           another with a length of a tenth of an e-fold: what runs of one size share, such
+                   as a deeper or wider shape, and no other size does
 
 The first two need a decision or a category, the last two a scale axis. q is small beforehand. A
 loose one would explain what runs at several sizes say about the exponents, which are all that
@@ -40,7 +40,7 @@ class ResidualShares:
 
     Args:
         residual: g.
-        bowl: h, as a share of the loss above the floor.
+        bowl: h, as a share of the bowl far above the floor.
         scale: q.
         shape: r.
 
