@@ -6,8 +6,8 @@
 
 `m` is the parametric loss (`parametric_loss`), g, h, q and r are the residual processes, a what the
 bowl leaves to h (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta
-enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
-their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
+enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the
+mixture of their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
 all this says; how much more is learned from forecasts of the more expensive runs by the cheaper
 ones (`rolling_origin`).
 """
