@@ -6,10 +6,10 @@
 
 `m` is the parametric loss (`parametric_loss`), g, h, q and r are the residual processes, a what the
 bowl leaves to h (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta
-enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
-their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
-all this says; how much more is learned from forecasts of the more expensive runs by the cheaper
-ones (`rolling_origin`).
+enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the
+mixture of their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by
+more than all this says; how much more is learned from forecasts of the more expensive runs by the
+cheaper ones (`rolling_origin`).
 """
 
 from __future__ import annotations
@@ -427,6 +427,7 @@ class ScalingPredictor(GPPredictor):
         row_noise: `(n,)`, variance of each training row beyond `noise_variance`.
         growth: tau, standard deviation of the law's error per e-fold beyond the runs.
         rule_weights: `(rules,)`, posterior weights of the transfer rules that compete.
+        before: prior of theta before the runs, under the rules' prior weights.
 
     Example:
         >>> X = np.linspace(0.0, 1.0, 8)[:, None]
