@@ -84,7 +84,7 @@ class LawPrior:
     Args:
         exponent: median of alpha.
         exponent_sd: sd of ln alpha; 90 % lie in 0.12 .. 0.39, which holds the exponents of Hoffmann
-            et al. (0.28, 0.34). Those of Kaplan et al. 2020 (0.076, 0.095) lie 3.0 and 2.4 sd below.
+            et al. (0.28, 0.34). Those of Kaplan et al. 2020 (0.076, 0.095) lie 3 and 2.4 sd below.
         slope: median of `sum_a alpha_a R_a`, what one e-fold of every axis removes at the reference
             scale, as a share of the loss. The slopes are what data determine first. A prior on R
             itself would read a steep slope as a large exponent, and see the end of the improvement
