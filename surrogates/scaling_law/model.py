@@ -265,7 +265,8 @@ class ScalingModel:
             except NumericalError:
                 continue
             found.append(then.forecasts(data.X[dear], data.y[dear]))
-        return growth(found, frame.units)
+        scatter = self._errors(fitted, fitted.loss(layout)).scatter
+        return growth(found, float(np.sqrt(scatter * frame.units.spread)))
 
     def _independent_mode(
         self,
