@@ -161,10 +161,11 @@ class FittedLaw:
 
         Args:
             parameter: name of a numeric parameter.
-            at: value of every scale axis; a fidelity counts as complete.
+            at: value of every scale axis; a fidelity that is left out counts as complete.
 
         Raises:
             KeyError: for any other name.
+            ValueError: where a scale axis has no value, or one that is not positive and finite.
 
         Example:
             >>> from hpo import Float, Optimizer, Scale
@@ -178,10 +179,18 @@ class FittedLaw:
             0.004
         """
         j = _index(parameter, self.coefficients.decisions)
+        missing = [axis for axis in self._encoder.space.scales if axis not in at]
+        if missing:
+            raise ValueError(f"`at` must give every scale axis a value, got none for {missing}")
         layout = self._predictor.loss.layout
         scales = layout.origin + layout.unit  # full fidelity
         for axis, value in at.items():
-            scales[_index(axis, self.coefficients.axes)] = math.log(value)
+            place = _index(axis, self.coefficients.axes)
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"`at[{axis!r}]` must be positive and finite, got {value!r}; give e.g. 1e9"
+                )
+            scales[place] = math.log(value)
         optimum, columns = self._predictor.optimum(scales), self._encoder.columns
         column = columns.decision[j]
         rows = self._predictor.optimum_rows(scales)[j]

@@ -428,6 +428,7 @@ class ScalingPredictor(GPPredictor):
         row_noise: `(n,)`, variance of each training row beyond `noise_variance`.
         growth: tau, standard deviation of the law's error per e-fold beyond the runs.
         rule_weights: `(rules,)`, posterior weights of the transfer rules that compete.
+        before: prior of theta before the runs, under the rules' prior weights.
 
     Example:
         >>> X = np.linspace(0.0, 1.0, 8)[:, None]

@@ -35,6 +35,8 @@ from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.space import Parameter, SearchSpace
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, ReasonKind, Report, RungAssignment, Status, Trial, TrialLog
+from surrogates.conformal import Calibration
+from surrogates.gp import GPPredictor
 from tests.histories import log_of, models_of, observation, random_configs, replay
 
 SMOOTH: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
@@ -231,6 +233,69 @@ def test_the_crps_of_a_normal_forecast_is_the_integral_of_its_pinball_losses():
         pinball = np.where(y >= q, tau, tau - 1.0) * (y - q)
         found = normal_crps(np.array([y]), np.array([1.0]), np.array([2.0]))
         assert found[0] == pytest.approx(2.0 * pinball.mean(), rel=1e-3)
+
+
+# --- scores of runs that were left out
+
+
+SIZED: dict[str, Parameter] = {"x": Float(0, 1), "n": Scale(1, 100)}
+
+
+@pytest.fixture
+def sized():
+    """Models of 24 runs at three sizes, and their selector."""
+    configs = [{**c, "n": 10 ** (i % 3)} for i, c in enumerate(random_configs(SIZED, 24))]
+    losses = [(c["x"] - 0.3) ** 2 + c["n"] ** -0.3 for c in configs]
+    models = models_of(SIZED, configs, losses, [float(c["n"]) for c in configs])
+    return models, selector_of(models)
+
+
+def row_at(models: Models, n: float) -> np.ndarray:
+    return models.encoder.encode([{"x": 0.5, "n": n}])
+
+
+def test_at_a_size_never_run_runs_are_scored_without_all_others_of_their_size(sized):
+    models, selector = sized
+    process, sizes = models.loss(), np.arange(24) % 3
+    between = selector.calibration(process, row_at(models, 31.0), online=False)
+    there = selector.calibration(process, row_at(models, 10.0), online=False)
+    np.testing.assert_array_equal(between.scores, Calibration.by_group(process, sizes).scores)
+    np.testing.assert_array_equal(there.scores, Calibration.recent(process, 24).scores)
+    assert np.abs(between.scores - there.scores).max() > 1e-3
+
+
+def test_scores_are_kept_for_each_process_and_kind_of_size(sized, monkeypatch):
+    models, selector = sized
+    calls: list[str] = []
+    for name in ("by_group", "recent"):
+        own = getattr(Calibration, name)
+
+        def counted(predictor, last, own=own, name=name):
+            calls.append(name)
+            return own(predictor, last)
+
+        monkeypatch.setattr(Calibration, name, counted)
+    loss, cost = models.loss(), models.cost()
+    assert isinstance(cost, GPPredictor)
+    asked = [(p, row_at(models, n)) for n in (31.0, 10.0) for p in (loss, cost)]
+    first = [selector.calibration(p, row, online=False).scores for p, row in asked]
+    assert sorted(calls) == ["by_group", "by_group", "recent", "recent"]
+    again = [selector.calibration(p, row, online=False).scores for p, row in asked]
+    assert len(calls) == 4
+    for one, other in zip(first, again, strict=True):
+        assert one is other
+    # those of one process are not those of the other
+    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
+
+
+def test_scores_of_a_process_that_has_grown_are_computed_anew(sized):
+    models, selector = sized
+    row, known = row_at(models, 31.0), models.loss()
+    before = selector.calibration(known, row, online=False).scores
+    grown = known.condition(row_at(models, 10.0), np.array([0.7]))
+    after = selector.calibration(grown, row, online=False).scores
+    assert len(after) == len(before) + 1
+    np.testing.assert_array_equal(selector.calibration(known, row, online=False).scores, before)
 
 
 # --- the forest by name

@@ -32,7 +32,7 @@ from hpo import (
     WeightDecayTransfer,
 )
 from hpo.scaling.drift_prior import check_priors, drift_prior
-from hpo.scaling.rule_mixture import NEUTRAL, rule_mixture
+from hpo.scaling.rule_mixture import NEUTRAL, RuleAbout, rule_mixture
 from hpo.scaling.rule_table import RuleWeight, rules_as_text
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.scaling.transfer_rules import PUBLISHED, Alignment
@@ -47,7 +47,9 @@ PARAMS = Scale(1e5, 1e7, axis=Axis.PARAMS)
 TOKENS = Scale(1e6, 1e9, axis=Axis.TOKENS)
 WIDTH = Scale(64, 1024, axis=Axis.WIDTH)
 SMALL = {"lr": LR, "params": PARAMS, "tokens": TOKENS}
-FULL = {"lr": LR, "batch": BATCH, "decay": DECAY, "params": PARAMS, "tokens": TOKENS}
+LLM = {"lr": LR, "batch": BATCH, "params": PARAMS, "tokens": TOKENS}
+DECAYING = {"lr": LR, "decay": DECAY, "params": PARAMS, "tokens": TOKENS}
+FULL = {**LLM, "decay": DECAY}
 
 
 def mixture(priors, space):
@@ -115,32 +117,106 @@ def test_a_rule_that_claims_nothing_has_no_weight():
 
 
 def test_every_published_source_counts_the_same_where_it_competes():
-    found = mixture(None, FULL)
-    by_source: dict[str, float] = {}
+    # five sources on each slope of the lr, three on those of the batch
+    found, known, shares = mixture(None, LLM), SearchSpace(LLM), {"lr": 0.15, "batch": 0.25}
+    by_source: dict[tuple[str, str], float] = {}
     for rule in found.rules:
-        by_source[rule.source] = by_source.get(rule.source, 0.0) + rule.weight
+        (about,) = {claim.parameter for r in rule.rules for claim in r.claims(known)}
+        by_source.setdefault((rule.source, about), 0.0)
+        by_source[rule.source, about] += rule.weight
+    for (source, about), weight in by_source.items():
+        assert weight == pytest.approx(shares[about]), (source, about)
+    # both alignments of Everett et al. are one source
+    assert len({source for source, _ in by_source}) == 8
+
+
+def test_rules_of_the_decay_share_three_quarters_of_their_own():
     decay = {AdamWTimescale.source, WeightDecayTransfer.source}
-    for source, weight in by_source.items():
-        assert weight == pytest.approx(0.75 / 2 if source in decay else 0.75 / 5), source
-    assert len(by_source) == 10  # both alignments of Everett et al. are one source
+    weights = [rule.weight for rule in mixture(None, DECAYING).rules if rule.source in decay]
+    assert weights == pytest.approx([0.375, 0.375])
 
 
 @pytest.mark.parametrize("scale", ["params", "tokens"])
-def test_on_each_slope_of_the_lr_the_neutral_prior_keeps_a_quarter(scale):
-    space = SearchSpace(FULL)
-    found = mixture(None, FULL)
+@pytest.mark.parametrize("parameter", ["lr", "batch"])
+def test_on_each_slope_the_neutral_prior_keeps_a_quarter(parameter, scale):
+    space = SearchSpace(LLM)
+    found = mixture(None, LLM)
     claims = [
-        any(c.parameter == "lr" and c.scale == scale for r in rule.rules for c in r.claims(space))
+        any(
+            c.parameter == parameter and c.scale == scale
+            for r in rule.rules
+            for c in r.claims(space)
+        )
         for rule in found.rules
     ]
     silent = ~found.holds[:, claims].any(axis=1)
     assert found.drift.weights[silent].sum() == pytest.approx(NEUTRAL)
 
 
-def test_without_a_weight_decay_the_default_has_22_components():
-    space = {name: kind for name, kind in FULL.items() if name != "decay"}
-    assert len(mixture(None, space).holds) == 22
-    assert len(mixture(None, FULL).holds) == 66
+@pytest.mark.parametrize("space, count", [(SMALL, 16), (DECAYING, 48), (LLM, 88)])
+def test_the_default_has_as_many_components_as_rules_can_hold_together(space, count):
+    assert len(mixture(None, space).holds) == count
+
+
+# --- what one rule says of several parameters
+
+
+def test_by_default_what_a_rule_says_of_each_parameter_competes_separately():
+    found, space = mixture(None, LLM), SearchSpace(LLM)
+    parts = [rule.rules[0] for rule in found.rules if isinstance(rule.rules[0], RuleAbout)]
+    assert [(type(part.rule), part.parameter) for part in parts] == [
+        (TimeTransfer, "batch"),
+        (TimeTransfer, "lr"),
+        (StepLaw, "lr"),
+        (StepLaw, "batch"),
+        (DeepSeekLaw, "lr"),
+        (DeepSeekLaw, "batch"),
+    ]
+    for part in parts:
+        assert {claim.parameter for claim in part.claims(space)} == {part.parameter}
+    for whole in PUBLISHED:  # every claim is made by one part, and by one only
+        own = [part for part in parts if part.rule == whole]
+        if own:
+            together = [claim for part in own for claim in part.claims(space)]
+            assert sorted(map(repr, together)) == sorted(map(repr, whole.claims(space)))
+    assert {"DeepSeekLaw, lr", "DeepSeekLaw, batch"} < set(names(found))
+
+
+def test_a_law_of_the_batch_may_hold_with_any_rule_of_the_lr_and_alone():
+    found = mixture(None, LLM)
+    batch, lr, other = (
+        found.holds[:, names(found).index(name)]
+        for name in ("DeepSeekLaw, batch", "DeepSeekLaw, lr", "MuP")
+    )
+    assert (batch & lr).any() and (batch & other).any()
+    assert (batch & (found.holds.sum(axis=1) == 1)).any()
+    # and is as likely with one as without: the two questions are independent
+    p = found.drift.weights
+    assert p @ (batch & lr) == pytest.approx((p @ batch) * (p @ lr), rel=1e-6)
+
+
+def test_a_part_keeps_the_neutral_prior_of_the_other_parameter():
+    found, space = mixture(None, LLM), SearchSpace(LLM)
+    column = names(found).index("DeepSeekLaw, batch")
+    alone = np.flatnonzero(found.holds[:, column] & (found.holds.sum(axis=1) == 1))
+    prior = found.drift.priors[int(alone[0])]
+    whole = drift_prior([DeepSeekLaw()], space, Encoder(space).columns)
+    np.testing.assert_allclose(prior.mean, [[0.0, 0.0], whole.mean[1]])
+    np.testing.assert_allclose(prior.sd, [[LawPrior().drift_sd * E_FOLDS] * 2, whole.sd[1]])
+
+
+def test_a_rule_that_the_user_names_holds_as_a_whole_or_not_at_all():
+    found = mixture([DeepSeekLaw(), StepLaw(levels=False)], LLM)
+    assert names(found) == ["DeepSeekLaw", "StepLaw(levels=False)"]
+    assert found.holds.tolist() == [[True, False], [False, True], [False, False]]
+
+
+def test_a_rule_about_one_parameter_of_the_space_keeps_its_name():
+    assert "DeepSeekLaw" in names(mixture(None, SMALL))
+
+
+def test_what_a_rule_says_of_a_parameter_it_does_not_know_is_nothing():
+    assert RuleAbout(DeepSeekLaw(), "decay").claims(SearchSpace(LLM)) == ()
 
 
 def test_variants_of_one_paper_share_its_weight():
@@ -185,7 +261,8 @@ def test_by_default_every_published_rule_that_fits_competes():
         "KaplanLR",
         "DeepSeekLaw",
     }
-    assert len(mixture(None, FULL).rules) == len(PUBLISHED)
+    spoken = {rule.source for rule in mixture(None, FULL).rules}
+    assert spoken == {rule.source for rule in PUBLISHED}
     assert not mixture(None, FULL).chosen and mixture([MuP()], FULL).chosen
 
 

@@ -168,6 +168,46 @@ def test_residuals_are_those_of_models_that_never_saw_the_run():
         assert found.scores[i] == pytest.approx(abs(model.y[i] - posterior.mean[0]) / sd, rel=1e-6)
 
 
+@pytest.mark.parametrize("appended", [0, 1, 7, 24])
+@pytest.mark.parametrize("last", [24, 10])
+def test_residuals_by_group_are_those_of_a_model_that_never_saw_the_group(appended, last):
+    whole = fitted(24)
+    first = 24 - appended
+    model = GPPredictor.build(
+        whole.kernel, whole.X[:first], whole.y[:first], whole.noise_variance
+    ).condition(whole.X[first:], whole.y[first:])
+    assert len(model.factor.tail) == appended
+    groups = np.random.default_rng(0).integers(0, 4, last)  # in no order
+    found = Calibration.by_group(model, groups)
+    expected = np.empty(last)
+    for group in np.unique(groups):
+        own = 24 - last + np.flatnonzero(groups == group)
+        rest = np.delete(np.arange(24), own)
+        without = GPPredictor.build(
+            whole.kernel, whole.X[rest], whole.y[rest], whole.noise_variance
+        )
+        posterior = without.posterior(whole.X[own])
+        sd = np.sqrt(posterior.variance + whole.noise_variance)
+        expected[groups == group] = np.abs(whole.y[own] - posterior.mean) / sd
+    assert_allclose(found.scores, expected, rtol=1e-6)
+    assert_allclose(found.weights, 1.0)
+
+
+def test_groups_of_one_run_give_the_leave_one_out_residuals():
+    model = fitted(15)
+    by_group = Calibration.by_group(model, np.arange(15))
+    assert_allclose(by_group.scores, Calibration.of(model).scores, rtol=1e-6)
+    assert_allclose(by_group.scores, Calibration.recent(model, 15).scores, rtol=1e-9)
+
+
+def test_one_group_of_all_runs_is_scored_by_the_prior():
+    model = fitted(12)
+    found = Calibration.by_group(model, np.zeros(12, dtype=np.intp))
+    sd = np.sqrt(model.kernel.diagonal(model.X) + model.noise_variance)
+    gap = np.abs(model.y - model.prior_mean.value(model.X))
+    assert_allclose(found.scores, gap / sd, rtol=1e-6)
+
+
 def test_an_overconfident_process_is_widened_until_it_covers():
     """A process whose noise is a tenth of the truth: its normal 90 % interval covers far less."""
     rng = np.random.default_rng(0)

@@ -56,6 +56,19 @@ def test_solves_and_determinant_equal_scipy_however_the_factor_was_grown(head):
     np.testing.assert_allclose(factor.inverse_diagonal(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("head", [0, 1, 7, 13, 20])
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 13, 20, 25])
+def test_the_last_rows_of_the_inverse_are_those_of_scipy(head, count):
+    K = spread_out(20)
+    factor = grown(K, head)
+    inverse = linalg.inv(K)
+    last = slice(max(20 - count, 0), 20)
+    found = factor.inverse_of_last(count)
+    np.testing.assert_allclose(found, inverse[last, last], rtol=1e-9, atol=1e-12)
+    diagonal = factor.inverse_diagonal_of_last(count)
+    np.testing.assert_allclose(diagonal, np.diagonal(inverse)[last], rtol=1e-9)
+
+
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.data())
 def test_any_head_gives_the_solution_of_the_whole(n, seed, data):
     K = spread_out(n, seed)

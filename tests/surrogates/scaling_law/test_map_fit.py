@@ -19,7 +19,7 @@ def test_ridge_start_finds_the_drift_of_a_noiseless_quadratic_bowl():
     theta[layout.log_curvature] = np.log([3.0, 2.0])
     theta[layout.drift] = [-0.05, -0.02, 0.01, 0.06]
     truth = ParametricLoss(layout, reference, theta)
-    start = prior.theta(ridge_start(X, truth.value(X), prior, truth))
+    start = prior.theta(ridge_start(X, truth.value(X), prior, truth, reach))
     np.testing.assert_allclose(start[layout.drift], theta[layout.drift], atol=0.03)
     np.testing.assert_allclose(start[layout.optimum], 0.5, atol=0.03)
 
@@ -32,7 +32,8 @@ def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
     prior = whitening(layout, LLM, reference, units, reach, LawPrior(), None)
     blank = ParametricLoss(layout, reference, prior.mean)
     sd = np.full(60, 0.02)
-    mode = descend(ridge_start(data.X, data.y, prior, blank), data.X, data.y, prior, blank, sd)
+    start = ridge_start(data.X, data.y, prior, blank, reach)
+    mode = descend(start, data.X, data.y, prior, blank, sd)
     law = replace(blank, theta=prior.theta(mode.u))
     pull = prior.root.T @ law.jacobian(data.X).T @ ((data.y - law.value(data.X)) / sd**2)
     np.testing.assert_allclose(pull, mode.u, atol=0.05)
