@@ -55,7 +55,7 @@ BoolArray = NDArray[np.bool_]
 
 #: Prior probability, at least, that no rule answers a question (nu).
 NEUTRAL = 0.25
-_MOST = 128  # hypotheses; the least likely ones beyond are left out
+_MOST = 128  # hypotheses; beyond, the least likely are left out and the weights fitted anew
 _SWEEPS = 500  # of proportional fitting; the default rules need fewer than 50
 _YOURS = "your slopes and levels"
 
@@ -276,7 +276,25 @@ def _hypotheses(answers: Sequence[frozenset[Hashable]], weights: Array) -> tuple
     holds = np.zeros((len(sets), len(answers)), dtype=np.bool_)
     for row, s in zip(holds, sets, strict=True):
         row[list(s)] = True
-    probability = np.full(len(sets), 1.0 / len(sets))
+    probability = _fitted(holds, weights)
+    if len(sets) > _MOST:
+        likely = np.argsort(-probability, kind="stable")
+        # the likeliest set of each rule stays, so that no rule is left out
+        needed = [int(likely[np.argmax(rule[likely])]) for rule in holds.T]
+        kept = np.union1d(likely[: _MOST - len(needed) - 1], [*needed, len(sets) - 1])
+        holds = holds[kept]
+        probability = _fitted(holds, weights)
+    return holds, probability
+
+
+def _fitted(holds: BoolArray, weights: Array) -> Array:
+    """Return the distribution of largest entropy in which each rule has its weight.
+
+    Args:
+        holds: `hypotheses x rules`.
+        weights: `(rules,)`, pi_r.
+    """
+    probability = np.full(len(holds), 1.0 / len(holds))
     for _ in range(_SWEEPS):
         before = probability
         for i, weight in enumerate(weights.tolist()):
@@ -286,11 +304,7 @@ def _hypotheses(answers: Sequence[frozenset[Hashable]], weights: Array) -> tuple
             )
         if np.allclose(probability, before, rtol=1e-12, atol=0.0):
             break
-    if len(sets) > _MOST:
-        likely = np.argsort(-probability, kind="stable")[: _MOST - 1]
-        kept = np.union1d(likely, [len(sets) - 1])
-        holds, probability = holds[kept], probability[kept]
-    return holds, probability / probability.sum()
+    return np.asarray(probability / probability.sum())
 
 
 def _source(group: tuple[TransferRule, ...]) -> str:
