@@ -4,8 +4,8 @@ Notation: `y = m(X) + Phi(X) u + f(X) + e` with a known mean m, features Phi n x
 `u ~ N(0, I)`, `f` a sum of independent `MaternHamming` processes and independent errors
 `e_i ~ N(0, v a_i + w r_i)` with v and w to learn and a_i and r_i known. Integrating u out leaves an
 ordinary Gaussian process with kernel `sum_k k_k(x, x') + Phi(x) Phi(x')^T` (Rasmussen & Williams
-2006, eq. 2.40), so everything that `GPPredictor` does holds for it, interval widths far from the data
-included.
+2006, eq. 2.40), so everything that `GPPredictor` does holds for it, interval widths far from the
+data included.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from hpo.models.fitted import Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
-from hpo.space import Float, Int, Scale, SearchSpace
+from hpo.space import Axis, Float, Int, Scale, SearchSpace
 from hpo.space.encoding import Encoder
 from surrogates.base import Predictor
 from surrogates.data import Array
@@ -35,6 +35,7 @@ _SPREAD = 512  # rows among which each draw looks for its optimum
 _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too few to place it
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
 _TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
+_SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
 
 
@@ -170,9 +171,34 @@ def doubts(models: Models, fixed: Array) -> tuple[str, ...]:
             f"the target needs {factor:.3g} times the compute of the largest run: it is an"
             " extrapolation"
         )
+    warnings += _far_in_size(models, fixed)
     if models.fallbacks:
         warnings.append(f"models fell back to an earlier fit {models.fallbacks} times")
     return tuple(warnings)
+
+
+def _far_in_size(models: Models, fixed: Array) -> list[str]:
+    """Return a sentence for each axis of model size along which the target lies far out.
+
+    The best lr was seen to bend at larger models, more along size than along tokens
+    (arXiv:2606.29158).
+    """
+    encoder = models.encoder
+    columns, runs = encoder.columns, models.runs
+    if not len(columns.decision):
+        return []
+    axes = encoder.space.scale_axes
+    found = []
+    for column, x in zip(columns.scale, fixed, strict=True):
+        name = columns.names[column]
+        folds = (x - float(np.max(runs.X[:, column]))) * columns.width[column]
+        if axes[name].axis in _SIZES and folds > math.log(_FAR * 1.01):
+            found.append(
+                f"the target's {name} is {math.exp(min(folds, 700.0)):.3g} times that of the"
+                " largest run: best settings may bend along model size, so a larger proxy tells"
+                " more than one with more tokens"
+            )
+    return found
 
 
 def _intervals(

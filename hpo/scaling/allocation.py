@@ -17,7 +17,8 @@ class Allocation:
         exponents: power of compute with which each axis grows.
         exponent_intervals: central 90 % interval of each power.
         loss: loss of the law there at the best settings, in the user's direction.
-        loss_interval: central 90 % interval of it, from the uncertainty of both laws alone.
+        loss_interval: central 90 % interval of one run there: the uncertainty of both laws, the
+            law's error beyond the runs, and noise.
 
     Example:
         >>> best = Allocation(

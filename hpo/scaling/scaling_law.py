@@ -38,15 +38,17 @@ from hpo.scaling.rule_table import RuleWeight, rules_as_text
 from hpo.space import Axis
 from hpo.space.encoding import Encoder
 from surrogates.data import Array, ColumnKind
-from surrogates.numerics import single_threaded
+from surrogates.numerics import normal_half_width, single_threaded
 from surrogates.scaling_law.coefficients import Estimate, ScalingLaw
 from surrogates.scaling_law.model import ScalingPredictor
+from surrogates.scaling_law.rolling_origin import distance_beyond
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _DRAWS = 1000  # of the coefficients, for intervals
 _LEAST_RATE = 0.02  # exponent of cost below which a draw makes no sense
+_NINETY = normal_half_width(0.9)  # in standard deviations
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
 
 
@@ -289,7 +291,10 @@ class FittedLaw:
         names = self.coefficients.axes[:count]
         low, high = np.quantile(scales[1:], [0.05, 0.95], axis=0)
         least, most = np.quantile(power[1:], [0.05, 0.95], axis=0)
-        bounds = np.quantile(loss[1:], [0.05, 0.95])
+        low_loss, high_loss = np.quantile(loss[1:], [0.05, 0.95])
+        own = _NINETY * self._run_sd(offset[:1] + reference)
+        below = math.hypot(float(loss[0] - low_loss), own)
+        above = math.hypot(float(high_loss - loss[0]), own)
         return Allocation(
             compute=float(compute),
             unit=unit,
@@ -298,8 +303,15 @@ class FittedLaw:
             exponents=dict(zip(names, power[0].tolist(), strict=True)),
             exponent_intervals=_pairs(names, least, most),
             loss=float(loss[0]),
-            loss_interval=(float(bounds[0]), float(bounds[1])),
+            loss_interval=(float(loss[0]) - below, float(loss[0]) + above),
         )
+
+    def _run_sd(self, scales: Array) -> float:
+        """Return the standard deviation of a run about the law at one row of natural scales."""
+        predictor = self._predictor
+        runs = predictor.loss.layout.scales(predictor.X)
+        drift = predictor.growth * float(distance_beyond(runs, scales)[0])
+        return math.hypot(math.sqrt(predictor.noise_variance), drift)
 
     def frontier(self, computes: Sequence[float], cost: CostLaw | None = None) -> pd.DataFrame:
         """Return a table of the least loss against compute, one row per `allocation`.

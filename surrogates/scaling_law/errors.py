@@ -62,6 +62,13 @@ class RunErrors:
     units: LossUnits
     df: float
 
+    @property
+    def scatter(self) -> float:
+        """Standard deviation of the best runs about a law of the scales: noise, q and r."""
+        of_scales = self.residual.kernels[-2:]  # q and r are the last processes
+        variance = sum(float(np.exp(kernel.log_variance)) for kernel in of_scales)
+        return float(np.sqrt(self.residual.noise_variance + variance))
+
     def scale(self, loss: ParametricLoss, X: Array, y: Array) -> Array:
         """Return s, the scale of each run's distance from the law, `(n,)`.
 

@@ -6,10 +6,10 @@
 
 `m` is the parametric loss (`parametric_loss`), g, h, q and r are the residual processes, a what the
 bowl leaves to h (`processes`), e the errors of single runs (`errors`). How the uncertainty of theta
-enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the mixture of
-their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by more than
-all this says; how much more is learned from forecasts of the more expensive runs by the cheaper
-ones (`rolling_origin`).
+enters every prediction: `linearized`. Where transfer rules compete, mu and L are those of the
+mixture of their priors, weighted by their evidence (`mixture`). Beyond the runs the law is off by
+more than all this says; how much more is learned from forecasts of the more expensive runs by the
+cheaper ones (`rolling_origin`).
 """
 
 from __future__ import annotations
@@ -265,7 +265,8 @@ class ScalingModel:
             except NumericalError:
                 continue
             found.append(then.forecasts(data.X[dear], data.y[dear]))
-        return growth(found, frame.units)
+        scatter = self._errors(fitted, fitted.loss(layout)).scatter
+        return growth(found, float(np.sqrt(scatter * frame.units.spread)))
 
     def _independent_mode(
         self,

@@ -169,8 +169,8 @@ class Reach:
 
     Args:
         middle: `(decisions,)`, mean of the best quarter of the runs, drawn to the middle of what
-            was tried while they are few. The optimum is expected there, so that a setting without effect
-            stays at the best known value.
+            was tried while they are few. The optimum is expected there, so that a setting without
+            effect stays at the best known value.
         step: `(decisions,)`, width over which a setting typically matters.
         spread: `(decisions,)`, width of the region tried, at least one step.
 

@@ -22,13 +22,12 @@ from scipy.special import ndtri
 
 from surrogates.data import Array
 from surrogates.numerics import normal_half_width
-from surrogates.scaling_law.prior import LossUnits
 
 _COVERAGE = 0.9
 _SHARES = (0.4, 0.55, 0.7)  # of the runs below a cut
 _FEWEST = 6  # runs below a cut
 _NEAREST = 0.5  # e-folds beyond the runs below a cut from which on a forecast counts
-_PRIOR_TAU = 0.05  # prior scale of tau, as a share of the spread of the losses
+_PRIOR_TAU = 0.25  # prior scale of tau, in units between the runs' scatter and their spread
 _PRIOR_WEIGHT = 1.0  # of all prior scores, in cuts
 
 
@@ -94,24 +93,24 @@ def origins(scales: Array) -> Iterator[tuple[Array, Array]]:
             yield cheap, dear
 
 
-def growth(cuts: Sequence[Forecasts], units: LossUnits) -> float:
+def growth(cuts: Sequence[Forecasts], unit: float) -> float:
     """Return tau, the law's error per e-fold beyond the runs, in units of the loss.
 
     Args:
         cuts: forecasts beyond each cut.
-        units: location and spread of the losses.
+        unit: loss that sets the prior: the geometric mean of how the best runs scatter about the
+            law and of how far all losses spread.
 
     Example:
         >>> far = np.full(50, 2.0)
         >>> exact = Forecasts(np.full(50, 0.1), np.full(50, 0.1), far)
         >>> off = Forecasts(np.full(50, 0.5), np.full(50, 0.1), far)
-        >>> units = LossUnits(3.0, 0.5)
-        >>> round(growth([exact], units), 3), round(growth([off, off, off], units), 2)
+        >>> round(growth([exact], 0.1), 3), round(growth([off, off, off], 0.1), 2)
         (0.03, 0.14)
     """
     z = normal_half_width(_COVERAGE)
     levels = (np.arange(20) + 0.5) / 20
-    scores = [_PRIOR_TAU * units.spread * ndtri(0.5 + 0.5 * levels)]
+    scores = [_PRIOR_TAU * unit * ndtri(0.5 + 0.5 * levels)]
     weights = [np.full(20, _PRIOR_WEIGHT / 20)]
     for cut in cuts:
         if len(cut.error):
