@@ -153,6 +153,20 @@ def test_plain_search_stays_inside_and_says_when_the_best_is_on_an_edge() -> Non
     assert mentions(answer, "x", "edge of the searched range -1 to 1: widen it")
 
 
+@pytest.mark.parametrize("runs", [8, 12])  # with 12 it lies beyond where absent settings are coded
+def test_the_values_tried_of_a_setting_are_those_of_runs_that_had_it(runs: int) -> None:
+    optimizer = Optimizer(
+        {"kind": Categorical(["with", "without"]), "y": Float(0.0, 1.0, when=("kind", ["with"]))}
+    )
+    for y in np.linspace(0.1, 0.2, runs).tolist():
+        optimizer.tell({"kind": "with", "y": y}, 1.0 - 5.0 * y)
+    for _ in range(3):
+        optimizer.tell({"kind": "without"}, 1.0)
+    answer = optimizer.recommend()
+    assert answer.config["y"] > 0.3
+    assert mentions(answer, "the best y", "lies outside the values tried, 0.1 to 0.2")
+
+
 def test_a_choice_is_made_where_the_answer_lies() -> None:
     def loss(config: dict[str, Any]) -> float:
         return lr_law(config) + 0.2 * (config["optimizer"] == "sgd")
