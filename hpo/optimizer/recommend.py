@@ -278,6 +278,7 @@ def _outside(
     """Return a warning for each setting that lies outside what was tried, or on a bound."""
     encoder, warnings = models.encoder, []
     least, most = walls(encoder)
+    configs = encoder.decode(models.runs.X)
     for name, interval in intervals.items():
         parameter = encoder.space[name]
         assert isinstance(parameter, Float | Int)
@@ -314,13 +315,12 @@ def _outside(
                 f"{best} lies {side} {searched}: widen it to about {edge:.2g} for runs at this size"
             )
         else:
-            tried = models.runs.X[:, j]
-            first, last = float(np.min(tried)), float(np.max(tried))
-            if x < first - step or x > last + step:
-                ends = encoder.decode(models.runs.X[[int(np.argmin(tried)), int(np.argmax(tried))]])
+            ran = [k for k, run in enumerate(configs) if name in run]  # its condition held
+            tried = models.runs.X[ran, j]
+            if ran and not np.min(tried) - step <= x <= np.max(tried) + step:
+                values = [configs[k][name] for k in ran]
                 warnings.append(
-                    f"{best} lies outside the values tried, {ends[0][name]:.3g} to"
-                    f" {ends[1][name]:.3g}"
+                    f"{best} lies outside the values tried, {min(values):.3g} to {max(values):.3g}"
                 )
     return tuple(warnings)
 

@@ -257,7 +257,7 @@ class Result:
             ...     _ = optimizer.tell({"lr": 1e-3, "params": params}, loss=100 * params**-0.3)
             >>> exponent = optimizer.result().scaling_law.exponent("params")
             >>> exponent.prior_mean, round(exponent.mean, 1)
-            (0.17, 0.3)
+            (0.22, 0.3)
         """
         if not self.space.scales or not len(self.models.runs):
             return None
