@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,19 @@ class SyncedOptimizer:
         scales = {name: given[name] for name in self._optimizer.space.scales}
         return self._optimizer.propose_at(scales, among=among, index=index)
 
+    def params(self, proposal: Proposal, given: Collection[str]) -> dict[str, Any]:
+        """Return a proposal as Optuna's values, apart from those of other trials.
+
+        Where values beside a tried one cannot be told from it, one of them repeats it as well.
+
+        Args:
+            proposal: What was proposed.
+            given: Names of the values that it had to hold.
+        """
+        log = self._optimizer.log
+        tried = (trial.config for trial in (*log.observations, *log.pending))
+        return self.view.apart(self.view.to_optuna(proposal.config), tried, given)
+
     def taken(self, params: Mapping[str, Any], others: Sequence[FrozenTrial], *, by: int) -> bool:
         """Return whether another trial got `params` while they were chosen for trial `by`.
 
@@ -93,7 +106,9 @@ class SyncedOptimizer:
             theirs, known = self._config(other), self.pending.get(other.number)
             if other.number == by or theirs is None:
                 continue
-            if (known is None or known.config != theirs) and self.view.to_optuna(theirs) == params:
+            if known is not None and known.config == theirs:
+                continue
+            if self.view.to_json(self.view.to_optuna(theirs)) == self.view.to_json(params):
                 return True
         return False
 
