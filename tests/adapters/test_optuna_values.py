@@ -36,19 +36,23 @@ CHOICES: dict[str, list[Any]] = {
 }
 
 
-@pytest.fixture(params=["memory", "sqlite", "journal"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "memory":
+def storage_of(kind: str, tmp_path: Path) -> Any:
+    if kind == "memory":
         return None
-    if request.param == "sqlite":
+    if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal"))
     return optuna.storages.JournalStorage(backend)
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
-@pytest.mark.parametrize("kind", CHOICES)
-def test_choices_without_a_hash_are_searched_in_every_storage(kind: str, storage: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "storage"),
+    [*((kind, "memory") for kind in CHOICES), ("nested tuples", "sqlite"), ("mixed", "journal")],
+)
+def test_choices_without_a_hash_are_searched_in_every_storage(
+    kind: str, storage: str, tmp_path: Path
+) -> None:
     """The last choice but one is best by far: a model finds it, and a draw has it each third."""
     choices = CHOICES[kind]
     best = len(choices) - 2
@@ -60,7 +64,7 @@ def test_choices_without_a_hash_are_searched_in_every_storage(kind: str, storage
         at = position(trial.suggest_categorical("c", choices))
         return abs(at - best) + (trial.suggest_float("x", 0, 1) - 0.3) ** 2
 
-    study = study_of(ScaleTuneSampler(seed=0), storage=storage)
+    study = study_of(ScaleTuneSampler(seed=0), storage=storage_of(storage, tmp_path))
     study.optimize(objective, n_trials=14)
     assert all(prediction_of(trial) is not None for trial in study.trials[1:])
     assert sum(trial.values[0] < 1 for trial in study.trials[-6:]) >= 4
@@ -163,10 +167,13 @@ def number_ranges(draw: st.DrawFn) -> BaseDistribution:
     if kind == "float":
         return FloatDistribution(low, high)
     if kind == "step":
+        low = math.floor(low)
         return FloatDistribution(low, low + 0.25 * draw(st.integers(0, 40)), step=0.25)
-    whole = IntDistribution(math.floor(low), math.floor(low) + draw(st.integers(0, 10**15)))
+    width = draw(st.integers(0, 10**15))
+    whole = IntDistribution(math.floor(low), math.floor(low) + width)
     if kind == "int step":
-        return IntDistribution(whole.low, whole.high, step=draw(st.integers(1, 5)))
+        step = draw(st.integers(1, 5))
+        return IntDistribution(whole.low, whole.low + width // step * step, step=step)
     return whole
 
 
@@ -205,7 +212,7 @@ def test_ranges_may_move_anywhere_and_the_sampler_answers_inside_todays(
     [
         (1, 10**15, {}),
         (1, 10**15, {"log": True}),
-        (0, 10**15, {"step": 7}),
+        (0, 7 * 10**15, {"step": 7}),
         (-(10**15), 10**15, {}),
         (1, 2**62, {}),
     ],
