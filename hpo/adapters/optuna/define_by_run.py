@@ -3,7 +3,8 @@
 Optuna never sees a whole search space: an objective asks for one value after another, under
 conditions that only its code knows and in ranges that may change. From finished trials
 :class:`ObservedSpace` learns which parameters there are, in which range each was suggested last,
-and which of them depend on another one. :class:`ParameterAdapter` converts values between Optuna
+and which of them depend on another one. A trial may end before its last suggestion, and code may
+change while a study runs; so where no rule holds for all trials, the latest ones decide. :class:`ParameterAdapter` converts values between Optuna
 and the engine.
 
 Notation
@@ -11,6 +12,7 @@ Notation
 n, p      a parameter and a possible parent of it
 V, W      values of p in trials with n, and in those without; the condition "p is in V" explains n
           if every trial with n has p, and no value is in both V and W
+latest    the last `_LATEST` trials, without those before n was first suggested
 
 Choices may be objects of any kind, without a hash, or lists where a storage gives back what were
 tuples. So everything here is counted by their positions in the list of choices.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -44,6 +46,7 @@ __all__ = ["Condition", "ObservedSpace", "ParameterAdapter", "parameter_adapters
 #: A parent and the values of it, as Optuna gives them, under which a parameter is suggested.
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 
+_LATEST = 16  # trials that say what the objective suggests today
 _MOST_BESIDE = 1000  # of the values next to one that was tried
 _MOST_PARENT_VALUES = 64  # of a parameter that others may depend on, such as a layer count
 
@@ -76,6 +79,10 @@ class ObservedSpace:
         self.distributions: dict[str, BaseDistribution] = {}
         self._latest: dict[str, int] = {}
         self._count: Counter[str] = Counter()
+        self._first: dict[str, int] = {}  # trials read when a name was first suggested
+        self._since: dict[str, int] = {}  # least number of a trial with a name
+        # What the latest trials suggested, possible parents with their values, others with None.
+        self._recent: deque[tuple[int, dict[str, int | None]]] = deque(maxlen=_LATEST)
         # For each possible parent and value of it, a choice by its position: trials with it, and
         # parameters in those trials.
         self._values: dict[str, Counter[int]] = defaultdict(Counter)
@@ -84,30 +91,87 @@ class ObservedSpace:
     def add(self, trial: FrozenTrial) -> None:
         """Read a trial whose objective came to its end."""
         self.trials += 1
+        suggested: dict[str, int | None] = {}
+        self._recent.append((self.trials, suggested))
         for name, distribution in trial.distributions.items():
+            suggested[name] = None
+            self._first.setdefault(name, self.trials)
+            self._since[name] = min(self._since.get(name, trial.number), trial.number)
             if self._latest.get(name, -1) <= trial.number:
                 self._latest[name] = trial.number
                 self.distributions[name] = distribution
             self._count[name] += 1
             if _may_be_parent(distribution):
-                value = _code(distribution, trial.params[name])
+                suggested[name] = value = _code(distribution, trial.params[name])
                 self._values[name][value] += 1
                 self._with[name][value].update(trial.params.keys())
 
     def space(self) -> dict[str, Condition | None]:
         """Return the condition of each parameter whose presence is understood.
 
-        In the order in which they were first suggested; None stands for no condition.
+        In the order in which they were first suggested; None stands for no condition. First come
+        rules without an exception, then what most of the latest trials had.
         """
-        found: dict[str, Condition | None] = {}
+        return {name: when for name, (when, _) in self._understood().items()}
+
+    def partial(self) -> dict[str, int]:
+        """Return the parameters that trials lack without a rule, although others had them before.
+
+        By name, the number of the first trial that had it: earlier ones had another objective.
+        """
+        understood = self._understood()
+        return {
+            name: number
+            for name, number in self._since.items()
+            if (name not in understood or not understood[name][1])
+            and self._count[name] <= self.trials - self._first[name]
+        }
+
+    def began(self) -> int:
+        """Return the number of the first trial that had all of today's unconditional parameters."""
+        whole = [n for n, (when, exact) in self._understood().items() if when is None and not exact]
+        return max((self._since[name] for name in whole), default=0)
+
+    def _understood(self) -> dict[str, tuple[Condition | None, bool]]:
+        """The condition of each parameter, and whether it holds for all trials."""
+        found: dict[str, tuple[Condition | None, bool]] = {}
         for name, count in self._count.items():
             if count == self.trials:
-                found[name] = None
+                found[name] = None, True
                 continue
-            when = self._condition(name, [p for p in found if p in self._values])
+            parents = [p for p in found if p in self._values]
+            when = self._condition(name, parents)
             if when is not None:
-                found[name] = when
+                found[name] = when, True
+                continue
+            latest = self._usual(name, parents)
+            if latest is not None:
+                found[name] = latest[0], False
         return found
+
+    def _usual(self, name: str, parents: Sequence[str]) -> tuple[Condition | None] | None:
+        """The condition with the fewest exceptions in the latest trials, alone in a tuple.
+
+        None if even under that one most of them lack the parameter.
+        """
+        latest = [trial for number, trial in self._recent if number >= self._first[name]]
+        having = [trial for trial in latest if name in trial]
+        best: Condition | None = None
+        expected = len(latest)  # trials that should have it
+        for parent in parents:
+            values = [trial.get(parent) for trial in having]
+            if not values or None in values:
+                continue
+            distribution = self.distributions[parent]
+            present = list(dict.fromkeys(value for value in values if value is not None))
+            if isinstance(distribution, IntDistribution):
+                others = {trial[parent] for trial in latest if parent in trial} - set(present)
+                present = _threshold(present, [v for v in others if v is not None], distribution)
+            under = sum(trial.get(parent) in present for trial in latest)
+            if present and under < expected:
+                expected = under
+                best = parent, tuple(map(distribution.to_external_repr, present))
+        return (best,) if 2 * len(having) > expected else None
 
     def _condition(self, name: str, parents: Sequence[str]) -> Condition | None:
         """The first condition that explains `name`; choices are tried before integers."""

@@ -60,7 +60,7 @@ class SyncedOptimizer:
             self._update_pending(trial)
 
     def propose(
-        self, number: int, given: Mapping[str, Any], attempt: int, *, seed: int
+        self, number: int, given: Mapping[str, Any], attempt: int, *, began: int = 0, seed: int
     ) -> Proposal:
         """Propose a config for trial `number`.
 
@@ -71,13 +71,14 @@ class SyncedOptimizer:
             number: Number of the trial in the study.
             given: Values that the config must hold, as the engine has them.
             attempt: Count of earlier proposals for this trial.
+            began: Number of the first trial over this space, whose turn the first start point is.
             seed: Seed of the sampler.
         """
         among = None
         if given:
             told = len(self._optimizer.log.observations)
             among = self._configs_with(given, np.random.default_rng([seed, number, attempt, told]))
-        index = number + attempt * _RETRY_STRIDE
+        index = number - began + attempt * _RETRY_STRIDE
         if not self._given_scales:
             return self._optimizer.propose(among=among, index=index)
         scales = {name: given[name] for name in self._optimizer.space.scales}

@@ -139,12 +139,16 @@ class ScaleTuneSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return every parameter suggested so far whose presence is understood."""
+        """Return every parameter suggested so far that is declared or whose presence is understood.
+
+        Understood are rules that all trials follow, and what most of the latest trials had.
+        """
         with self._caches.lock:
             observed = self._updated_cache(study).observed
+            declared = (name for name in self._declared if name in observed.distributions)
             return {
                 name: observed.distributions[name]
-                for name in observed.space()
+                for name in dict.fromkeys([*observed.space(), *declared])
                 if not observed.distributions[name].single()
             }
 
@@ -161,7 +165,10 @@ class ScaleTuneSampler(BaseSampler):
             given = SpaceView(adapters).to_engine(_settled(trial)) | scales
             for attempt in range(1 + _RETRIES):
                 optimizer = self._optimizer(study, cache, adapters, trial.number, scales)
-                proposal = optimizer.propose(trial.number, given, attempt, seed=self._seed)
+                began = min(cache.observed.began(), trial.number)
+                proposal = optimizer.propose(
+                    trial.number, given, attempt, began=began, seed=self._seed
+                )
                 params = optimizer.params(proposal, given)
                 asked = optimizer.view.to_json(params)
                 asked["belief"] = proposal.prediction.to_json()
@@ -247,7 +254,7 @@ class ScaleTuneSampler(BaseSampler):
             scalarization=cache.scalarization(number, len(study.directions)),
             full_step=cache.full_step(self._fidelity),
         )
-        view = SpaceView(adapters, reader.full_step)
+        view = SpaceView(adapters, reader.full_step, cache.observed.partial())
         given_scales = bool(scales) and set(scales) == set(view.space.scales)
         key = (view.key(), reader.scalarization, reader.full_step, given_scales)
         optimizer = cache.optimizers.get(key)

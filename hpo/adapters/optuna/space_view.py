@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.attributes import ASKED, read_attribute
 from hpo.adapters.optuna.define_by_run import ParameterAdapter
 from hpo.errors import SpaceError
-from hpo.space import Fidelity, Parameter, Scale, SearchSpace
+from hpo.space import Fidelity, Int, Parameter, Scale, SearchSpace
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.space.parameters import condition
 
@@ -33,6 +34,8 @@ class SpaceView:
     Args:
         adapters: Parameters by name, those that others depend on included.
         full_step: Last step of a whole run; None if all runs count as whole.
+        partial: Parameters that a trial may lack although it should have them: by name, the number
+            of the first trial that may. Earlier ones count where they do not need the parameter.
 
     Attributes:
         adapters: Parameters by name.
@@ -40,12 +43,28 @@ class SpaceView:
     """
 
     def __init__(
-        self, adapters: Mapping[str, ParameterAdapter], full_step: int | None = None
+        self,
+        adapters: Mapping[str, ParameterAdapter],
+        full_step: int | None = None,
+        partial: Mapping[str, int] | None = None,
     ) -> None:
         self.adapters = dict(adapters)
         self._full_step = full_step
         self._encoders: tuple[Encoder, Encoder] | None = None
         parameters = {engine_name(n): _renamed(a.parameter) for n, a in adapters.items()}
+        # A parameter that a trial may lack hangs on a constant. The engine always proposes it, and
+        # in the row of a trial without it, it is inactive.
+        self._constants: dict[str, int] = {}
+        self._since: dict[str, int] = {}
+        for name, since in (partial or {}).items():
+            parameter = parameters.get(engine_name(name))
+            if parameter is None or isinstance(parameter, Scale | Fidelity):
+                continue
+            constant = f"{_OURS}had {name}"
+            self._constants[constant] = 1
+            self._since[constant] = since
+            parameters[constant] = Int(1, 1, when=parameter.when)
+            parameters[engine_name(name)] = replace(parameter, when=(constant, (1,)))
         if full_step is None:
             self.space = SearchSpace(parameters)
         else:
@@ -53,7 +72,8 @@ class SpaceView:
 
     def key(self) -> tuple[Any, ...]:
         """Return a value that is equal for views of equal parameters."""
-        return tuple((n, repr(a.distribution), repr(a.parameter)) for n, a in self.adapters.items())
+        known = ((n, repr(a.distribution), repr(a.parameter)) for n, a in self.adapters.items())
+        return (*known, *self._since.items())
 
     def to_engine(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return Optuna's values as the engine has them.
@@ -142,14 +162,30 @@ class SpaceView:
         config = self.to_engine(merged)
         if self._full_step is not None:
             config[FIDELITY] = self._full_step
-        try:
-            active = self.space.active(config)
-        except SpaceError:  # a parent is missing, or has a value it had in another range only
+        known = self._known(config | self._constants, trial.number)
+        if known is None or not set(known) - {*self._constants, FIDELITY}:
             return None
-        if any(name not in config for name in active):
-            return None
-        known = {name: config[name] for name in active}
         return known if self._has_place(known) else None
+
+    def _known(self, config: Mapping[str, Any], number: int) -> dict[str, Any] | None:
+        """The active entries of `config`; None if trial `number` lacks one that it must have."""
+        active: set[str] = set()
+        for name in self.space.parents_first:
+            when = condition(self.space[name])
+            if when is not None:
+                parent, values = when
+                if parent not in active:
+                    continue
+                try:
+                    if self.space[parent].check(config[parent], parent) not in values:
+                        continue
+                except SpaceError:  # a value it had in another range only
+                    return None
+            if name in config:
+                active.add(name)
+            elif when is None or number < self._since.get(when[0], math.inf):
+                return None
+        return {name: config[name] for name in self.space if name in active}
 
     def _has_place(self, config: Mapping[str, Any]) -> bool:
         """Whether every entry of the config's row is near enough to compare, on either scaling."""
