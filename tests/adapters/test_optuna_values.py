@@ -91,7 +91,8 @@ def test_conditions_on_choices_without_a_hash_are_learned() -> None:
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
 def test_two_workers_do_not_repeat_each_other_on_choices_without_a_hash() -> None:
     study = study_of(ScaleTuneSampler(seed=0))
-    study.optimize(lambda t: len(t.suggest_categorical("c", [[1], [1, 2], [3]])), n_trials=1)
+    choices: list[Any] = [[1], [1, 2], [3]]
+    study.optimize(lambda t: len(t.suggest_categorical("c", choices)), n_trials=1)
     distribution = study.trials[0].distributions
     asked = [study.ask(distribution).params["c"] for _ in range(2)]
     assert asked[0] != asked[1] and study.trials[0].params["c"] not in asked

@@ -4,8 +4,8 @@ Optuna never sees a whole search space: an objective asks for one value after an
 conditions that only its code knows and in ranges that may change. From finished trials
 :class:`ObservedSpace` learns which parameters there are, in which range each was suggested last,
 and which of them depend on another one. A trial may end before its last suggestion, and code may
-change while a study runs; so where no rule holds for all trials, the latest ones decide. :class:`ParameterAdapter` converts values between Optuna
-and the engine.
+change while a study runs; so where no rule holds for all trials, the latest ones decide.
+:class:`ParameterAdapter` converts values between Optuna and the engine.
 
 Notation
 --------
