@@ -15,6 +15,7 @@ from hpo import ASHA, Axis, Fidelity, Float, MedianStopping, MuP, Role, Scale, S
 from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
 from hpo.adapters.optuna import sampler as adapter
 from hpo.adapters.optuna.define_by_run import ObservedSpace, parameter_adapters
+from hpo.adapters.optuna.space_view import SpaceView
 from hpo.schedulers import ASHAVariant, Hyperband
 from hpo.trials import Reason, ReasonKind
 
@@ -340,17 +341,115 @@ def test_conditions_are_learned_from_what_was_suggested() -> None:
     }
 
 
-def test_a_parameter_whose_presence_follows_no_rule_is_not_searched() -> None:
+def observed_of(names: list[str]) -> ObservedSpace:
+    """What trials show that suggest the letters of each name; A and B are choices of "kind"."""
     observed = ObservedSpace()
-    x, y = FloatDistribution(0, 1), FloatDistribution(0, 1)
-    switch = CategoricalDistribution(["on", "off"])
-    for number, (value, there) in enumerate([("on", True), ("off", True), ("on", False)]):
-        found: dict[str, Any] = {"switch": value, "x": 0.5} | ({"y": 0.5} if there else {})
-        kinds = {"switch": switch, "x": x} | ({"y": y} if there else {})
+    for number, letters in enumerate(names):
+        kinds: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for letter in letters:
+            if letter.isupper():
+                kinds["kind"], found["kind"] = CategoricalDistribution(["A", "B"]), letter
+            else:
+                kinds[letter], found[letter] = FloatDistribution(0, 1), 0.5
         trial = create_trial(params=found, distributions=kinds, value=0.0)
         trial.number = number
         observed.add(trial)
-    assert observed.space() == {"switch": None, "x": None}
+    return observed
+
+
+@pytest.mark.parametrize(
+    ("trials", "space", "partial"),
+    [
+        (["xy", "x", "x"], {"x": None}, {"y": 0}),  # most trials lack y
+        (["xy", "x", "xy"], {"x": None, "y": None}, {"y": 0}),  # one ended early
+        (["x", "xy", "xy"], {"x": None, "y": None}, {}),  # added to a running study
+        (["x"] * 30 + ["xy"], {"x": None, "y": None}, {}),
+        (["x"] * 30 + ["xy", "x", "xy"], {"x": None, "y": None}, {"y": 30}),
+        (["xy"] * 30 + ["x"] * 9, {"x": None}, {"y": 0}),  # removed from a running study
+        (["xy"] * 30 + ["xz"], {"x": None, "y": None, "z": None}, {"y": 0}),  # just renamed
+        (["xy"] * 30 + ["xz"] * 9, {"x": None, "z": None}, {"y": 0}),
+        (["Ay", "B", "Ay", "B"], {"kind": None, "y": ("kind", ("A",))}, {}),
+        (["Ay", "B", "Ay", "B", "A"], {"kind": None, "y": ("kind", ("A",))}, {"y": 0}),
+        (["Ay", "B", "Ay", "B", "A", "By"], {"kind": None}, {"y": 0}),  # 3 of 6
+    ],
+)
+def test_the_space_is_what_most_of_the_latest_trials_had(
+    trials: list[str], space: dict[str, Any], partial: dict[str, int]
+) -> None:
+    observed = observed_of(trials)
+    assert observed.space() == space
+    assert observed.partial() == partial
+
+
+@pytest.mark.parametrize("how", ["prune", "return", "raise"])
+def test_a_trial_that_ends_before_its_last_suggestion_takes_nothing_out_of_the_search(
+    how: str,
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        if trial.number in (3, 8):
+            if how == "prune":
+                raise optuna.TrialPruned
+            if how == "raise":
+                raise RuntimeError("early")
+            return 9.0
+        return x + abs(math.log10(trial.suggest_float("lr", 1e-5, 1, log=True)) + 3)
+
+    study = study_of(ScaleTuneSampler(seed=0))
+    study.optimize(objective, n_trials=24, catch=(RuntimeError,))
+    for trial in study.trials[4:]:
+        assert "lr" in trial.system_attrs["scaletune:asked:0"]
+    assert study.best_value < 0.15
+
+
+def test_what_ends_early_still_teaches_the_parameters_that_it_had() -> None:
+    """Its config has them alone; what lacks another parameter, or came before y, has no config."""
+    distribution = FloatDistribution(0, 1)
+    adapters = parameter_adapters({"x": distribution, "y": distribution}, {}, {})
+    view = SpaceView(adapters, None, partial={"y": 5})
+
+    def known(number: int, values: dict[str, float]) -> set[str] | None:
+        trial = create_trial(value=0.0)
+        trial.number = number
+        config = view.engine_config(trial, values)
+        return None if config is None else set(config) & {"x", "y"}
+
+    assert known(5, {"x": 0.2, "y": 0.3}) == {"x", "y"}
+    assert known(6, {"x": 0.2}) == {"x"}
+    assert known(6, {"y": 0.2}) is None
+    assert known(4, {"x": 0.2}) is None
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_parameter_added_to_a_running_study_is_searched_from_then_on(declared: bool) -> None:
+    """A declared one at once; another from the trial after the first that had it."""
+
+    def objective(trial: optuna.Trial) -> float:
+        loss = abs(math.log10(trial.suggest_float("lr", 1e-5, 1, log=True)) + 3)
+        if trial.number >= 10:
+            loss += 2 + abs(math.log10(trial.suggest_float("wd", 1e-6, 1, log=True)) + 2)
+        return loss
+
+    study = study_of(ScaleTuneSampler(seed=0))
+    study.optimize(objective, n_trials=10)
+    study.sampler = ScaleTuneSampler({"wd": Float(1e-6, 1, log=True)} if declared else None, seed=0)
+    study.optimize(objective, n_trials=24)
+    for trial in study.trials[10 if declared else 11 :]:
+        assert "wd" in trial.system_attrs["scaletune:asked:0"]
+    best = min(study.trials[10:], key=lambda trial: trial.values[0])
+    assert best.values[0] < 2.3
+
+
+def test_a_declared_parameter_that_few_trials_had_stays_in_the_search() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        return x + (trial.suggest_float("y", 0, 1) if trial.number % 4 == 0 else 0.0)
+
+    study = study_of(ScaleTuneSampler({"y": Float(0, 1)}, seed=0))
+    study.optimize(objective, n_trials=13)
+    for trial in study.trials:
+        assert "y" in trial.system_attrs["scaletune:asked:0"]
 
 
 def test_a_conditional_objective_is_searched_together() -> None:

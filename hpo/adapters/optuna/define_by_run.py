@@ -3,21 +3,27 @@
 Optuna never sees a whole search space: an objective asks for one value after another, under
 conditions that only its code knows and in ranges that may change. From finished trials
 :class:`ObservedSpace` learns which parameters there are, in which range each was suggested last,
-and which of them depend on another one. :class:`ParameterAdapter` converts values between Optuna
-and the engine.
+and which of them depend on another one. A trial may end before its last suggestion, and code may
+change while a study runs; so where no rule holds for all trials, the latest ones decide.
+:class:`ParameterAdapter` converts values between Optuna and the engine.
 
 Notation
 --------
 n, p      a parameter and a possible parent of it
 V, W      values of p in trials with n, and in those without; the condition "p is in V" explains n
           if every trial with n has p, and no value is in both V and W
+latest    the last `_LATEST` trials, without those before n was first suggested
+
+Choices may be objects of any kind, without a hash, or lists where a storage gives back what were
+tuples. So everything here is counted by their positions in the list of choices.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -32,6 +38,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.errors import SpaceError
 from hpo.space import Categorical, Fidelity, Float, Int, Parameter, Scale
+from hpo.space.checks import as_float, as_int
 from hpo.space.parameters import LARGEST_INT, condition
 
 __all__ = ["Condition", "ObservedSpace", "ParameterAdapter", "parameter_adapters"]
@@ -39,6 +46,8 @@ __all__ = ["Condition", "ObservedSpace", "ParameterAdapter", "parameter_adapters
 #: A parent and the values of it, as Optuna gives them, under which a parameter is suggested.
 Condition: TypeAlias = tuple[str, tuple[Any, ...]]
 
+_LATEST = 16  # trials that say what the objective suggests today
+_MOST_BESIDE = 1000  # of the values next to one that was tried
 _MOST_PARENT_VALUES = 64  # of a parameter that others may depend on, such as a layer count
 
 
@@ -70,37 +79,99 @@ class ObservedSpace:
         self.distributions: dict[str, BaseDistribution] = {}
         self._latest: dict[str, int] = {}
         self._count: Counter[str] = Counter()
-        # For each possible parent and value of it: trials with it, and parameters in those trials.
-        self._values: dict[str, Counter[Any]] = defaultdict(Counter)
-        self._with: dict[str, dict[Any, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self._first: dict[str, int] = {}  # trials read when a name was first suggested
+        self._since: dict[str, int] = {}  # least number of a trial with a name
+        # What the latest trials suggested, possible parents with their values, others with None.
+        self._recent: deque[tuple[int, dict[str, int | None]]] = deque(maxlen=_LATEST)
+        # For each possible parent and value of it, a choice by its position: trials with it, and
+        # parameters in those trials.
+        self._values: dict[str, Counter[int]] = defaultdict(Counter)
+        self._with: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
 
     def add(self, trial: FrozenTrial) -> None:
         """Read a trial whose objective came to its end."""
         self.trials += 1
+        suggested: dict[str, int | None] = {}
+        self._recent.append((self.trials, suggested))
         for name, distribution in trial.distributions.items():
+            suggested[name] = None
+            self._first.setdefault(name, self.trials)
+            self._since[name] = min(self._since.get(name, trial.number), trial.number)
             if self._latest.get(name, -1) <= trial.number:
                 self._latest[name] = trial.number
                 self.distributions[name] = distribution
             self._count[name] += 1
             if _may_be_parent(distribution):
-                value = trial.params[name]
+                suggested[name] = value = _code(distribution, trial.params[name])
                 self._values[name][value] += 1
                 self._with[name][value].update(trial.params.keys())
 
     def space(self) -> dict[str, Condition | None]:
         """Return the condition of each parameter whose presence is understood.
 
-        In the order in which they were first suggested; None stands for no condition.
+        In the order in which they were first suggested; None stands for no condition. First come
+        rules without an exception, then what most of the latest trials had.
         """
-        found: dict[str, Condition | None] = {}
+        return {name: when for name, (when, _) in self._understood().items()}
+
+    def partial(self) -> dict[str, int]:
+        """Return the parameters that trials lack without a rule, although others had them before.
+
+        By name, the number of the first trial that had it: earlier ones had another objective.
+        """
+        understood = self._understood()
+        return {
+            name: number
+            for name, number in self._since.items()
+            if (name not in understood or not understood[name][1])
+            and self._count[name] <= self.trials - self._first[name]
+        }
+
+    def began(self) -> int:
+        """Return the number of the first trial that had all of today's unconditional parameters."""
+        whole = [n for n, (when, exact) in self._understood().items() if when is None and not exact]
+        return max((self._since[name] for name in whole), default=0)
+
+    def _understood(self) -> dict[str, tuple[Condition | None, bool]]:
+        """The condition of each parameter, and whether it holds for all trials."""
+        found: dict[str, tuple[Condition | None, bool]] = {}
         for name, count in self._count.items():
             if count == self.trials:
-                found[name] = None
+                found[name] = None, True
                 continue
-            when = self._condition(name, [p for p in found if p in self._values])
+            parents = [p for p in found if p in self._values]
+            when = self._condition(name, parents)
             if when is not None:
-                found[name] = when
+                found[name] = when, True
+                continue
+            latest = self._usual(name, parents)
+            if latest is not None:
+                found[name] = latest[0], False
         return found
+
+    def _usual(self, name: str, parents: Sequence[str]) -> tuple[Condition | None] | None:
+        """The condition with the fewest exceptions in the latest trials, alone in a tuple.
+
+        None if even under that one most of them lack the parameter.
+        """
+        latest = [trial for number, trial in self._recent if number >= self._first[name]]
+        having = [trial for trial in latest if name in trial]
+        best: Condition | None = None
+        expected = len(latest)  # trials that should have it
+        for parent in parents:
+            values = [trial.get(parent) for trial in having]
+            if not values or None in values:
+                continue
+            distribution = self.distributions[parent]
+            present = list(dict.fromkeys(value for value in values if value is not None))
+            if isinstance(distribution, IntDistribution):
+                others = {trial[parent] for trial in latest if parent in trial} - set(present)
+                present = _threshold(present, [v for v in others if v is not None], distribution)
+            under = sum(trial.get(parent) in present for trial in latest)
+            if present and under < expected:
+                expected = under
+                best = parent, tuple(map(distribution.to_external_repr, present))
+        return (best,) if 2 * len(having) > expected else None
 
     def _condition(self, name: str, parents: Sequence[str]) -> Condition | None:
         """The first condition that explains `name`; choices are tried before integers."""
@@ -120,7 +191,7 @@ class ObservedSpace:
             if isinstance(distribution, IntDistribution):
                 present = _threshold(present, absent, distribution)
             if present:
-                return parent, tuple(present)
+                return parent, tuple(map(distribution.to_external_repr, present))
         return None
 
 
@@ -162,11 +233,16 @@ class ParameterAdapter:
         return replace(self, parameter=replace(self.parameter, when=(parent, tuple(values))))
 
     def to_engine(self, value: Any) -> Any:
-        """Return a value of Optuna's as the engine has it; it may lie outside the present range."""
+        """Return a value of Optuna's as the engine has it; it may lie outside the present range.
+
+        Raises:
+            SpaceError: For a value that is no choice, or no finite number.
+        """
         if self.distribution is None:
             return value
         if isinstance(self.distribution, CategoricalDistribution):
-            return int(self.distribution.to_internal_repr(value))
+            return _code(self.distribution, value)
+        value = as_int(value, "a value") if isinstance(value, int) else as_float(value, "a value")
         if self._indexed:
             assert isinstance(self.distribution, FloatDistribution | IntDistribution)
             steps = (value - self.distribution.low) / (self.distribution.step or 1)
@@ -181,12 +257,35 @@ class ParameterAdapter:
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices[int(value)]
         assert isinstance(distribution, FloatDistribution | IntDistribution)
-        if self._indexed:  # in decimals: steps of 0.1 give 0.3, not 0.30000000000000004
-            start, step = Decimal(repr(distribution.low)), Decimal(repr(distribution.step))
-            value = start + int(value) * step
+        if self._indexed:
+            value = _on_grid(distribution, int(value))
+        elif not isinstance(self.parameter, Int) and (distribution.step or 1) != 1:
+            # more steps than can be counted: searched as a float, so the grid is met here
+            steps = (Decimal(repr(value)) - Decimal(repr(distribution.low))) / Decimal(
+                repr(distribution.step)
+            )
+            value = _on_grid(distribution, round(steps))
         if isinstance(distribution, IntDistribution):
             return min(max(round(value), distribution.low), distribution.high)
         return min(max(float(value), distribution.low), distribution.high)
+
+    def beside(self, value: Any) -> Iterator[Any]:
+        """Yield the values of Optuna's nearest to `value`, which the engine cannot tell from it.
+
+        There are some where the distribution has more values than the engine can count, so that
+        numbers that differ for the engine may be one for Optuna.
+        """
+        distribution = self.distribution
+        if not isinstance(distribution, FloatDistribution | IntDistribution):
+            return
+        if isinstance(self.parameter, Int) or distribution.step is None:
+            return
+        low, high = distribution.low, distribution.high
+        step = max(distribution.step, math.ulp(float(high)))  # Optuna stores floats
+        for distance in range(1, _MOST_BESIDE):
+            for other in (value + distance * step, value - distance * step):
+                if low <= other <= high:
+                    yield self.to_optuna(other)
 
     @property
     def _indexed(self) -> bool:
@@ -195,6 +294,37 @@ class ParameterAdapter:
         if not isinstance(self.parameter, Int) or step is None:
             return False
         return isinstance(self.distribution, FloatDistribution) or self.parameter.low == 0
+
+
+def _on_grid(distribution: FloatDistribution | IntDistribution, steps: int) -> Decimal:
+    """The value `steps` above the lower end, in decimals: 0.3, not 0.30000000000000004."""
+    return Decimal(repr(distribution.low)) + steps * Decimal(repr(distribution.step))
+
+
+def _code(distribution: BaseDistribution, value: Any) -> int:
+    """Position of a choice, the value itself of an integer.
+
+    Storages hold choices as JSON, so that a tuple comes back as a list: both are one choice.
+
+    Raises:
+        SpaceError: For a value that is no choice.
+    """
+    try:
+        return int(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        stored = _as_stored(value)
+        for position, choice in enumerate(getattr(distribution, "choices", ())):
+            if stored is not None and _as_stored(choice) == stored:
+                return position
+    raise SpaceError(f"{value!r} is no value of {distribution!r}; enqueue and add only its values")
+
+
+def _as_stored(value: Any) -> str | None:
+    """A value as JSON; None for one that JSON cannot hold."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError):
+        return None
 
 
 def _parameter(distribution: BaseDistribution, declared: Parameter | None) -> Parameter:
@@ -317,8 +447,7 @@ def parameter_adapters(
         adapter = found[parent]
         if not isinstance(adapter.parameter, Categorical | Int):
             continue
-        converted = map(adapter.to_engine, values)
-        legal = [value for value in converted if _is_legal(adapter.parameter, value)]
+        legal = _legal(adapter, values)
         if legal:
             found[name] = found[name].under(parent, legal)
         else:  # the parent's range has moved to where this one is never suggested
@@ -332,9 +461,15 @@ def _declared_condition(parameter: Parameter | None) -> Condition | None:
     return None if when is None else (when[0], tuple(when[1]))
 
 
-def _is_legal(parameter: Categorical | Int, value: Any) -> bool:
-    try:
-        parameter.check(value)
-    except SpaceError:
-        return False
-    return True
+def _legal(adapter: ParameterAdapter, values: Sequence[Any]) -> list[Any]:
+    """Those of Optuna's `values` that the parameter has today, as the engine has them."""
+    assert isinstance(adapter.parameter, Categorical | Int)
+    found = []
+    for value in values:
+        try:
+            converted = adapter.to_engine(value)
+            adapter.parameter.check(converted)
+        except SpaceError:
+            continue
+        found.append(converted)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class SyncedOptimizer:
             self._update_pending(trial)
 
     def propose(
-        self, number: int, given: Mapping[str, Any], attempt: int, *, seed: int
+        self, number: int, given: Mapping[str, Any], attempt: int, *, began: int = 0, seed: int
     ) -> Proposal:
         """Propose a config for trial `number`.
 
@@ -71,17 +71,31 @@ class SyncedOptimizer:
             number: Number of the trial in the study.
             given: Values that the config must hold, as the engine has them.
             attempt: Count of earlier proposals for this trial.
+            began: Number of the first trial over this space, whose turn the first start point is.
             seed: Seed of the sampler.
         """
         among = None
         if given:
             told = len(self._optimizer.log.observations)
             among = self._configs_with(given, np.random.default_rng([seed, number, attempt, told]))
-        index = number + attempt * _RETRY_STRIDE
+        index = number - began + attempt * _RETRY_STRIDE
         if not self._given_scales:
             return self._optimizer.propose(among=among, index=index)
         scales = {name: given[name] for name in self._optimizer.space.scales}
         return self._optimizer.propose_at(scales, among=among, index=index)
+
+    def params(self, proposal: Proposal, given: Collection[str]) -> dict[str, Any]:
+        """Return a proposal as Optuna's values, apart from those of other trials.
+
+        Where values beside a tried one cannot be told from it, one of them repeats it as well.
+
+        Args:
+            proposal: What was proposed.
+            given: Names of the values that it had to hold.
+        """
+        log = self._optimizer.log
+        tried = (trial.config for trial in (*log.observations, *log.pending))
+        return self.view.apart(self.view.to_optuna(proposal.config), tried, given)
 
     def taken(self, params: Mapping[str, Any], others: Sequence[FrozenTrial], *, by: int) -> bool:
         """Return whether another trial got `params` while they were chosen for trial `by`.
@@ -93,7 +107,9 @@ class SyncedOptimizer:
             theirs, known = self._config(other), self.pending.get(other.number)
             if other.number == by or theirs is None:
                 continue
-            if (known is None or known.config != theirs) and self.view.to_optuna(theirs) == params:
+            if known is not None and known.config == theirs:
+                continue
+            if self.view.to_json(self.view.to_optuna(theirs)) == self.view.to_json(params):
                 return True
         return False
 

@@ -33,7 +33,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
@@ -41,7 +41,7 @@ from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.attributes import ASKED, write_attribute
 from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapters
 from hpo.adapters.optuna.engine import SyncedOptimizer
-from hpo.adapters.optuna.space_view import SpaceView
+from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
 from hpo.adapters.optuna.trial_reader import TrialReader
 from hpo.errors import SpaceError
@@ -139,12 +139,16 @@ class ScaleTuneSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return every parameter suggested so far whose presence is understood."""
+        """Return every parameter suggested so far that is declared or whose presence is understood.
+
+        Understood are rules that all trials follow, and what most of the latest trials had.
+        """
         with self._caches.lock:
             observed = self._updated_cache(study).observed
+            declared = (name for name in self._declared if name in observed.distributions)
             return {
                 name: observed.distributions[name]
-                for name in observed.space()
+                for name in dict.fromkeys([*observed.space(), *declared])
                 if not observed.distributions[name].single()
             }
 
@@ -161,18 +165,27 @@ class ScaleTuneSampler(BaseSampler):
             given = SpaceView(adapters).to_engine(_settled(trial)) | scales
             for attempt in range(1 + _RETRIES):
                 optimizer = self._optimizer(study, cache, adapters, trial.number, scales)
-                proposal = optimizer.propose(trial.number, given, attempt, seed=self._seed)
-                params = optimizer.view.to_optuna(proposal.config)
+                began = min(cache.observed.began(), trial.number)
+                proposal = optimizer.propose(
+                    trial.number, given, attempt, began=began, seed=self._seed
+                )
+                params = optimizer.params(proposal, given)
                 asked = optimizer.view.to_json(params)
                 asked["belief"] = proposal.prediction.to_json()
                 write_attribute(study, trial, ASKED, asked)
-                cache.proposals[trial.number] = params
+                cache.proposals[trial.number] = asked
                 others = cache.update(study.get_trials(deepcopy=False))
                 reason = proposal.prediction.reason
                 everything_tried = reason is not None and reason.repeated
                 if everything_tried or not optimizer.taken(params, others, by=trial.number):
                     break
-            return {name: params[name] for name in search_space if name in params}
+            # Optuna compares the choices of a storage with the objective's, so choices that JSON
+            # changes, such as tuples, are handed out by their positions in `sample_independent`.
+            return {
+                name: params[name]
+                for name, distribution in search_space.items()
+                if name in params and _is_plain(distribution)
+            }
 
     def sample_independent(
         self,
@@ -184,11 +197,12 @@ class ScaleTuneSampler(BaseSampler):
         """Return a declared parameter as it was proposed, and any other one at random."""
         with self._caches.lock:
             cache = self._cache(study)
-            proposed = cache.proposals.get(trial.number, {})
-            if param_name in proposed:
-                value = _value_in(param_distribution, proposed[param_name])
-                if value is not None:
-                    return value
+            proposed = cache.proposals.get(trial.number, {"inner": {}, "declared": {}})
+            inner = proposed["inner"].get(param_name)
+            if inner is None and param_name in proposed["declared"]:
+                inner = _inner(param_distribution, proposed["declared"][param_name])
+            if inner is not None and param_distribution._contains(inner):
+                return param_distribution.to_external_repr(inner)
             if cache.observed.trials and param_name not in cache.warned:
                 cache.warned.add(param_name)
                 if not param_distribution.single():
@@ -240,7 +254,7 @@ class ScaleTuneSampler(BaseSampler):
             scalarization=cache.scalarization(number, len(study.directions)),
             full_step=cache.full_step(self._fidelity),
         )
-        view = SpaceView(adapters, reader.full_step)
+        view = SpaceView(adapters, reader.full_step, cache.observed.partial())
         given_scales = bool(scales) and set(scales) == set(view.space.scales)
         key = (view.key(), reader.scalarization, reader.full_step, given_scales)
         optimizer = cache.optimizers.get(key)
@@ -273,7 +287,7 @@ class ScaleTuneSampler(BaseSampler):
             scale = amount_or_none(trial.user_attrs.get(name, cache.last_numbers.get(name)))
             if scale:
                 low, high = adapter.parameter.limits
-                scales[name] = min(max(scale, low), high)
+                scales[engine_name(name)] = min(max(scale, low), high)
         return scales
 
 
@@ -282,12 +296,16 @@ def _settled(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def _value_in(distribution: BaseDistribution, value: Any) -> Any | None:
-    """`value` as the distribution has it; None if it is not in it."""
+def _inner(distribution: BaseDistribution, value: Any) -> float | None:
+    """`value` as Optuna stores it; None if it is of another kind."""
     try:
-        inner = distribution.to_internal_repr(value)
-        if not distribution._contains(inner):
-            return None
+        return float(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return None
-    return distribution.to_external_repr(inner)
+
+
+def _is_plain(distribution: BaseDistribution) -> bool:
+    """Whether the distribution equals itself once a storage has held it as JSON."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return True
+    return all(isinstance(choice, str | int | float | None) for choice in distribution.choices)

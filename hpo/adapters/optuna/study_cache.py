@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
@@ -58,7 +59,7 @@ class StudyCache:
         running: Trials that ran at the last look.
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
         last_numbers: Last value of each user attribute that is a number.
-        proposals: Values proposed for each running trial, by its number.
+        proposals: What was stored as proposed for each running trial, by its number.
         warned: Names of parameters whose random draw was logged.
         optimizers: Engines by what they search, the one used last at the end.
     """
@@ -85,7 +86,7 @@ class StudyCache:
         """
         self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
-        new.sort(key=lambda t: (t.datetime_complete is not None, t.datetime_complete, t.number))
+        new.sort(key=lambda t: (_local(t.datetime_complete), t.number))
         for trial in new:
             self._add(trial)
         for trial in (*new, *self.running):
@@ -127,3 +128,10 @@ class StudyCache:
         return Scalarization(
             weights(number % (4 * objectives), objectives), tuple(map(tuple, finite))
         )
+
+
+def _local(time: datetime | None) -> datetime:
+    """A time as Optuna's own clock shows it, local and without a time zone; the first for None."""
+    if time is None:
+        return datetime.min
+    return time if time.tzinfo is None else time.astimezone().replace(tzinfo=None)

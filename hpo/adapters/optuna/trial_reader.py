@@ -67,7 +67,7 @@ class TrialReader:
 
     def runs(self, trial: FrozenTrial) -> list[ReadRun]:
         """Return the runs that a finished trial stands for, the longest last; none if unclear."""
-        seconds = None if trial.duration is None else trial.duration.total_seconds()
+        seconds = _seconds(trial)
         cost = amount_or_none(trial.user_attrs.get(self.cost)) if self.cost else None
         if cost is None and self.cost in (None, SECONDS):
             cost = seconds
@@ -109,6 +109,17 @@ class TrialReader:
         if last not in finite:
             return None, Cause.DIVERGED, None
         return finite[last], None, min(max(last, 1), self.full_step or 1)
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """Wall-clock time of a trial; None where it is unknown or its two clocks disagree."""
+    start, end = trial.datetime_start, trial.datetime_complete
+    if start is None or end is None:
+        return None
+    if (start.tzinfo is None) != (end.tzinfo is None):  # a time without a zone is local
+        start, end = start.astimezone(), end.astimezone()
+    seconds = (end - start).total_seconds()
+    return seconds if seconds >= 0 else None
 
 
 def engine_direction(direction: StudyDirection) -> Direction:
