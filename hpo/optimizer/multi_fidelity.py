@@ -15,16 +15,18 @@ to storage first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
+from hpo.space.scalars import metric_values
 from hpo.trials import (
     Cause,
     Observation,
@@ -357,13 +359,15 @@ class StagedOptimizer:
             >>> engine.tell(engine.ask(), failed="oom", cost=0.1).status.value
             'failed'
         """
+        loss, cost = number("loss", loss), number("cost", cost)
+        seconds = number("seconds", seconds)
         for report in reports:
             self.log.report(trial.number, report)
         pauses = (
             failed is None
             and not stopped
             and loss is not None
-            and bool(np.isfinite(loss))
+            and math.isfinite(loss)
             and self._fidelity is not None
             and trial.assignment is not None
             and trial.assignment.level < trial.config[self._fidelity]
@@ -390,7 +394,7 @@ class StagedOptimizer:
             ask_index=trial.ask_index,
             seconds=seconds,
             reports=self.log.reports(trial.number),
-            metrics=dict(metrics or {}),
+            metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
         self.optimizer.record(paused)
         return paused
