@@ -29,6 +29,7 @@ from hpo.space import Fidelity
 from hpo.space.scalars import metric_values
 from hpo.trials import (
     Cause,
+    FurthestStep,
     Observation,
     Prediction,
     Report,
@@ -311,6 +312,9 @@ class StagedOptimizer:
         Returns:
             `CONTINUE`, or `PAUSE` or `STOP`: then end the stage and `tell` its result.
 
+        Raises:
+            ValueError: For a step beyond the fidelity.
+
         Example:
             >>> from hpo import ASHA, Fidelity, Float, Optimizer, Report
             >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
@@ -318,8 +322,15 @@ class StagedOptimizer:
             >>> engine.report(engine.ask(), Report(step=1, loss=0.5)).value
             'continue'
         """
+        self._check_step(trial, report)
         self.log.report(trial.number, report)
         return self.schedule.on_report(trial, report, self.log)
+
+    def _check_step(self, trial: Trial, report: Report) -> None:
+        """Refuse a report beyond the fidelity of the trial."""
+        furthest = FurthestStep.of(trial, self._fidelity)
+        if furthest is not None:
+            furthest.check(report.step)
 
     def tell(
         self,
@@ -361,6 +372,8 @@ class StagedOptimizer:
         """
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
+        for report in reports:
+            self._check_step(trial, report)
         for report in reports:
             self.log.report(trial.number, report)
         pauses = (

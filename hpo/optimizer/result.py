@@ -187,7 +187,7 @@ class Result:
         return min(self._members(), key=lambda member: sign * member.loss)
 
     def __str__(self) -> str:
-        finished = len(self.log.observations)
+        finished = len(self.log.runs)
         if not len(self.models.runs) and not self._furthest():
             return f"{finished} finished trials, none of them completed"
         best, observed = self.best, self.best_observed
@@ -464,7 +464,7 @@ class Result:
         """
         import pandas as pd
 
-        observations = self.log.observations
+        observations = self.log.runs
         metrics = {
             o.number: _metrics(o, self.log.reports(o.number) or o.reports) for o in observations
         }
@@ -565,7 +565,7 @@ class Result:
 
     def _why(self) -> str:
         """Return why no trial was completed, and what to do."""
-        finished, furthest = len(self.log.observations), self._furthest()
+        finished, furthest = len(self.log.runs), self._furthest()
         name = self.space.fidelity
         if furthest and name is not None:
             low, high = (f(o.config[name] for o in self.log.paused) for f in (min, max))
@@ -709,7 +709,7 @@ def _report_page(result: Result) -> ReportPage:
     picture = _front_plot(result, front) if front else None
     return ReportPage(
         title=result.study.study_name if result.study is not None else "scaletune",
-        finished=len(result.log.observations),
+        finished=len(result.log.runs),
         best=None if best is None else ShownTrial(best.number, best.loss, best.expected_loss),
         observed=None
         if best is None or observed is None or observed.number == best.number

@@ -27,7 +27,7 @@ from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, shown, to_float, whole
 from hpo.study.checkpoints import PARENT_FILE, CheckpointKey, Saved, load_state, prepare, save_state
-from hpo.trials import Report, Trial
+from hpo.trials import FurthestStep, Report, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Context:
         fidelity: Level to train up to.
         scale: Values of the scale axes.
         consumed: What earlier stages of the trial have used.
+        furthest: Largest step that may be reported; None without a fidelity.
 
     Attributes:
         trial: Number, config, and what the models predicted when it was asked.
@@ -104,6 +105,7 @@ class Context:
         fidelity: int | None = None,
         scale: Mapping[str, float] | None = None,
         consumed: Consumed = Consumed(),  # noqa: B008  a frozen value
+        furthest: FurthestStep | None = None,
     ) -> None:
         self.trial = trial
         self.seed = seed
@@ -117,6 +119,7 @@ class Context:
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
         self._consumed = consumed
+        self._furthest = furthest
         self._last_step = consumed.step
         self._stopped = False
         self._paused = False
@@ -266,8 +269,9 @@ class Context:
         """Report progress to the study.
 
         Args:
-            step: Position of the run, >= 0 and growing. A step that was already reported is
-                ignored, so code that continues from a checkpoint may repeat some.
+            step: Position of the run, >= 0 and growing, in the unit of the fidelity if the space
+                has one. A step that was already reported is ignored, so code that continues from a
+                checkpoint may repeat some.
             loss: Loss in the user's own direction.
             cost: Cost consumed since the run began, in the study's unit. The cost that led to a
                 loaded checkpoint is included.
@@ -276,7 +280,8 @@ class Context:
         Raises:
             Stop: When the trial is to end here, also on a NaN or infinite loss. Let it pass.
             TypeError: For an argument of a wrong type, which ends the study.
-            ValueError: For a negative step or cost, which ends the study.
+            ValueError: For a negative step or cost, or a step beyond the fidelity, which ends the
+                study.
 
         Example:
             >>> def train(config, ctx):
@@ -293,9 +298,9 @@ class Context:
             raise Stop(f"trial {self.trial.number} was already told to stop")
         try:
             report = Report(
-                step=_to_step(step),
+                step=_to_step(step, self._furthest),
                 loss=None if loss is None else to_float(loss, "loss"),
-                cost=None if cost is None else self._total(to_cost(cost), _to_step(step)),
+                cost=None if cost is None else self._total(to_cost(cost), _to_step(step, None)),
                 metrics={} if metrics is None else metric_values(metrics, texts=False),
             )
         except (TypeError, ValueError) as error:
@@ -459,11 +464,13 @@ def to_cost(value: Any) -> float:
     return cost
 
 
-def _to_step(step: Any) -> int:
+def _to_step(step: Any, furthest: FurthestStep | None) -> int:
     """A step as an int >= 0; TypeError or ValueError otherwise."""
     number = whole(step)
     if number is None:
         raise TypeError(f"step must be an int, got {shown(step)}; count epochs or batches")
     if number < 0:
         raise ValueError(f"step must be at least 0, got {number}; count from zero")
+    if furthest is not None:
+        furthest.check(number)
     return number

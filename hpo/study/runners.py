@@ -27,7 +27,7 @@ from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, to_float
 from hpo.study.checkpoints import CheckpointKey
 from hpo.study.context import Channel, Consumed, Context, to_cost
-from hpo.trials import Cause, Report, Status, Trial
+from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
 from hpo.trials.records import SECONDS
 
@@ -61,6 +61,7 @@ class Task:
             channel: Connection over which its reports reach the driver.
         """
         trial = job.trial
+        furthest = FurthestStep.of(trial, self.fidelity)
         if self.fidelity is not None and trial.assignment is not None:
             trial = replace(trial, config={**trial.config, self.fidelity: trial.assignment.level})
         return Context(
@@ -72,6 +73,7 @@ class Task:
             fidelity=None if self.fidelity is None else trial.config[self.fidelity],
             scale={name: trial.config[name] for name in self.scales},
             consumed=job.consumed,
+            furthest=furthest,
         )
 
     def pauses(self, trial: Trial) -> bool:
