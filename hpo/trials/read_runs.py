@@ -441,7 +441,7 @@ def _scale_columns(table: _Table, named: Sequence[str], taken: Sequence[str]) ->
     """Return size columns with what they measure; those of well-known names if none is named."""
     known = {name: axis for axis, names in _AXES.items() for name in names}
     if named:
-        found = {}
+        found: dict[str, Axis] = {}
         for text in named:
             name, options = _specification(table, text, "scale", 1)
             _check_named_once(name, text, found, "scale")
@@ -486,7 +486,8 @@ def _check_named_once(name: str, text: str, found: Collection[str], option: str)
     """Refuse a column that the same option has named before."""
     if name in found:
         raise RunFileError(
-            f"`--{option}` must name each column once, got `{name}` again in {text!r}; leave one out"
+            f"`--{option}` must name each column once, got `{name}` again in {text!r};"
+            " leave one out"
         )
 
 

@@ -349,7 +349,7 @@ class FurthestStep:
         >>> FurthestStep("epochs", 9).check(9)
         >>> FurthestStep("epochs", 9).check(100)
         Traceback (most recent call last):
-        ValueError: `step` must lie within the fidelity, `epochs` up to 9, got step=100; report it...
+        ValueError: `step` must lie within the fidelity, `epochs` up to 9, got step=100; ...
     """
 
     fidelity: str
