@@ -103,6 +103,7 @@ def sweep(
             failed += not _tell(engine, trial, job)
         done += len(batch)
         if failed > max_failure_rate * done:
+            _write(engine, folder / "optimization_results.yaml", target)
             raise StudyError(
                 f"{failed} of {done} jobs have failed, more than max_failure_rate="
                 f"{max_failure_rate}; see their logs in {folder}, or raise the rate"
