@@ -6,7 +6,9 @@ cannot be used, with one line on standard error, and 2 for options that do not e
 
 from __future__ import annotations
 
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +119,11 @@ def _check_transfer(
             result, notes = _stored_result(name, storage), ()
         else:
             raise ValueError("give either a CSV file or a stored study by --name")
+        twice = [text for text, count in Counter(prior or ()).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"--prior must name each rule once, got {twice[0]} again; leave one out"
+            )
         rules = [_transfer_rule(text) for text in prior] if prior else None
         check = check_transfer(result, priors=rules, tolerance=tolerance)
         for line in (*notes, "", str(check)):
@@ -159,7 +166,9 @@ def _coordinate_check(
     from hpo.training.coordinate_check import coordinate_check, load_probe, transformer_probe
 
     with _errors_in_one_line():
-        steps = _whole_numbers(sizes or _DEFAULT_SIZES.get(along, ""))
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"--lr must be finite and > 0, got {lr}; leave it out for the default")
+        steps = _whole_numbers(_DEFAULT_SIZES.get(along, "") if sizes is None else sizes)
         if probe is not None:
             make = load_probe(probe)
         else:
@@ -240,10 +249,10 @@ def _update_rule(name: str, lr: float | None) -> UpdateRule:
     from hpo.training.optimizers import SGD, AdamW, Lion, Muon
 
     known: dict[str, Callable[[], UpdateRule]] = {
-        "adamw": lambda: AdamW(lr or 1e-2),
-        "lion": lambda: Lion(lr or 3e-3),
-        "sgd": lambda: SGD(lr or 0.1, momentum=0.0),
-        "muon": lambda: Muon(lr=lr or 0.05, others=AdamW(1e-2)),
+        "adamw": lambda: AdamW(1e-2 if lr is None else lr),
+        "lion": lambda: Lion(3e-3 if lr is None else lr),
+        "sgd": lambda: SGD(0.1 if lr is None else lr, momentum=0.0),
+        "muon": lambda: Muon(lr=0.05 if lr is None else lr, others=AdamW(1e-2)),
     }
     if name not in known:
         raise ValueError(f"--optimizer must be one of {[*known]}, got {name!r}; pick one")

@@ -126,3 +126,27 @@ def test_without_typer_one_line_says_how_to_install_it(tmp_path: Path) -> None:
     assert done.stderr.strip() == (
         "scaletune's command line needs typer; run: pip install 'scaletune[cli]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--param", "lr:log", "--param", "lr:linear"), "`--param` must name each column once"),
+        (("--param", "lr", "--param", "lr"), "`--param` must name each column once"),
+        (("--scale", "params", "--scale", "params:tokens"), "`--scale` must name each column once"),
+        (("--prior", "MuP", "--prior", "MuP"), "--prior must name each rule once, got MuP again"),
+    ],
+)
+def test_what_is_said_twice_is_refused(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in str(run(monkeypatch, "check-transfer", sweep, *arguments))
+
+
+@pytest.mark.parametrize("lr", ["0", "0.0", "-0.01", "nan", "inf"])
+@pytest.mark.parametrize("probe", [(), ("package.module:function",)], ids=["built-in", "own"])
+def test_a_learning_rate_that_is_not_positive_is_refused_and_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, lr: str, probe: tuple[str, ...]
+) -> None:
+    ended = str(run(monkeypatch, "coord-check", *probe, "--lr", lr))
+    assert "--lr must be finite and > 0" in ended

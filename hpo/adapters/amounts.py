@@ -1,6 +1,7 @@
 """Numbers that other tools hand over: taken if they are numbers, ignored if not.
 
-Values told by a user directly are checked and refused instead (`hpo.optimizer.ask_tell.number`).
+Values told by a user directly are checked and refused instead (`hpo.optimizer.ask_tell.number`);
+what a number is, is the same (`hpo.space.scalars`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hpo.study.context import to_float
+from hpo.space.scalars import real
 
 __all__ = ["amount_or_none", "number_or_none"]
 
@@ -21,10 +22,7 @@ def number_or_none(value: Any) -> float | None:
         >>> [number_or_none(value) for value in (2, np.float32(0.5), True, "2", None)]
         [2.0, 0.5, None, None, None]
     """
-    try:
-        return to_float(value, "value")
-    except TypeError:
-        return None
+    return real(value)
 
 
 def amount_or_none(value: Any) -> float | None:

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from hpo.errors import SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.space import Categorical, Float, Int, Parameter, Role, Scale
-from hpo.trials import Cause, Trial
+from hpo.trials import Cause, Status, Trial
 
 __all__ = ["parameter_of", "sweep"]
 
@@ -103,6 +103,7 @@ def sweep(
             failed += not _tell(engine, trial, job)
         done += len(batch)
         if failed > max_failure_rate * done:
+            _write(engine, folder / "optimization_results.yaml", target)
             raise StudyError(
                 f"{failed} of {done} jobs have failed, more than max_failure_rate="
                 f"{max_failure_rate}; see their logs in {folder}, or raise the rate"
@@ -205,11 +206,13 @@ def _tell(engine: Optimizer, trial: Trial, job: Any) -> bool:
 
 
 def _write(engine: Optimizer, path: Path, target: Mapping[str, float] | None) -> None:
-    best = engine.result().best
     found: dict[str, Any] = {"name": "scaletune"}
-    if best is not None:
+    if any(o.status is Status.COMPLETED for o in engine.log.observations):
+        best = engine.result().best
         found |= {"best_params": best.config, "best_value": best.loss}
         if engine.space.scales:
             found["recommended"] = engine.recommend(target).config
         _log.info("best of %d jobs: %s with %s", len(engine.log), best.loss, best.config)
+    else:
+        _log.warning("none of %d jobs was completed, so %s has no best", len(engine.log), path.name)
     OmegaConf.save(OmegaConf.create(found), path)

@@ -58,8 +58,8 @@ class RecommendedConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ObservedBest:
-    """Trial with the best loss as observed, where it is not the best trial.
+class ShownTrial:
+    """The best trial, or the one with the best loss as observed.
 
     Attributes:
         number: Number of the trial.
@@ -79,26 +79,24 @@ class ReportPage:
     Attributes:
         title: Title of the page.
         finished: Number of finished trials.
-        best: Number of the best trial.
-        best_loss: Observed loss of the best trial.
-        expected_loss: Posterior mean of the loss at its config.
-        recommended: Recommended config.
+        best: The best trial; None without any.
+        recommended: Recommended config; None before any trial was completed.
         front: Members of the front of loss against cost; None without any.
         picture: Data of the picture of the front; None without any.
         trials: All finished trials.
         observed: Trial with the best observed loss; None where it is the best trial.
+        nothing: Why there is no recommendation, and what to do; None where there is one.
     """
 
     title: str
     finished: int
-    best: int
-    best_loss: float
-    expected_loss: float
-    recommended: RecommendedConfig
+    best: ShownTrial | None
+    recommended: RecommendedConfig | None
     front: HTMLTable | None
     picture: FrontPlot | None
     trials: HTMLTable
-    observed: ObservedBest | None = None
+    observed: ShownTrial | None = None
+    nothing: str | None = None
 
 
 def write_report(page: ReportPage, path: str | Path) -> Path:
@@ -117,17 +115,19 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
         >>> import tempfile
         >>> advice = RecommendedConfig({"lr": 1e-3}, {"lr": (5e-4, 2e-3)}, {}, 1.4, (1.3, 1.5))
         >>> trials = HTMLTable(("number", "loss"), [(0, 1.5)])
-        >>> page = ReportPage("<lr> search", 1, 0, 1.5, 1.45, advice, None, None, trials)
+        >>> page = ReportPage(
+        ...     "<lr> search", 1, ShownTrial(0, 1.5, 1.45), advice, None, None, trials
+        ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     text = write_report(page, Path(folder, "report.html")).read_text()
         >>> "<h1>&lt;lr&gt; search</h1>" in text
         True
     """
     sections = [
-        f"<p>Best of {page.finished} finished trials: trial {page.best},"
-        f" loss {_show(page.best_loss)}, expected {_show(page.expected_loss)}.</p>",
+        _best(page),
         *_observed(page.observed),
-        _recommendation(page.recommended),
+        *([] if page.nothing is None else [_nothing(page.nothing)]),
+        *([] if page.recommended is None else [_recommendation(page.recommended)]),
     ]
     if page.front is not None:
         sections.append("<h2>Front of loss against cost</h2>")
@@ -145,7 +145,24 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
     return path
 
 
-def _observed(best: ObservedBest | None) -> tuple[str, ...]:
+def _best(page: ReportPage) -> str:
+    best = page.best
+    if best is None:
+        return f"<p>{page.finished} finished trials, none of them completed.</p>"
+    return (
+        f"<p>Best of {page.finished} finished trials: trial {best.number},"
+        f" loss {_show(best.loss)}, expected {_show(best.expected_loss)}.</p>"
+    )
+
+
+def _nothing(why: str) -> str:
+    return (
+        "<h2>Recommendation</h2><p>No trial was completed, so nothing can be recommended; "
+        f"{escape(why)}.</p>"
+    )
+
+
+def _observed(best: ShownTrial | None) -> tuple[str, ...]:
     if best is None:
         return ()
     return (

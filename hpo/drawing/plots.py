@@ -32,6 +32,9 @@ _LOG_LIMIT = 690.0  # exp overflows beyond 709
 _SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
 _TRIALS, _FRONT, _PREDICTED = "tab:gray", "tab:blue", "tab:orange"
 _MEASURED = ("tab:green", "tab:red", "tab:purple", "tab:brown")
+_NOTHING = (
+    "no trial with a cost was completed yet;\ntell one, or report cost= from the training function"
+)
 _FLAT = "flat"  # the verdict on a layer that passes the coordinate check
 
 
@@ -52,10 +55,7 @@ def plot_front(
         measured: Runs made outside the study by name, drawn as stars.
 
     Returns:
-        The figure.
-
-    Raises:
-        ValueError: If no trial with a cost was completed.
+        The figure; without a completed trial of positive cost it says so in its title.
 
     Example:
         >>> cost, loss = np.array([1.0, 2.0, 4.0]), np.array([3.0, 2.0, 2.5])
@@ -63,23 +63,24 @@ def plot_front(
         >>> plot_front(data, measured={"target": Measured(8.0, 1.5)}).axes[0].get_ylabel()
         'loss'
     """
-    if not len(data.front_cost) or not len(data.cost):
-        raise ValueError(
-            "the front needs at least one completed trial with a cost; tell one, or report cost= "
-            "from the training function"
-        )
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    _draw_trials(axes, data)
-    axes.step(data.front_cost, data.front_loss, where="post", color=_FRONT)
-    axes.plot(data.front_cost, data.front_loss, "o", color=_FRONT, label="front, expected loss")
-    if data.predicted is not None:
+    some = len(data.front_cost) > 0 and len(data.cost) > 0
+    if some:
+        _draw_trials(axes, data)
+        axes.step(data.front_cost, data.front_loss, where="post", color=_FRONT)
+        axes.plot(data.front_cost, data.front_loss, "o", color=_FRONT, label="front, expected loss")
+    else:
+        axes.set_title(_NOTHING, fontsize=10)
+    if some and data.predicted is not None:
         _draw_predicted(axes, data.predicted)
     for color, (name, run) in zip(cycle(_MEASURED), (measured or {}).items(), strict=False):
         axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=name)
-    axes.set(xscale="log", xlabel=f"cost ({data.cost_unit or 'as told'})", ylabel="loss")
+    if some or measured:
+        axes.set_xscale("log")
+        axes.legend(frameon=False)
+    axes.set(xlabel=f"cost ({data.cost_unit or 'as told'})", ylabel="loss")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

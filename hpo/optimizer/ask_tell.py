@@ -40,6 +40,7 @@ from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
 from hpo.space.encoding import Encoder
+from hpo.space.scalars import metric_values, real, shown, whole
 from hpo.trials import (
     Cause,
     Observation,
@@ -133,8 +134,11 @@ class Optimizer:
         seed: int = 0,
         driver: int = 0,
     ) -> None:
-        if seed < 0 or driver < 0:
-            raise ValueError(f"`seed` and `driver` must be >= 0, got {seed=}, {driver=}")
+        seed, driver = _index("seed", seed), _index("driver", driver)
+        if budget is not None and not isinstance(budget, Budget):
+            raise TypeError(
+                f"`budget` must be a Budget or None, got {shown(budget)}; write Budget(trials=60)"
+            )
         self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.encoder = Encoder(self.space, direction)
         self.cost_unit = cost
@@ -368,7 +372,8 @@ class Optimizer:
                 one.
             seconds: Wall-clock time of the run.
             reports: Reports that the run made, kept with the result.
-            metrics: Other numbers, kept with the result.
+            metrics: Other numbers or texts, kept with the result; True and False are 1 and 0, None
+                is dropped.
 
         Returns:
             The observation, or the earlier one that says the same.
@@ -413,7 +418,7 @@ class Optimizer:
             ask_index=ask_index,
             seconds=seconds,
             reports=tuple(reports),
-            metrics=dict(metrics or {}),
+            metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
         before = self._told_before(observation)
         if before is not None:
@@ -577,7 +582,7 @@ class Optimizer:
 
 
 def number(name: str, value: object) -> float | None:
-    """Return `value` as a float; NumPy scalars, one-element arrays and tensors are accepted.
+    """Return `value` as a float; see :func:`hpo.space.scalars.real` for what is a number.
 
     Args:
         name: Name of the argument, for the message.
@@ -591,15 +596,20 @@ def number(name: str, value: object) -> float | None:
         >>> number("loss", np.float32(0.5))
         0.5
     """
-    item = getattr(value, "item", None)
-    if callable(item):
-        try:
-            value = item()
-        except (ValueError, RuntimeError):  # NumPy's and torch's answers to more than one element
-            pass
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return None if value is None else float(value)
-    raise TypeError(f"`{name}` must be one number, got {value!r}; return a float")
+    if value is None:
+        return None
+    given = real(value)
+    if given is None:
+        raise TypeError(f"`{name}` must be one number, got {shown(value)}; return a float")
+    return given
+
+
+def _index(name: str, value: object) -> int:
+    """Return a whole number of at least 0."""
+    given = whole(value)
+    if given is None or given < 0:
+        raise ValueError(f"`{name}` must be a whole number >= 0, got {name}={shown(value)}")
+    return given
 
 
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:

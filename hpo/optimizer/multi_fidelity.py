@@ -15,18 +15,21 @@ to storage first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
+from hpo.space.scalars import metric_values
 from hpo.trials import (
     Cause,
+    FurthestStep,
     Observation,
     Prediction,
     Report,
@@ -309,6 +312,9 @@ class StagedOptimizer:
         Returns:
             `CONTINUE`, or `PAUSE` or `STOP`: then end the stage and `tell` its result.
 
+        Raises:
+            ValueError: For a step beyond the fidelity.
+
         Example:
             >>> from hpo import ASHA, Fidelity, Float, Optimizer, Report
             >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
@@ -316,8 +322,15 @@ class StagedOptimizer:
             >>> engine.report(engine.ask(), Report(step=1, loss=0.5)).value
             'continue'
         """
+        self._check_step(trial, report)
         self.log.report(trial.number, report)
         return self.schedule.on_report(trial, report, self.log)
+
+    def _check_step(self, trial: Trial, report: Report) -> None:
+        """Refuse a report beyond the fidelity of the trial."""
+        furthest = FurthestStep.of(trial, self._fidelity)
+        if furthest is not None:
+            furthest.check(report.step)
 
     def tell(
         self,
@@ -357,13 +370,17 @@ class StagedOptimizer:
             >>> engine.tell(engine.ask(), failed="oom", cost=0.1).status.value
             'failed'
         """
+        loss, cost = number("loss", loss), number("cost", cost)
+        seconds = number("seconds", seconds)
+        for report in reports:
+            self._check_step(trial, report)
         for report in reports:
             self.log.report(trial.number, report)
         pauses = (
             failed is None
             and not stopped
             and loss is not None
-            and bool(np.isfinite(loss))
+            and math.isfinite(loss)
             and self._fidelity is not None
             and trial.assignment is not None
             and trial.assignment.level < trial.config[self._fidelity]
@@ -390,7 +407,7 @@ class StagedOptimizer:
             ask_index=trial.ask_index,
             seconds=seconds,
             reports=self.log.reports(trial.number),
-            metrics=dict(metrics or {}),
+            metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
         self.optimizer.record(paused)
         return paused

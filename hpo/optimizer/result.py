@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,10 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
-from hpo.trials import Observation, Prediction, Status, TrialLog
+from hpo.trials import Observation, Prediction, Report, Status, TrialLog
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
+from hpo.trials.table_columns import column_names
 from surrogates.numerics import single_threaded
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ if TYPE_CHECKING:
     from hpo.drawing.html import ReportPage
     from hpo.trials.budget import Budget
 
+# Columns of `Result.to_pandas` that are ours; the parameters stand behind the first of them.
+_COLUMNS = (
+    "number",
+    "loss",
+    "cost",
+    "seconds",
+    "status",
+    "cause",
+    "predicted_loss",
+    "predicted_cost",
+    "reason",
+)
 _SHOWN_SCALES = 6  # from the largest run of the front to the target, in the picture
 
 
@@ -174,7 +187,7 @@ class Result:
         return min(self._members(), key=lambda member: sign * member.loss)
 
     def __str__(self) -> str:
-        finished = len(self.log.observations)
+        finished = len(self.log.runs)
         if not len(self.models.runs) and not self._furthest():
             return f"{finished} finished trials, none of them completed"
         best, observed = self.best, self.best_observed
@@ -228,6 +241,8 @@ class Result:
     def front(self) -> tuple[FrontMember, ...]:
         """Completed trials that no other beats in both expected loss and cost, cheapest first.
 
+        It is empty where no trial was completed, or none with a cost.
+
         Example:
             >>> from hpo import Float, Optimizer
             >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
@@ -236,7 +251,7 @@ class Result:
             >>> [(member.number, member.cost) for member in optimizer.result().front]
             [(0, 1.0), (1, 4.0)]
         """
-        members = [member for member in self._members() if member.cost is not None]
+        members = [member for member in self._candidates() if member.cost is not None]
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
         costs = np.array([member.cost for member in members], dtype=np.float64)
@@ -432,7 +447,12 @@ class Result:
         return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per finished trial: number, parameters, result and prediction.
+        """Return one row per finished trial: number, parameters, result, prediction and metrics.
+
+        A metric is what the trial returned or was told with, else what it last reported. Our own
+        columns always keep their names: a parameter called `loss` is in the column `params_loss`,
+        and a metric whose name is taken in `metrics_...`. Before any trial has finished the table
+        has its columns and no row.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -444,14 +464,23 @@ class Result:
         """
         import pandas as pd
 
+        observations = self.log.runs
+        metrics = {
+            o.number: _metrics(o, self.log.reports(o.number) or o.reports) for o in observations
+        }
+        settings, measured = column_names(
+            _COLUMNS,
+            [*self.space, *(name for o in observations for name in o.config)],
+            [name for values in metrics.values() for name in values],
+        )
         rows = []
-        for o in self.log.observations:
+        for o in observations:
             trial = None if o.ask_index is None else self.log.trial(o.number)
             prediction = None if trial is None else trial.prediction
             rows.append(
                 {
                     "number": o.number,
-                    **o.config,
+                    **{settings[name]: value for name, value in o.config.items()},
                     "loss": o.loss,
                     "cost": o.cost,
                     "seconds": o.seconds,
@@ -460,9 +489,12 @@ class Result:
                     "predicted_loss": None if prediction is None else prediction.loss,
                     "predicted_cost": None if prediction is None else prediction.cost,
                     "reason": None if prediction is None else str(prediction.reason),
+                    **{measured[name]: value for name, value in metrics[o.number].items()},
                 }
             )
-        return pd.DataFrame(rows)
+        number, *others = _COLUMNS
+        columns = [number, *settings.values(), *others, *measured.values()]
+        return pd.DataFrame(rows, columns=columns)
 
     def plot_front(
         self,
@@ -472,7 +504,8 @@ class Result:
     ) -> Figure:
         """Plot loss against cost: every trial, the front, and what is predicted beyond it.
 
-        With a target, the line beyond the front is the predicted loss of the recommended config at
+        Without a completed trial of positive cost the picture says so and shows no trial. With a
+        target, the line beyond the front is the predicted loss of the recommended config at
         scales up to the target, the band its 90 % interval for one run. See
         :func:`hpo.drawing.plots.plot_front`.
 
@@ -483,9 +516,6 @@ class Result:
 
         Returns:
             The figure.
-
-        Raises:
-            ValueError: If no trial was completed with a positive cost.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -504,14 +534,13 @@ class Result:
     def report(self, path: str | Path) -> Path:
         """Write best trial, recommendation, front and all trials as one self-contained HTML page.
 
+        The page of a study without a completed trial has no recommendation and says why.
+
         Args:
             path: File to write.
 
         Returns:
             The path.
-
-        Raises:
-            ValueError: Before any trial was completed.
 
         Example:
             >>> import tempfile
@@ -531,16 +560,37 @@ class Result:
     def _require_runs(self) -> None:
         if not len(self.models.runs):
             raise ValueError(
-                "no trial was completed, so nothing can be recommended; "
-                f"{len(self.log.observations)} finished otherwise: look at result.to_pandas()"
+                f"no trial was completed, so nothing can be recommended; {self._why()}"
             )
 
-    @single_threaded
+    def _why(self) -> str:
+        """Return why no trial was completed, and what to do."""
+        finished, furthest = len(self.log.runs), self._furthest()
+        name = self.space.fidelity
+        if furthest and name is not None:
+            low, high = (f(o.config[name] for o in self.log.paused) for f in (min, max))
+            full = str(high) if low == high else f"{low} to {high}"
+            reached = f"{name}={furthest[0].config[name]} of {full}"
+            return (
+                f"{len(self.log.paused)} are paused, the furthest at {reached}: "
+                "give a larger budget, or look at result.best"
+            )
+        if finished:
+            return f"{finished} finished otherwise: look at result.to_pandas()"
+        return "none has finished yet: run or tell some first"
+
     def _members(self) -> list[FrontMember]:
+        """Every candidate for the best; ValueError without any."""
+        members = self._candidates()
+        if not members:
+            self._require_runs()
+        return members
+
+    @single_threaded
+    def _candidates(self) -> list[FrontMember]:
         """Every completed trial with its posterior mean; without any, those that came furthest."""
-        if not len(self.models.runs) and (furthest := self._furthest()):
-            return furthest
-        self._require_runs()
+        if not len(self.models.runs):
+            return self._furthest()
         runs, sign = self.models.runs, self.models.encoder.loss_sign
         expected = sign * self.models.loss().posterior(runs.X).mean
         members = []
@@ -585,6 +635,14 @@ class Result:
         return {name: float(o.config[name]) for name in self.space.scales}
 
 
+def _metrics(o: Observation, reports: Sequence[Report]) -> dict[str, Any]:
+    """Return the metrics of a trial by name, the last reported value of what it did not return."""
+    metrics: dict[str, Any] = {}
+    for report in reports:
+        metrics.update(report.metrics)
+    return {**metrics, **o.metrics}
+
+
 def _summary(member: FrontMember) -> str:
     return f"trial {member.number}, loss {member.loss:.5g}, expected {member.expected_loss:.5g}"
 
@@ -615,10 +673,10 @@ def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
 def _predicted_beyond(result: Result, last: FrontMember) -> PredictedLosses | None:
     """Return predictions from the scale of the front's last member to the target, if there is one.
 
-    None without a target or a model of the cost.
+    None without a target, a model of the cost or a completed trial.
     """
     cost_model, encoder, target = result.models.cost(), result.models.encoder, result.target
-    if not target or cost_model is None:
+    if not target or cost_model is None or not len(result.models.runs):
         return None
     start = {name: float(last.config[name]) for name in target}
     rows = []
@@ -635,11 +693,15 @@ def _predicted_beyond(result: Result, last: FrontMember) -> PredictedLosses | No
 
 def _report_page(result: Result) -> ReportPage:
     """Return what the HTML page shows."""
-    from hpo.drawing.html import HTMLTable, ObservedBest, RecommendedConfig, ReportPage
+    from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage, ShownTrial
 
-    observed = result.best_observed
-    best, advice, front = result.best, result.recommend(), result.front
-    names, trials = list(result.space), result.to_pandas()
+    some = bool(result._candidates())
+    best, observed = (result.best, result.best_observed) if some else (None, None)
+    advice = result.recommend() if len(result.models.runs) else None
+    front, trials, names = result.front, result.to_pandas(), list(result.space)
+    unit = result.cost_unit or "cost"
+    ours = ("trial", "cost" if unit in ("trial", "loss", "expected") else unit, "loss", "expected")
+    header = (*ours, *column_names(ours, names)[0].values())
     members = [
         (m.number, m.cost, m.loss, m.expected_loss, *(m.config.get(name) for name in names))
         for m in front
@@ -647,14 +709,15 @@ def _report_page(result: Result) -> ReportPage:
     picture = _front_plot(result, front) if front else None
     return ReportPage(
         title=result.study.study_name if result.study is not None else "scaletune",
-        finished=len(result.log.observations),
-        best=best.number,
-        best_loss=best.loss,
-        expected_loss=best.expected_loss,
+        finished=len(result.log.runs),
+        best=None if best is None else ShownTrial(best.number, best.loss, best.expected_loss),
         observed=None
-        if observed.number == best.number
-        else ObservedBest(observed.number, observed.loss, observed.expected_loss),
-        recommended=RecommendedConfig(
+        if best is None or observed is None or observed.number == best.number
+        else ShownTrial(observed.number, observed.loss, observed.expected_loss),
+        nothing=None if advice is not None else result._why(),
+        recommended=None
+        if advice is None
+        else RecommendedConfig(
             config=advice.config,
             intervals=advice.intervals,
             informed_by_data=advice.informed_by_data,
@@ -663,9 +726,7 @@ def _report_page(result: Result) -> ReportPage:
             warnings=advice.warnings,
             no_effect=advice.no_effect,
         ),
-        front=HTMLTable(("trial", result.cost_unit or "cost", "loss", "expected", *names), members)
-        if front
-        else None,
+        front=HTMLTable(header, members) if front else None,
         picture=picture if picture is not None and len(picture.cost) else None,
         trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
     )

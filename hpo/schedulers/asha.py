@@ -25,7 +25,7 @@ from hpo.schedulers.base import (
     Setup,
     Start,
 )
-from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.ladder import Ladder, store_counts
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex, Started
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
@@ -83,8 +83,7 @@ class ASHA(Scheduler):
     confidence: float | None = None
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
-        check_count("brackets", self.brackets)
+        store_counts(self, eta=2, brackets=1)
         if not isinstance(self.kind, ASHAVariant):
             raise SpaceError(
                 f"`kind` must be an ASHAVariant, got {self.kind!r}; use ASHAVariant.PROMOTION"

@@ -30,7 +30,7 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.schedulers.asha import ASHASchedule
 from hpo.schedulers.base import Action, Forecast, Forecaster, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.ladder import Ladder, store_counts
 from hpo.schedulers.run_history import Run, RunIndex, RunState
 from hpo.trials import RungAssignment, TrialLog
 
@@ -94,8 +94,7 @@ class FreezeThaw(Scheduler):
     forecaster: Forecaster | None = None
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
-        check_count("floor", self.floor)
+        store_counts(self, eta=2, floor=1)
         if not 0 <= self.price <= 1:
             raise SpaceError(f"`price` must lie in [0, 1], got {self.price!r}; 0.5 does well")
         if not (math.isfinite(self.breadth) and self.breadth > 0):

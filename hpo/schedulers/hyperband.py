@@ -24,7 +24,7 @@ from enum import Enum
 
 from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, check_count, check_eta
+from hpo.schedulers.ladder import Ladder, store_counts
 from hpo.schedulers.run_history import PausingSchedule, Run, RunIndex, Started
 from hpo.trials import RungAssignment, TrialLog
 
@@ -69,9 +69,9 @@ class SuccessiveHalving(Scheduler):
     configs: int | None = None
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
+        store_counts(self, eta=2)
         if self.configs is not None:
-            check_count("configs", self.configs)
+            store_counts(self, configs=1)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
         """Return a schedule for one log; `begin` calls this.
@@ -137,7 +137,7 @@ class Hyperband(Scheduler):
     eta: int = 3
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
+        store_counts(self, eta=2)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
         """Return a schedule for one log; `begin` calls this.
@@ -201,7 +201,7 @@ class IterativeDeepening(Scheduler):
     max_fidelity: str | None = None
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
+        store_counts(self, eta=2)
         if not isinstance(self.variant, Variant):
             raise SpaceError(
                 f"`variant` must be one of {[str(v) for v in Variant]}, got {self.variant!r}"

@@ -17,7 +17,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from hpo.errors import SpaceError
+from hpo.schedulers.base import Scheduler
 from hpo.space import Fidelity, SearchSpace
+from hpo.space.scalars import shown, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Ladder:
             >>> Ladder.geometric(2, 54, eta=3)
             Ladder(levels=(2, 6, 18, 54))
         """
-        check_eta(eta)
+        eta = check_eta(eta)
         _check_range(low, high)
         levels = [low]
         while levels[-1] * eta < high:
@@ -89,7 +91,7 @@ class Ladder:
             >>> Ladder.evenly_spaced(1, 10, interval=4)
             Ladder(levels=(1, 5, 9, 10))
         """
-        check_count("interval", interval)
+        interval = check_count("interval", interval)
         _check_range(low, high)
         return cls((*range(low, high, interval), high))
 
@@ -220,30 +222,52 @@ that one run consumes, such as "epochs": Fidelity(1, 81)
     return parameter
 
 
-def check_eta(eta: object) -> None:
-    """Check a reduction factor.
+def check_eta(eta: object) -> int:
+    """Return a reduction factor as an int.
 
     Raises:
-        SpaceError: unless `eta` is an int of at least 2.
+        SpaceError: unless `eta` is a whole number of at least 2.
 
     Example:
         >>> check_eta(3)
+        3
     """
-    if isinstance(eta, bool) or not isinstance(eta, int) or eta < 2:
-        raise SpaceError(f"`eta` must be an int of at least 2, got {eta!r}; 3 is usual")
+    given = whole(eta)
+    if given is None or given < 2:
+        raise SpaceError(f"`eta` must be an int of at least 2, got {shown(eta)}; 3 is usual")
+    return given
 
 
-def check_count(argument: str, value: object, least: int = 1) -> None:
-    """Check a count.
+def check_count(argument: str, value: object, least: int = 1) -> int:
+    """Return a count as an int.
 
     Raises:
-        SpaceError: unless `value` is an int of at least `least`.
+        SpaceError: unless `value` is a whole number of at least `least`.
 
     Example:
         >>> check_count("population", 10, least=2)
+        10
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpaceError(f"`{argument}` must be an int of at least {least}, got {value!r}")
+    given = whole(value)
+    if given is None or given < least:
+        raise SpaceError(f"`{argument}` must be an int of at least {least}, got {shown(value)}")
+    return given
+
+
+def store_counts(scheduler: Scheduler, **least: int) -> None:
+    """Check the named counts of a frozen scheduler and store them as ints.
+
+    Args:
+        scheduler: Scheduler in its making.
+        **least: Smallest value of each argument by its name.
+
+    Raises:
+        SpaceError: unless each is a whole number of at least its smallest value.
+    """
+    for argument, smallest in least.items():
+        value = getattr(scheduler, argument)
+        count = check_eta(value) if argument == "eta" else check_count(argument, value, smallest)
+        object.__setattr__(scheduler, argument, count)
 
 
 def _check_range(low: int, high: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
-from hpo.schedulers.ladder import check_count
+from hpo.schedulers.ladder import store_counts
 from hpo.schedulers.run_history import RunFold
 from hpo.trials import Observation, Report, Reported, Status, Trial, TrialLog
 
@@ -45,8 +45,7 @@ class MedianStopping(Scheduler):
     among: int = 4
 
     def __post_init__(self) -> None:
-        check_count("after", self.after, 0)
-        check_count("among", self.among)
+        store_counts(self, after=0, among=1)
 
     def schedule(self, setup: Setup) -> Schedule:
         """Return a schedule for one log; `begin` calls this.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, check_count, fidelity_of
+from hpo.schedulers.ladder import Ladder, fidelity_of, store_counts
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex
 from hpo.trials import RungAssignment, TrialLog
 
@@ -45,9 +45,9 @@ class OneEpoch(Scheduler):
     screen: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("keep", self.keep)
+        store_counts(self, keep=1)
         if self.screen is not None:
-            check_count("screen", self.screen)
+            store_counts(self, screen=1)
 
     def schedule(self, setup: Setup) -> OneEpochSchedule:
         """Return a schedule for one log; `begin` calls this.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpo.schedulers.asha import ASHASchedule
 from hpo.schedulers.base import Scheduler, Setup
-from hpo.schedulers.ladder import Ladder, check_eta
+from hpo.schedulers.ladder import Ladder, store_counts
 from hpo.schedulers.run_history import Arrival, Run, RunIndex
 
 _NOISE_QUANTILE = (9, 10)  # of the differences between curves that cross repeatedly, epsilon
@@ -43,7 +43,7 @@ class PASHA(Scheduler):
     eta: int = 3
 
     def __post_init__(self) -> None:
-        check_eta(self.eta)
+        store_counts(self, eta=2)
 
     def schedule(self, setup: Setup) -> PASHASchedule:
         """Return a schedule for one log; `begin` calls this.

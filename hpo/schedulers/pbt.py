@@ -20,7 +20,7 @@ import numpy as np
 
 from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Clone, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, check_count, fidelity_of
+from hpo.schedulers.ladder import Ladder, fidelity_of, store_counts
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, RunIndex, Started
 from hpo.space import Float
 from hpo.space.parameters import condition
@@ -60,9 +60,9 @@ class PBT(Scheduler):
     mutate: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_count("population", self.population, 2)
+        store_counts(self, population=2)
         if self.interval is not None:
-            check_count("interval", self.interval)
+            store_counts(self, interval=1)
         if not 0 < self.share <= 0.5:
             raise SpaceError(f"`share` must lie in (0, 0.5], got {self.share!r}; 0.2 is usual")
 

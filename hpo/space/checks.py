@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from hpo.errors import SpaceError
 from hpo.space.roles import Role
+from hpo.space.scalars import real, shown, whole
 
 if TYPE_CHECKING:
     from hpo.space.parameters import Categorical, Fidelity, Float, Int, Scale
@@ -52,32 +51,29 @@ def plain(value: object) -> object:
 
 def as_float(value: object, what: str) -> float:
     """Return `value` as a finite float; `what` names it in the error."""
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    number = real(value)
+    if number is None:
+        value = plain(value)
         raise SpaceError(
-            f"{what} must be a number, got {value!r} ({type(value).__name__}); pass a float"
+            f"{what} must be a number, got {shown(value)} ({type(value).__name__}); pass a float"
         )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
     if not math.isfinite(number):
+        given = shown(plain(value))
         raise SpaceError(
-            f"{what} must be finite, got {value!r}; leave it out or pass a finite number"
+            f"{what} must be finite, got {given}; leave it out or pass a finite number"
         )
     return number
 
 
 def as_int(value: object, what: str) -> int:
     """Return `value` as an int if it is a whole number; `what` names it in the error."""
-    value = plain(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    number = whole(value)
+    if number is None:
+        value = plain(value)
         raise SpaceError(
-            f"{what} must be an integer, got {value!r} ({type(value).__name__}); pass an int"
+            f"{what} must be an integer, got {shown(value)} ({type(value).__name__}); pass an int"
         )
-    return operator.index(value)
+    return number
 
 
 def as_choice(value: object, what: str) -> Choice:

@@ -17,8 +17,6 @@ may end the trial.
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +25,9 @@ from typing import Any, Protocol
 
 from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
+from hpo.space.scalars import metric_values, shown, to_float, whole
 from hpo.study.checkpoints import PARENT_FILE, CheckpointKey, Saved, load_state, prepare, save_state
-from hpo.trials import Report, Trial
+from hpo.trials import FurthestStep, Report, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class Context:
         fidelity: Level to train up to.
         scale: Values of the scale axes.
         consumed: What earlier stages of the trial have used.
+        furthest: Largest step that may be reported; None without a fidelity.
 
     Attributes:
         trial: Number, config, and what the models predicted when it was asked.
@@ -105,6 +105,7 @@ class Context:
         fidelity: int | None = None,
         scale: Mapping[str, float] | None = None,
         consumed: Consumed = Consumed(),  # noqa: B008  a frozen value
+        furthest: FurthestStep | None = None,
     ) -> None:
         self.trial = trial
         self.seed = seed
@@ -118,6 +119,7 @@ class Context:
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
         self._consumed = consumed
+        self._furthest = furthest
         self._last_step = consumed.step
         self._stopped = False
         self._paused = False
@@ -225,6 +227,7 @@ class Context:
         Example:
             >>> from hpo import Stop, Trial
             >>> from hpo.schedulers import Decision
+        from hpo.space.scalars import metric_values, shown, to_float, whole
             >>> class Pausing:  # a driver that answers every report with a pause
             ...     def send(self, report):
             ...         return Decision.PAUSE
@@ -266,17 +269,19 @@ class Context:
         """Report progress to the study.
 
         Args:
-            step: Position of the run, >= 0 and growing. A step that was already reported is
-                ignored, so code that continues from a checkpoint may repeat some.
+            step: Position of the run, >= 0 and growing, in the unit of the fidelity if the space
+                has one. A step that was already reported is ignored, so code that continues from a
+                checkpoint may repeat some.
             loss: Loss in the user's own direction.
             cost: Cost consumed since the run began, in the study's unit. The cost that led to a
                 loaded checkpoint is included.
-            metrics: Further numbers to keep, by name.
+            metrics: Further numbers to keep, by name; True and False are 1 and 0, None is dropped.
 
         Raises:
             Stop: When the trial is to end here, also on a NaN or infinite loss. Let it pass.
             TypeError: For an argument of a wrong type, which ends the study.
-            ValueError: For a negative step or cost, which ends the study.
+            ValueError: For a negative step or cost, or a step beyond the fidelity, which ends the
+                study.
 
         Example:
             >>> def train(config, ctx):
@@ -293,10 +298,10 @@ class Context:
             raise Stop(f"trial {self.trial.number} was already told to stop")
         try:
             report = Report(
-                step=_to_step(step),
+                step=_to_step(step, self._furthest),
                 loss=None if loss is None else to_float(loss, "loss"),
-                cost=None if cost is None else self._total(to_cost(cost), _to_step(step)),
-                metrics=_to_numbers({} if metrics is None else metrics),
+                cost=None if cost is None else self._total(to_cost(cost), _to_step(step, None)),
+                metrics={} if metrics is None else metric_values(metrics, texts=False),
             )
         except (TypeError, ValueError) as error:
             self.refusal = error
@@ -443,31 +448,6 @@ class Context:
         return self._checkpoint_dir
 
 
-def to_float(value: Any, argument: str) -> float:
-    """Return a real number, NumPy scalar or 0-d tensor as a float; it may be NaN or infinite.
-
-    Args:
-        value: Value to convert.
-        argument: Name of the value in the message.
-
-    Raises:
-        TypeError: For anything else.
-    """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.copysign(math.inf, value)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        item = value.item()
-        if isinstance(item, numbers.Real) and not isinstance(item, bool):
-            return float(item)
-    raise TypeError(
-        f"{argument} must be a real number, got {value!r} of type {type(value).__name__}; "
-        "convert it with float(...)"
-    )
-
-
 def to_cost(value: Any) -> float:
     """Return a cost as a float.
 
@@ -484,19 +464,13 @@ def to_cost(value: Any) -> float:
     return cost
 
 
-def _to_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as floats; TypeError for what is not a dict of names and numbers."""
-    if not isinstance(metrics, Mapping):
-        raise TypeError(f"metrics must be a dict of names and numbers, got {metrics!r}")
-    return {str(name): to_float(value, f"metric {name!r}") for name, value in metrics.items()}
-
-
-def _to_step(step: Any) -> int:
+def _to_step(step: Any, furthest: FurthestStep | None) -> int:
     """A step as an int >= 0; TypeError or ValueError otherwise."""
-    try:
-        number = operator.index(step)
-    except TypeError:
-        raise TypeError(f"step must be an int, got {step!r}; count epochs or batches") from None
+    number = whole(step)
+    if number is None:
+        raise TypeError(f"step must be an int, got {shown(step)}; count epochs or batches")
     if number < 0:
         raise ValueError(f"step must be at least 0, got {number}; count from zero")
+    if furthest is not None:
+        furthest.check(number)
     return number

@@ -25,6 +25,7 @@ from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
 from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
+from hpo.space.scalars import shown, whole
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import CheckpointStore, study_folder
 from hpo.study.driver import Driver, StudyOptions
@@ -142,17 +143,17 @@ def optimize(
         cost=cost,
         direction=direction,
         target=target,
-        confirm=confirm,
+        confirm=_count("confirm", confirm, 0),
         scheduler=scheduler,
         surrogate=surrogate,
         priors=priors,
-        workers=workers,
+        workers=_count("workers", workers, 1),
         runner=runner,
         warm_start=warm_start,
         callbacks=_with_progress(callbacks),
         name=name,
         storage=storage,
-        seed=seed,
+        seed=_count("seed", seed, 0),
     )
     _check(options)
     return _drive(options)
@@ -354,9 +355,6 @@ def _check(options: StudyOptions) -> None:
         )
     if options.direction not in ("minimize", "maximize"):
         raise ValueError(f'direction must be "minimize" or "maximize", got {options.direction!r}')
-    _check_count("confirm", options.confirm, 0)
-    _check_count("workers", options.workers, 1)
-    _check_count("seed", options.seed, 0)
     scheduler: object = options.scheduler
     if scheduler is not None and not callable(getattr(scheduler, "begin", None)):
         raise TypeError(
@@ -396,6 +394,8 @@ def _check_train_function(train_fn: object) -> None:
         ) from None
 
 
-def _check_count(argument: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{argument} must be an int of at least {least}, got {value!r}")
+def _count(argument: str, value: object, least: int) -> int:
+    number = whole(value)
+    if number is None or number < least:
+        raise ValueError(f"{argument} must be an int of at least {least}, got {shown(value)}")
+    return number

@@ -24,9 +24,10 @@ from typing import Any, Protocol, TypeAlias
 
 from hpo.errors import BudgetError, Stop
 from hpo.schedulers import Decision
+from hpo.space.scalars import metric_values, to_float
 from hpo.study.checkpoints import CheckpointKey
-from hpo.study.context import Channel, Consumed, Context, to_cost, to_float
-from hpo.trials import Cause, Report, Status, Trial
+from hpo.study.context import Channel, Consumed, Context, to_cost
+from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
 from hpo.trials.records import SECONDS
 
@@ -60,6 +61,7 @@ class Task:
             channel: Connection over which its reports reach the driver.
         """
         trial = job.trial
+        furthest = FurthestStep.of(trial, self.fidelity)
         if self.fidelity is not None and trial.assignment is not None:
             trial = replace(trial, config={**trial.config, self.fidelity: trial.assignment.level})
         return Context(
@@ -71,6 +73,7 @@ class Task:
             fidelity=None if self.fidelity is None else trial.config[self.fidelity],
             scale={name: trial.config[name] for name in self.scales},
             consumed=job.consumed,
+            furthest=furthest,
         )
 
     def pauses(self, trial: Trial) -> bool:
@@ -342,6 +345,7 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
+        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
@@ -368,6 +372,7 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
+        from hpo.space.scalars import metric_values, to_float
             >>> def train(config, ctx):
             ...     for step in range(1, 10):
             ...         ctx.report(step=step, loss=config["x"] / step)
@@ -398,6 +403,7 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
+        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
@@ -416,6 +422,7 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
+        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
@@ -460,14 +467,7 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
         context.finish(to_cost(returned["cost"]))
     metrics = {name: value for name, value in returned.items() if name not in ("loss", "cost")}
     loss = to_float(returned["loss"], "the loss returned by train_fn")
-    return loss, {str(name): _plain(value, name) for name, value in metrics.items()}
-
-
-def _plain(value: Any, name: Any) -> float | str | bool | None:
-    """A returned metric that any storage holds: a number as a float, a text, a bool or None."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    return to_float(value, f"metric {name!r}")
+    return loss, metric_values(metrics, texts=True)
 
 
 def _cause(error: BaseException) -> Cause:

@@ -2,12 +2,22 @@
 
 from hpo.trials.log import Event, Reported, TrialLog
 from hpo.trials.reason import Reason, ReasonKind
-from hpo.trials.records import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.records import (
+    Cause,
+    FurthestStep,
+    Observation,
+    Prediction,
+    Report,
+    RungAssignment,
+    Status,
+    Trial,
+)
 
 __all__ = [
     "Prediction",
     "Cause",
     "Event",
+    "FurthestStep",
     "Observation",
     "Reason",
     "ReasonKind",

@@ -26,6 +26,7 @@ import math
 from dataclasses import dataclass
 
 from hpo.errors import BudgetError
+from hpo.space.scalars import real, shown, whole
 from hpo.trials.records import Cause, Observation, Trial
 
 
@@ -41,7 +42,7 @@ class Limits:
             them the trial is killed and fails with `oom`.
 
     Raises:
-        BudgetError: If a limit is not above zero, or `memory` is not an int.
+        BudgetError: If a limit is not above zero, or `memory` is not a whole number.
 
     Example:
         >>> Budget(trials=100, per_trial=Limits(seconds=3600, memory=8 * 1024**3)).limits.seconds
@@ -53,9 +54,8 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        _positive("Limits.seconds", self.seconds)
-        _positive("Limits.cost", self.cost)
-        _positive_integer("Limits.memory", self.memory, "give bytes, such as 2 * 1024**3")
+        _store_positive(self, "seconds", "cost")
+        _store_positive_integer(self, "memory", "give bytes, such as 2 * 1024**3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Budget:
         per_trial: Limits of each single trial; a plain number is `Limits(cost=number)`.
 
     Raises:
-        BudgetError: If a part is not above zero, or `trials` is not an int.
+        BudgetError: If a part is not above zero, or `trials` is not a whole number.
 
     Example:
         >>> budget = Budget(cost=1000.0, per_trial=50.0)
@@ -83,11 +83,10 @@ class Budget:
     per_trial: Limits | float | None = None
 
     def __post_init__(self) -> None:
-        _positive_integer("Budget.trials", self.trials, "give the number of trials to run")
-        _positive("Budget.seconds", self.seconds)
-        _positive("Budget.cost", self.cost)
+        _store_positive_integer(self, "trials", "give the number of trials to run")
+        _store_positive(self, "seconds", "cost")
         if not isinstance(self.per_trial, Limits):
-            _positive("Budget.per_trial", self.per_trial)
+            _store_positive(self, "per_trial")
 
     @property
     def limits(self) -> Limits:
@@ -246,26 +245,36 @@ class Ledger:
         return None
 
 
-def _positive(argument: str, value: float | None) -> None:
-    """Raise unless `value` is None or a finite number above zero."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BudgetError(
-            f"{argument} must be a number above zero or None, got {value!r}; "
-            "leave it out for no limit"
-        )
-    if not (math.isfinite(value) and value > 0):
-        raise BudgetError(
-            f"{argument} must be finite and above zero, got {value!r}; leave it out for no limit"
-        )
+def _store_positive(limits: Limits | Budget, *arguments: str) -> None:
+    """Raise unless the named arguments are None or finite numbers above zero; store them so."""
+    for argument in arguments:
+        value, name = getattr(limits, argument), f"{type(limits).__name__}.{argument}"
+        if value is None:
+            continue
+        number = real(value)
+        if number is None:
+            raise BudgetError(
+                f"{name} must be a number above zero or None, got {shown(value)}; "
+                "leave it out for no limit"
+            )
+        if not (math.isfinite(number) and number > 0):
+            raise BudgetError(
+                f"{name} must be finite and above zero, got {shown(value)}; "
+                "leave it out for no limit"
+            )
+        if type(value) is not int:
+            object.__setattr__(limits, argument, number)
 
 
-def _positive_integer(argument: str, value: int | None, way_out: str) -> None:
-    """Raise unless `value` is None or an int of at least one."""
+def _store_positive_integer(limits: Limits | Budget, argument: str, way_out: str) -> None:
+    """Raise unless the named argument is None or a whole number of at least one; store the int."""
+    value = getattr(limits, argument)
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = whole(value)
+    if number is None or number < 1:
         raise BudgetError(
-            f"{argument} must be an int of at least 1 or None, got {value!r}; {way_out}"
+            f"{type(limits).__name__}.{argument} must be an int of at least 1 or None, "
+            f"got {shown(value)}; {way_out}"
         )
+    object.__setattr__(limits, argument, number)

@@ -56,6 +56,7 @@ class TrialLog:
         "_carried",
         "_events",
         "_finished",
+        "_lost_while_paused",
         "_next_ask_index",
         "_next_number",
         "_next_order",
@@ -74,6 +75,7 @@ class TrialLog:
         self._reports: dict[int, list[Report]] = {}
         self._resumed: dict[int, int] = {}
         self._carried: dict[int, Observation] = {}
+        self._lost_while_paused: set[int] = set()
         self._events: list[Event] = []
         self._next_number = 0
         self._next_ask_index = 0
@@ -106,6 +108,19 @@ class TrialLog:
     def observations(self) -> tuple[Observation, ...]:
         """Results of finished trials, in tell order."""
         return tuple(self._finished.values())
+
+    @property
+    def runs(self) -> tuple[Observation, ...]:
+        """Results of finished trials that are runs of their own, in tell order.
+
+        A run that was paused may go on under another number, as after an extension of the fidelity
+        or under another driver. Its first number is then told lost, though nothing was: the run's
+        one result is that of its last number.
+        """
+        moved = self._lost_while_paused
+        if moved:
+            moved = moved & {trial.parent for trial in self._trials.values()}
+        return tuple(o for o in self._finished.values() if o.number not in moved)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -245,6 +260,8 @@ class TrialLog:
             )
         for report in observation.reports:
             self.report(number, report)
+        if number in self._paused and observation.cause is Cause.LOST:
+            self._lost_while_paused.add(number)
         self._pending.pop(number, None)
         self._paused.pop(number, None)
         self._events.append(observation)

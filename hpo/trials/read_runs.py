@@ -15,7 +15,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -441,9 +441,10 @@ def _scale_columns(table: _Table, named: Sequence[str], taken: Sequence[str]) ->
     """Return size columns with what they measure; those of well-known names if none is named."""
     known = {name: axis for axis, names in _AXES.items() for name in names}
     if named:
-        found = {}
+        found: dict[str, Axis] = {}
         for text in named:
             name, options = _specification(table, text, "scale", 1)
+            _check_named_once(name, text, found, "scale")
             guess = known.get(_plain(name), Axis.OTHER)
             found[name] = _member(Axis, options[0], text, "scale") if options else guess
         return found
@@ -472,12 +473,22 @@ def _setting_columns(
     found: dict[str, tuple[ColumnScale | None, Role]] = {}
     for text in named:
         name, options = _specification(table, text, "param", 2)
+        _check_named_once(name, text, found, "param")
         scale = _member(ColumnScale, options[0], text, "param") if options else None
         role = known.get(_plain(name), Role.OTHER)
         if len(options) > 1:
             role = _member(Role, options[1], text, "param")
         found[name] = (scale, role)
     return found
+
+
+def _check_named_once(name: str, text: str, found: Collection[str], option: str) -> None:
+    """Refuse a column that the same option has named before."""
+    if name in found:
+        raise RunFileError(
+            f"`--{option}` must name each column once, got `{name}` again in {text!r};"
+            " leave one out"
+        )
 
 
 def _parameter(

@@ -335,6 +335,42 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class FurthestStep:
+    """Largest step that a trial may report: steps are counted in the unit of the fidelity.
+
+    A run that reports batches where the space declares epochs would pass for one trained to the
+    end after its first report.
+
+    Attributes:
+        fidelity: Name of the fidelity.
+        level: Level up to which the trial's config allows training.
+
+    Example:
+        >>> FurthestStep("epochs", 9).check(9)
+        >>> FurthestStep("epochs", 9).check(100)
+        Traceback (most recent call last):
+        ValueError: `step` must lie within the fidelity, `epochs` up to 9, got step=100; ...
+    """
+
+    fidelity: str
+    level: int
+
+    @classmethod
+    def of(cls, trial: Trial, fidelity: str | None) -> Self | None:
+        """Return that of a trial; None for a space without a fidelity."""
+        return None if fidelity is None else cls(fidelity, trial.config[fidelity])
+
+    def check(self, step: int) -> None:
+        """Raise ValueError for a step beyond the level."""
+        if step > self.level:
+            raise ValueError(
+                f"`step` must lie within the fidelity, `{self.fidelity}` up to {self.level}, got "
+                f"step={step}; report it in the unit of `{self.fidelity}`, or declare the fidelity "
+                "in the unit of the steps"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Result of a trial.
 

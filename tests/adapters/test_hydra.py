@@ -57,6 +57,21 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("rate", ["0.0", "1.0"])
+def test_a_sweep_of_which_nothing_was_completed_writes_results_without_a_best(
+    tmp_path: Path, rate: str
+) -> None:
+    sweep(
+        tmp_path,
+        "lr=nan",
+        "layers=range(1,4)",
+        "hydra.sweeper.n_trials=2",
+        f"hydra.sweeper.max_failure_rate={rate}",
+    )
+    results = yaml.safe_load((tmp_path / "out/optimization_results.yaml").read_text())
+    assert results == {"name": "scaletune"}
+
+
 def test_a_sweep_finds_the_best_and_survives_jobs_that_fail(tmp_path: Path) -> None:
     done = sweep(
         tmp_path,

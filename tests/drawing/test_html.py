@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from hpo import Categorical, Float, Optimizer
-from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage, write_report
+from hpo import ASHA, Categorical, Fidelity, Float, Optimizer, StagedOptimizer
+from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage, ShownTrial, write_report
 
 
 def finished() -> Optimizer:
@@ -30,10 +31,40 @@ def test_report_escapes_what_the_user_named_and_loads_nothing_from_elsewhere(
     assert page.count("<tr>") > 6
 
 
-def test_report_before_any_completed_trial_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failed", [0, 2])
+def test_report_before_any_completed_trial_says_so_and_shows_what_failed(
+    tmp_path: Path, failed: int
+) -> None:
     optimizer = Optimizer({"lr": Float(0.1, 1.0)})
-    with pytest.raises(ValueError, match="no trial was completed"):
-        optimizer.result().report(tmp_path / "report.html")
+    for _ in range(failed):
+        optimizer.tell(optimizer.ask(), failed="oom")
+    page = optimizer.result().report(tmp_path / "report.html").read_text()
+    assert f"<p>{failed} finished trials, none of them completed.</p>" in page
+    assert "nothing can be recommended" in page
+    assert page.count("<td>oom</td>") == failed
+
+
+def test_report_of_paused_trials_shows_the_furthest_and_why_nothing_is_recommended(
+    tmp_path: Path,
+) -> None:
+    space = {"lr": Float(0.1, 1.0), "epochs": Fidelity(1, 9)}
+    staged = StagedOptimizer(Optimizer(space, cost="epochs"), ASHA())
+    for loss in (0.2, 0.1):
+        staged.tell(staged.ask(), loss=loss, cost=1.0)
+    page = staged.optimizer.result().report(tmp_path / "report.html").read_text()
+    assert "trial 1, loss 0.1" in page
+    assert "2 are paused, the furthest at epochs=1 of 9: give a larger budget" in page
+
+
+def test_a_parameter_called_like_one_of_our_columns_has_a_heading_of_its_own(
+    tmp_path: Path,
+) -> None:
+    optimizer = Optimizer({"loss": Float(0, 1), "trial": Float(0, 1)}, cost="expected")
+    optimizer.tell({"loss": 0.5, "trial": 0.25}, 1.0, cost=2.0)
+    page = optimizer.result().report(tmp_path / "report.html").read_text()
+    front = page[page.index("<h2>Front") : page.index("<h2>Trials")]
+    headings = re.findall("<th>(.*?)</th>", front)
+    assert headings == ["trial", "cost", "loss", "expected", "params_loss", "params_trial"]
 
 
 def test_report_of_free_runs_has_a_front_and_no_picture(tmp_path: Path) -> None:
@@ -47,9 +78,7 @@ def test_page_shows_what_it_is_given(tmp_path: Path) -> None:
     page = ReportPage(
         title="a & b",
         finished=2,
-        best=1,
-        best_loss=0.123456789,
-        expected_loss=0.2,
+        best=ShownTrial(1, 0.123456789, 0.2),
         recommended=RecommendedConfig(
             config={"lr": 0.5, "kind": "x"},
             intervals={"lr": (0.25, 0.75)},

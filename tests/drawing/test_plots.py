@@ -71,11 +71,18 @@ def test_runs_of_far_worse_loss_are_counted_instead_of_drawn(direction: str) -> 
 
 
 @pytest.mark.parametrize("cost", [None, 0.0])
-def test_a_front_without_costs_is_refused_with_the_way_out(cost: float | None) -> None:
+def test_a_front_without_costs_is_an_empty_picture_with_the_way_out(cost: float | None) -> None:
     optimizer = Optimizer({"lr": SPACE["lr"]})
     optimizer.tell({"lr": 1e-3}, 1.0, cost=cost)
-    with pytest.raises(ValueError, match="report cost="):
-        optimizer.result().plot_front()
+    (axes,) = optimizer.result().plot_front().axes
+    assert "report cost=" in axes.get_title() and not axes.lines
+
+
+def test_a_front_of_nothing_shows_what_was_measured_by_hand(tmp_path: Path) -> None:
+    picture = tmp_path / "front.png"
+    result = Optimizer({"lr": SPACE["lr"]}, cost="seconds").result()
+    (axes,) = result.plot_front(picture, measured={"by hand": Measured(8.0, 0.5)}).axes
+    assert labels(axes) == ["by hand"] and picture.stat().st_size > 0
 
 
 def test_front_draws_what_it_is_given() -> None:

@@ -11,7 +11,7 @@ from hpo import Fidelity, Float, Optimizer
 from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.optimizer.result import Result
 from hpo.schedulers import ASHA, PASHA, Scheduler
-from hpo.trials import Status
+from hpo.trials import Report, Status
 
 
 def lucky() -> Optimizer:
@@ -96,3 +96,55 @@ def test_with_a_completed_trial_the_best_was_trained_in_full() -> None:
     done = {o.number for o in result.log.observations if o.status is Status.COMPLETED}
     assert result.best.number in done and result.best.config["epochs"] == 9
     assert result.best_observed.number in done
+
+
+def test_nothing_completed_is_a_state_that_can_be_looked_at() -> None:
+    optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+    for told in (0, 1):
+        result = optimizer.result()
+        assert result.front == ()
+        assert list(result.to_pandas().columns)[:3] == ["number", "x", "loss"]
+        assert len(result.to_pandas()) == told
+        assert result.scaling_law is None and result.cost_law is None
+        optimizer.tell(optimizer.ask(), float("nan"))
+
+
+def test_where_all_runs_are_paused_the_advice_names_how_far_they_came() -> None:
+    result = staged(ASHA(), 4, 9)
+    with pytest.raises(ValueError, match=r"paused, the furthest at epochs=\d of 9: give a larger"):
+        result.recommend()
+
+
+# The table: our columns keep their names, whatever users call theirs
+
+OURS = ("number", "loss", "cost", "seconds", "status", "cause", "reason", "predicted_loss")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_parameter_called_like_one_of_our_columns_has_a_column_of_its_own(name: str) -> None:
+    optimizer = Optimizer({name: Float(100, 200)}, cost="epochs")
+    optimizer.tell({name: 150.0}, 0.5, cost=2.0, seconds=3.0)
+    (row,) = optimizer.result().to_pandas().to_dict("records")
+    assert row[f"params_{name}"] == 150.0
+    assert [row[ours] for ours in OURS[:5]] == [0, 0.5, 2.0, 3.0, "completed"]
+
+
+def test_metrics_have_columns_that_collide_with_nothing() -> None:
+    optimizer = Optimizer({"x": Float(0, 1), "accuracy": Float(0, 1)})
+    optimizer.tell({"x": 0.1, "accuracy": 0.2}, 0.5, metrics={"status": 7.0, "accuracy": 0.9})
+    optimizer.tell({"x": 0.3, "accuracy": 0.4}, 0.6, metrics={"top5": 0.99})
+    table = optimizer.result().to_pandas()
+    assert table.columns.is_unique
+    assert table["accuracy"].tolist() == [0.2, 0.4]
+    assert table["metrics_accuracy"].tolist()[0] == 0.9
+    assert table["metrics_status"].tolist()[0] == 7.0
+    assert table["status"].tolist() == ["completed"] * 2
+    assert table["top5"].tolist()[1] == 0.99 and np.isnan(table["top5"][0])
+
+
+def test_a_metric_that_was_only_reported_shows_its_last_value() -> None:
+    optimizer = Optimizer({"x": Float(0, 1)})
+    reports = [Report(step, 1.0, metrics={"lr": 0.1 / step, "top1": 0.5}) for step in (1, 2)]
+    optimizer.tell({"x": 0.1}, 0.5, reports=reports, metrics={"top1": 0.9})
+    (row,) = optimizer.result().to_pandas().to_dict("records")
+    assert (row["lr"], row["top1"]) == (0.05, 0.9)

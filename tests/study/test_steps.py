@@ -1,0 +1,98 @@
+"""Steps are counted in the unit of the fidelity; what a study says of a level was trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpo import ASHA, PBT, Budget, Fidelity, Float, Hyperband, Optimizer, StagedOptimizer, optimize
+from hpo.schedulers import (
+    PASHA,
+    FreezeThaw,
+    IterativeDeepening,
+    MedianStopping,
+    OneEpoch,
+    Scheduler,
+)
+from hpo.trials import Report
+
+SPACE = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+SCHEDULERS: dict[str, Scheduler | None] = {
+    "none": None,
+    "asha": ASHA(),
+    "pasha": PASHA(),
+    "pbt": PBT(population=3),
+    "hyperband": Hyperband(),
+    "freeze-thaw": FreezeThaw(),
+    "median": MedianStopping(),
+    "deepening": IterativeDeepening(),
+    "one epoch": OneEpoch(),
+}
+
+
+def trained(batches: int) -> Any:
+    """A training function that counts so many steps an epoch."""
+
+    def train(config: dict[str, Any], ctx: Any) -> dict[str, float]:
+        state = ctx.load()
+        for epoch in range(1 if state is None else state + 1, config["epochs"] + 1):
+            ctx.save(epoch)
+            ctx.report(step=batches * epoch, loss=config["x"] + 1 / epoch)
+        return {"loss": config["x"] + 1 / config["epochs"], "cost": config["epochs"]}
+
+    return train
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_a_step_beyond_the_fidelity_is_refused_at_the_report_naming_both(
+    scheduler: Scheduler | None,
+) -> None:
+    with pytest.raises(ValueError, match=r"`epochs` up to 9, got step=100; report it in the unit"):
+        optimize(
+            trained(100),
+            SPACE,
+            budget=Budget(trials=4, cost=40),
+            cost="epochs",
+            scheduler=scheduler,
+        )
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_every_step_up_to_the_fidelity_may_be_reported(scheduler: Scheduler | None) -> None:
+    result = optimize(trained(1), SPACE, budget=Budget(cost=30), cost="epochs", scheduler=scheduler)
+    steps = [r.step for t in result.log.trials for r in result.log.reports(t.number)]
+    assert steps and max(steps) <= 9
+
+
+def test_without_a_fidelity_a_step_is_whatever_the_user_counts() -> None:
+    def train(config: dict[str, Any], ctx: Any) -> float:
+        ctx.report(step=10**6, loss=0.5)
+        return 0.5
+
+    optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=1))
+
+
+def test_a_stage_run_by_hand_refuses_it_too_and_keeps_nothing() -> None:
+    staged = StagedOptimizer(Optimizer(SPACE), ASHA())
+    trial = staged.ask()
+    assert trial is not None
+    with pytest.raises(ValueError, match=r"`epochs` up to 9, got step=100"):
+        staged.report(trial, Report(step=100, loss=0.5))
+    with pytest.raises(ValueError, match=r"`epochs` up to 9, got step=10"):
+        staged.tell(trial, 0.5, reports=[Report(step=1, loss=0.5), Report(step=10, loss=0.5)])
+    assert not staged.log.reports(trial.number)
+
+
+@pytest.mark.parametrize("scheduler", [ASHA(), IterativeDeepening()], ids=["asha", "deepening"])
+def test_an_extension_shows_one_row_for_each_run_and_level_that_it_finished(
+    scheduler: Scheduler,
+) -> None:
+    budget = {"budget": Budget(cost=60), "cost": "epochs"}
+    result = optimize(trained(1), SPACE, scheduler=scheduler, **budget)  # type: ignore[arg-type]
+    longer = result.extend(max_fidelity=27, budget=Budget(cost=150))
+    table = longer.to_pandas()
+    assert "lost" not in set(table["cause"])
+    assert len(table) == len(longer.log.runs) == len(table[["x", "epochs"]].drop_duplicates())
+    assert any(o.cause is not None for o in longer.log.observations)  # the first number of a run
+    assert f"Best of {len(table)} finished trials" in str(longer)
