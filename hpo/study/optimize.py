@@ -32,7 +32,7 @@ from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
-from hpo.study.storage import DEFAULT_STORAGE, StudyStorage
+from hpo.study.storage import DEFAULT_STORAGE, StudyStorage, shown
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
 
@@ -371,7 +371,7 @@ def _check(options: StudyOptions) -> None:
         )
     if options.storage is not None and name is None:
         raise ValueError(
-            f"storage= needs name=, got storage={options.storage!r} alone; name the study, so that "
+            f"storage= needs name=, got storage={shown(options.storage)!r} alone; name the study, so that "
             "it can be found again"
         )
 

@@ -30,13 +30,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, unquote_plus
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -58,6 +61,8 @@ _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _YIELD = 0.02  # seconds between looks for the unique id
 _ID_PATIENCE = 10.0  # seconds to wait for the driver that makes the unique id
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
+_SHORTEST_SECRET = 3  # letters; what is shorter stands in many words
+_SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
 
@@ -225,7 +230,7 @@ class StudyStorage:
     """
 
     def __init__(
-        self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: str
+        self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: _Where
     ) -> None:
         self.study = study
         self._space = space
@@ -267,7 +272,7 @@ class StudyStorage:
             StudyError: If the storage cannot be used, or if the stored study has another space,
                 direction or cost unit, comes from a newer scaletune, or was not made by `optimize`.
         """
-        where = _where(storage) if name is not None else "memory"
+        where = _Where("memory") if name is None else _Where.of(storage)
         with _storage_errors(where):
             backend = _backend(name, storage)
             with _quiet_optuna():
@@ -313,7 +318,7 @@ class StudyStorage:
         Raises:
             StudyError: If there is none of that name, or it cannot be read here.
         """
-        where = _where(storage)
+        where = _Where.of(storage)
         _require_file(storage)
         with _storage_errors(where):
             backend = _backend(name, storage)
@@ -581,21 +586,34 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     url = storage or DEFAULT_STORAGE
     if "://" not in url:
         raise StudyError(
-            f"storage= must be an Optuna storage or its URL, got {url!r}; "
-            f"for a file write storage='sqlite:///{url}'"
+            f"storage= must be an Optuna storage or its URL, got {shown(url)!r}; "
+            f"for a file write storage='sqlite:///{shown(url)}'"
         )
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
+    if shown(url).endswith("://***"):
+        raise StudyError(
+            f"storage= cannot be read as a URL, got {shown(url)}; write it as "
+            "dialect://user:password@host:port/database, with every @ : / ? # and % of the "
+            "password quoted: urllib.parse.quote(password, safe='')"
+        )
     # A connection that the server has dropped is noticed before it is used, and made again.
     storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    event.listen(storage.engine, "do_connect", _connect_patiently)
+    where = _Where.of(url)
+
+    def connect(
+        dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]
+    ) -> Any:
+        return _connect_patiently(dialect, arguments, named, where)
+
+    event.listen(storage.engine, "do_connect", connect)
     return storage
 
 
 def _connect_patiently(
-    dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]
+    dialect: Any, arguments: list[Any], named: dict[str, Any], where: _Where
 ) -> Any:
     """Connect again to a server that answered before, waiting for it if it is away.
 
@@ -608,7 +626,7 @@ def _connect_patiently(
         except dialect.loaded_dbapi.OperationalError as error:
             if time.monotonic() > until:
                 raise
-            _log.warning("the database does not answer, trying again: %s", str(error).strip())
+            _log.warning("the database does not answer, trying again: %s", where.told(error))
             time.sleep(1.0)
 
 
@@ -645,15 +663,90 @@ def _cut_off(error: BaseException | None) -> bool:
     return False
 
 
-def _where(storage: str | BaseStorage | None) -> str:
-    """A storage as messages name it, without its password."""
+def shown(storage: str | BaseStorage | None) -> str:
+    """Return a storage as every message, log line and repr names it: without its password.
+
+    Args:
+        storage: Optuna storage or its URL; None for the default file.
+
+    Example:
+        >>> shown("postgresql://me:secret@host/runs?sslpassword=secret")
+        'postgresql://me:***@host/runs?sslpassword=***'
+        >>> shown("me:secret@host/runs")
+        '***@host/runs'
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    if isinstance(storage, BaseStorage):
+        url = _url_of(storage)
+        return type(storage).__name__ if url is None else shown(url)
+    text = storage or DEFAULT_STORAGE
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
+    if scheme in _SQLITE_FILES:  # a path, without an account
+        return text
     try:
-        return make_url(str(storage or DEFAULT_STORAGE)).render_as_string(hide_password=True)
-    except ArgumentError:
-        return str(storage)
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        return f"{scheme}://***"
+    if "@" in f"{url.host}{url.database}":  # the end of a password that was not quoted
+        return f"{scheme}://***"
+    options = "&".join(f"{name}=***" for name in url.query)
+    plain = url.set(query={}).render_as_string(hide_password=True)
+    return f"{plain}?{options}" if options else plain
+
+
+def _url_of(storage: BaseStorage) -> str | None:
+    """URL of an Optuna storage; None for one that has none."""
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    url = getattr(inner, "url", None)
+    return url if isinstance(url, str) else None
+
+
+def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
+    """What the URL of a storage holds and `shown` does not, as written and unquoted."""
+    url = _url_of(storage) if isinstance(storage, BaseStorage) else storage
+    if url is None or shown(url) == url:
+        return frozenset()
+    rest = url.partition("://")[2] or url
+    account, at, _ = rest.rpartition("@")
+    written = {account.partition(":")[2]} if at else set()
+    written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
+    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
+    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A storage as messages name it.
+
+    Attributes:
+        name: The storage without its password, as `shown` gives it.
+        secrets: What its name leaves out, and no message of another library may tell.
+    """
+
+    name: str
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def of(cls, storage: str | BaseStorage | None) -> _Where:
+        return cls(shown(storage), _secrets(storage))
+
+    def __str__(self) -> str:
+        return self.name
+
+    def told(self, error: BaseException) -> str:
+        """First line of another library's error, or its type if it says nothing."""
+        return next(iter(self.without_secrets(str(error)).splitlines()), type(error).__name__)
+
+    def without_secrets(self, text: str) -> str:
+        """`text` with every secret gone, longest first."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
 
 
 def _check_same_study(
@@ -706,7 +799,7 @@ def _require_file(storage: str | BaseStorage | None) -> None:
         return
     try:
         url = make_url(storage or DEFAULT_STORAGE)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return  # refused with the way out where the storage is opened
     if url.drivername.startswith("sqlite") and url.database and not Path(url.database).exists():
         raise StudyError(
@@ -783,23 +876,33 @@ def _observation(
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
+def _storage_errors(where: _Where) -> Iterator[None]:
     """Raise storage errors as StudyError, with the place and the way out."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError) as error:
-        cause = error.__cause__ or error
-        raise StudyError(
-            f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
-            "its folder exists and can be written, or name another one with storage=. "
-            "What was stored before is still there"
-        ) from error
+    except (StorageInternalError, SQLAlchemyError, OSError, ImportError) as error:
+        refused = StudyError(
+            f"the storage {where} cannot be used: {where.told(error.__cause__ or error)}; "
+            + _way_out(error)
+            + ". What was stored before is still there"
+        )
+        chain = "".join(traceback.format_exception(error))
+        raise refused from (error if where.without_secrets(chain) == chain else None)
+
+
+def _way_out(error: Exception) -> str:
+    """What to do about a storage that fails."""
+    if isinstance(error, ImportError):
+        return "install the driver of its database, or name another one with storage="
+    return (
+        "make sure that its folder exists and can be written, or name another one with storage="
+    )
 
 
 @contextmanager
-def _damage_errors(where: str, part: str) -> Iterator[None]:
+def _damage_errors(where: _Where, part: str) -> Iterator[None]:
     """Raise errors of damaged content as StudyError, with the place and the way out."""
     try:
         yield
