@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
 import time
 import traceback
@@ -39,10 +40,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -60,8 +61,19 @@ _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one tr
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _YIELD = 0.02  # seconds between looks for the unique id
 _ID_PATIENCE = 10.0  # seconds to wait for the driver that makes the unique id
+_CREATION_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds before creating what others create
+_RACE_SIGNS = (  # what databases say of something that another connection is creating
+    "already exists", "unique", "duplicate", "locked", "deadlock", "concurrent", "no such table",
+    "does not exist",
+)
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
+_LONGEST_NAME = 200  # characters
+_BAD_LETTERS = re.compile("[\0\ud800-\udfff]")  # NUL, and surrogates without their partner
 _SHORTEST_SECRET = 3  # letters; what is shorter stands in many words
+_OPTIONS = frozenset(  # of an SQLite URL
+    "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
+    "nolock psow timeout uri vfs".split()
+)
 _SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
@@ -274,10 +286,12 @@ class StudyStorage:
         """
         where = _Where("memory") if name is None else _Where.of(storage)
         with _storage_errors(where):
-            backend = _backend(name, storage)
+            backend = _created(lambda: _backend(name, storage))
             with _quiet_optuna():
-                study = optuna.create_study(
-                    storage=backend, study_name=name, load_if_exists=True, direction=direction
+                study = _created(
+                    lambda: optuna.create_study(
+                        storage=backend, study_name=name, load_if_exists=True, direction=direction
+                    )
                 )
             opened = cls(study, backend, space, where)
             header = {
@@ -289,6 +303,7 @@ class StudyStorage:
                 "scheduler": scheduler,
             }
             with _damage_errors(where, "header"):
+                found = bool(study.get_trials(deepcopy=False))  # they come after the header
                 stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
                     _check_same_study(study.study_name, stored, header, space)
@@ -296,7 +311,7 @@ class StudyStorage:
                 if stored["space"] == header["space"]:
                     return opened
                 header |= {"seed": stored["seed"]}
-            elif study.get_trials(deepcopy=False) or len(study.directions) != 1:
+            elif found or len(study.directions) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
@@ -592,6 +607,7 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
     if shown(url).endswith("://***"):
         raise StudyError(
@@ -600,16 +616,106 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
             "password quoted: urllib.parse.quote(password, safe='')"
         )
     # A connection that the server has dropped is noticed before it is used, and made again.
-    storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    storage = RDBStorage(_unformatted(url), engine_kwargs={"pool_pre_ping": True})
     where = _Where.of(url)
 
-    def connect(
-        dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]
-    ) -> Any:
+    def connect(dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]) -> Any:
         return _connect_patiently(dialect, arguments, named, where)
 
     event.listen(storage.engine, "do_connect", connect)
     return storage
+
+
+def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
+    """Return the file that a storage opens; None for one that is no SQLite file.
+
+    A path in a URL means itself, whatever letters it has, as in `f"sqlite:///{path}"`. Only a file
+    that is there already may be written with its letters quoted.
+
+    Args:
+        storage: Optuna storage or its URL; None for the default file.
+
+    Example:
+        >>> sqlite_file("sqlite:///what?/100%20/{a}.db?timeout=5").as_posix()
+        'what?/100%20/{a}.db'
+    """
+    if isinstance(storage, BaseStorage):
+        return None
+    scheme, _, rest = (storage or DEFAULT_STORAGE).partition("://")
+    path, _ = _split_options(rest[1:])
+    if (
+        scheme not in _SQLITE_FILES
+        or rest[:1] != "/"
+        or path.startswith((":", "file:"))
+        or not path
+    ):
+        return None
+    written, unquoted = Path(path), Path(unquote(path))
+    return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _split_options(path: str) -> tuple[str, dict[str, str]]:
+    """Path of an SQLite URL, and its options: a `?` with anything else belongs to the path."""
+    file, _, text = path.rpartition("?")
+    options = dict(parse_qsl(text, keep_blank_values=True))
+    return (file, options) if file and options and options.keys() <= _OPTIONS else (path, {})
+
+
+def _sqlite_url(url: str) -> str:
+    """URL that SQLAlchemy, after Optuna has formatted it, reads as the file that `url` means."""
+    from sqlalchemy.engine import URL, make_url
+
+    file = sqlite_file(url)
+    if file is None:
+        return _unformatted(url)
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    path = path if file == Path(path) else unquote(path)
+    quoted = url
+    if make_url(url).database != path:
+        quoted = URL.create(scheme, database=path, query=options).render_as_string()
+    if make_url(quoted).database != path:
+        raise StudyError(
+            f"storage= names a file that this SQLAlchemy cannot open, {path!r}; upgrade it, or "
+            "rename the file without ? and %"
+        )
+    return _unformatted(quoted)
+
+
+def _unformatted(url: str) -> str:
+    """`url`, so that Optuna's `str.format` returns it; its own field stays one."""
+    return url if "{SCHEMA_VERSION}" in url else url.replace("{", "{{").replace("}", "}}")
+
+
+def _created(make: Callable[[], T]) -> T:
+    """Result of `make`, which creates what is not there yet.
+
+    Drivers that start at the same moment race for tables, rows and studies. One of them wins; to
+    the others this looks like an error, and the next try finds what they need.
+    """
+    for pause in _CREATION_PAUSES:
+        try:
+            return make()
+        except Exception as error:
+            if not _is_race(error):
+                raise
+            time.sleep(pause * (1.0 + random.random()))  # noqa: S311  only a delay
+    return make()
+
+
+def _is_race(error: BaseException | None) -> bool:
+    """Whether a creation failed because another driver creates the same."""
+    from sqlalchemy.exc import DBAPIError
+
+    while error is not None:
+        if isinstance(error, DBAPIError) and any(
+            sign in str(error.orig).lower() for sign in _RACE_SIGNS
+        ):
+            return True
+        if isinstance(error, DuplicatedStudyError | KeyError | AssertionError):
+            return True  # a row that was not there a moment before, or not yet
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _connect_patiently(
@@ -663,6 +769,35 @@ def _cut_off(error: BaseException | None) -> bool:
     return False
 
 
+def check_texts(name: object, storage: object) -> None:
+    """Refuse a name or URL that no database or file system can hold.
+
+    Args:
+        name: Name of a study, or None.
+        storage: Optuna storage or its URL, or None.
+
+    Raises:
+        TypeError: For a storage of another type.
+        ValueError: For a bad name, or letters that UTF-8 does not have.
+    """
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
+        raise ValueError(
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            "None keeps the study in memory"
+        )
+    if storage is not None and not isinstance(storage, str | BaseStorage):
+        raise TypeError(
+            "storage must be an Optuna storage, its URL or None, got a "
+            f"{type(storage).__name__}; for a file write 'sqlite:///runs.db'"
+        )
+    for argument, text in (("name", name), ("storage", storage)):
+        if isinstance(text, str) and (bad := _BAD_LETTERS.search(text)):
+            raise ValueError(
+                f"{argument} must not hold the letter {bad.group()!r}, which no database can "
+                "store; leave it out"
+            )
+
+
 def shown(storage: str | BaseStorage | None) -> str:
     """Return a storage as every message, log line and repr names it: without its password.
 
@@ -679,8 +814,8 @@ def shown(storage: str | BaseStorage | None) -> str:
     from sqlalchemy.exc import ArgumentError
 
     if isinstance(storage, BaseStorage):
-        url = _url_of(storage)
-        return type(storage).__name__ if url is None else shown(url)
+        behind = _url_of(storage)
+        return type(storage).__name__ if behind is None else shown(behind)
     text = storage or DEFAULT_STORAGE
     scheme, separator, _ = text.partition("://")
     if not separator:
@@ -792,18 +927,10 @@ def _check_schema(name: str, stored: dict[str, Any]) -> None:
 
 def _require_file(storage: str | BaseStorage | None) -> None:
     """Raise StudyError for an SQLite file that is not there: opening it would create it."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if storage is not None and not isinstance(storage, str):
-        return
-    try:
-        url = make_url(storage or DEFAULT_STORAGE)
-    except (ArgumentError, ValueError):
-        return  # refused with the way out where the storage is opened
-    if url.drivername.startswith("sqlite") and url.database and not Path(url.database).exists():
+    file = sqlite_file(storage)
+    if file is not None and not file.exists():
         raise StudyError(
-            f"there is no file {url.database}; go to the folder of the run, or name its storage, "
+            f"there is no file {file}; go to the folder of the run, or name its storage, "
             "such as storage='sqlite:////path/to/scaletune.db'"
         )
 
@@ -896,9 +1023,7 @@ def _way_out(error: Exception) -> str:
     """What to do about a storage that fails."""
     if isinstance(error, ImportError):
         return "install the driver of its database, or name another one with storage="
-    return (
-        "make sure that its folder exists and can be written, or name another one with storage="
-    )
+    return "make sure that its folder exists and can be written, or name another one with storage="
 
 
 @contextmanager

@@ -37,7 +37,10 @@ def train(config: dict[str, Any], ctx: Context) -> float:
 @pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("named", [True, False])
 def test_no_message_traceback_or_log_tells_the_password(
-    url: str, named: bool, folder: Path, caplog: pytest.LogCaptureFixture,
+    url: str,
+    named: bool,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hpo.study.storage._SERVER_PATIENCE", 0.0)
@@ -86,11 +89,20 @@ def test_a_result_its_study_and_what_extends_it_do_not_show_the_password(folder:
         return float(config["x"])
 
     result = optimize(
-        steps, {**SPACE, "epochs": Fidelity(1, 3)}, scheduler=ASHA(), budget=Budget(trials=2),
-        name="s", storage=storage,
+        steps,
+        {**SPACE, "epochs": Fidelity(1, 3)},
+        scheduler=ASHA(),
+        budget=Budget(trials=2),
+        name="s",
+        storage=storage,
     )
     assert result.onward is not None
-    for shown_text in (repr(result), repr(result.onward), str(result.onward.args), repr(result.study)):
+    for shown_text in (
+        repr(result),
+        repr(result.onward),
+        str(vars(result.onward)),
+        repr(result.study),
+    ):
         assert SECRET not in shown_text
     storage.broken = True
     with pytest.raises(StudyError, match=r"postgresql://me:\*\*\*@host/runs") as refused:
