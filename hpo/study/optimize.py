@@ -363,8 +363,8 @@ def _check(options: StudyOptions) -> None:
     check_texts(options.name, options.storage)
     if options.storage is not None and options.name is None:
         raise ValueError(
-            f"storage= needs name=, got storage={shown(options.storage)!r} alone; name the study, so "
-            "that it can be found again"
+            f"storage= needs name=, got storage={shown(options.storage)!r} alone; name the study, "
+            "so that it can be found again"
         )
 
 

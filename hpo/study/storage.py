@@ -63,7 +63,13 @@ _YIELD = 0.02  # seconds between looks for the unique id
 _ID_PATIENCE = 10.0  # seconds to wait for the driver that makes the unique id
 _CREATION_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds before creating what others create
 _RACE_SIGNS = (  # what databases say of something that another connection is creating
-    "already exists", "unique", "duplicate", "locked", "deadlock", "concurrent", "no such table",
+    "already exists",
+    "unique",
+    "duplicate",
+    "locked",
+    "deadlock",
+    "concurrent",
+    "no such table",
     "does not exist",
 )
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
