@@ -41,6 +41,7 @@ from hpo.trials import Cause, Observation, Status, Trial, TrialLog
 STATE_FILE = "state.pt"
 PARENT_FILE = "parent.pt"
 MARKER_FILE = ".scaletune.json"
+LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
 _SLUG = 40  # characters of a study's name in the name of its folder
@@ -134,6 +135,26 @@ def study_folder(base: Path, name: str, study: str) -> Path:
     """
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:_SLUG].strip("-")
     return base / f"{slug or 'study'}-{study[:16]}"
+
+
+def bounded(stem: str, ending: str) -> str:
+    """Return the name `stem` + `ending` of a file or folder, shortened to what file systems take.
+
+    Args:
+        stem: Beginning, of any length.
+        ending: End, which is kept.
+
+    Example:
+        >>> bounded("runs", "_checkpoints")
+        'runs_checkpoints'
+        >>> len(bounded("長" * 80, "_checkpoints").encode()) <= LONGEST_FILE_NAME
+        True
+    """
+    if len(os.fsencode(stem + ending)) <= LONGEST_FILE_NAME:
+        return stem + ending
+    ending = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}{ending}"
+    room = LONGEST_FILE_NAME - len(os.fsencode(ending))
+    return os.fsencode(stem)[:room].decode(errors="ignore") + ending
 
 
 class CheckpointStore:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class StudyOptions:
     warm_start: bool
     callbacks: tuple[Callback, ...]
     name: str | None
-    storage: str | BaseStorage | None
+    storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
 
     def engine(self, driver: int) -> StagedOptimizer:

@@ -27,13 +27,13 @@ from hpo.schedulers import Scheduler
 from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.space.scalars import shown, whole
 from hpo.study.callbacks import Callback
-from hpo.study.checkpoints import CheckpointStore, study_folder
+from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
 from hpo.study.driver import Driver, StudyOptions
 from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
-from hpo.study.storage import DEFAULT_STORAGE, StudyStorage
+from hpo.study.storage import StudyStorage, check_texts, shown, sqlite_file
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
 
@@ -187,6 +187,7 @@ def load_result(
         >>> load_result("mine", storage=storage).best == result.best
         True
     """
+    check_texts(name, storage)
     stored, header = StudyStorage.read(name=name, storage=storage)
     optimizer = Optimizer(
         SearchSpace.from_fingerprint(header["space"]),
@@ -305,22 +306,18 @@ def _checkpoints(storage: StudyStorage, base: Path, driver: int) -> CheckpointSt
     identity = storage.identity(driver)
     store = CheckpointStore(study_folder(base, name, identity), identity)
     before = quote(name, safe="")
-    if unnamed and driver == 0 and before not in (".", "..") and storage.entries():
+    allowed = before not in (".", "..") and len(before) <= LONGEST_FILE_NAME
+    if unnamed and driver == 0 and allowed and storage.entries():
         store.take_over(base / before)  # where 0.1 kept them
     return store
 
 
 def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
     """Folder for the checkpoints of named runs: beside an SQLite file, else in the current one."""
-    from sqlalchemy.engine import make_url
-
-    if storage is None or isinstance(storage, str):
-        url = make_url(storage or DEFAULT_STORAGE)
-        file = url.database
-        if url.drivername.startswith("sqlite") and file and not file.startswith((":", "file:")):
-            path = Path(file).absolute()
-            return path.with_name(f"{path.stem}_checkpoints")
-    return Path("scaletune_checkpoints").absolute()
+    file = sqlite_file(storage)
+    if file is None:
+        return Path("scaletune_checkpoints").absolute()
+    return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
 
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
@@ -361,16 +358,11 @@ def _check(options: StudyOptions) -> None:
             f"scheduler must be one of hpo.schedulers, such as ASHA(eta=3), got {scheduler!r}; "
             "derive your own stopping rule from hpo.schedulers.StoppingRule"
         )
-    name: object = options.name
-    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 200):
+    check_texts(options.name, options.storage)
+    if options.storage is not None and options.name is None:
         raise ValueError(
-            f"name must be a text of 1 to 200 characters or None, got {name!r}; "
-            "None keeps the study in memory"
-        )
-    if options.storage is not None and name is None:
-        raise ValueError(
-            f"storage= needs name=, got storage={options.storage!r} alone; name the study, so that "
-            "it can be found again"
+            f"storage= needs name=, got storage={shown(options.storage)!r} alone; name the study, "
+            "so that it can be found again"
         )
 
 

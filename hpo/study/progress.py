@@ -90,7 +90,7 @@ class Progress(Callback):
 
         seconds = self._spent_before + time.monotonic() - self._started
         spent, budget = run.ledger.spent, run.ledger.budget
-        table = Table(title=f"scaletune {run.name or ''}".strip(), show_header=False)
+        table = Table(title=Text(f"scaletune {run.name or ''}".strip()), show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_column()

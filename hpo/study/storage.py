@@ -30,16 +30,20 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -57,7 +61,26 @@ _REPORT_INTERVAL = 0.2  # seconds between intermediate values written for one tr
 _SQLITE_PATIENCE = 60.0  # seconds to wait for another driver's write
 _YIELD = 0.02  # seconds between looks for the unique id
 _ID_PATIENCE = 10.0  # seconds to wait for the driver that makes the unique id
+_CREATION_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds before creating what others create
+_RACE_SIGNS = (  # what databases say of something that another connection is creating
+    "already exists",
+    "unique",
+    "duplicate",
+    "locked",
+    "deadlock",
+    "concurrent",
+    "no such table",
+    "does not exist",
+)
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
+_LONGEST_NAME = 200  # characters
+_BAD_LETTERS = re.compile("[\0\ud800-\udfff]")  # NUL, and surrogates without their partner
+_SHORTEST_SECRET = 3  # letters; what is shorter stands in many words
+_OPTIONS = frozenset(  # of an SQLite URL
+    "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
+    "nolock psow timeout uri vfs".split()
+)
+_SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
 
@@ -225,7 +248,7 @@ class StudyStorage:
     """
 
     def __init__(
-        self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: str
+        self, study: optuna.Study, storage: BaseStorage, space: SearchSpace, where: _Where
     ) -> None:
         self.study = study
         self._space = space
@@ -267,12 +290,14 @@ class StudyStorage:
             StudyError: If the storage cannot be used, or if the stored study has another space,
                 direction or cost unit, comes from a newer scaletune, or was not made by `optimize`.
         """
-        where = _where(storage) if name is not None else "memory"
+        where = _Where("memory") if name is None else _Where.of(storage)
         with _storage_errors(where):
-            backend = _backend(name, storage)
+            backend = _created(lambda: _backend(name, storage))
             with _quiet_optuna():
-                study = optuna.create_study(
-                    storage=backend, study_name=name, load_if_exists=True, direction=direction
+                study = _created(
+                    lambda: optuna.create_study(
+                        storage=backend, study_name=name, load_if_exists=True, direction=direction
+                    )
                 )
             opened = cls(study, backend, space, where)
             header = {
@@ -284,6 +309,7 @@ class StudyStorage:
                 "scheduler": scheduler,
             }
             with _damage_errors(where, "header"):
+                found = bool(study.get_trials(deepcopy=False))  # they come after the header
                 stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
                     _check_same_study(study.study_name, stored, header, space)
@@ -291,7 +317,7 @@ class StudyStorage:
                 if stored["space"] == header["space"]:
                     return opened
                 header |= {"seed": stored["seed"]}
-            elif study.get_trials(deepcopy=False) or len(study.directions) != 1:
+            elif found or len(study.directions) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
@@ -313,7 +339,7 @@ class StudyStorage:
         Raises:
             StudyError: If there is none of that name, or it cannot be read here.
         """
-        where = _where(storage)
+        where = _Where.of(storage)
         _require_file(storage)
         with _storage_errors(where):
             backend = _backend(name, storage)
@@ -581,21 +607,125 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     url = storage or DEFAULT_STORAGE
     if "://" not in url:
         raise StudyError(
-            f"storage= must be an Optuna storage or its URL, got {url!r}; "
-            f"for a file write storage='sqlite:///{url}'"
+            f"storage= must be an Optuna storage or its URL, got {shown(url)!r}; "
+            f"for a file write storage='sqlite:///{shown(url)}'"
         )
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
+    if shown(url).endswith("://***"):
+        raise StudyError(
+            f"storage= cannot be read as a URL, got {shown(url)}; write it as "
+            "dialect://user:password@host:port/database, with every @ : / ? # and % of the "
+            "password quoted: urllib.parse.quote(password, safe='')"
+        )
     # A connection that the server has dropped is noticed before it is used, and made again.
-    storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    event.listen(storage.engine, "do_connect", _connect_patiently)
+    storage = RDBStorage(_unformatted(url), engine_kwargs={"pool_pre_ping": True})
+    where = _Where.of(url)
+
+    def connect(dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]) -> Any:
+        return _connect_patiently(dialect, arguments, named, where)
+
+    event.listen(storage.engine, "do_connect", connect)
     return storage
 
 
+def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
+    """Return the file that a storage opens; None for one that is no SQLite file.
+
+    A path in a URL means itself, whatever letters it has, as in `f"sqlite:///{path}"`. Only a file
+    that is there already may be written with its letters quoted.
+
+    Args:
+        storage: Optuna storage or its URL; None for the default file.
+
+    Example:
+        >>> sqlite_file("sqlite:///what?/100%20/{a}.db?timeout=5").as_posix()
+        'what?/100%20/{a}.db'
+    """
+    if isinstance(storage, BaseStorage):
+        return None
+    scheme, _, rest = (storage or DEFAULT_STORAGE).partition("://")
+    path, _ = _split_options(rest[1:])
+    if (
+        scheme not in _SQLITE_FILES
+        or rest[:1] != "/"
+        or path.startswith((":", "file:"))
+        or not path
+    ):
+        return None
+    written, unquoted = Path(path), Path(unquote(path))
+    return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _split_options(path: str) -> tuple[str, dict[str, str]]:
+    """Path of an SQLite URL, and its options: a `?` with anything else belongs to the path."""
+    file, _, text = path.rpartition("?")
+    options = dict(parse_qsl(text, keep_blank_values=True))
+    return (file, options) if file and options and options.keys() <= _OPTIONS else (path, {})
+
+
+def _sqlite_url(url: str) -> str:
+    """URL that SQLAlchemy, after Optuna has formatted it, reads as the file that `url` means."""
+    from sqlalchemy.engine import URL, make_url
+
+    file = sqlite_file(url)
+    if file is None:
+        return _unformatted(url)
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    path = path if file == Path(path) else unquote(path)
+    quoted = url
+    if make_url(url).database != path:
+        quoted = URL.create(scheme, database=path, query=options).render_as_string()
+    if make_url(quoted).database != path:
+        raise StudyError(
+            f"storage= names a file that this SQLAlchemy cannot open, {path!r}; upgrade it, or "
+            "rename the file without ? and %"
+        )
+    return _unformatted(quoted)
+
+
+def _unformatted(url: str) -> str:
+    """`url`, so that Optuna's `str.format` returns it; its own field stays one."""
+    return url if "{SCHEMA_VERSION}" in url else url.replace("{", "{{").replace("}", "}}")
+
+
+def _created(make: Callable[[], T]) -> T:
+    """Result of `make`, which creates what is not there yet.
+
+    Drivers that start at the same moment race for tables, rows and studies. One of them wins; to
+    the others this looks like an error, and the next try finds what they need.
+    """
+    for pause in _CREATION_PAUSES:
+        try:
+            return make()
+        except Exception as error:
+            if not _is_race(error):
+                raise
+            time.sleep(pause * (1.0 + random.random()))  # noqa: S311  only a delay
+    return make()
+
+
+def _is_race(error: BaseException | None) -> bool:
+    """Whether a creation failed because another driver creates the same."""
+    from sqlalchemy.exc import DBAPIError
+
+    while error is not None:
+        if isinstance(error, DBAPIError) and any(
+            sign in str(error.orig).lower() for sign in _RACE_SIGNS
+        ):
+            return True
+        if isinstance(error, DuplicatedStudyError | KeyError | AssertionError):
+            return True  # a row that was not there a moment before, or not yet
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _connect_patiently(
-    dialect: Any, record: object, arguments: list[Any], named: dict[str, Any]
+    dialect: Any, arguments: list[Any], named: dict[str, Any], where: _Where
 ) -> Any:
     """Connect again to a server that answered before, waiting for it if it is away.
 
@@ -608,7 +738,7 @@ def _connect_patiently(
         except dialect.loaded_dbapi.OperationalError as error:
             if time.monotonic() > until:
                 raise
-            _log.warning("the database does not answer, trying again: %s", str(error).strip())
+            _log.warning("the database does not answer, trying again: %s", where.told(error))
             time.sleep(1.0)
 
 
@@ -645,15 +775,119 @@ def _cut_off(error: BaseException | None) -> bool:
     return False
 
 
-def _where(storage: str | BaseStorage | None) -> str:
-    """A storage as messages name it, without its password."""
+def check_texts(name: object, storage: object) -> None:
+    """Refuse a name or URL that no database or file system can hold.
+
+    Args:
+        name: Name of a study, or None.
+        storage: Optuna storage or its URL, or None.
+
+    Raises:
+        TypeError: For a storage of another type.
+        ValueError: For a bad name, or letters that UTF-8 does not have.
+    """
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
+        raise ValueError(
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            "None keeps the study in memory"
+        )
+    if storage is not None and not isinstance(storage, str | BaseStorage):
+        raise TypeError(
+            "storage must be an Optuna storage, its URL or None, got a "
+            f"{type(storage).__name__}; for a file write 'sqlite:///runs.db'"
+        )
+    for argument, text in (("name", name), ("storage", storage)):
+        if isinstance(text, str) and (bad := _BAD_LETTERS.search(text)):
+            raise ValueError(
+                f"{argument} must not hold the letter {bad.group()!r}, which no database can "
+                "store; leave it out"
+            )
+
+
+def shown(storage: str | BaseStorage | None) -> str:
+    """Return a storage as every message, log line and repr names it: without its password.
+
+    Args:
+        storage: Optuna storage or its URL; None for the default file.
+
+    Example:
+        >>> shown("postgresql://me:secret@host/runs?sslpassword=secret")
+        'postgresql://me:***@host/runs?sslpassword=***'
+        >>> shown("me:secret@host/runs")
+        '***@host/runs'
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    if isinstance(storage, BaseStorage):
+        behind = _url_of(storage)
+        return type(storage).__name__ if behind is None else shown(behind)
+    text = storage or DEFAULT_STORAGE
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
+    if scheme in _SQLITE_FILES:  # a path, without an account
+        return text
     try:
-        return make_url(str(storage or DEFAULT_STORAGE)).render_as_string(hide_password=True)
-    except ArgumentError:
-        return str(storage)
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        return f"{scheme}://***"
+    if "@" in f"{url.host}{url.database}":  # the end of a password that was not quoted
+        return f"{scheme}://***"
+    options = "&".join(f"{name}=***" for name in url.query)
+    plain = url.set(query={}).render_as_string(hide_password=True)
+    return f"{plain}?{options}" if options else plain
+
+
+def _url_of(storage: BaseStorage) -> str | None:
+    """URL of an Optuna storage; None for one that has none."""
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
+    url = getattr(inner, "url", None)
+    return url if isinstance(url, str) else None
+
+
+def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
+    """What the URL of a storage holds and `shown` does not, as written and unquoted."""
+    url = _url_of(storage) if isinstance(storage, BaseStorage) else storage
+    if url is None or shown(url) == url:
+        return frozenset()
+    rest = url.partition("://")[2] or url
+    account, at, _ = rest.rpartition("@")
+    written = {account.partition(":")[2]} if at else set()
+    written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
+    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
+    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A storage as messages name it.
+
+    Attributes:
+        name: The storage without its password, as `shown` gives it.
+        secrets: What its name leaves out, and no message of another library may tell.
+    """
+
+    name: str
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def of(cls, storage: str | BaseStorage | None) -> _Where:
+        return cls(shown(storage), _secrets(storage))
+
+    def __str__(self) -> str:
+        return self.name
+
+    def told(self, error: BaseException) -> str:
+        """First line of another library's error, or its type if it says nothing."""
+        return next(iter(self.without_secrets(str(error)).splitlines()), type(error).__name__)
+
+    def without_secrets(self, text: str) -> str:
+        """`text` with every secret gone, longest first."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
 
 
 def _check_same_study(
@@ -699,18 +933,10 @@ def _check_schema(name: str, stored: dict[str, Any]) -> None:
 
 def _require_file(storage: str | BaseStorage | None) -> None:
     """Raise StudyError for an SQLite file that is not there: opening it would create it."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    if storage is not None and not isinstance(storage, str):
-        return
-    try:
-        url = make_url(storage or DEFAULT_STORAGE)
-    except ArgumentError:
-        return  # refused with the way out where the storage is opened
-    if url.drivername.startswith("sqlite") and url.database and not Path(url.database).exists():
+    file = sqlite_file(storage)
+    if file is not None and not file.exists():
         raise StudyError(
-            f"there is no file {url.database}; go to the folder of the run, or name its storage, "
+            f"there is no file {file}; go to the folder of the run, or name its storage, "
             "such as storage='sqlite:////path/to/scaletune.db'"
         )
 
@@ -783,23 +1009,31 @@ def _observation(
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
+def _storage_errors(where: _Where) -> Iterator[None]:
     """Raise storage errors as StudyError, with the place and the way out."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError) as error:
-        cause = error.__cause__ or error
-        raise StudyError(
-            f"the storage {where} cannot be used: {str(cause).splitlines()[0]}; make sure that "
-            "its folder exists and can be written, or name another one with storage=. "
-            "What was stored before is still there"
-        ) from error
+    except (StorageInternalError, SQLAlchemyError, OSError, ImportError) as error:
+        refused = StudyError(
+            f"the storage {where} cannot be used: {where.told(error.__cause__ or error)}; "
+            + _way_out(error)
+            + ". What was stored before is still there"
+        )
+        chain = "".join(traceback.format_exception(error))
+        raise refused from (error if where.without_secrets(chain) == chain else None)
+
+
+def _way_out(error: Exception) -> str:
+    """What to do about a storage that fails."""
+    if isinstance(error, ImportError):
+        return "install the driver of its database, or name another one with storage="
+    return "make sure that its folder exists and can be written, or name another one with storage="
 
 
 @contextmanager
-def _damage_errors(where: str, part: str) -> Iterator[None]:
+def _damage_errors(where: _Where, part: str) -> Iterator[None]:
     """Raise errors of damaged content as StudyError, with the place and the way out."""
     try:
         yield

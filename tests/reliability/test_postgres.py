@@ -42,6 +42,7 @@ from tests.reliability.test_kill_and_resume import (
     live_to_the_end,
     start_together,
 )
+from tests.study.test_starting_together import check_whole, start_drivers
 
 SERVER = os.environ.get("SCALETUNE_POSTGRES", "")
 pytestmark = [
@@ -240,6 +241,15 @@ def test_a_call_cut_off_in_its_middle_is_made_again(
         (False, False),
         (False, True),
     ]
+
+
+def test_six_drivers_that_start_together_on_an_empty_database_share_one_study(
+    database: Callable[[], str], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        url = database()
+        start_drivers(url, tmp_path, 6)
+        check_whole(url, 6)
 
 
 def test_a_wrong_password_is_one_clear_error_at_once(database: Callable[[], str]) -> None:
