@@ -33,7 +33,7 @@ from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
-from hpo.study.storage import StudyStorage, check_texts, shown, sqlite_file
+from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
 
@@ -361,8 +361,8 @@ def _check(options: StudyOptions) -> None:
     check_texts(options.name, options.storage)
     if options.storage is not None and options.name is None:
         raise ValueError(
-            f"storage= needs name=, got storage={shown(options.storage)!r} alone; name the study, "
-            "so that it can be found again"
+            f"storage= needs name=, got storage={without_password(options.storage)!r} alone;"
+            " name the study, so that it can be found again"
         )
 
 

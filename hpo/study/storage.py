@@ -607,17 +607,17 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     url = storage or DEFAULT_STORAGE
     if "://" not in url:
         raise StudyError(
-            f"storage= must be an Optuna storage or its URL, got {shown(url)!r}; "
-            f"for a file write storage='sqlite:///{shown(url)}'"
+            f"storage= must be an Optuna storage or its URL, got {without_password(url)!r}; "
+            f"for a file write storage='sqlite:///{without_password(url)}'"
         )
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
         url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
-    if shown(url).endswith("://***"):
+    if without_password(url).endswith("://***"):
         raise StudyError(
-            f"storage= cannot be read as a URL, got {shown(url)}; write it as "
+            f"storage= cannot be read as a URL, got {without_password(url)}; write it as "
             "dialect://user:password@host:port/database, with every @ : / ? # and % of the "
             "password quoted: urllib.parse.quote(password, safe='')"
         )
@@ -804,16 +804,16 @@ def check_texts(name: object, storage: object) -> None:
             )
 
 
-def shown(storage: str | BaseStorage | None) -> str:
+def without_password(storage: str | BaseStorage | None) -> str:
     """Return a storage as every message, log line and repr names it: without its password.
 
     Args:
         storage: Optuna storage or its URL; None for the default file.
 
     Example:
-        >>> shown("postgresql://me:secret@host/runs?sslpassword=secret")
+        >>> without_password("postgresql://me:secret@host/runs?sslpassword=secret")
         'postgresql://me:***@host/runs?sslpassword=***'
-        >>> shown("me:secret@host/runs")
+        >>> without_password("me:secret@host/runs")
         '***@host/runs'
     """
     from sqlalchemy.engine import make_url
@@ -821,7 +821,7 @@ def shown(storage: str | BaseStorage | None) -> str:
 
     if isinstance(storage, BaseStorage):
         behind = _url_of(storage)
-        return type(storage).__name__ if behind is None else shown(behind)
+        return type(storage).__name__ if behind is None else without_password(behind)
     text = storage or DEFAULT_STORAGE
     scheme, separator, _ = text.partition("://")
     if not separator:
@@ -847,9 +847,9 @@ def _url_of(storage: BaseStorage) -> str | None:
 
 
 def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
-    """What the URL of a storage holds and `shown` does not, as written and unquoted."""
+    """What the URL of a storage holds and `without_password` does not, as written and unquoted."""
     url = _url_of(storage) if isinstance(storage, BaseStorage) else storage
-    if url is None or shown(url) == url:
+    if url is None or without_password(url) == url:
         return frozenset()
     rest = url.partition("://")[2] or url
     account, at, _ = rest.rpartition("@")
@@ -865,7 +865,7 @@ class _Where:
     """A storage as messages name it.
 
     Attributes:
-        name: The storage without its password, as `shown` gives it.
+        name: The storage without its password, as `without_password` gives it.
         secrets: What its name leaves out, and no message of another library may tell.
     """
 
@@ -874,7 +874,7 @@ class _Where:
 
     @classmethod
     def of(cls, storage: str | BaseStorage | None) -> _Where:
-        return cls(shown(storage), _secrets(storage))
+        return cls(without_password(storage), _secrets(storage))
 
     def __str__(self) -> str:
         return self.name

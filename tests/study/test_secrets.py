@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from hpo import ASHA, Budget, Context, Fidelity, Float, StudyError, load_result, optimize
-from hpo.study.storage import shown
+from hpo.study.storage import without_password
 
 SECRET = "hunter2secret"
 SPACE = {"x": Float(0.0, 1.0)}
@@ -61,10 +61,10 @@ def test_no_message_traceback_or_log_tells_the_password(
 
 @pytest.mark.parametrize("url", URLS)
 def test_a_url_is_shown_without_its_password_and_with_the_rest_that_can_be_told(url: str) -> None:
-    assert SECRET not in shown(url)
-    assert "***" in shown(url)
-    assert shown("sqlite:///a@b:c.db") == "sqlite:///a@b:c.db"
-    assert shown("postgresql://me:x%40y@host:5/runs") == "postgresql://me:***@host:5/runs"
+    assert SECRET not in without_password(url)
+    assert "***" in without_password(url)
+    assert without_password("sqlite:///a@b:c.db") == "sqlite:///a@b:c.db"
+    assert without_password("postgresql://me:x%40y@host:5/runs") == "postgresql://me:***@host:5/runs"
 
 
 def test_a_result_its_study_and_what_extends_it_do_not_show_the_password(folder: Path) -> None:
