@@ -278,6 +278,6 @@ def _negative_log_likelihood(
     own = np.diagonal(sensitivity)
     tail = [
         read.discrepancy_variance * float(own @ errors.factors),
-        read.noise_variance * float(own @ inflation),
+        read.noise_variance * float(own.sum() if errors.inflation is None else own @ inflation),
     ]
     return value, np.concatenate([*slopes, tail])

@@ -64,7 +64,9 @@ def test_a_url_is_shown_without_its_password_and_with_the_rest_that_can_be_told(
     assert SECRET not in without_password(url)
     assert "***" in without_password(url)
     assert without_password("sqlite:///a@b:c.db") == "sqlite:///a@b:c.db"
-    assert without_password("postgresql://me:x%40y@host:5/runs") == "postgresql://me:***@host:5/runs"
+    assert (
+        without_password("postgresql://me:x%40y@host:5/runs") == "postgresql://me:***@host:5/runs"
+    )
 
 
 def test_a_result_its_study_and_what_extends_it_do_not_show_the_password(folder: Path) -> None:
