@@ -94,7 +94,8 @@ class SyncedOptimizer:
             given: Names of the values that it had to hold.
         """
         log = self._optimizer.log
-        tried = [*(o.config for o in log.observations), *(t.config for t in log.pending)]
+        tried = [trial.config for trial in log.observations]
+        tried += [trial.config for trial in log.pending]
         return self.view.apart(self.view.to_optuna(proposal.config), tried, given)
 
     def taken(self, params: Mapping[str, Any], others: Sequence[FrozenTrial], *, by: int) -> bool:
