@@ -227,7 +227,6 @@ class Context:
         Example:
             >>> from hpo import Stop, Trial
             >>> from hpo.schedulers import Decision
-        from hpo.space.scalars import metric_values, shown, to_float, whole
             >>> class Pausing:  # a driver that answers every report with a pause
             ...     def send(self, report):
             ...         return Decision.PAUSE

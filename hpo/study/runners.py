@@ -345,7 +345,6 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
-        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
@@ -372,7 +371,6 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
-        from hpo.space.scalars import metric_values, to_float
             >>> def train(config, ctx):
             ...     for step in range(1, 10):
             ...         ctx.report(step=step, loss=config["x"] / step)
@@ -403,7 +401,6 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
-        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
@@ -422,7 +419,6 @@ class InlineRunner:
             >>> from pathlib import Path
             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
-        from hpo.space.scalars import metric_values, to_float
             >>> task = Task(lambda config, ctx: config["x"] ** 2, None, (), Limits())
             >>> job = Job(Trial(0, {"x": 0.5}, 0, None), seed=0, checkpoint_dir=Path("unused"))
             >>> runner = InlineRunner()
