@@ -175,8 +175,13 @@ def test_importing_hpo_loads_nothing_heavy() -> None:
 
 
 def test_importing_hpo_is_quick() -> None:
-    timed = "import time; t = time.perf_counter(); import hpo; print(time.perf_counter() - t)"
-    assert min(float(run(timed)) for _ in range(5)) < SECONDS
+    """It takes a tenth of a second or, on a slow machine, as long as it takes to import NumPy."""
+    timed = (
+        "import time; t = time.perf_counter(); import numpy; numpy = time.perf_counter() - t;"
+        "import hpo; print(numpy, time.perf_counter() - t)"
+    )
+    times = [tuple(map(float, run(timed).split())) for _ in range(5)]
+    assert any(total < SECONDS or total < 2.0 * numpy for numpy, total in times), times
 
 
 def test_every_public_name_exists() -> None:
