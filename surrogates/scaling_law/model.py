@@ -115,11 +115,7 @@ class ScalingModel:
         Returns:
             The vector of `FittedParameters`.
         """
-        if len(data) > self.max_rows:
-            X = data.X[:, data.columns.numeric]
-            good = beside_trend(data.X[:, data.columns.scale], LossUnits.of(data.y).bounded(data.y))
-            rows = representative(X / np.maximum(np.ptp(X, axis=0), 1e-9), good, self.max_rows)
-            data = TrainingData(data.X[rows], data.y[rows], data.columns)
+        data = self._taught(data)
         frame = self._frame(data)
         X, y, units = data.X, frame.units.bounded(data.y), frame.units
         weights = frame.weights
@@ -208,11 +204,19 @@ class ScalingModel:
         covariance[np.diag_indices(len(y))] += noise + row_noise
         factor = cholesky(covariance)
         weights = factor.solve(y - mean.value(data.X))
-        rules = fitted.weights
         return ScalingPredictor(
             kernel, mean, data.X, y, noise, factor, weights, prior, errors, row_noise,
-            fitted.growth, rules, before,
+            fitted.growth, fitted.weights, before,
         )  # fmt: skip
+
+    def _taught(self, data: TrainingData) -> TrainingData:
+        """Return the rows that teach parameters: all, or those best for their size and a spread."""
+        if len(data) <= self.max_rows:
+            return data
+        X = data.X[:, data.columns.numeric]
+        good = beside_trend(data.X[:, data.columns.scale], LossUnits.of(data.y).bounded(data.y))
+        rows = representative(X / np.maximum(np.ptp(X, axis=0), 1e-9), good, self.max_rows)
+        return TrainingData(data.X[rows], data.y[rows], data.columns)
 
     def _frame(self, data: TrainingData) -> _Frame:
         layout = ThetaLayout.of(data.columns, self.max_couplings)
@@ -251,11 +255,13 @@ class ScalingModel:
     def _growth(self, data: TrainingData, fitted: FittedParameters, frame: _Frame) -> float:
         """Return tau, learned from forecasts of the more expensive runs by the cheaper ones."""
         layout, prior = frame.layout, frame.prior(fitted.weights)
+        if not len(layout.axes):
+            return 0.0
         blank = frame.loss(prior.mean)
         start = prior.u(fitted.theta)
         start[layout.log_exponent] = start[layout.log_reducible] = start[layout.log_gamma] = 0.0
         found = []
-        for cheap, dear in origins(layout.scales(data.X)):
+        for cheap, expensive in origins(layout.scales(data.X)):
             known = TrainingData(data.X[cheap], data.y[cheap], data.columns)
             X, y = known.X, frame.units.bounded(known.y)
             try:
@@ -264,7 +270,7 @@ class ScalingModel:
                 then = self._posterior(known, replace(fitted, theta=prior.theta(u)), prior, prior)
             except NumericalError:
                 continue
-            found.append(then.forecasts(data.X[dear], data.y[dear]))
+            found.append(then.forecasts(data.X[expensive], data.y[expensive]))
         scatter = self._errors(fitted, fitted.loss(layout)).scatter
         return growth(found, float(np.sqrt(scatter * frame.units.spread)))
 

@@ -10,9 +10,9 @@
     r(s)           another with a length of a tenth of an e-fold: what runs of one size share, such
                    as a deeper or wider shape, and no other size does
 
-The first two need a decision or a category, the last two a scale axis. q is small beforehand. A
-loose one would explain what runs at several sizes say about the exponents, which are all that
-reaches beyond them.
+The first two need a decision or a category, the last two a scale axis. The prior of q
+is narrow. A wide one would explain what runs at several sizes say about the exponents, which are
+all that reaches beyond them.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def origins(scales: Array) -> Iterator[tuple[Array, Array]]:
 
     Example:
         >>> scales = np.arange(20.0)[:, None]
-        >>> [(int(cheap.sum()), int(dear.sum())) for cheap, dear in origins(scales)]
+        >>> [(int(cheap.sum()), int(expensive.sum())) for cheap, expensive in origins(scales)]
         [(8, 12), (11, 9), (14, 6)]
     """
     if not scales.shape[1] or not len(scales):
@@ -88,9 +88,9 @@ def origins(scales: Array) -> Iterator[tuple[Array, Array]]:
     compute = scales.sum(axis=1)
     for cut in sorted({float(np.quantile(compute, share)) for share in _SHARES}):
         cheap = compute <= cut
-        dear = compute > compute[cheap].max() + _NEAREST
-        if cheap.sum() >= _FEWEST and dear.any() and np.ptp(compute[cheap]) > _NEAREST:
-            yield cheap, dear
+        expensive = compute > compute[cheap].max() + _NEAREST
+        if cheap.sum() >= _FEWEST and expensive.any() and np.ptp(compute[cheap]) > _NEAREST:
+            yield cheap, expensive
 
 
 def growth(cuts: Sequence[Forecasts], unit: float) -> float:
