@@ -244,8 +244,8 @@ class FittedLaw:
             )
         )
         note = (
-            f"Best values and removable losses are those at {at}; +- one standard error. Slopes may"
-            " bend away from there: law.best(parameter, at={...}) includes it."
+            f"Best values and removable losses are those at {at}; +- one standard error.\n"
+            "Slopes are those at this size and may bend; law.best(parameter, at={...}) includes it."
         )
         table = f"\n\n{rules_as_text(self.rules)}" if self.rules else ""
         return f"{as_text(self.rows)}\n{note}{table}"

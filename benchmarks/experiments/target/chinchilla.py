@@ -1,4 +1,4 @@
-"""Chinchilla's points: the allocation they imply, dearer runs foreseen, and outliers endured.
+"""Chinchilla's points: the allocation they imply, larger runs foreseen, and outliers.
 
 N: parameters. D: tokens. C = 6 N D: FLOPs. The points were read off a figure by Epoch AI; five of
 the 245 are runs that ended early. Besiroglu et al. 2024 leave those out and find N* ~ C^0.513 and
@@ -131,12 +131,12 @@ def told(points: Points, bounds: Points | None = None) -> Result:
     return optimizer.result()
 
 
-def foresee(cheap: Points, dear: Points) -> Foreseen:
-    """Return our predictions of the dear runs from the cheap ones."""
+def foresee(cheap: Points, expensive: Points) -> Foreseen:
+    """Return our predictions of the expensive runs from the cheap ones."""
     result = told(cheap)
     found = [
         result.predict({"params": N, "tokens": D})
-        for N, D in zip(dear.N.tolist(), dear.D.tolist(), strict=True)
+        for N, D in zip(expensive.N.tolist(), expensive.D.tolist(), strict=True)
     ]
     ends = np.array([prediction.loss_interval for prediction in found])
     return Foreseen(np.array([prediction.loss for prediction in found]), *ends.T)
@@ -172,22 +172,24 @@ def allocate(points: Points) -> Split:
     )
 
 
-def foresee_by(method: str, cheap: Points, dear: Points) -> Foreseen:
-    """Return a method's predictions of the dear runs from the cheap ones.
+def foresee_by(method: str, cheap: Points, expensive: Points) -> Foreseen:
+    """Return a method's predictions of the expensive runs from the cheap ones.
 
     Args:
         method: one of `METHODS`.
         cheap: runs told.
-        dear: runs to foresee.
+        expensive: runs to foresee.
     """
     if method == OURS:
-        return foresee(cheap, dear)
+        return foresee(cheap, expensive)
     if method == HUBER:
-        return Foreseen.points(huber(cheap.N, cheap.D, cheap.loss).predict(dear.N, dear.D))
+        return Foreseen.points(
+            huber(cheap.N, cheap.D, cheap.loss).predict(expensive.N, expensive.D)
+        )
     if method in packages.PACKAGES:
-        return packages.foresee(method, cheap.sizes, cheap.loss, dear.sizes)
+        return packages.foresee(method, cheap.sizes, cheap.loss, expensive.sizes)
     rival = process if method == "GP" else trees
-    return rival(np.log(cheap.sizes), cheap.loss, np.log(dear.sizes))
+    return rival(np.log(cheap.sizes), cheap.loss, np.log(expensive.sizes))
 
 
 def allocate_by(method: str, points: Points) -> Split:
@@ -218,8 +220,8 @@ def _of_split(found: Split, truth: float) -> dict[str, float]:
 
 
 def _measure_cut(case: str, method: str, seed: int) -> Mapping[str, float]:
-    cheap, dear = split(recorded(), float(case.removeprefix("C < ")))
-    return foresee_by(method, cheap, dear).against(dear.loss)
+    cheap, expensive = split(recorded(), float(case.removeprefix("C < ")))
+    return foresee_by(method, cheap, expensive).against(expensive.loss)
 
 
 def _measure_outliers(case: str, method: str, seed: int) -> Mapping[str, float]:

@@ -61,10 +61,10 @@ def test_every_run_beyond_a_cut_took_more_compute_than_all_below_it():
     found = list(origins(scales))
     assert len(found) == 3
     sizes = []
-    for cheap, dear in found:
-        assert not (cheap & dear).any()
-        assert scales[dear].sum(axis=1).min() > scales[cheap].sum(axis=1).max() + 0.5
-        assert np.all(distance_beyond(scales[cheap], scales[dear]) > 0.5)
+    for cheap, expensive in found:
+        assert not (cheap & expensive).any()
+        assert scales[expensive].sum(axis=1).min() > scales[cheap].sum(axis=1).max() + 0.5
+        assert np.all(distance_beyond(scales[cheap], scales[expensive]) > 0.5)
         sizes.append(cheap.sum() / 60)
     np.testing.assert_allclose(sizes, [0.4, 0.55, 0.7], atol=0.03)
 

@@ -121,8 +121,8 @@ def test_a_cut_tells_cheap_runs_asks_of_dearer_ones_and_drops_runs_that_ended_ea
     cost = np.array([1e19, 2e19, 4e19, 6e19])
     N = np.full(4, 1e8)
     points = Points(N, cost / (6.0 * N), np.array([3.9, 3.0, 2.9, 2.8]))
-    cheap, dear = split(points, 3e19)
-    assert cheap.loss.tolist() == [3.0] and dear.loss.tolist() == [2.8]
+    cheap, expensive = split(points, 3e19)
+    assert cheap.loss.tolist() == [3.0] and expensive.loss.tolist() == [2.8]
 
 
 def test_scores_of_parts_are_kept_apart() -> None:
