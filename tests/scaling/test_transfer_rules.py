@@ -448,7 +448,10 @@ def test_the_law_shows_prior_and_posterior_side_by_side(fitted):
         "informed_by_data",
     ]
     law_alone, rules = text.split("\n\n")
-    assert len(table) == len(law_alone.splitlines()) - 2  # heading and note
+    rows = law_alone.splitlines()[1 : 1 + len(table)]
+    assert all(row.startswith(name) for row, name in zip(rows, table["coefficient"], strict=True))
+    assert all("+-" in row for row in rows)
+    assert "+- one standard error." in law_alone.splitlines()[1 + len(table)]
     assert len(rules.splitlines()) == 1 + len(law.rules)
     assert {"exponent of params", "exponent of tokens", "gamma"} <= set(table["coefficient"])
     assert table["informed_by_data"].between(0.0, 1.0).all() and (table["posterior_sd"] > 0).all()
