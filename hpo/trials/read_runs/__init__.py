@@ -10,4 +10,13 @@ from hpo.trials.read_runs.errors import RunFileError
 from hpo.trials.read_runs.guesses import Guess, Guesses, Use
 from hpo.trials.read_runs.runs import Runs, read_runs, run_keys
 
-__all__ = ["ColumnScale", "Guess", "Guesses", "RunFileError", "Runs", "Use", "read_runs", "run_keys"]
+__all__ = [
+    "ColumnScale",
+    "Guess",
+    "Guesses",
+    "RunFileError",
+    "Runs",
+    "Use",
+    "read_runs",
+    "run_keys",
+]

@@ -114,6 +114,9 @@ def read_numbers(cells: Sequence[object], *, decimal: str = ".", duration: bool 
         >>> read.values.tolist(), read.missing.tolist(), read.text.tolist()[3]
         ([125000000.0, 1400000000000.0, nan, nan, nan], [False, False, True, False, False], True)
     """
+    if (plain := _plain_floats(cells)) is not None and (decimal == "." or plain[1]):
+        nothing = np.zeros(len(cells), dtype=bool)
+        return Numbers(plain[0], nothing, nothing)
     values = np.full(len(cells), np.nan)
     missing, text = np.zeros(len(cells), dtype=bool), np.zeros(len(cells), dtype=bool)
     known: dict[str, float | None] = {}
@@ -151,7 +154,7 @@ def decimal_mark(cells: Iterable[object], other: str | None = None) -> str | Non
     """
     cores = []
     for cell in cells:
-        if isinstance(cell, str) and ("," in cell or "." in cell):
+        if isinstance(cell, str) and ("," in cell or cell.count(".") > 1 or other == ","):
             found = _CORE.match(cell.strip())
             if found is not None:
                 cores.append(found[0].rstrip())
@@ -167,7 +170,8 @@ def decimal_mark(cells: Iterable[object], other: str | None = None) -> str | Non
         return other
     if any(core.count(".") > 1 for core in cores):
         return ","
-    if cores and all(_DOT_GROUPS.fullmatch(core) for core in cores):
+    dots = [core for core in cores if "." in core]
+    if dots and all(_DOT_GROUPS.fullmatch(core) for core in dots):
         return other
     return "."
 
@@ -234,6 +238,23 @@ def whole_numbers(cells: Sequence[object], numbers: Numbers) -> bool:
         isinstance(cell, float) or (isinstance(cell, str) and re.search(r"[.,eE]\d", cell))
         for cell in map(scalar, cells)
     )
+
+
+def _plain_floats(cells: Sequence[object]) -> tuple[Array, bool] | None:
+    """Return cells that are plain numbers all, and whether none has a point; the quick way."""
+    first = cells[0] if len(cells) else None
+    if isinstance(first, bool) or not isinstance(first, str | int | float):
+        return None
+    kind = type(first)
+    if any(type(cell) is not kind for cell in cells):
+        return None
+    if kind is str and any("_" in cell for cell in cells):  # type: ignore[operator]
+        return None
+    try:
+        values = np.array(list(map(float, cells)))  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        return None
+    return values, kind is not str or not any("." in cell for cell in cells)  # type: ignore[operator]
 
 
 def _point_decimal(text: str, decimal: str) -> str:

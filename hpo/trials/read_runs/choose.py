@@ -30,6 +30,7 @@ from hpo.trials.read_runs.tables import Table
 __all__ = ["Choice", "Column", "ColumnScale", "Named", "choose", "columns_of"]
 
 _GENERIC_SIZE = 100.0  # a column called `n` or `size` holds sizes if one is at least this
+_LEAST_FLOPS = 1e12  # a column called `C` holds FLOPs if none is less
 _FEW = 12  # different texts up to which an unknown column is a category
 _RESULT_WORDS = frozenset(
     "loss acc accuracy error err ppl perplexity bpb metric score auc f1 grad norm throughput mfu"
@@ -78,9 +79,14 @@ class Column:
 
     @property
     def mostly_numbers(self) -> bool:
-        """Whether at least half of the cells with a value are numbers."""
+        """Whether more than half of the cells with a value are numbers."""
         there = np.count_nonzero(~self.numbers.missing)
-        return there > 0 and 2 * np.count_nonzero(self.numbers.text) < there
+        return bool(there > 0) and 2 * int(np.count_nonzero(self.numbers.text)) < int(there)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a cell is a number."""
+        return bool(np.any(~self.numbers.missing & ~self.numbers.text))
 
     @cached_property
     def texts(self) -> list[str | None]:
@@ -224,6 +230,10 @@ class _Chooser:
         if self.named.space is not None:
             self._of_space(self.named.space)
         else:
+            self._named_settings()
+            self._guessed_cost(named_cost)
+            self._guessed_states()
+            self._guessed_seconds()
             self._sizes_and_settings()
         self._guessed_states()
         self._guessed_seconds()
@@ -276,7 +286,7 @@ class _Chooser:
         for offset, listed in ((0.0, known.LOSSES), (1000.0, known.BETTER_LARGER)):
             for name in self._free():
                 place = known.place_of_result(name, listed)
-                if place is not None and self.columns[name].mostly_numbers:
+                if place is not None and self.columns[name].has_numbers:
                     found.append((offset + place, name))
         found.sort(key=lambda pair: pair[0])
         if found:
@@ -291,7 +301,7 @@ class _Chooser:
             for name in self._free()
             if spellings(name)[0].endswith("loss")
             and namespace(name) is not Namespace.SETTING
-            and self.columns[name].mostly_numbers
+            and self.columns[name].has_numbers
         ]
         if len(last) == 1:
             return last[0], "the only name that ends with loss"
@@ -309,8 +319,9 @@ class _Chooser:
                 else states_of_flag(column.cells, flag)
             )
             before = self.found.states or [None] * len(states)
+            vague = (None, RunState.COMPLETED, RunState.ERROR)  # another column may say more
             self.found.states = [
-                new if new is not None and old in (None, RunState.COMPLETED, RunState.ERROR) else old
+                new if new is not None and old in vague else old
                 for old, new in zip(before, states, strict=True)
             ]
             self.found.take(column, Use.STATUS, "", reason)
@@ -333,8 +344,10 @@ class _Chooser:
                 chosen.append(column)
             flags = (RunState.COMPLETED, RunState.ERROR)
             if self._flag(column) is not None and all(state in flags for state in states):
-                if all(text.lower() in ("true", "false", "0", "1", "yes", "no", "0.0", "1.0")
-                       for text in column.distinct):
+                if all(
+                    text.lower() in ("true", "false", "0", "1", "yes", "no", "0.0", "1.0")
+                    for text in column.distinct
+                ):
                     chosen.append(column)
         self._states(chosen, "well-known name, and states of runs")
 
@@ -348,7 +361,7 @@ class _Chooser:
             return
         for column in self._known_results(known.SECONDS_NAMES):
             if column.durations.are_numbers:
-                self._take_seconds(column, "well-known name; the time is a cost if you say so")
+                self._take_seconds(column, "well-known name; the cost if you say cost='seconds'")
                 return
 
     def _named_cost(self) -> str | None:
@@ -368,19 +381,25 @@ class _Chooser:
 
     def _take_cost(self, name: str, reason: str) -> None:
         column = self.columns[name]
-        unit = name
+        unit = name if namespace(name) is Namespace.NONE else spellings(name)[-1]
         if known.place_of_result(name, known.SECONDS_NAMES) is not None:
             unit = "seconds"
+        elif spellings(name)[-1] == "c":
+            unit = "flops"
         self.found.take(column, Use.COST, "" if unit == name else unit, reason)
         self.found.cost, self.found.cost_unit = name, unit
 
     def _guessed_cost(self, named: str | None) -> None:
-        if named is not None or self.named.cost == "none":
+        if self.found.cost is not None or named is not None or self.named.cost == "none":
             return
         for column in self._known_results(known.COSTS):
-            if column.mostly_numbers:
-                self._take_cost(column.name, "well-known name of a cost")
-                return
+            least = column.numbers.values[np.isfinite(column.numbers.values)]
+            if not column.mostly_numbers or (
+                spellings(column.name)[-1] == "c" and (not len(least) or least.min() < _LEAST_FLOPS)
+            ):
+                continue
+            self._take_cost(column.name, "well-known name of a cost")
+            return
 
     def _known_results(self, listed: Sequence[str]) -> list[Column]:
         """Return free columns of results called as in the list, in its order."""
@@ -395,19 +414,20 @@ class _Chooser:
 
     # --- sizes and settings -------------------------------------------------------------------
 
-    def _sizes_and_settings(self) -> None:
+    def _named_settings(self) -> None:
         named = self.named
         if named.fidelity is not None:
             column = self._column(named.fidelity, "fidelity")
             self._check_numbers(column, column.numbers, "fidelity")
             self.found.take(column, Use.FIDELITY, "", "named by you")
             self.found.fidelity = column.name
-        if named.scales:
-            self._named_scales()
-        params = self._named_params()
-        if not named.scales:
+        self._named_scales()
+        self._named_params()
+
+    def _sizes_and_settings(self) -> None:
+        if not self.named.scales:
             self._guessed_scales()
-        if not params:
+        if not self.named.params:
             self._guessed_settings()
 
     def _named_scales(self) -> None:
@@ -420,7 +440,7 @@ class _Chooser:
             axis = _member(Axis, options[0], text, "scale") if options else guess
             self._take_size(self.columns[name], axis, "named by you")
 
-    def _named_params(self) -> bool:
+    def _named_params(self) -> None:
         for text in self.named.params:
             name, options = self._specification(text, "params", 2)
             if name in self.found.settings:
@@ -434,7 +454,6 @@ class _Chooser:
                 column = self.columns[name]
                 scale = None if column.mostly_numbers else ColumnScale.CHOICE
             self._take_setting(self.columns[name], scale, role, "named by you")
-        return bool(self.named.params)
 
     def _take_size(self, column: Column, axis: Axis, reason: str) -> None:
         self._check_numbers(column, column.numbers, "scales")
@@ -540,7 +559,7 @@ class _Chooser:
             if not column.varies:
                 self.found.leave(column, "one value only")
             elif not column.mostly_numbers and (
-                len(column.distinct) > _FEW or len(column.distinct) * 2 > len(column.cells)
+                len(column.distinct) > _FEW or len(column.distinct) == len(column.cells)
             ):
                 self.found.leave(column, "texts, nearly one a run")
             elif self._follows_size(column):

@@ -11,10 +11,10 @@ class RunFileError(ValueError):
     Example:
         >>> from hpo import read_runs
         >>> try:
-        ...     read_runs([{"lr": 1e-3, "loss": 2.5}, {"lr": "fast", "loss": 2.0}])
+        ...     read_runs([{"lr": 1e-3, "loss": 2.5}, {"lr": 2e-3, "loss": "low"}])
         ... except RunFileError as error:
         ...     print(str(error).split(";")[0])
-        the list, item 1: `lr` must be a number, got 'fast'
+        the list, item 1: `loss` must be a number, got 'low'
     """
 
     def __init__(self, message: str) -> None:

@@ -50,7 +50,7 @@ BETTER_LARGER = (
 )  # fmt: skip
 COSTS = (
     "cost", "flops", "compute", "total_flops", "train_flops", "training_flops", "total_flos",
-    "gpu_hours", "gpu_h", "price", "dollars", "usd", "energy_kwh",
+    "gpu_hours", "gpu_h", "price", "dollars", "usd", "energy_kwh", "c",
 )  # fmt: skip
 SECONDS_NAMES = (
     "seconds", "runtime", "time", "duration", "elapsed", "elapsed_time", "wall_clock", "wall_time",
@@ -91,7 +91,7 @@ SETTINGS: Mapping[Role, tuple[str, ...]] = {
     Role.BATCH: (
         "batch", "batch_size", "bs", "bsz", "global_batch_size", "batchsize", "total_batch_size",
         "train_batch_size", "per_device_train_batch_size", "batch_tokens", "tokens_per_batch",
-        "mini_batch_size", "minibatch_size",
+        "mini_batch_size", "minibatch_size", "batchgrosse", "batch_grosse",
     ),
     Role.WEIGHT_DECAY: ("wd", "weight_decay", "decay", "weightdecay", "l2", "l2_reg"),
     Role.BETA1: ("beta1", "beta_1", "adam_beta1", "b1"),
@@ -106,7 +106,8 @@ SETTINGS: Mapping[Role, tuple[str, ...]] = {
     Role.OTHER: (
         "momentum", "grad_clip", "clip_grad", "gradient_clip", "gradient_clip_val", "max_grad_norm",
         "clip_grad_norm", "label_smoothing", "min_lr_ratio", "min_lr", "muon_to_adam_lr", "z_loss",
-        "adam_lr", "muon_lr", "optimizer", "optim", "optimiser", "lr_schedule", "lr_scheduler",
+        "adam_lr", "muon_lr", "optimizer", "optim", "optimiser", "optimizer_name", "optimizer_type",
+        "optim_name", "lr_schedule", "lr_scheduler",
         "lr_scheduler_type", "schedule", "scheduler", "activation", "temperature",
     ),
 }  # fmt: skip
@@ -142,6 +143,7 @@ _SETTING_PARTS = (
 _RESULT_PARTS = ("metrics", "metric", "summary", "results", "result", "user_attrs", "scores")
 _META_PARTS = ("tags", "system", "system_attrs", "sys", "info", "meta", "monitoring", "wandb")
 _NEUTRAL = ("metrics", "metric", "summary", "results", "result", "final", "best", "last", "min")
+_MORE = re.compile(r"_(min|max|best|final|last|mean|epoch|nats)$|^(best|final|last|min|avg)_")
 _OPTUNA_PREFIX = re.compile(r"^(params|user_attrs|system_attrs)_(?=.)")
 
 
@@ -224,7 +226,7 @@ def place_of_result(name: str, known: Sequence[str]) -> float | None:
     spelled = "_".join(parts)
     if spelled in known:
         return known.index(spelled)
-    less = re.sub(r"_(min|max|best|final|last|mean|epoch|nats)$|^(best|final|last|min|avg)_", "", spelled)
+    less = _MORE.sub("", spelled)
     return known.index(less) + 0.5 if less != spelled and less in known else None
 
 

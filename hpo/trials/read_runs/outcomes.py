@@ -47,7 +47,7 @@ class RunState(Enum):
 
 _WORDS = {
     RunState.COMPLETED: "finished finish completed complete done success successful succeeded ok"
-    " terminated published closed trained true 1 ended_normally",
+    " terminated published closed inactive trained true 1 ended_normally",
     RunState.ENDED: "killed stopped stop aborted cancelled canceled pruned early_stopped"
     " early_stopping stopped_early preempted interrupted lost deleted trashed",
     RunState.RUNNING: "running run pending queued waiting scheduled starting started in_progress"

@@ -31,7 +31,7 @@ from hpo.space import (
 )
 from hpo.space.checks import LARGEST_INT
 from hpo.space.parameters import condition
-from hpo.trials.read_runs.cells import Numbers, at_least, read_numbers
+from hpo.trials.read_runs.cells import Numbers, at_least
 from hpo.trials.read_runs.choose import Choice, Column, ColumnScale, Named, choose, columns_of
 from hpo.trials.read_runs.errors import RunFileError, option
 from hpo.trials.read_runs.guesses import Guess, Guesses, Use
@@ -101,12 +101,12 @@ class Runs:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed, one sentence a line; `guesses` says why.
+        r"""What was assumed, one sentence a line; `guesses` says why.
 
         Example:
             >>> from hpo import read_runs
             >>> rows = [{"lr": 0.1, "N": 1e5, "loss": 3}, {"lr": 0.2, "N": 1e6, "loss": "nan"}]
-            >>> print("\\n".join(read_runs(rows).notes))
+            >>> print("\n".join(read_runs(rows).notes))
             2 runs from the list: 1 completed, 1 diverged
             tuned: lr (log, role lr)
             scale: N (params)
@@ -229,8 +229,10 @@ def read_runs(
         ...     runs = read_runs(path)
         >>> print(runs)
         3 runs from runs.csv: 2 completed, 1 diverged
-        column  read as             values          because
-        lr      tuned, log, role lr 0.001 to 0.01   well-known name of a learning rate
+        column  read as              values          because
+        lr      tuned, log, role lr  0.001 to 0.01   well-known name of a learning rate
+        params  scale, params        1e+06 to 1e+07  well-known name of a number of parameters
+        loss    loss, minimized      1.7 to 2.5      well-known name of a result
         >>> [observation.loss for observation in runs.observations]
         [2.5, None, 1.7]
     """
@@ -304,9 +306,7 @@ class _Reading:
             for k, i in enumerate(rows)
         )
         guesses = Guesses(self._ordered(), self._sentences(outcomes, rows))
-        return Runs(
-            space, observations, self.choice.direction, unit, guesses, self.table.name
-        )
+        return Runs(space, observations, self.choice.direction, unit, guesses, self.table.name)
 
     # --- rows ----------------------------------------------------------------------------------
 
@@ -530,9 +530,7 @@ class _Reading:
                     kept = dict.fromkeys(values[parent][i] for i in rows if i in there)
                     found[name] = (parent, [*kept])
                     break
-        return {
-            name: (self._plain(parent), choices) for name, (parent, choices) in found.items()
-        }
+        return {name: (self._plain(parent), choices) for name, (parent, choices) in found.items()}
 
     def _parameter(
         self, name: str, scale: ColumnScale | None, role: Role, values: Sequence[Any]
@@ -717,7 +715,7 @@ class _Mark:
 
 
 _INACTIVE, _NONE = _Mark("inactive"), _Mark("none")
-_IDS = ("run_id", "trial_id", "run", "run_name", "name", "id", "trial", "trial_name", "uuid", "number")
+_IDS = ("run_id", "trial_id", "run", "run_name", "name", "id", "trial", "trial_name", "uuid")
 _STEP_NAMES = ("step", "global_step", "epoch", "iteration", "iter", "training_iteration", "steps")
 
 
@@ -754,7 +752,7 @@ def _canonical(parameter: Parameter, cells: Sequence[Any]) -> list[Any]:
             if isinstance(parameter, Categorical):
                 known[key] = value
             else:
-                known[key] = parameter.canonical(parameter.check(value))  # type: ignore[arg-type]
+                known[key] = parameter.canonical(value)  # type: ignore[arg-type]
         found.append(known[key])
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.errors import SpaceError
 from hpo.space import Categorical, Float, Int, Parameter
 from hpo.space.optuna_distributions import from_distribution
-from hpo.trials.read_runs.errors import RunFileError, option
+from hpo.trials.read_runs.errors import RunFileError
 from hpo.trials.read_runs.tables import Table, of_frame, of_records
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _record(run: Any) -> dict[str, Any]:
     if hasattr(run, "data"):  # of MLflow
         info, data = run.info, run.data
         start, end = (getattr(info, key, None) for key in ("start_time", "end_time"))
-        timed = {} if not start or not end else {"duration": (end - start) / 1000.0}
+        timed = {} if start is None or not end else {"duration": (end - start) / 1000.0}
         params = {f"params.{key}": value for key, value in dict(data.params).items()}
         metrics = {f"metrics.{key}": value for key, value in dict(data.metrics).items()}
         state = getattr(info, "status", None)
@@ -207,9 +207,7 @@ def _record(run: Any) -> dict[str, Any]:
     summary = getattr(run.summary, "_json_dict", run.summary)
     record: dict[str, Any] = {"Name": getattr(run, "name", None)}
     record["State"] = getattr(run, "state", None)
-    record |= {
-        f"config.{key}": value for key, value in dict(run.config).items() if key[:1] != "_"
-    }
+    record |= {f"config.{key}": value for key, value in dict(run.config).items() if key[:1] != "_"}
     for key, value in dict(summary).items():
         if key == "_runtime":
             record["Runtime"] = value

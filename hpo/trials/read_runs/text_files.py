@@ -122,15 +122,11 @@ def read_csv(text: str, name: str) -> Table:
         )
     names = distinct(header)
     cells = list(zip(*(row[:width] for row in rows), strict=True)) if rows else [()] * width
-    columns: dict[str, list[object]] = {
-        column: list(cells[j]) for j, column in enumerate(names)
-    }
+    columns: dict[str, list[object]] = {column: list(cells[j]) for j, column in enumerate(names)}
     return Table(name, columns, lambda i: f"line {numbers[i]}", delimiter)
 
 
-def _cells(
-    body: str, delimiter: str, name: str, before: int
-) -> tuple[list[list[str]], list[int]]:
+def _cells(body: str, delimiter: str, name: str, before: int) -> tuple[list[list[str]], list[int]]:
     """Return rows of stripped cells, and the line of each; empty rows are left out.
 
     The csv module tells lines and short rows, which pandas fills without a word.
@@ -232,9 +228,10 @@ def records_of_json(text: str, name: str) -> tuple[list[Any], list[int]]:
             continue
         try:
             records.append(json.loads(line))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
+            said = getattr(error, "msg", str(error)[:80])
             raise RunFileError(
-                f"{name}, line {number}: cannot be read as JSON ({str(error)[:80]}); fix that line"
+                f"{name}, line {number}: cannot be read as JSON ({said}); fix that line"
             ) from None
         lines.append(number)
     return records, lines
