@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
-from hpo.errors import StudyError
+from hpo.errors import SpaceError, StudyError
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
+from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
     Recommendation,
     check_target,
@@ -530,6 +531,40 @@ class Result:
         from hpo.drawing.plots import plot_front
 
         return plot_front(_front_plot(self, self.front), path, measured=measured)
+
+    @single_threaded
+    def plot_law(
+        self, target: Mapping[str, float] | None = None, path: str | Path | None = None
+    ) -> Figure:
+        """Plot loss and best settings against scale, from the smallest run to the target.
+
+        Args:
+            target: One positive value per scale axis; see :meth:`recommend`.
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure; see :func:`hpo.drawing.plots.plot_law`.
+
+        Raises:
+            SpaceError: If the space has no scale axes, or the target does not fit it.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> optimizer.result().plot_law({"n": 1000}).axes[0].get_xlabel()
+            'n'
+        """
+        from hpo.drawing.plots import plot_law
+
+        if not self.space.scales:
+            raise SpaceError(
+                f"a picture of the law needs a space with Scale axes, got {list(self.space)}; name"
+                " the size of the runs, such as Scale(1e5, 1e7, axis=Axis.PARAMS)"
+            )
+        return plot_law(law_plot(self.models, self.recommend(target)), path)
 
     def report(self, path: str | Path) -> Path:
         """Write best trial, recommendation, front and all trials as one self-contained HTML page.
