@@ -148,7 +148,7 @@ class OptimumPlot:
         value: Fitted optimum along the line, `(m,)`.
         low: Lower ends of its 90 % band, `(m,)`.
         high: Upper ends of its 90 % band, `(m,)`.
-        run_value: Values of the runs, `(n,)`.
+        run_value: Values of the runs, moved along the fitted drift to the line, `(n,)`.
         recommended: Value recommended at the target.
         interval: Its central 90 % interval.
     """

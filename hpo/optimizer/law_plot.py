@@ -2,7 +2,9 @@
 
 The line goes from the smallest run to the target along all scale axes at once, evenly in their
 logarithms. Compute is 6 N D where the axes are parameters and tokens, the axis itself where there
-is one, else the product of the axes.
+is one, else the product of the axes. A run off the line is shown as far from the line as it was
+from its own optimum: its settings are moved along the fitted drift to the sizes of the line that
+take as much compute.
 """
 
 from __future__ import annotations
@@ -89,6 +91,12 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
     half = _NINETY * np.sqrt(posterior.variance + noise)
     shown = representative(runs.X[:, columns.numeric], runs.loss, _MOST_RUNS)
     of_runs = _compute(natural[shown], factor)
+    length = float((end - start).sum())
+    along = (natural[shown].sum(axis=1) - start.sum()) / length if length else 0.0 * of_runs
+    beside = runs.X[shown].copy()
+    at_line = start + along[:, None] * (end - start)
+    beside[:, scale] = (at_line - columns.origin[scale]) / columns.width[scale]
+    beside = model.moved_along_drift(runs.X[shown], beside)
     sign = encoder.loss_sign
     ends = np.sort([sign * (posterior.mean - half), sign * (posterior.mean + half)], axis=0)
     settings = []
@@ -99,7 +107,7 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
             continue
         assert isinstance(parameter, Float | Int)
         unit = parameter.unit
-        tried = columns.origin[j] + columns.width[j] * runs.X[shown, j]
+        tried = columns.origin[j] + columns.width[j] * beside[:, j]
         low, high = (mean[:, k] + side * _NINETY * sd[:, k] for side in (-1.0, 1.0))
         settings.append(
             OptimumPlot(
