@@ -43,7 +43,7 @@ from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapte
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
-from hpo.adapters.optuna.trial_reader import TrialReader
+from hpo.adapters.optuna.trial_reader import TrialReader, engine_direction
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
 from hpo.scaling.claims import Priors
@@ -51,12 +51,14 @@ from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
 from hpo.space.encoding import Encoder
+from hpo.space.parameters import condition
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
 __all__ = ["ScaleTuneSampler"]
 
+_KEEPING = 4  # first trials with a parameter that was added, which keep the other values
 _MOST_OPTIMIZERS = 32  # kept for one study: one for each space and scalarization met lately
 _RETRIES = 3  # proposals after one that another worker has made at the same moment
 _log = logging.getLogger(__name__)
@@ -162,10 +164,11 @@ class ScaleTuneSampler(BaseSampler):
             if not adapters:
                 return {}
             scales = self._given_scales(trial, adapters, cache)
-            given = SpaceView(adapters).to_engine(_settled(trial)) | scales
+            began = self._began(trial.number, adapters, cache)
+            kept = self._kept(study, trial.number, began, adapters, cache)
+            given = SpaceView(adapters).to_engine(kept | _settled(trial)) | scales
             for attempt in range(1 + _RETRIES):
                 optimizer = self._optimizer(study, cache, adapters, trial.number, scales)
-                began = min(cache.observed.began(), trial.number)
                 proposal = optimizer.propose(
                     trial.number, given, attempt, began=began, seed=self._seed
                 )
@@ -231,9 +234,48 @@ class ScaleTuneSampler(BaseSampler):
         self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
     ) -> dict[str, ParameterAdapter]:
         """Parameters to search together: those of `search_space`, and declared ones never seen."""
-        unseen = {n: p for n, p in self._declared.items() if n not in cache.observed.distributions}
+        unseen = {
+            name: parameter
+            for name, parameter in self._declared.items()
+            if name not in cache.observed.distributions
+            and (isinstance(parameter, Scale) or name not in cache.unsuggested)
+        }
+        for name in cache.unsuggested - cache.observed.distributions.keys() - cache.warned:
+            if name in self._declared and name not in unseen:
+                cache.warned.add(name)
+                _log.warning(
+                    "%r is declared in `space`, but the objective did not suggest it", name
+                )
         declared = {n: p for n, p in self._declared.items() if n in search_space} | unseen
         return parameter_adapters(search_space, cache.observed.space(), declared)
+
+    def _began(
+        self, number: int, adapters: Mapping[str, ParameterAdapter], cache: StudyCache
+    ) -> int:
+        """Number of the first trial over the space of `adapters`, at most `number`."""
+        for adapter in adapters.values():
+            new = adapter.distribution is None and not isinstance(adapter.parameter, Scale)
+            if new and condition(adapter.parameter) is None:
+                return number
+        return min(cache.observed.began(), number)
+
+    def _kept(
+        self,
+        study: Study,
+        number: int,
+        began: int,
+        adapters: Mapping[str, ParameterAdapter],
+        cache: StudyCache,
+    ) -> dict[str, Any]:
+        """Values of the best earlier trial that the first trials over a larger space keep.
+
+        What was found before a parameter was added is the best guess with it: first the new one is
+        varied alone.
+        """
+        if len(study.directions) > 1 or number - began >= _KEEPING:
+            return {}
+        best = cache.best_before(began, engine_direction(study.direction).sign)
+        return {} if best is None else {n: v for n, v in best.params.items() if n in adapters}
 
     def _optimizer(
         self,
