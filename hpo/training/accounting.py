@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hpo.training.data import examples_in
+from hpo.training.data import examples_in, tensors_in
 from hpo.training.transformer import VOCABULARY, TransformerShape
 
 
@@ -305,11 +305,7 @@ class Meter:
 
 
 def _tokens_in(batch: Any) -> int:
-    tensors = [batch] if isinstance(batch, Tensor) else []
-    if isinstance(batch, dict | list | tuple):
-        items = batch.values() if isinstance(batch, dict) else batch
-        tensors = [item for item in items if isinstance(item, Tensor)]
-    for tensor in tensors:
+    for tensor in tensors_in(batch):
         if tensor.ndim >= 2 and not tensor.is_floating_point():
             return tensor.numel()
     return examples_in(batch)

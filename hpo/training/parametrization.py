@@ -10,8 +10,9 @@ acts through the initial weights and through optimizer groups only: no tensor ge
 the forward pass is unchanged, so compiled and sharded models work. What a forward multiplier would
 do (1 / width on the output layer in Yang et al., 2022, table 8) is moved into weights and learning
 rates by their lemma J.1; that is table 3 of the same paper. Two things remain in the model:
-attention logits divided by the head width, not by its root, where heads themselves widen, and the
-factor on residual branches of a parametrization in depth, `branch_factor`.
+attention logits divided by the head width, not by its root, where heads themselves widen, the
+factor on residual branches of a parametrization in depth, `branch_factor`, and, where one weight is
+both embedding and output layer, the factor on the logits, `readout_factor`.
 
 Notation
 --------
@@ -34,6 +35,7 @@ from torch import nn
 from hpo.scaling.transfer_rules import Alignment, Layer, ScalingExponents, Update
 from hpo.training.optimizers import LayerRole, ParameterGroup, Step, UpdateRule
 
+_RESCALED = "rescaled_"  # attribute of a model whose weights were
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
 
 
@@ -111,6 +113,14 @@ class Parametrization(Protocol):
         """
         ...
 
+    def readout_factor(self, width: float) -> float:
+        """Return the factor on the logits of an output layer that is tied to the embedding.
+
+        Args:
+            width: Width over that of the base model, m_in of an output layer of its own.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Standard:
@@ -126,6 +136,10 @@ class Standard:
         return Factors()
 
     def branch_factor(self, depth: float) -> float:
+        """Return one."""
+        return 1.0
+
+    def readout_factor(self, width: float) -> float:
         """Return one."""
         return 1.0
 
@@ -167,6 +181,10 @@ class MaximalUpdate:
     def branch_factor(self, depth: float) -> float:
         """Return depth^-alpha, or one without a rule in depth."""
         return 1.0 if self.alpha is None else float(depth**-self.alpha)
+
+    def readout_factor(self, width: float) -> float:
+        """Return 1 / width: table 8, where the tied weight itself is that of an embedding."""
+        return 1.0 / width
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return the factors of one parameter that is updated by `step`."""
@@ -218,6 +236,17 @@ class PerLayer:
         """Return one: there is no rule in depth."""
         return 1.0
 
+    def readout_factor(self, width: float) -> float:
+        """Raise: the learning rates of embedding and output layer differ, and a weight has one.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "PerLayer gives the embedding and the output layer learning rates of their own, so the "
+            "two cannot share a weight; untie them or use MUP"
+        )
+
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return the factors of one parameter that is updated by `step`.
 
@@ -267,6 +296,7 @@ class ParameterLayout:
         counterparts: Parameters of the base model by name.
         blocks: Name of the list of residual blocks in the module tree, such as "blocks".
         depth: Number of residual blocks of the base model.
+        tied: Names of embeddings whose weight is also that of an output layer.
 
     Example:
         >>> def build(width):
@@ -280,9 +310,17 @@ class ParameterLayout:
     counterparts: Mapping[str, _Counterpart] = field(repr=False)
     blocks: str
     depth: int
+    tied: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, base: nn.Module, wider: nn.Module, *, blocks: str = "blocks") -> ParameterLayout:
+    def of(
+        cls,
+        base: nn.Module,
+        wider: nn.Module,
+        *,
+        blocks: str = "blocks",
+        tied_readout: bool = False,
+    ) -> ParameterLayout:
         """Compare `base` with a model that differs from it in width only.
 
         Roles follow from the dimensions that differ and from the kind of layer, since an embedding
@@ -294,11 +332,23 @@ class ParameterLayout:
             base: Base model, for which all factors are one.
             wider: Model of the same depth in which every dimension that may grow is larger.
             blocks: Name of the list of residual blocks in the module tree.
+            tied_readout: Confirms that a model whose output layer shares the embedding's weight
+                multiplies its logits by `readout_factor` of the parametrization. A tie that is
+                made inside `forward` alone cannot be seen from outside.
 
         Raises:
-            ValueError: Parameters do not correspond, or none grows.
+            ValueError: Parameters do not correspond, none grows, or an output layer is tied to an
+                embedding without `tied_readout`.
         """
         embeddings = _embedding_weights(base)
+        tied = _tied_embeddings(base)
+        if tied and not tied_readout:
+            raise ValueError(
+                f"{', '.join(map(repr, sorted(tied)))} is the weight of an embedding and of an "
+                "output layer, which scale differently with the width; multiply the logits by "
+                "`MUP.readout_factor(width / base_width)` and pass `tied_readout=True`, or untie "
+                "them"
+            )
         wide = dict(wider.named_parameters())
         found: dict[str, _Counterpart] = {}
         for name, weight in base.named_parameters():
@@ -314,7 +364,7 @@ class ParameterLayout:
             found[name] = _Counterpart(_role(weight, grows), *fans, *grows)
         if not any(c.grows_in or c.grows_out for c in found.values()):
             raise ValueError("`wider` must be wider than `base`, but all shapes are equal")
-        return cls(found, blocks, _depth(base, blocks))
+        return cls(found, blocks, _depth(base, blocks), tied)
 
     def growth(self, model: nn.Module) -> dict[str, Growth]:
         """Return the size of every parameter of `model` relative to its counterpart, by name.
@@ -412,6 +462,9 @@ def parameter_groups(
         parametrization: Rule for the factors.
         rule: Optimizer, whose steps the factors depend on.
 
+    Raises:
+        ValueError: A weight that is tied cannot be, under this parametrization.
+
     Example:
         >>> from hpo.training.optimizers import SGD
         >>> base, wide = nn.Linear(3, 8), nn.Linear(3, 16)
@@ -419,6 +472,8 @@ def parameter_groups(
         >>> [group.lr for group in parameter_groups(wide, layout, MUP, SGD(0.1))]
         [2.0, 2.0]
     """
+    if layout.tied:
+        parametrization.readout_factor(1.0)  # which says so if a weight cannot be shared
     weights = dict(model.named_parameters())
     together: dict[tuple[LayerRole, bool, Factors], list[str]] = {}
     for name, growth in layout.growth(model).items():
@@ -445,12 +500,16 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
 
     Standard means variance 1 / fan-in for matrices, up to a constant, as in torch's own layers, and
     biases of that order too; embeddings, gains and zeros of any kind are unchanged. To be called
-    once, before training, and never on a loaded checkpoint.
+    once, before training, and never on a loaded checkpoint: the attribute `rescaled_` of the model
+    notes it.
 
     Args:
         model: Model with new weights.
         layout: Roles and base sizes of its parameters.
         parametrization: Rule for the factors.
+
+    Raises:
+        ValueError: The model was rescaled before.
 
     Example:
         >>> base, wide = nn.Linear(4, 2), nn.Linear(16, 2)
@@ -459,7 +518,13 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
         >>> torch.equal(wide.weight, 0.5 * before)
         True
     """
+    if getattr(model, _RESCALED, False):
+        raise ValueError(
+            "`rescale_` must be called once on new weights, but this model was rescaled before; "
+            "build a new one"
+        )
     growth = layout.growth(model)
+    setattr(model, _RESCALED, True)
     for name, weight in model.named_parameters():
         # The same for every optimizer.
         factor = parametrization.factors(growth[name], Step.ENTRYWISE).initial
@@ -468,11 +533,26 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
 
 
 def _embedding_weights(model: nn.Module) -> frozenset[str]:
-    return frozenset(
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
+    """Names of embeddings' weights, those that they share with other layers included."""
+    inside = {
+        id(weight)
+        for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    )
+        for weight in module.parameters(recurse=False)
+    }
+    return frozenset(name for name, weight in model.named_parameters() if id(weight) in inside)
+
+
+def _tied_embeddings(model: nn.Module) -> frozenset[str]:
+    """Names of embeddings' weights that another kind of layer has as well."""
+    outside = {
+        id(weight)
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for weight in module.parameters(recurse=False)
+    }
+    weights = dict(model.named_parameters())
+    return frozenset(name for name in _embedding_weights(model) if id(weights[name]) in outside)
 
 
 def _fans(weight: nn.Parameter, embedding: bool) -> tuple[int, int]:

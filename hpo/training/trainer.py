@@ -139,8 +139,9 @@ class TorchTrainer:
             It draws the initial weights from torch's global generator, which is seeded with the
             trial's seed, or from a generator of its own.
         make_data: Function of the config and the split. For `Split.TRAIN` it returns a `Source`, or
-            an iterable of batches, each one update, that can be iterated over repeatedly, such as a
-            `DataLoader`. For `Split.VALIDATION` it returns an iterable of batches.
+            an iterable of batches that can be iterated over repeatedly, such as a `DataLoader`; an
+            update takes `batch_size` examples of it, whatever the size of its batches. For
+            `Split.VALIDATION` it returns an iterable of batches.
         loss: Function of the model and a batch that returns the mean loss over the batch, a scalar.
             It may depend on `model.training`.
         settings: Function of the config that returns the settings.
@@ -265,7 +266,10 @@ class TorchTrainer:
             seed: Seed of the weights and of the order of the data.
             lowest: First factor on the peak rates of the settings.
             highest: Last factor on the peak rates of the settings.
-            updates: Updates from the first to the last factor.
+            updates: Updates from the first to the last factor, at most those of the whole run.
+
+        Warns:
+            UserWarning: The loss was lowest at an end of the range.
 
         Returns:
             Loss against learning rate.
@@ -283,7 +287,7 @@ class TorchTrainer:
             ...     loss=lambda model, batch: (model(batch[0]) - 3 * batch[0]).square().mean(),
             ...     settings=lambda config: Settings(10_000, 10, SGD(lr=1e-2)),
             ... )
-            >>> low, high = trainer.range_test({}).box
+            >>> low, high = trainer.range_test({}, highest=1e4).box
             >>> low < 0.1 < high
             True
         """

@@ -612,6 +612,59 @@ def test_a_range_test_finds_the_rates_at_which_training_succeeds() -> None:
     assert found.loss[0] > found.loss.min()
 
 
+def _bowl(examples: int) -> TorchTrainer:
+    return trainer_for(
+        dataclasses.replace(
+            SETTINGS,
+            examples=examples,
+            optimizer=SGD(1e-3, momentum=0.0),
+            clip=None,
+            micro_batch=None,
+        ),
+        make_model=lambda config, scale: nn.Linear(6, 1),
+    )
+
+
+def test_a_range_test_of_a_short_run_covers_the_whole_range_of_rates() -> None:
+    batch = SETTINGS.batch_size
+    short = _bowl(40 * batch).range_test({}, lowest=1e-2, highest=1e5, updates=200)
+    whole = _bowl(400 * batch).range_test({}, lowest=1e-2, highest=1e5, updates=200)
+    assert len(short.loss) < 40  # it came to where training diverged
+    assert 0.2 < short.lowest / whole.lowest < 5
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "message"),
+    [
+        (1e-2, 1.0, r"lowest at the last rate, 0\.001, and may fall further; raise `highest`"),
+        (900.0, 1800.0, r"lowest at the first rate, 0\.9, and rose from there; reduce `lowest`"),
+    ],
+)
+def test_a_range_test_that_has_its_minimum_at_an_end_says_so(
+    lowest: float, highest: float, message: str
+) -> None:
+    with pytest.warns(UserWarning, match=message):
+        _bowl(100 * SETTINGS.batch_size).range_test({}, lowest=lowest, highest=highest)
+
+
+def test_a_loader_of_any_batch_size_gives_the_updates_that_the_settings_ask_for() -> None:
+    """And what is counted is what was trained on."""
+
+    def from_loader(size: int) -> dict[str, float]:
+        def make_data(config: Any, split: Split) -> Any:
+            return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=size)
+
+        settings = dataclasses.replace(SETTINGS, examples=240, batch_size=20, micro_batch=None)
+        return trainer_for(settings, make_data=make_data).train({})
+
+    expected = from_loader(20)
+    assert expected["examples"] == 240
+    for size in (5, 10, 16, 60):
+        found = from_loader(size)
+        assert found["examples"] == 240 and found["flops"] == expected["flops"]
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
 # --- weights of an earlier run -------------------------------------------------------------------
 
 
