@@ -655,7 +655,10 @@ def test_a_loader_of_any_batch_size_gives_the_updates_that_the_settings_ask_for(
             return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=size)
 
         settings = dataclasses.replace(SETTINGS, examples=240, batch_size=20, micro_batch=None)
-        return trainer_for(settings, make_data=make_data).train({})
+        linear = trainer_for(
+            settings, make_data=make_data, make_model=lambda config, scale: nn.Linear(6, 1)
+        )
+        return linear.train({})
 
     expected = from_loader(20)
     assert expected["examples"] == 240
