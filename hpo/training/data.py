@@ -252,6 +252,7 @@ class BatchStream:
             state: Result of `state`.
             device: Device whose generator is set to that at the start of the epoch.
         """
+        self._batches, self._batch, self._left = None, None, 0
         if state["epoch_began"] is None:
             return
         restore_random_states(state["epoch_began"], device)

@@ -30,7 +30,7 @@ from hpo.training.accounting import Quantity
 from hpo.training.data import Shuffled, Split
 from hpo.training.optimizers import SGD, AdamW, Lion, Muon, UpdateRule
 from hpo.training.parametrization import STANDARD, ParameterLayout, Parametrized
-from hpo.training.schedules import Constant, Cosine
+from hpo.training.schedules import Constant, Cooldown, Cosine, WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
 from hpo.trials import Report, Trial
 
@@ -586,6 +586,84 @@ def test_unusable_data_is_refused() -> None:
         trainer_for(
             make_data=lambda config, split: data(config, split) if split is Split.TRAIN else []
         ).train({})
+
+
+# --- branches ------------------------------------------------------------------------------------
+
+
+def _branching(optimizer: UpdateRule, make_data: Any = data, **changes: Any) -> TorchTrainer:
+    schedule = WarmupStableDecay(warmup=5, decay=0.2, beta2=0.99, shape=Cooldown.LINEAR)
+
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return dataclasses.replace(
+            SETTINGS, examples=config["examples"], optimizer=optimizer, schedule=schedule, **changes
+        )
+
+    return trainer_for(settings=settings, make_data=make_data)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "make_data"),
+    [(AdamW(1e-2, 0.1), data), (AdamW(1e-2), loader), (SGD(1e-2, momentum=0.9), data)],
+    ids=["adamw", "dataloader", "sgd"],
+)
+def test_branches_equal_separate_runs_to_the_last_bit(
+    optimizer: UpdateRule, make_data: Any
+) -> None:
+    trainer = _branching(optimizer, make_data, evaluations=3)
+    horizons = [158, 400, 210, 306]
+    branches = trainer.branch({}, examples=horizons, seed=4)
+    assert [branch.horizon for branch in branches] == sorted(horizons)
+    for branch in branches:
+        alone = trainer.train({"examples": branch.horizon}, seed=4)
+        assert branch.loss == alone["loss"]
+        assert branch.metrics["examples"] == alone["examples"] == branch.horizon
+
+
+def test_a_branch_costs_what_it_took_beyond_the_ones_before() -> None:
+    """Four horizons: the stable part of the longest, and every cooldown."""
+    trainer = dataclasses.replace(_branching(AdamW(1e-2)), cost=Quantity.EXAMPLES)
+    branches = trainer.branch({}, examples=[100, 200, 300, 400])
+    assert [branch.cost for branch in branches] == [80 + 20, 80 + 40, 80 + 60, 80 + 80]
+    assert sum(branch.cost for branch in branches) == 0.8 * 400 + 0.2 * 1000
+    assert sum(branch.cost for branch in branches) <= 0.6 * 1000
+
+
+def test_branches_end_with_the_run_that_diverged() -> None:
+    trainer = _branching(SGD(1e3), clip=None)
+    (only,) = trainer.branch({}, examples=[100, 200])
+    assert math.isnan(only.loss) and only.cost > 0
+
+
+def test_runs_that_are_no_part_of_each_other_have_no_branches() -> None:
+    trainer = _branching(AdamW(1e-2))
+    with pytest.raises(ValueError, match="one axis must be given"):
+        trainer.branch({})
+    with pytest.raises(ValueError, match="one value of the axis"):
+        trainer.branch({}, examples=[])
+    with pytest.raises(ValueError, match="need the schedule WarmupStableDecay"):
+        trainer_for().branch({}, examples=[100])
+    batches = dataclasses.replace(
+        trainer,
+        settings=lambda c: dataclasses.replace(trainer.settings(c), batch_size=c["examples"]),
+    )
+    with pytest.raises(ValueError, match="must differ in `examples` alone"):
+        batches.branch({}, examples=[100, 200])
+
+
+def test_how_often_a_run_is_evaluated_does_not_change_it() -> None:
+    """Although a loader of validation data draws from the global generator."""
+
+    def shuffled(config: Any, split: Split) -> Any:
+        return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=10, shuffle=True)
+
+    losses = {
+        trainer_for(dataclasses.replace(SETTINGS, evaluations=n), make_data=shuffled).train({})[
+            "loss"
+        ]
+        for n in (1, 2, 8)
+    }
+    assert len(losses) == 1
 
 
 # --- range test ----------------------------------------------------------------------------------
