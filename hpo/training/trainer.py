@@ -157,6 +157,8 @@ class TorchTrainer:
         cost: Quantity that is reported as the cost; name the same unit in `optimize(cost=)`.
         device: Device to train on; None for the best available.
         precision: Number format of products; None for bfloat16 on CUDA and float32 elsewhere.
+        peak_flops: Largest FLOP/s of the device, for the metric `mfu`; None takes it from the data
+            sheets of common GPUs.
         compile: Whether to train through `torch.compile`, which pays in long runs.
         checkpoint_seconds: Seconds of work that may be lost to a kill. With a fidelity in the
             space, a checkpoint is also saved before each report, since a scheduler may end the
@@ -169,7 +171,7 @@ class TorchTrainer:
             weights that it concerned is returned as `warm_started`.
 
     Raises:
-        ValueError: `warm_start` lies outside [0, 1].
+        ValueError: `warm_start` lies outside [0, 1], or `peak_flops` is not positive.
 
     Example:
         >>> from hpo.training.data import Shuffled
@@ -197,11 +199,14 @@ class TorchTrainer:
     cost: Quantity = Quantity.FLOPS
     device: torch.device | None = None
     precision: Precision | None = None
+    peak_flops: float | None = None
     compile: bool = False
     checkpoint_seconds: float = 60.0
     warm_start: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.peak_flops is not None and not self.peak_flops > 0:
+            raise ValueError(f"`peak_flops` must be positive, got {self.peak_flops}")
         if not 0 <= self.warm_start <= 1:
             raise ValueError(
                 f"`warm_start` must lie in [0, 1], a share of the weights, got {self.warm_start}; "
@@ -216,8 +221,10 @@ class TorchTrainer:
             ctx: Context of the trial.
 
         Returns:
-            `loss`, `cost`, all of `Usage.metrics`, `updates_per_second` of this stage and what
-            `measure` returned. The loss of a run that diverged is NaN.
+            `loss`, `cost`, all of `Usage.metrics`, `updates_per_second`, `tokens_per_second` and
+            `mfu` of this stage, and what `measure` returned. The loss of a run that diverged is
+            NaN. Reports have further metrics: training loss, gradient norms, the share of clipped
+            updates, and those of `hpo.training.metrics`.
 
         Raises:
             MemoryError: Memory was exhausted. All that the run held is released.

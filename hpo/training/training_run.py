@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,8 +16,13 @@ from torch import Tensor, nn
 
 from hpo.training.accounting import Meter, Quantity, Usage, Work, count_work
 from hpo.training.data import Batch, BatchStream, Split, examples_in, to_device
-from hpo.training.devices import Precision, random_states, restore_random_states
-from hpo.training.metrics import ActivationRecorder, RunningMetrics
+from hpo.training.devices import (
+    Precision,
+    peak_flops_per_second,
+    random_states,
+    restore_random_states,
+)
+from hpo.training.metrics import ActivationRecorder, LogitRecorder, RunningMetrics, weight_metrics
 from hpo.training.schedules import WarmupStableDecay
 
 if TYPE_CHECKING:
@@ -96,8 +101,8 @@ class TrainingRun:
         forward = cast(nn.Module, torch.compile(self.model)) if trainer.compile else self.model
         self._loss = partial(trainer.loss, forward)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        groups = trainer.groups(self.model, self.settings.optimizer)
-        self.optimizers = self.settings.optimizer.build(groups)
+        self._groups = trainer.groups(self.model, self.settings.optimizer)
+        self.optimizers = self.settings.optimizer.build(self._groups)
         self._peaks = _peaks(self.optimizers)
         self._betas = _betas(self.optimizers)
         self._data = BatchStream(
@@ -116,6 +121,8 @@ class TrainingRun:
         self.examples = 0
         self.evaluations = 0
         self._recent = RunningMetrics()
+        self._before: list[Tensor] | None = None  # weights before the last update
+        self._reported = (time.perf_counter(), 0)  # the last report's time and examples
         self._first_loss: float | None = None
         self._warm_started = 0.0  # share of the weights that were mixed with the parent's
         self._saved_at = time.monotonic()
@@ -138,7 +145,8 @@ class TrainingRun:
             self._check_level(ctx)
             if not self._resume(ctx) and self.trainer.warm_start > 0:
                 self._mix_in_parent(ctx)
-        started, before = time.perf_counter(), self.updates
+            self._reported = time.perf_counter(), self.examples
+        started, before, examples = time.perf_counter(), self.updates, self.examples
         loss, measured = math.nan, dict[str, float]()
         for number in range(self.evaluations + 1, self.settings.evaluations + 1):
             due = self.settings.evaluated_after(number)
@@ -161,6 +169,7 @@ class TrainingRun:
             **measured,
             **({"warm_started": self._warm_started} if self.trainer.warm_start > 0 else {}),
             "updates_per_second": (self.updates - before) / seconds if seconds > 0 else 0.0,
+            **self._speed(self.examples - examples, seconds),
         }
 
     def update(self, share: float | None = None) -> Tensor:
@@ -228,6 +237,8 @@ class TrainingRun:
         """Train up to update `until`; return False if the run diverged."""
         every = self.settings.checkpoint_updates
         while self.updates < until:
+            if ctx is not None and self.updates == until - 1:  # a report follows
+                self._before = [w.detach().clone() for g in self._groups for w in g.parameters]
             self.update()
             if self.updates % _UPDATES_BETWEEN_CHECKS == 0 and self._has_diverged():
                 return False
@@ -258,14 +269,17 @@ class TrainingRun:
         """
         states = random_states(self.device)
         self.model.eval()
-        activations = ActivationRecorder(self.model)
+        activations, logits = ActivationRecorder(self.model), LogitRecorder()
         total, sums = 0.0, dict[str, float]()
         seen = 0
         measure = self.trainer.measure
         for batch in self._validation_data:
             placed = to_device(batch, self.device)
             count = examples_in(placed)
-            with self._autocast(), activations if seen == 0 else nullcontext():
+            with self._autocast(), ExitStack() as watched:
+                if seen == 0:
+                    watched.enter_context(activations)
+                    watched.enter_context(logits)
                 loss = self.trainer.loss(self.model, placed)
             figures = {} if measure is None else measure(self.model, placed)
             total += float(loss) * count
@@ -279,20 +293,41 @@ class TrainingRun:
                 "iterated over, got none; return a list, not a generator"
             )
         self._recent.activations = activations.largest()
+        self._recent.logits = logits.metrics()
         restore_random_states(states, self.device)
         return total / seen, {name: value / seen for name, value in sums.items()}
 
     def _report(self, ctx: Context, loss: float, measured: Mapping[str, float]) -> None:
         usage = self.usage()
-        metrics = {**usage.metrics(), **self._recent.metrics(self.settings.clip), **measured}
-        metrics["weight_norm"] = float(nn.utils.get_total_norm(self.weights))
-        self._recent = RunningMetrics()
+        then, examples = self._reported
+        metrics = {
+            **usage.metrics(),
+            **self._speed(self.examples - examples, time.perf_counter() - then),
+            **self._recent.metrics(self.settings.clip),
+            **weight_metrics(self.model, self._groups, self._before),
+            **measured,
+        }
+        self._recent, self._before = RunningMetrics(), None
         # First, for a report may end the stage; and a later run may start from this one's weights.
         if ctx.fidelity is not None or self._checkpoint_is_due() or self.trainer.warm_start > 0:
             self._save(ctx)
         ctx.report(
             step=self.evaluations, loss=loss, cost=usage.of(self.trainer.cost), metrics=metrics
         )
+        self._reported = time.perf_counter(), self.examples
+
+    def _speed(self, examples: int, seconds: float) -> dict[str, float]:
+        """Tokens per second, and the share of the device's peak FLOP/s where that is known.
+
+        The share is the model FLOPs utilization of Chowdhery et al., 2022 (appendix B).
+        """
+        if self.work is None or seconds <= 0:
+            return {}
+        speed = {"tokens_per_second": examples * self.work.tokens / seconds}
+        peak = self.trainer.peak_flops or peak_flops_per_second(self.device)
+        if peak is not None:
+            speed["mfu"] = examples * self.work.flops / seconds / peak
+        return speed
 
     def _measure_work(self, batch: Batch) -> None:
         """Set `work`, once a run on its first piece, without changing the random states."""

@@ -27,11 +27,13 @@ from hpo.schedulers import Decision
 from hpo.study.checkpoints import save_state
 from hpo.study.context import Context
 from hpo.training.accounting import Quantity
-from hpo.training.data import Shuffled, Split
+from hpo.training.data import Shuffled, Split, Windows
+from hpo.training.metrics import LogitRecorder
 from hpo.training.optimizers import SGD, AdamW, Lion, Muon, UpdateRule
 from hpo.training.parametrization import STANDARD, ParameterLayout, Parametrized
 from hpo.training.schedules import Constant, Cooldown, Cosine, WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
+from hpo.training.transformer import Transformer, TransformerShape, next_byte_loss
 from hpo.trials import Report, Trial
 
 CPU = torch.device("cpu")
@@ -109,7 +111,7 @@ def context(folder: Path | None, seed: int = 0, **fidelity: int) -> tuple[Contex
 
 
 def without_clock(result: Mapping[str, float]) -> dict[str, float]:
-    timed = ("seconds", "updates_per_second", "peak_memory")
+    timed = ("seconds", "updates_per_second", "tokens_per_second", "peak_memory")
     return {name: value for name, value in result.items() if name not in timed}
 
 
@@ -409,6 +411,59 @@ def test_reports_number_the_evaluations_and_carry_all_figures() -> None:
     assert [report.metrics["examples"] for report in reports] == [100, 200, 300, 400]
 
 
+def test_reports_carry_the_size_of_weights_and_of_their_last_update() -> None:
+    ctx, reports = context(None)
+    models: list[nn.Module] = []
+
+    def make_model(config: Any, scale: Any) -> nn.Module:
+        models.append(nn.Linear(6, 1))
+        return models[-1]
+
+    rate = 1e-2
+    settings = dataclasses.replace(SETTINGS, optimizer=Lion(rate, 0.0), schedule=Constant())
+    trainer_for(settings, make_model=make_model, peak_flops=1e3)(ctx.config, ctx)
+    last = reports[-1].metrics
+    # Lion moves every entry by the learning rate.
+    assert last["update_rms_input"] == pytest.approx(rate, rel=1e-4)
+    assert last["update_rms_vector"] == pytest.approx(rate, rel=1e-4)
+    weight = models[0].weight.detach()
+    assert last["weight_rms_input"] == pytest.approx(float(weight.square().mean().sqrt()))
+    assert last["readout_norm"] == pytest.approx(float(weight.norm() * 6**0.5))
+    work = last["flops"] / last["examples"]
+    assert last["mfu"] == pytest.approx(last["tokens_per_second"] * work / 1e3)
+    with pytest.raises(ValueError, match="`peak_flops` must be positive"):
+        trainer_for(peak_flops=0.0)
+
+
+def test_reports_carry_the_logits_of_attention_and_the_normalizer_of_the_output() -> None:
+    """Computed by hand from what the model is given; masked logits do not count."""
+    q, k = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[3.0], [50.0]]]])
+    recorder = LogitRecorder()
+    with recorder:
+        F.scaled_dot_product_attention(q, k.clone(), k.clone(), is_causal=True, scale=0.5)
+        F.cross_entropy(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]))
+    assert recorder.metrics()["attention_logit_max"] == 50.0  # 2 x 50 / 2, not 1 x 50 / 2
+    assert recorder.metrics()["log_z"] == pytest.approx(math.log(2) + 0.5)
+    mask = torch.tensor([[True, False], [True, False]])
+    masked = LogitRecorder()
+    with masked:
+        F.scaled_dot_product_attention(q, k, k, attn_mask=mask, scale=-1.0)
+    assert masked.metrics() == {"attention_logit_max": 6.0}
+
+    shape = TransformerShape(width=16, depth=1, heads=2, hidden=32)
+    text = torch.randint(0, 256, (200,), generator=torch.Generator().manual_seed(0))
+    ctx, reports = context(None)
+    trainer_for(
+        make_model=lambda c, s: Transformer(shape, context=8, rng=torch.Generator().manual_seed(0)),
+        make_data=lambda c, split: (
+            Windows(text, 9) if split is Split.TRAIN else [text[:180].view(-1, 9)]
+        ),
+        loss=next_byte_loss,
+    )(ctx.config, ctx)
+    assert reports[-1].metrics["attention_logit_max"] > 0
+    assert 4 < reports[-1].metrics["log_z"] < 12
+
+
 def test_flops_are_counted_by_torch_without_changing_the_run() -> None:
     from hpo.training.accounting import Work
 
@@ -488,7 +543,7 @@ HUNGRY = """
     import resource
     import torch
     from torch import nn
-    from hpo.training.data import Shuffled, Split
+    from hpo.training.data import Shuffled, Split, Windows
     from hpo.training.optimizers import SGD
     from hpo.training.trainer import Settings, TorchTrainer
 
