@@ -30,9 +30,10 @@ import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hpo.errors import StudyError
 from hpo.schedulers import Schedule
@@ -454,14 +455,21 @@ def save_state(
         folder.mkdir(parents=True, exist_ok=True)
     else:
         prepare(folder, key)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    with _replacing(folder / STATE_FILE) as file:
+        whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
+        torch.save(whole | ({} if key is None else key.marker()), file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once it is on the disk, whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_SAVING)
     try:
         with os.fdopen(handle, "wb") as file:
-            whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
-            torch.save(whole | ({} if key is None else key.marker()), file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder / STATE_FILE)
+        os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -477,13 +485,37 @@ def load_state(
         file: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
         key: Key of the run. A state of another study, or of a config that the run does not descend
             from, then counts as nothing, with a warning. None, outside of a study, takes any state.
+
+    Returns:
+        What was saved. None also for a file that is damaged, with a warning: what it held is gone,
+        and training it again is all that can be done.
+
+    Raises:
+        OSError: If the file is there but cannot be read.
     """
     import torch
 
     path = folder / file
     if not path.exists():
         return None
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+        saved = Saved(
+            stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
+        )
+    except FileNotFoundError:  # deleted since
+        return None
+    except (OSError, MemoryError):
+        raise  # it may be whole
+    except Exception as error:  # torch raises errors of many kinds
+        if "memory" in str(error):
+            raise
+        _log.warning(
+            "%s is damaged (%s); it is not loaded, and the run starts from the beginning",
+            path,
+            (str(error).splitlines() or [type(error).__name__])[0],
+        )
+        return None
     if key is not None and not _is_of(stored, folder, file, key):
         _log.warning(
             "%s was saved by another study or with another config; it is not loaded, and the run "
@@ -491,9 +523,7 @@ def load_state(
             path,
         )
         return None
-    return Saved(
-        stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
-    )
+    return saved
 
 
 def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKey) -> bool:
@@ -518,10 +548,8 @@ def _marker(folder: Path) -> dict[str, Any] | None:
 
 def _write_marker(folder: Path, marker: Mapping[str, str | None]) -> None:
     """Write a marker atomically: a kill leaves the old one, the new one or none."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(marker, file)
-    os.replace(temporary, folder / MARKER_FILE)
+    with _replacing(folder / MARKER_FILE) as file:
+        file.write(json.dumps(marker).encode())
 
 
 def _link_state(source: str, destination: str) -> None:
