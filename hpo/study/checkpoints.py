@@ -207,7 +207,11 @@ class CheckpointStore:
         if marker is None or not key.accepts(marker):
             return
         prepare(destination, key)
-        shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        try:
+            shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        except OSError:
+            if source.exists():
+                raise  # else it was deleted meanwhile, with what was saved
 
     def descend(self, child: int) -> None:
         """Keep what trial `child` starts from, linked before, readable as its parent's state."""
@@ -231,9 +235,10 @@ class CheckpointStore:
 
     def numbers(self) -> set[int]:
         """Return the trials that have a folder of this study, whichever driver holds it."""
-        if not self.root.is_dir():
+        try:
+            folders = [path for path in self.root.iterdir() if path.name.isdecimal()]
+        except FileNotFoundError:
             return set()
-        folders = (path for path in self.root.iterdir() if path.name.isdecimal())
         return {int(path.name) for path in folders if self._is_ours(path)}
 
     def take_over(self, folder: Path) -> None:
@@ -322,10 +327,11 @@ class RunCheckpoints:
     def begin(self, trial: Trial, *, confirming: bool) -> None:
         """Hold the folder of a new trial, and put there what the trial starts from."""
         self._store.hold(trial.number)
-        if trial.parent is not None:
-            self._inherit(trial)
-        elif self._warm_start and not confirming:
-            self._store.descend_from_best(trial.number, self.key(trial))
+        with _disk_errors(self._store.root):
+            if trial.parent is not None:
+                self._inherit(trial)
+            elif self._warm_start and not confirming:
+                self._store.descend_from_best(trial.number, self.key(trial))
 
     def resume(self, number: int) -> None:
         """Note that a paused trial runs again."""
@@ -353,11 +359,13 @@ class RunCheckpoints:
             and other.loss is not None
             and other.number not in others
         ):
-            self._store.keep_best(observation.number)
+            with _disk_errors(self._store.root):
+                self._store.keep_best(observation.number)
 
     def unheld(self) -> set[int]:
         """Return the ended and running trials that have a folder, without those held as ended."""
-        return self._store.numbers() - self._ended
+        with _disk_errors(self._store.root):
+            return self._store.numbers() - self._ended
 
     def take_over(self, numbers: Iterable[int]) -> None:
         """Hold what drivers that are gone have left, until the schedule has no use for it."""
@@ -395,6 +403,19 @@ class RunCheckpoints:
             if observation is not None and observation.cause is Cause.LOST:
                 self._ended.discard(number)
                 self._store.release(number)
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Raise errors of the disk as StudyError, with the place and the way out."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StudyError(
+            f"the checkpoints in {root} cannot be kept: {reason}; make room there, or make it "
+            "readable and writable, and call again. What was told before is still there"
+        ) from error
 
 
 def prepare(folder: Path, key: CheckpointKey) -> None:
@@ -470,8 +491,11 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        for cause in causes(error):
+            if isinstance(cause, OSError) and cause is not error:
+                raise cause from None  # torch raises an error of its own for it
         raise
 
 
@@ -576,6 +600,20 @@ def _link_in_place(source: Path, destination: Path) -> None:
         except OSError:  # a file system without links
             shutil.copy2(source, temporary)
         os.replace(temporary, destination)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what it was raised from, and so on.
+
+    Args:
+        error: The error that came last.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def _check_loadable(state: Any, where: str) -> None:

@@ -27,7 +27,15 @@ from typing import Any, Protocol
 from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, shown, to_float, whole
-from hpo.study.checkpoints import PARENT_FILE, CheckpointKey, Saved, load_state, prepare, save_state
+from hpo.study.checkpoints import (
+    PARENT_FILE,
+    CheckpointKey,
+    Saved,
+    causes,
+    load_state,
+    prepare,
+    save_state,
+)
 from hpo.trials import FurthestStep, Report, Trial
 
 
@@ -476,20 +484,6 @@ class Context:
                 "through optimize(), or pass checkpoint_dir= to Context"
             )
         return self._checkpoint_dir
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, what it was raised from, and so on.
-
-    Args:
-        error: The error that came last.
-    """
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def to_cost(value: Any) -> float:

@@ -408,8 +408,9 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = priced(outcome, self._options.cost)
+        last_line = outcome.text.strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
+            _log.warning("trial %d was lost (%s); trying again", outcome.number, last_line)
             self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             self._shared.sync_from_storage()
             return
@@ -429,7 +430,6 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
             _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)

@@ -28,8 +28,8 @@ from typing import Any, Protocol, TypeAlias
 from hpo.errors import BudgetError, Stop, StudyError
 from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, to_float
-from hpo.study.checkpoints import CheckpointKey
-from hpo.study.context import Channel, Consumed, Context, causes, to_cost
+from hpo.study.checkpoints import CheckpointKey, causes
+from hpo.study.context import Channel, Consumed, Context, to_cost
 from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
 from hpo.trials.records import SECONDS
