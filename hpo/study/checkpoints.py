@@ -30,9 +30,10 @@ import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hpo.errors import StudyError
 from hpo.schedulers import Schedule
@@ -206,7 +207,11 @@ class CheckpointStore:
         if marker is None or not key.accepts(marker):
             return
         prepare(destination, key)
-        shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        try:
+            shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        except OSError:
+            if source.exists():
+                raise  # else it was deleted meanwhile, with what was saved
 
     def descend(self, child: int) -> None:
         """Keep what trial `child` starts from, linked before, readable as its parent's state."""
@@ -230,9 +235,10 @@ class CheckpointStore:
 
     def numbers(self) -> set[int]:
         """Return the trials that have a folder of this study, whichever driver holds it."""
-        if not self.root.is_dir():
+        try:
+            folders = [path for path in self.root.iterdir() if path.name.isdecimal()]
+        except FileNotFoundError:
             return set()
-        folders = (path for path in self.root.iterdir() if path.name.isdecimal())
         return {int(path.name) for path in folders if self._is_ours(path)}
 
     def take_over(self, folder: Path) -> None:
@@ -321,10 +327,11 @@ class RunCheckpoints:
     def begin(self, trial: Trial, *, confirming: bool) -> None:
         """Hold the folder of a new trial, and put there what the trial starts from."""
         self._store.hold(trial.number)
-        if trial.parent is not None:
-            self._inherit(trial)
-        elif self._warm_start and not confirming:
-            self._store.descend_from_best(trial.number, self.key(trial))
+        with _disk_errors(self._store.root):
+            if trial.parent is not None:
+                self._inherit(trial)
+            elif self._warm_start and not confirming:
+                self._store.descend_from_best(trial.number, self.key(trial))
 
     def resume(self, number: int) -> None:
         """Note that a paused trial runs again."""
@@ -352,11 +359,13 @@ class RunCheckpoints:
             and other.loss is not None
             and other.number not in others
         ):
-            self._store.keep_best(observation.number)
+            with _disk_errors(self._store.root):
+                self._store.keep_best(observation.number)
 
     def unheld(self) -> set[int]:
         """Return the ended and running trials that have a folder, without those held as ended."""
-        return self._store.numbers() - self._ended
+        with _disk_errors(self._store.root):
+            return self._store.numbers() - self._ended
 
     def take_over(self, numbers: Iterable[int]) -> None:
         """Hold what drivers that are gone have left, until the schedule has no use for it."""
@@ -394,6 +403,19 @@ class RunCheckpoints:
             if observation is not None and observation.cause is Cause.LOST:
                 self._ended.discard(number)
                 self._store.release(number)
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Raise errors of the disk as StudyError, with the place and the way out."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StudyError(
+            f"the checkpoints in {root} cannot be kept: {reason}; make room there, or make it "
+            "readable and writable, and call again. What was told before is still there"
+        ) from error
 
 
 def prepare(folder: Path, key: CheckpointKey) -> None:
@@ -454,16 +476,26 @@ def save_state(
         folder.mkdir(parents=True, exist_ok=True)
     else:
         prepare(folder, key)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    with _replacing(folder / STATE_FILE) as file:
+        whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
+        torch.save(whole | ({} if key is None else key.marker()), file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once it is on the disk, whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_SAVING)
     try:
         with os.fdopen(handle, "wb") as file:
-            whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
-            torch.save(whole | ({} if key is None else key.marker()), file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder / STATE_FILE)
-    except BaseException:
+        os.replace(temporary, path)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        for cause in causes(error):
+            if isinstance(cause, OSError) and cause is not error:
+                raise cause from None  # torch raises an error of its own for it
         raise
 
 
@@ -477,13 +509,37 @@ def load_state(
         file: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
         key: Key of the run. A state of another study, or of a config that the run does not descend
             from, then counts as nothing, with a warning. None, outside of a study, takes any state.
+
+    Returns:
+        What was saved. None also for a file that is damaged, with a warning: what it held is gone,
+        and training it again is all that can be done.
+
+    Raises:
+        OSError: If the file is there but cannot be read.
     """
     import torch
 
     path = folder / file
     if not path.exists():
         return None
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+        saved = Saved(
+            stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
+        )
+    except FileNotFoundError:  # deleted since
+        return None
+    except (OSError, MemoryError):
+        raise  # it may be whole
+    except Exception as error:  # torch raises errors of many kinds
+        if "memory" in str(error):
+            raise
+        _log.warning(
+            "%s is damaged (%s); it is not loaded, and the run starts from the beginning",
+            path,
+            (str(error).splitlines() or [type(error).__name__])[0],
+        )
+        return None
     if key is not None and not _is_of(stored, folder, file, key):
         _log.warning(
             "%s was saved by another study or with another config; it is not loaded, and the run "
@@ -491,9 +547,7 @@ def load_state(
             path,
         )
         return None
-    return Saved(
-        stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
-    )
+    return saved
 
 
 def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKey) -> bool:
@@ -518,10 +572,8 @@ def _marker(folder: Path) -> dict[str, Any] | None:
 
 def _write_marker(folder: Path, marker: Mapping[str, str | None]) -> None:
     """Write a marker atomically: a kill leaves the old one, the new one or none."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(marker, file)
-    os.replace(temporary, folder / MARKER_FILE)
+    with _replacing(folder / MARKER_FILE) as file:
+        file.write(json.dumps(marker).encode())
 
 
 def _link_state(source: str, destination: str) -> None:
@@ -548,6 +600,20 @@ def _link_in_place(source: Path, destination: Path) -> None:
         except OSError:  # a file system without links
             shutil.copy2(source, temporary)
         os.replace(temporary, destination)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what it was raised from, and so on.
+
+    Args:
+        error: The error that came last.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def _check_loadable(state: Any, where: str) -> None:

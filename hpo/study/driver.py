@@ -249,8 +249,8 @@ class Driver:
                 outcomes = self._runner.poll(_POLL, self._decide)
         else:
             outcomes = self._runner.poll(_POLL, self._decide)
-        for outcome in outcomes:
-            self._finish(outcome)
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.refusal is not None):
+            self._finish(outcome)  # first what ends no study
 
     def _stop_running(self) -> None:
         """After an interrupt: let running trials stop, and record those that still finish."""
@@ -408,11 +408,15 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = priced(outcome, self._options.cost)
+        last_line = outcome.text.strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
-            self._storage.mark_lost(outcome.number, order=self._log.next_order)
+            _log.warning("trial %d was lost (%s); trying again", outcome.number, last_line)
+            self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             self._shared.sync_from_storage()
             return
+        if outcome.cause is Cause.LOST and outcome.refusal is not None:
+            self._running[outcome.number] = running  # to be released
+            raise outcome.refusal
         if outcome.cause is Cause.LOST:
             outcome = replace(
                 outcome, cause=Cause.ERROR, text=f"lost {RETRIES + 1} times: {outcome.text}"
@@ -426,7 +430,6 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
             _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)

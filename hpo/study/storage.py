@@ -506,20 +506,23 @@ class StudyStorage:
             identity, state = self._id(observation.number), _STATES[observation.status]
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
-    def mark_lost(self, number: int, *, order: int, superseded: bool = False) -> bool:
+    def mark_lost(
+        self, number: int, *, order: int, superseded: bool = False, text: str = ""
+    ) -> bool:
         """Finish an attempt without a result.
 
         Args:
             number: The trial.
             order: Order of this tell.
             superseded: Whether another trial does the same.
+            text: What happened, if it is known.
 
         Returns:
             False if the attempt was finished before, with a result or without. Also if the
             connection broke after this was stored: then neither of two drivers counts as the one
             that did it, and the trial is one that has not been continued yet.
         """
-        lost = {"order": order, "superseded": superseded}
+        lost = {"order": order, "superseded": superseded} | ({"text": text} if text else {})
         with _storage_errors(self._where), _unless_finished():
             for key, value in split_attribute(_LOST, lost):
                 self._set_attribute(number, key, value)
