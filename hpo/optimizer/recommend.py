@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,10 @@ from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
 from hpo.space import Axis, Float, Int, Scale, SearchSpace
+from hpo.space.arguments import Table
+from hpo.space.checks import LARGEST_FLOAT, SMALLEST_POSITIVE
 from hpo.space.encoding import Encoder
+from hpo.space.scalars import real, shown
 from surrogates.base import Predictor
 from surrogates.data import Array
 from surrogates.numerics import normal_half_width
@@ -388,30 +390,35 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
         SpaceError: If an axis is missing or unknown, a value is not positive and finite, or the
             target is smaller than the smallest proxy along every axis.
     """
+    given: dict[str, Any] = Table(way_out="give each scale axis a value, such as {'params': 1e9}")(
+        target, "`target`", SpaceError
+    )
     if not space.scales:
         raise SpaceError(
-            f"`target` needs a space with Scale axes, got {dict(target)}; declare one, such as"
+            f"`target` needs a space with Scale axes, got {shown(given)}; declare one, such as"
             " Scale(1e5, 1e7, axis=Axis.PARAMS), or leave the target out"
         )
-    if set(target) != set(space.scales):
+    if set(given) != set(space.scales):
         raise SpaceError(
             f"`target` must name every scale axis and nothing else: {list(space.scales)},"
-            f" got {list(target)}"
+            f" got {list(given)}"
         )
-    for name, value in target.items():
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (is_number and 0 < value < math.inf):
+    checked: dict[str, float] = {}
+    for name in space.scales:
+        value = real(given[name])
+        if value is None or not SMALLEST_POSITIVE <= value <= LARGEST_FLOAT:
             raise SpaceError(
-                f"`target[{name!r}]` must be positive and finite, got {value!r};"
+                f"`target[{name!r}]` must be positive and finite, got {shown(given[name])};"
                 " give a size, such as 1e9"
             )
+        checked[name] = value
     lows = {name: scale.low for name, scale in space.items() if isinstance(scale, Scale)}
-    if all(target[name] < low for name, low in lows.items()):
+    if all(checked[name] < low for name, low in lows.items()):
         raise SpaceError(
-            f"`target` must not lie below every proxy, got {dict(target)} where the smallest proxy"
+            f"`target` must not lie below every proxy, got {checked} where the smallest proxy"
             f" is {lows}; name the scale of the final run, or lower the axes' `low`"
         )
-    return {name: float(target[name]) for name in space.scales}
+    return checked
 
 
 def _law_bounds(

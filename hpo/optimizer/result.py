@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
-from hpo.errors import StudyError
+from hpo.errors import SpaceError, StudyError
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
@@ -27,6 +27,7 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
+from hpo.space.arguments import Count, File, Kind, Number, Table
 from hpo.trials import Observation, Prediction, Report, Status, TrialLog
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
@@ -235,6 +236,12 @@ class Result:
                 "only what optimize(..., scheduler=...) has returned can be extended; pass a "
                 "scheduler, such as hpo.schedulers.IterativeDeepening()"
             )
+        max_fidelity = Count(1, way_out="give the new largest level")(
+            max_fidelity, "`max_fidelity`", SpaceError
+        )
+        budget = Kind(Budget, optional=True, way_out="write Budget(cost=...)")(
+            budget, "`budget`", TypeError
+        )
         return self.onward(max_fidelity, budget)
 
     @property
@@ -349,6 +356,7 @@ class Result:
         """
         self._require_runs()
         encoder = self.models.encoder
+        config = Table(optional=True, way_out="pass a dict")(config, "`config`", SpaceError)
         if config is None:
             advice = self.recommend(scale)
             config = {**advice.config, **advice.target}
@@ -436,6 +444,8 @@ class Result:
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
+        initial_loss = Number(optional=True)(initial_loss, "`initial_loss`")
+        rise = Number(above=0, optional=True)(rise, "`rise`")
         wanted = self._target(target)
         others = [
             at
@@ -529,6 +539,9 @@ class Result:
         """
         from hpo.drawing.plots import plot_front
 
+        path = File(optional=True)(path, "`path`")
+        runs = Table(Kind(Measured), optional=True, way_out="write {'target': Measured(8.0, 0.04)}")
+        measured = runs(measured, "`measured`")
         return plot_front(_front_plot(self, self.front), path, measured=measured)
 
     def report(self, path: str | Path) -> Path:
@@ -555,6 +568,7 @@ class Result:
         """
         from hpo.drawing.html import write_report
 
+        path = File()(path, "`path`")
         return write_report(_report_page(self), path)
 
     def _require_runs(self) -> None:

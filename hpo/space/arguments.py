@@ -11,6 +11,9 @@ raises. :func:`store` applies rules to the fields of a frozen dataclass while it
 :class:`Text`         a text, not empty
 :class:`Kind`         an instance of one of some classes
 :class:`Member`       a member of an enum, or its value
+:class:`OneOf`        one of some names
+:class:`File`         the path of a file
+:class:`Interface`    an object with some methods
 :class:`Function`     anything that can be called
 :class:`Table`        a mapping whose keys are texts
 :class:`Row`          a list or tuple, each item of which keeps a rule
@@ -24,6 +27,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,12 +36,16 @@ import numpy as np
 from hpo.space.scalars import real, scalar, shown, whole
 
 __all__ = [
+    "BROKEN",
     "Count",
+    "File",
     "Flag",
     "Function",
+    "Interface",
     "Kind",
     "Member",
     "Number",
+    "OneOf",
     "Row",
     "Rule",
     "Table",
@@ -45,7 +54,7 @@ __all__ = [
 ]
 
 #: What a rule's `read` returns for a value that breaks it.
-_BROKEN = object()
+BROKEN = object()
 
 _LARGEST_FLOAT_INT = 2**1023
 
@@ -70,7 +79,7 @@ class Rule(ABC):
 
     @abstractmethod
     def read(self, value: Any) -> Any:
-        """Return the value to store, or `_BROKEN`."""
+        """Return the value to store, or `BROKEN`."""
 
     def __call__(self, value: Any, name: str, error: type[Exception] = ValueError) -> Any:
         """Return the value as it is to be stored.
@@ -96,8 +105,8 @@ class Rule(ABC):
         try:
             read = self.read(value)
         except (TypeError, ValueError, RuntimeError):  # an array or a tensor where none belongs
-            read = _BROKEN
-        if read is _BROKEN:
+            read = BROKEN
+        if read is BROKEN:
             rule = f"{self.text} or None" if self.optional else self.text
             way_out = f"; {self.way_out}" if self.way_out else ""
             raise error(f"{name} must be {rule}, got {shown(value)}{way_out}")
@@ -138,14 +147,14 @@ class Number(Rule):
         if number is None or not (
             math.isfinite(number) or (self.infinite and not math.isnan(number))
         ):
-            return _BROKEN
+            return BROKEN
         if (
             (self.least is not None and number < self.least)
             or (self.above is not None and number <= self.above)
             or (self.most is not None and number > self.most)
             or (self.below is not None and number >= self.below)
         ):
-            return _BROKEN
+            return BROKEN
         return value if type(value) is int and abs(value) < _LARGEST_FLOAT_INT else number
 
 
@@ -178,7 +187,7 @@ class Count(Rule):
             or (self.least is not None and number < self.least)
             or (self.most is not None and number > self.most)
         ):
-            return _BROKEN
+            return BROKEN
         return number
 
 
@@ -194,7 +203,7 @@ class Flag(Rule):
     def read(self, value: Any) -> Any:
         """Return the value as a bool."""
         value = scalar(value)
-        return bool(value) if isinstance(value, bool | np.bool_) else _BROKEN
+        return bool(value) if isinstance(value, bool | np.bool_) else BROKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +223,7 @@ class Text(Rule):
 
     def read(self, value: Any) -> Any:
         """Return the text."""
-        return str(value) if isinstance(value, str) and (self.empty or value) else _BROKEN
+        return str(value) if isinstance(value, str) and (self.empty or value) else BROKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +253,7 @@ class Kind(Rule):
 
     def read(self, value: Any) -> Any:
         """Return the object."""
-        return value if isinstance(value, self.classes) else _BROKEN
+        return value if isinstance(value, self.classes) else BROKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +278,47 @@ class Member(Rule):
 
     def read(self, value: Any) -> Any:
         """Return the member."""
-        return self.enum(value)
+        if isinstance(value, self.enum):
+            return value
+        hashable = value is None or isinstance(value, str | int | float)
+        found = [member for member in self.enum if hashable and member.value == value]
+        return found[0] if found and type(found[0].value) is type(value) else BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Rule):
+    """One of some names.
+
+    Args:
+        names: the names.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """What the value must be."""
+        return f"one of {list(self.names)}"
+
+    def read(self, value: Any) -> Any:
+        """Return the name."""
+        return value if isinstance(value, str) and value in self.names else BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class File(Rule):
+    """A path of a file, as a text or a `Path`."""
+
+    @property
+    def text(self) -> str:
+        """What the value must be."""
+        return "the path of a file, a str or Path"
+
+    def read(self, value: Any) -> Any:
+        """Return the path."""
+        if not isinstance(value, str | PathLike) or "\0" in str(value):
+            return BROKEN
+        return Path(value) if Path(value).name else BROKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +338,32 @@ class Function(Rule):
 
     def read(self, value: Any) -> Any:
         """Return the function."""
-        return value if callable(value) else _BROKEN
+        return value if callable(value) else BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Interface(Rule):
+    """An object, not a class, that has some methods.
+
+    Args:
+        name: what such an object is, for the message.
+        methods: names of its methods.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """What the value must be."""
+        return f"{self.name} with {', '.join(f'{method}()' for method in self.methods)}"
+
+    def read(self, value: Any) -> Any:
+        """Return the object."""
+        if isinstance(value, type):
+            return BROKEN
+        has_all = all(callable(getattr(value, method, None)) for method in self.methods)
+        return value if has_all else BROKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,13 +392,13 @@ class Table(Rule):
     def read(self, value: Any) -> Any:
         """Return the mapping as a dict."""
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            return _BROKEN
+            return BROKEN
         if any(key not in value for key in self.keys):
-            return _BROKEN
+            return BROKEN
         if self.of is None:
             return dict(value)
         read = {key: self._item(item) for key, item in value.items()}
-        return _BROKEN if any(item is _BROKEN for item in read.values()) else read
+        return BROKEN if any(item is BROKEN for item in read.values()) else read
 
     def _item(self, item: Any) -> Any:
         assert self.of is not None
@@ -341,6 +415,7 @@ class Row(Rule):
     Args:
         of: rule of every item.
         length: number of items, None for any.
+        empty: whether there may be no item.
 
     Example:
         >>> Row(Count(1))([1, np.int64(3)], "`levels`")
@@ -353,11 +428,13 @@ class Row(Rule):
 
     of: Rule
     length: int | None = None
+    empty: bool = True
 
     @property
     def text(self) -> str:
         """What the value must be."""
         length = "" if self.length is None else f" of {self.length}"
+        length += "" if self.empty else " that is not empty"
         return f"a list or tuple{length}, each item {self.of.text}"
 
     def read(self, value: Any) -> Any:
@@ -365,11 +442,13 @@ class Row(Rule):
         if isinstance(value, np.ndarray):
             value = value.tolist()
         if not isinstance(value, list | tuple | range):
-            return _BROKEN
+            return BROKEN
         if self.length is not None and len(value) != self.length:
-            return _BROKEN
+            return BROKEN
+        if not (self.empty or len(value)):
+            return BROKEN
         read = tuple(self.of.read(item) for item in value)
-        return _BROKEN if any(item is _BROKEN for item in read) else read
+        return BROKEN if any(item is BROKEN for item in read) else read
 
 
 def store(instance: object, error: type[Exception] = ValueError, /, **rules: Rule) -> None:

@@ -18,6 +18,13 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from hpo.space.arguments import Number, store
+
+_SHARE = Number(least=0, most=1, way_out="it is a share, not a count of updates")
+_UPDATES = Number(least=0, way_out="0 leaves it out")
+_DONE = Number(least=0, way_out="count the updates from 0")
+_TOTAL = Number(above=0, way_out="give the updates of the whole run")
+
 
 class LearningRateSchedule(Protocol):
     """Share of the peak learning rate as a function of the updates done.
@@ -56,7 +63,7 @@ class Constant:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(warmup=self.warmup)
+        store(self, warmup=_UPDATES)
 
     @property
     def follows_length(self) -> bool:
@@ -65,6 +72,7 @@ class Constant:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` updates; `total` has no effect."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         return _rise(done, self.warmup)
 
 
@@ -93,9 +101,8 @@ class Power:
     unit: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(exponent=self.exponent, warmup=self.warmup)
-        if not self.unit > 0:
-            raise ValueError(f"`unit` must be positive, got {self.unit}; count it in updates")
+        unit = Number(above=0, way_out="count it in updates")
+        store(self, exponent=_UPDATES, warmup=_UPDATES, unit=unit)
 
     @property
     def follows_length(self) -> bool:
@@ -104,6 +111,7 @@ class Power:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` updates; `total` has no effect."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup:
             return _rise(done, self.warmup)
         return float((1.0 + (done - self.warmup) / self.unit) ** -self.exponent)
@@ -130,7 +138,7 @@ class Cosine:
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_shares(warmup=self.warmup, final=self.final)
+        store(self, warmup=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -139,6 +147,7 @@ class Cosine:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         cosine = 0.5 * (1 + math.cos(math.pi * _decayed(done / total, self.warmup)))
@@ -166,7 +175,7 @@ class Linear:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_shares(warmup=self.warmup, final=self.final)
+        store(self, warmup=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -175,6 +184,7 @@ class Linear:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         return 1.0 - (1.0 - self.final) * _decayed(done / total, self.warmup)
@@ -207,8 +217,7 @@ class WarmupStableDecay:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(warmup=self.warmup)
-        _check_shares(decay=self.decay, final=self.final)
+        store(self, warmup=_UPDATES, decay=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -217,6 +226,7 @@ class WarmupStableDecay:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         start = (1.0 - self.decay) * total
         if done < self.warmup or done <= start:
             return _rise(done, self.warmup)
@@ -242,8 +252,7 @@ class Exponential:
     start: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.start < 1:
-            raise ValueError(f"`start` must lie in (0, 1), got {self.start}; it is low / high")
+        store(self, start=Number(above=0, below=1, way_out="it is low / high"))
 
     @property
     def follows_length(self) -> bool:
@@ -252,6 +261,7 @@ class Exponential:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         return float(self.start ** (1.0 - min(1.0, done / total)))
 
 
@@ -262,17 +272,3 @@ def _rise(done: float, warmup: float) -> float:
 def _decayed(progress: float, warmup: float) -> float:
     """Return the elapsed part of what follows the warm-up, in [0, 1]; both arguments are shares."""
     return min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 1.0
-
-
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(
-                f"`{name}` must lie in [0, 1], got {value}; it is a share, not a count of updates"
-            )
-
-
-def _check_at_least_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"`{name}` must be at least 0, got {value}; 0 leaves it out")

@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hpo.space.arguments import Count, Flag, Function, Interface, Kind, Number, Table, store
 from hpo.training.accounting import ParameterCount, Quantity, Work, count_parameters
 from hpo.training.data import Batch, Split
 from hpo.training.devices import Precision, best_device, free_memory, is_out_of_memory, seeded
-from hpo.training.optimizers import ParameterGroup, UpdateRule, plain_groups
+from hpo.training.optimizers import UPDATE_RULE, ParameterGroup, UpdateRule, plain_groups
 from hpo.training.range_test import RangeTest, range_test
 from hpo.training.schedules import Constant, LearningRateSchedule
 from hpo.training.training_run import TrainingRun
@@ -102,16 +103,19 @@ class Settings:
     checkpoint_updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("examples", "batch_size", "evaluations", "micro_batch", "checkpoint_updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"`clip` must be positive, got {self.clip}; None switches it off")
-        if not self.divergence > 1:
-            raise ValueError(
-                f"`divergence` must exceed 1, got {self.divergence}; math.inf switches it off"
-            )
+        count, optional = Count(1), Count(1, optional=True)
+        store(
+            self,
+            examples=count,
+            batch_size=count,
+            optimizer=UPDATE_RULE,
+            schedule=Interface("a schedule such as Cosine()", ("share",)),
+            clip=Number(above=0, optional=True, infinite=True, way_out="None switches it off"),
+            micro_batch=optional,
+            evaluations=count,
+            divergence=Number(above=1, infinite=True, way_out="math.inf switches it off"),
+            checkpoint_updates=optional,
+        )
 
     @property
     def updates(self) -> int:
@@ -200,11 +204,25 @@ class TorchTrainer:
     warm_start: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warm_start <= 1:
-            raise ValueError(
-                f"`warm_start` must lie in [0, 1], a share of the weights, got {self.warm_start}; "
-                "0 trains from new weights"
-            )
+        store(
+            self,
+            make_model=Function("make_model(config, scale)"),
+            make_data=Function("make_data(config, split)"),
+            loss=Function("loss(model, batch)"),
+            settings=Function("settings(config)"),
+            groups=Function("groups(model, rule)"),
+            measure=Function("measure(model, batch)", optional=True),
+            work=Function("work(model, batch)", optional=True),
+            count=Function("count(model)"),
+            cost=Kind(Quantity, way_out="write Quantity.FLOPS or another member"),
+            device=Kind(torch.device, optional=True, way_out='write torch.device("cuda")'),
+            precision=Kind(Precision, optional=True, way_out="write Precision.FLOAT32"),
+            compile=Flag(),
+            checkpoint_seconds=Number(least=0, infinite=True, way_out="60 is usual"),
+            warm_start=Number(
+                least=0, most=1, way_out="it is a share of the weights, 0 trains from new ones"
+            ),
+        )
 
     def __call__(self, config: Config, ctx: Context) -> dict[str, float]:
         """Run one trial, or one more stage of it.
@@ -240,8 +258,9 @@ class TorchTrainer:
         Raises:
             MemoryError: Memory was exhausted. All that the run held is released.
         """
+        config, scale, seed = _checked(config, scale, seed)
         return self._guarded(
-            seed, lambda device: TrainingRun(self, config, scale or {}, seed, device).fit(None)
+            seed, lambda device: TrainingRun(self, config, scale, seed, device).fit(None)
         )
 
     def range_test(
@@ -287,13 +306,17 @@ class TorchTrainer:
             >>> low < 0.1 < high
             True
         """
+        config, scale, seed = _checked(config, scale, seed)
+        lowest = Number(above=0)(lowest, "`lowest`")
+        highest = Number(above=0, most=1e12)(highest, "`highest`")
+        updates = Count(3, way_out="200 is usual")(updates, "`updates`")
         if not 0 < lowest < highest:
             raise ValueError(
                 f"`0 < lowest < highest` must hold, got {lowest} and {highest}; swap them?"
             )
 
         def test(device: torch.device) -> RangeTest:
-            run = TrainingRun(self, config, scale or {}, seed, device)
+            run = TrainingRun(self, config, scale, seed, device)
             return range_test(run, lowest, highest, updates)
 
         return self._guarded(seed, test)
@@ -311,3 +334,9 @@ class TorchTrainer:
         # The error and the frames it held, with model and batch in them, are gone by now.
         free_memory(device)
         raise MemoryError(f"out of memory on {device}: {text}")
+
+
+def _checked(config: Config, scale: Scale | None, seed: int) -> tuple[Config, Scale, int]:
+    """Return the arguments of a run outside of a study, checked."""
+    sizes: Scale = Table(Number(above=0), optional=True)(scale, "`scale`") or {}
+    return Table()(config, "`config`"), sizes, Count(0, most=2**64 - 1)(seed, "`seed`")

@@ -21,6 +21,9 @@ from hpo.trials.reason import READ_BACK, Reason, ReasonKind
 
 Interval = tuple[float, float]
 
+#: Rule of the name of a cost's unit.
+UNIT = Text(optional=True, way_out='name the unit, such as "seconds" or "flops"')
+
 SECONDS = "seconds"  # the cost unit that is measured rather than reported
 
 
@@ -139,7 +142,7 @@ class Prediction:
             fallbacks=_INDEX,
             reason=_REASON,
             config=_CONFIG,
-            cost_unit=_UNIT,
+            cost_unit=UNIT,
             seconds=_KNOWN,
             seconds_interval=_INTERVAL,
             extrapolation=_AT_LEAST_ZERO,
@@ -320,7 +323,7 @@ class Report:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        metrics = metric_values(self.metrics, texts=False) if self.metrics else {}
+        metrics = metric_values(self.metrics, texts=False)
         object.__setattr__(self, "metrics", metrics)
         store(self, step=_STEP, cost=_AMOUNT)
         if self.loss is not None:
@@ -485,6 +488,7 @@ class Observation:
             >>> lost.number, lost.status.value, lost.cause.value
             (3, 'failed', 'lost')
         """
+        trial = Kind(Trial)(trial, "`trial`")
         return cls(
             number=trial.number,
             config=trial.config,
@@ -571,6 +575,7 @@ class Observation:
             >>> done == again, done.same_result(again)
             (False, True)
         """
+        other = Kind(Observation)(other, "`other`")
         return (
             self.number == other.number
             and self.config == other.config
@@ -593,7 +598,6 @@ _INDEX = Count(0, way_out="count up from 0")
 _OPTIONAL_INDEX = Count(0, optional=True, way_out="count up from 0")
 _STEP = Count(0, way_out="count up from 0")
 _FLAG = Flag()
-_UNIT = Text(optional=True, way_out='name a unit, such as "flops"')
 _TEXTS = Row(Text(empty=True))
 _CONFIG = Table(way_out="pass a dict")
 _STATUS = Kind(Status, way_out="write Status.COMPLETED or another member")

@@ -422,8 +422,9 @@ def training_calls() -> Iterator[Call]:
     def make_model(config: Any, scale: Any) -> torch.nn.Module:
         return torch.nn.Linear(1, 1)
 
-    def make_data(config: Any, split: Any) -> Any:
-        return data.Shuffled([torch.ones(8, 1), torch.ones(8, 1)])
+    def make_data(config: Any, split: data.Split) -> Any:
+        rows = [torch.ones(8, 1), torch.ones(8, 1)]
+        return data.Shuffled(rows) if split is data.Split.TRAIN else [tuple(rows)]
 
     def loss(module: torch.nn.Module, batch: Any) -> torch.Tensor:
         return ((module(batch[0]) - batch[1]) ** 2).mean()
@@ -432,12 +433,12 @@ def training_calls() -> Iterator[Call]:
         "make_model": make_model,
         "make_data": make_data,
         "loss": loss,
-        "settings": lambda config: Settings(8, 2, adam),
+        "settings": lambda config: Settings(16, 2, adam),
     }
     yield _named("TorchTrainer", TorchTrainer, **parts)
     trainer = TorchTrainer(**parts, device=torch.device("cpu"))
     yield _method("TorchTrainer.train", lambda: trainer, ("config",), config={})
-    yield _method("TorchTrainer.range_test", lambda: trainer, ("config",), config={}, updates=20)
+    yield _method("TorchTrainer.range_test", lambda: trainer, ("config",), config={}, updates=4)
     probe = transformer_probe(parametrization.MaximalUpdate(), adam, base=16)
     yield _named(
         "transformer_probe",
@@ -447,7 +448,7 @@ def training_calls() -> Iterator[Call]:
     )
     yield _named("load_probe", load_probe, path="tests.reliability.valid_calls:loss_of")
     yield _named(
-        "coordinate_check", coordinate_check, make=probe, sizes=[16, 32], updates=1, seeds=1
+        "coordinate_check", coordinate_check, make=probe, sizes=[16, 32, 64], updates=1, seeds=2
     )
     yield _named("seeded", seeded, seed=0, device=torch.device("cpu"))
 
@@ -458,7 +459,9 @@ def adapter_calls() -> Iterator[Call]:
     from hpo.adapters.optuna import ScaleTunePruner, ScaleTuneSampler, prediction_of
 
     yield _named("ScaleTuneSampler", ScaleTuneSampler, space=PLAIN)
-    yield _named("ScaleTunePruner", ScaleTunePruner, scheduler=ASHA(), fidelity=Fidelity(1, 9))
+    yield _named(
+        "ScaleTunePruner", ScaleTunePruner, scheduler=hpo.MedianStopping(), fidelity=Fidelity(1, 9)
+    )
     study = optuna.create_study(sampler=ScaleTuneSampler())
     study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=1)
     yield _named("prediction_of", prediction_of, trial=study.trials[0])

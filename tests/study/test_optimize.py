@@ -50,7 +50,7 @@ from tests.study.studies import SPACE, Config, Recorder, asks, bowl
         ({"name": ""}, ValueError, "name must be a text"),
         ({"storage": "sqlite:///a.db"}, ValueError, "storage= needs name="),
         ({"callbacks": [print]}, TypeError, "derive from hpo.study.callbacks.Callback"),
-        ({"scheduler": print}, TypeError, "scheduler must be one of hpo.schedulers"),
+        ({"scheduler": print}, TypeError, "`scheduler` must be one of hpo.schedulers"),
         ({"surrogate": "magic"}, ValueError, "`surrogate` must be one of"),
         ({"priors": "mup"}, ValueError, "priors must be"),
         ({"runner": InlineRunner(), "workers": 2}, ValueError, "InlineRunner runs one trial"),

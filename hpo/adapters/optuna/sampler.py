@@ -46,11 +46,14 @@ from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
 from hpo.adapters.optuna.trial_reader import TrialReader
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
+from hpo.optimizer.recommend import check_target
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
+from hpo.space.arguments import Count
 from hpo.space.encoding import Encoder
+from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -113,20 +116,21 @@ class ScaleTuneSampler(BaseSampler):
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
-        declared = dict(SearchSpace(space)) if space else {}
+        undeclared = space is None or (isinstance(space, Mapping) and not space)
+        declared = {} if undeclared else dict(SearchSpace(space))  # type: ignore[arg-type]
         if declared:
             known = SearchSpace(declared)
             rule_mixture(check_priors(priors), known, Encoder(known).columns)
-        elif check_priors(priors) or target:
+            target = None if target is None else check_target(known, target)
+        elif check_priors(priors) or not (target is None or target == {}):
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
         # Without anything declared, one parameter stands for all: only the name is checked.
         check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))
-        if seed is not None and seed < 0:
-            raise ValueError(f"`seed` must be >= 0 or None, got {seed}; pass a seed such as 0")
+        seed = Count(0, optional=True, way_out="pass a seed such as 0")(seed, "`seed`")
         fidelities = [p for p in declared.values() if isinstance(p, Fidelity)]
         self._fidelity = fidelities[0] if fidelities else None
         self._declared = {n: p for n, p in declared.items() if not isinstance(p, Fidelity)}
-        self._cost = cost
+        self._cost = UNIT(cost, "`cost`")
         self._target = target
         self._priors = priors
         self._surrogate = surrogate
