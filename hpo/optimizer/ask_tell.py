@@ -270,7 +270,7 @@ class Optimizer:
         """Return a proposal, falling back to exploring where a model fails."""
         if index is None:
             index = self.log.next_ask_index
-        index = Count(0, way_out="None takes the log's next one")(index, "`index`")
+        index = Count(0, most=2**53, way_out="None takes the log's next one")(index, "`index`")
         self._hedge.sync(self.log)
         degraded = self._degraded + self._hedge.fallbacks
         ask = self._ask(target, index, among, only_target)

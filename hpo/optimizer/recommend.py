@@ -38,6 +38,8 @@ _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too 
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
 _TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
 _SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
+#: What to write for the scale of a run.
+SIZES = "give each scale axis a value, such as {'params': 1e9}"
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
 
 
@@ -383,24 +385,29 @@ def _at_least(loss: Expected, least: float, sign: float) -> Expected:
     return Expected(sign * least, (first, last))
 
 
-def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, float]:
+def check_target(
+    space: SearchSpace, target: Mapping[str, float], argument: str = "target"
+) -> dict[str, float]:
     """Return `target` as floats, one for each scale axis.
+
+    Args:
+        space: Space that the target is meant for.
+        target: Value of each scale axis.
+        argument: What the user calls it.
 
     Raises:
         SpaceError: If an axis is missing or unknown, a value is not positive and finite, or the
             target is smaller than the smallest proxy along every axis.
     """
-    given: dict[str, Any] = Table(way_out="give each scale axis a value, such as {'params': 1e9}")(
-        target, "`target`", SpaceError
-    )
+    given: dict[str, Any] = Table(way_out=SIZES)(target, f"`{argument}`", SpaceError)
     if not space.scales:
         raise SpaceError(
-            f"`target` needs a space with Scale axes, got {shown(given)}; declare one, such as"
+            f"`{argument}` needs a space with Scale axes, got {shown(given)}; declare one, such as"
             " Scale(1e5, 1e7, axis=Axis.PARAMS), or leave the target out"
         )
     if set(given) != set(space.scales):
         raise SpaceError(
-            f"`target` must name every scale axis and nothing else: {list(space.scales)},"
+            f"`{argument}` must name every scale axis and nothing else: {list(space.scales)},"
             f" got {list(given)}"
         )
     checked: dict[str, float] = {}
@@ -408,14 +415,14 @@ def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, f
         value = real(given[name])
         if value is None or not SMALLEST_POSITIVE <= value <= LARGEST_FLOAT:
             raise SpaceError(
-                f"`target[{name!r}]` must be positive and finite, got {shown(given[name])};"
+                f"`{argument}[{name!r}]` must be positive and finite, got {shown(given[name])};"
                 " give a size, such as 1e9"
             )
         checked[name] = value
     lows = {name: scale.low for name, scale in space.items() if isinstance(scale, Scale)}
     if all(checked[name] < low for name, low in lows.items()):
         raise SpaceError(
-            f"`target` must not lie below every proxy, got {checked} where the smallest proxy"
+            f"`{argument}` must not lie below every proxy, got {checked} where the smallest proxy"
             f" is {lows}; name the scale of the final run, or lower the axes' `low`"
         )
     return checked

@@ -29,6 +29,7 @@ from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
 from hpo.space.arguments import Count, File, Kind, Number, Table
 from hpo.trials import Observation, Prediction, Report, Status, TrialLog
+from hpo.trials.budget import Budget
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
 from hpo.trials.table_columns import column_names
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpo.drawing.html import ReportPage
-    from hpo.trials.budget import Budget
 
 # Columns of `Result.to_pandas` that are ours; the parameters stand behind the first of them.
 _COLUMNS = (
@@ -356,12 +356,15 @@ class Result:
         """
         self._require_runs()
         encoder = self.models.encoder
+        scale = Table(optional=True, way_out=SIZES)(scale, "`scale`", SpaceError)
+        if scale:
+            scale = check_target(self.space, scale, "scale")
         config = Table(optional=True, way_out="pass a dict")(config, "`config`", SpaceError)
         if config is None:
             advice = self.recommend(scale)
             config = {**advice.config, **advice.target}
         elif scale is not None:
-            config = {**config, **check_target(self.space, scale)}
+            config = {**config, **check_target(self.space, scale, "scale")}
         run = self.space.canonical(config, extrapolate=True)
         fixed = encoder.encode([run])[0, encoder.columns.scale]
         return predict(
@@ -637,6 +640,7 @@ class Result:
         return {**o.config, name: min(assignment.level, o.config[name])}
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
+        target = Table(optional=True, way_out=SIZES)(target, "`target`", SpaceError)
         if target is not None and (target or self.space.scales):
             return check_target(self.space, target)
         if self.target is not None or not self.space.scales:

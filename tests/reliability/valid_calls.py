@@ -1,4 +1,4 @@
-"""One valid call of every public name, and values that no call expects."""
+"""A valid call of every public name, and values that hardly any call expects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import hpo
 from hpo import Axis, Budget, Categorical, Cause, Fidelity, Float, Int, Role, Scale, Status
 from hpo.schedulers import ASHA
 
-__all__ = ["HOSTILE", "Call", "calls"]
+__all__ = ["HOSTILE", "NUMBERS", "Call", "quick_calls", "slow_calls"]
 
 
 class Unprintable:
@@ -213,90 +213,24 @@ def core_calls() -> Iterator[Call]:
     yield _named("ProcessRunner", hpo.ProcessRunner, gpus=[0, 1])
     yield _named("Optimizer", hpo.Optimizer, space=PLAIN)
     yield _named("Optimizer with scale", hpo.Optimizer, space=SCALED, target={"params": 1e9})
-    yield _method("Optimizer.ask", lambda: hpo.Optimizer(PLAIN))
-    yield _method("Optimizer.propose", lambda: hpo.Optimizer(PLAIN))
-    yield _method("Optimizer.propose_at", told, target={"params": 1e9})
     yield _method("Optimizer.add_pending", lambda: hpo.Optimizer(PLAIN), trial=trial())
     yield _method("Optimizer.tell", lambda: hpo.Optimizer(PLAIN), ("loss",), trial=CONFIG, loss=1.0)
     done = hpo.Observation(0, dict(CONFIG), 0.4, 2.0, Status.COMPLETED, None, 0, None)
     yield _method("Optimizer.record", lambda: hpo.Optimizer(PLAIN), observation=done)
-    yield _method("Optimizer.recommend", told)
     yield Call(
         "StagedOptimizer",
         lambda: hpo.StagedOptimizer,
         lambda: {"optimizer": hpo.Optimizer(STAGED), "scheduler": ASHA()},
     )
-    yield _method("StagedOptimizer.next_action", staged)
-    yield _method("StagedOptimizer.ask", staged)
-
-    def asked(method: str) -> Call:
-        made: list[hpo.StagedOptimizer] = []
-
-        def make() -> Callable[..., Any]:
-            made[:] = [staged()]
-            return getattr(made[0], method)
-
-        def arguments() -> dict[str, Any]:
-            now = made[0].ask()
-            if method == "report":
-                return {"trial": now, "report": hpo.Report(1, 0.5)}
-            return {"trial": now, "loss": 1.0}
-
-        return Call(f"StagedOptimizer.{method}", make, arguments)
-
-    yield asked("report")
-    yield asked("tell")
-    result = told().result()
-    yield _method("Result.predict", lambda: result)
-    yield _method("Result.recommend", lambda: result)
-    yield _method("Result.instability", lambda: result)
-    yield _method("Result.plot_front", lambda: result, path=_FOLDER / "front.png")
-    yield _method("Result.report", lambda: result, path=_FOLDER / "report.html")
-    extended = hpo.optimize(
-        loss_of, STAGED, budget=Budget(trials=2), cost="epochs", scheduler=ASHA()
-    )
-    yield _method(
-        "Result.extend", lambda: extended, max_fidelity=27, budget=Budget(trials=2, cost=40.0)
-    )
-    cost_law = result.cost_law
-    yield _method("CostLaw.exponent", lambda: cost_law, name="params")
-    yield _method("CostLaw.predict", lambda: cost_law, config={"lr": 1e-3, "params": 1e6})
-    yield from law_calls()
-    yield from record_calls()
     yield Call(
         "Context", lambda: hpo.Context, lambda: {"trial": trial(), "seed": 0, "channel": Silent()}
     )
     yield _method("Context.report", context, ("loss",), step=1, loss=0.5)
     yield _method("Context.finish", context, cost=1.0)
     yield _method("Context.save", context, ("state",), state={"step": 1})
-    yield _named("optimize", hpo.optimize, train_fn=loss_of, space=PLAIN, budget=Budget(trials=1))
     storage = optuna.storages.InMemoryStorage()
     hpo.optimize(loss_of, PLAIN, budget=Budget(trials=1), name="known", storage=storage)
     yield _named("load_result", hpo.load_result, name="known", storage=storage)
-    yield _named(
-        "check_continuation",
-        hpo.check_continuation,
-        train_fn=loss_of,
-        space=STAGED,
-        config={"lr": 1e-3},
-    )
-    yield _named("check_transfer", hpo.check_transfer, result=result)
-    check = hpo.check_transfer(result)
-    yield _method("TransferCheck.drift", lambda: check, parameter="lr", axis="params")
-    yield _method("TransferCheck.panel", lambda: check, parameter="lr", axis="params")
-    yield _method("TransferCheck.plot", lambda: check, path=_FOLDER / "transfer.png")
-
-
-def law_calls() -> Iterator[Call]:
-    """Calls of a fitted law."""
-    law = told().result().scaling_law
-    assert law is not None
-    yield _method("FittedLaw.exponent", lambda: law, axis="params")
-    yield _method("FittedLaw.slope", lambda: law, parameter="lr", axis="params")
-    yield _method("FittedLaw.optimum", lambda: law, parameter="lr")
-    yield _method("FittedLaw.best", lambda: law, parameter="lr", at={"params": 1e8})
-    yield _method("FittedLaw.allocation", lambda: law, compute=1e16)
-    yield _method("FittedLaw.frontier", lambda: law, computes=[1e15, 1e16])
 
 
 def record_calls() -> Iterator[Call]:
@@ -359,8 +293,7 @@ def record_calls() -> Iterator[Call]:
 def training_calls() -> Iterator[Call]:
     """Calls of the names in `hpo.training`."""
     from hpo.training import accounting, data, optimizers, parametrization, schedules, transformer
-    from hpo.training.coordinate_check import coordinate_check, load_probe, transformer_probe
-    from hpo.training.devices import seeded
+    from hpo.training.coordinate_check import load_probe
     from hpo.training.optimizers import LayerRole, Step
     from hpo.training.trainer import Settings, TorchTrainer
 
@@ -419,38 +352,9 @@ def training_calls() -> Iterator[Call]:
     yield _named("BatchStream", data.BatchStream, data=data.Windows(text, 8), micro_batch=2, seed=0)
     yield _named("Settings", Settings, examples=8, batch_size=2, optimizer=adam)
 
-    def make_model(config: Any, scale: Any) -> torch.nn.Module:
-        return torch.nn.Linear(1, 1)
-
-    def make_data(config: Any, split: data.Split) -> Any:
-        rows = [torch.ones(8, 1), torch.ones(8, 1)]
-        return data.Shuffled(rows) if split is data.Split.TRAIN else [tuple(rows)]
-
-    def loss(module: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return ((module(batch[0]) - batch[1]) ** 2).mean()
-
-    parts = {
-        "make_model": make_model,
-        "make_data": make_data,
-        "loss": loss,
-        "settings": lambda config: Settings(16, 2, adam),
-    }
+    parts = _training_parts()
     yield _named("TorchTrainer", TorchTrainer, **parts)
-    trainer = TorchTrainer(**parts, device=torch.device("cpu"))
-    yield _method("TorchTrainer.train", lambda: trainer, ("config",), config={})
-    yield _method("TorchTrainer.range_test", lambda: trainer, ("config",), config={}, updates=4)
-    probe = transformer_probe(parametrization.MaximalUpdate(), adam, base=16)
-    yield _named(
-        "transformer_probe",
-        transformer_probe,
-        parametrization=parametrization.MaximalUpdate(),
-        rule=adam,
-    )
     yield _named("load_probe", load_probe, path="tests.reliability.valid_calls:loss_of")
-    yield _named(
-        "coordinate_check", coordinate_check, make=probe, sizes=[16, 32, 64], updates=1, seeds=2
-    )
-    yield _named("seeded", seeded, seed=0, device=torch.device("cpu"))
 
 
 def adapter_calls() -> Iterator[Call]:
@@ -473,6 +377,121 @@ def adapter_calls() -> Iterator[Call]:
     )
 
 
-def calls() -> list[Call]:
-    """Return a valid call of every public name."""
-    return [*core_calls(), *training_calls(), *adapter_calls()]
+def result_calls() -> Iterator[Call]:
+    """Calls that fit models to results, or run a study."""
+    result = told().result()
+    yield _method("Result.predict", lambda: result)
+    yield _method("Result.recommend", lambda: result)
+    yield _method("Result.instability", lambda: result)
+    yield _method("Result.plot_front", lambda: result, path=_FOLDER / "front.png")
+    yield _method("Result.report", lambda: result, path=_FOLDER / "report.html")
+    extended = hpo.optimize(
+        loss_of, STAGED, budget=Budget(trials=2), cost="epochs", scheduler=ASHA()
+    )
+    yield _method(
+        "Result.extend", lambda: extended, max_fidelity=27, budget=Budget(trials=2, cost=40.0)
+    )
+    cost_law = result.cost_law
+    yield _method("CostLaw.exponent", lambda: cost_law, name="params")
+    yield _method("CostLaw.predict", lambda: cost_law, config={"lr": 1e-3, "params": 1e6})
+    law = result.scaling_law
+    assert law is not None
+    yield _method("FittedLaw.exponent", lambda: law, axis="params")
+    yield _method("FittedLaw.slope", lambda: law, parameter="lr", axis="params")
+    yield _method("FittedLaw.optimum", lambda: law, parameter="lr")
+    yield _method("FittedLaw.best", lambda: law, parameter="lr", at={"params": 1e8})
+    yield _method("FittedLaw.allocation", lambda: law, compute=1e16)
+    yield _method("FittedLaw.frontier", lambda: law, computes=[1e15, 1e16])
+    yield _method("Optimizer.ask", lambda: hpo.Optimizer(PLAIN))
+    yield _method("Optimizer.propose", lambda: hpo.Optimizer(PLAIN))
+    yield _method("Optimizer.propose_at", told, target={"params": 1e9})
+    yield _method("Optimizer.recommend", told)
+    yield _method("StagedOptimizer.next_action", staged)
+    yield _method("StagedOptimizer.ask", staged)
+
+    def asked(method: str) -> Call:
+        made: list[hpo.StagedOptimizer] = []
+
+        def make() -> Callable[..., Any]:
+            made[:] = [staged()]
+            return getattr(made[0], method)
+
+        def arguments() -> dict[str, Any]:
+            now = made[0].ask()
+            if method == "report":
+                return {"trial": now, "report": hpo.Report(1, 0.5)}
+            return {"trial": now, "loss": 1.0}
+
+        return Call(f"StagedOptimizer.{method}", make, arguments)
+
+    yield asked("report")
+    yield asked("tell")
+    yield _named("optimize", hpo.optimize, train_fn=loss_of, space=PLAIN, budget=Budget(trials=1))
+    yield _named(
+        "check_continuation",
+        hpo.check_continuation,
+        train_fn=loss_of,
+        space=STAGED,
+        config={"lr": 1e-3},
+    )
+    yield _named("check_transfer", hpo.check_transfer, result=result)
+    check = hpo.check_transfer(result)
+    yield _method("TransferCheck.drift", lambda: check, parameter="lr", axis="params")
+    yield _method("TransferCheck.panel", lambda: check, parameter="lr", axis="params")
+    yield _method("TransferCheck.plot", lambda: check, path=_FOLDER / "transfer.png")
+
+
+def training_runs() -> Iterator[Call]:
+    """Calls that train."""
+    from hpo.training import optimizers, parametrization
+    from hpo.training.coordinate_check import coordinate_check, transformer_probe
+    from hpo.training.trainer import TorchTrainer
+
+    adam = optimizers.AdamW(1e-3)
+    trainer = TorchTrainer(**_training_parts(), device=torch.device("cpu"))
+    yield _method("TorchTrainer.train", lambda: trainer, ("config",), config={})
+    yield _method("TorchTrainer.range_test", lambda: trainer, ("config",), config={}, updates=4)
+    probe = transformer_probe(parametrization.MaximalUpdate(), adam, base=16)
+    yield _named(
+        "transformer_probe",
+        transformer_probe,
+        parametrization=parametrization.MaximalUpdate(),
+        rule=adam,
+    )
+    yield _named(
+        "coordinate_check", coordinate_check, make=probe, sizes=[16, 32, 64], updates=1, seeds=2
+    )
+
+
+def _training_parts() -> dict[str, Callable[..., Any]]:
+    """Return what a `TorchTrainer` needs."""
+    from hpo.training import data
+    from hpo.training.optimizers import AdamW
+    from hpo.training.trainer import Settings
+
+    def make_model(config: Any, scale: Any) -> torch.nn.Module:
+        return torch.nn.Linear(1, 1)
+
+    def make_data(config: Any, split: data.Split) -> Any:
+        rows = [torch.ones(8, 1), torch.ones(8, 1)]
+        return data.Shuffled(rows) if split is data.Split.TRAIN else [tuple(rows)]
+
+    def loss(module: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return ((module(batch[0]) - batch[1]) ** 2).mean()
+
+    return {
+        "make_model": make_model,
+        "make_data": make_data,
+        "loss": loss,
+        "settings": lambda config: Settings(16, 2, AdamW(1e-3)),
+    }
+
+
+def quick_calls() -> list[Call]:
+    """Return the calls that take no time."""
+    return [*core_calls(), *record_calls(), *training_calls(), *adapter_calls()]
+
+
+def slow_calls() -> list[Call]:
+    """Return the calls that fit models, run a study or train."""
+    return [*result_calls(), *training_runs()]
