@@ -18,6 +18,7 @@ from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
 from hpo.optimizer.recommend import (
+    SIZES,
     Recommendation,
     check_target,
     doubts,

@@ -39,7 +39,13 @@ from optuna.trial import FrozenTrial
 
 from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.attributes import ASKED, write_attribute
-from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapters
+from hpo.adapters.optuna.define_by_run import (
+    Condition,
+    ParameterAdapter,
+    declared_condition,
+    parameter_adapters,
+    without_condition,
+)
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
@@ -209,7 +215,7 @@ class ScaleTuneSampler(BaseSampler):
                 return param_distribution.to_external_repr(inner)
             if cache.observed.trials and param_name not in cache.warned:
                 cache.warned.add(param_name)
-                if not param_distribution.single():
+                if not param_distribution.single() and param_name not in self._declared:
                     _log.warning(
                         "%r is drawn at random in trial %d: its range or condition could not be "
                         "foreseen from earlier trials; declare it with space={%r: ...}",
@@ -235,9 +241,30 @@ class ScaleTuneSampler(BaseSampler):
         self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
     ) -> dict[str, ParameterAdapter]:
         """Parameters to search together: those of `search_space`, and declared ones never seen."""
-        unseen = {n: p for n, p in self._declared.items() if n not in cache.observed.distributions}
-        declared = {n: p for n, p in self._declared.items() if n in search_space} | unseen
+        observed = cache.observed
+        unseen = {n: p for n, p in self._declared.items() if n not in observed.distributions}
+        declared: dict[str, Parameter] = {
+            **{n: p for n, p in self._declared.items() if n in search_space},
+            **unseen,
+        }
+        for name, parameter in declared.items():
+            when = declared_condition(parameter)
+            if when is not None and observed.contradicts(name, when):
+                declared[name] = without_condition(parameter)
+                self._warn_of_condition(cache, name, when)
         return parameter_adapters(search_space, cache.observed.space(), declared)
+
+    def _warn_of_condition(self, cache: StudyCache, name: str, when: Condition) -> None:
+        """Say once that trials contradict a declared `when`."""
+        if name not in cache.warned_of_condition:
+            cache.warned_of_condition.add(name)
+            _log.warning(
+                "%r was suggested where its declared when=%r says that it has no place; when it is "
+                "active is learned from the trials instead: correct `when` in space=, or leave it "
+                "out",
+                name,
+                when,
+            )
 
     def _optimizer(
         self,
