@@ -82,7 +82,8 @@ class Reason:
     text: str = ""
 
     def __post_init__(self) -> None:
-        flag, number, name = Flag(), Number(optional=True, infinite=True), Text(optional=True)
+        flag, number = Flag(), Number(optional=True, infinite=True)
+        name = Text(optional=True, empty=True)
         store(
             self,
             kind=Kind(ReasonKind, way_out="write ReasonKind.OTHER or another member"),
@@ -95,11 +96,9 @@ class Reason:
             forest_share=number,
             expected_regret=number,
             start=Row(Count(0), length=2, optional=True, way_out="write (1, 4)"),
-            log_parameters=Row(Text()),
+            log_parameters=Row(Text(empty=True)),
             text=Text(empty=True),
         )
-        if self.kind is ReasonKind.START_POINT and self.start is None:
-            raise ValueError("`start` of Reason must be given for a START_POINT; write (1, 4)")
 
     def __str__(self) -> str:
         sentence = self._tried() if self.repeated else self._sentence()
@@ -115,8 +114,9 @@ class Reason:
     def _sentence(self) -> str:
         match self.kind:
             case ReasonKind.START_POINT:
-                assert self.start is not None  # as checked
-                return f"start point {self.start[0]} of {self.start[1]}"
+                return "start point" + (
+                    "" if self.start is None else " {} of {}".format(*self.start)
+                )
             case ReasonKind.EXPLORE:
                 return "explores: no run has been completed yet"
             case ReasonKind.RANDOM:

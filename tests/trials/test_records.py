@@ -117,12 +117,24 @@ def test_a_prediction_that_is_not_finite_or_out_of_range_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": math.nan}, "a finite number or None, got nan; tell status FAILED with cause DIVERGED"),
+        (
+            {"loss": math.nan},
+            "a finite number or None, got nan; tell status FAILED with cause DIVERGED",
+        ),
         ({"loss": -math.inf}, "must be a finite number or None, got -inf"),
         ({"loss": None}, "`loss` must be given when `status` is COMPLETED"),
-        ({"cost": math.inf}, "`cost` of Observation must be a finite number of at least 0 or None, got inf"),
-        ({"cost": -1.0}, "`cost` of Observation must be a finite number of at least 0 or None, got -1.0"),
-        ({"seconds": -1.0}, "`seconds` of Observation must be a finite number of at least 0 or None"),
+        (
+            {"cost": math.inf},
+            "`cost` of Observation must be a finite number of at least 0 or None, got inf",
+        ),
+        (
+            {"cost": -1.0},
+            "`cost` of Observation must be a finite number of at least 0 or None, got -1.0",
+        ),
+        (
+            {"seconds": -1.0},
+            "`seconds` of Observation must be a finite number of at least 0 or None",
+        ),
         ({"cause": Cause.OOM}, "`cause` must be given exactly when `status` is FAILED"),
         ({"status": Status.FAILED}, "`cause` must be given exactly when `status` is FAILED"),
         ({"status": Status.PENDING}, "`status` of an observation must not be PENDING"),
