@@ -5,7 +5,7 @@ A wrong value raises a `ValueError` at the call; a study that cannot continue ra
 out.
 """
 
-__all__ = ["BudgetError", "SpaceError", "Stop", "StudyError"]
+__all__ = ["BudgetError", "SpaceError", "Stop", "StudyError", "UnknownNameError"]
 
 
 class SpaceError(ValueError):
@@ -20,6 +20,22 @@ class SpaceError(ValueError):
         ...     print(error)
         `x` must lie in [0.0, 1.0], got 2.0; move it or widen the bounds
     """
+
+
+class UnknownNameError(KeyError, ValueError):
+    """Raised when something is looked up by a name or number that does not exist.
+
+    Example:
+        >>> from hpo import Float, Optimizer
+        >>> try:
+        ...     Optimizer({"x": Float(0, 1)}).tell(7, loss=1.0)
+        ... except KeyError as error:
+        ...     print(str(error).split(";")[0])
+        `trial` must be the number of a trial that was asked, got 7
+    """
+
+    def __str__(self) -> str:
+        return ValueError.__str__(self)  # that of KeyError adds quotation marks
 
 
 class BudgetError(ValueError):

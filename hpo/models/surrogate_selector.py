@@ -42,6 +42,7 @@ from scipy.special import ndtr
 
 from hpo.models.fitted import Models
 from hpo.models.refits import refits_up_to
+from hpo.space.arguments import Member
 from hpo.space.encoding import Encoder
 from surrogates.conformal import (
     Calibration,
@@ -102,11 +103,8 @@ class SurrogateChoice(Enum):
         Raises:
             ValueError: If there is no such choice.
         """
-        try:
-            return cls(name)
-        except ValueError:
-            known = [choice.value for choice in cls]
-            raise ValueError(f"`surrogate` must be one of {known}, got {name!r}") from None
+        choice: SurrogateChoice = Member(cls, way_out="pick one")(name, "`surrogate`")
+        return choice
 
 
 def margin(encoder: Encoder) -> float:

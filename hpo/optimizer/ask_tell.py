@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
@@ -39,6 +38,7 @@ from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
+from hpo.space.arguments import Count, Flag, Kind, Member, Row
 from hpo.space.encoding import Encoder
 from hpo.space.scalars import metric_values, real, shown, whole
 from hpo.trials import (
@@ -52,6 +52,7 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Budget, Ledger
+from hpo.trials.records import UNIT
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
 from surrogates.scaling_law.model import ScalingModel
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 _ASSUMED = 0.95  # probability of success while nothing has failed
 _TARGET_STARTS = 2  # start points where a target is named
+_INDEX = Count(0, way_out="0 is usual")
+_AMONG = Row(Kind(Mapping), way_out="list the configs that may be run now")
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
 
@@ -134,14 +137,13 @@ class Optimizer:
         seed: int = 0,
         driver: int = 0,
     ) -> None:
-        seed, driver = _index("seed", seed), _index("driver", driver)
-        if budget is not None and not isinstance(budget, Budget):
-            raise TypeError(
-                f"`budget` must be a Budget or None, got {shown(budget)}; write Budget(trials=60)"
-            )
+        seed, driver = _INDEX(seed, "`seed`"), _INDEX(driver, "`driver`")
+        budget = Kind(Budget, optional=True, way_out="write Budget(trials=60)")(
+            budget, "`budget`", TypeError
+        )
         self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.encoder = Encoder(self.space, direction)
-        self.cost_unit = cost
+        self.cost_unit = cost = UNIT(cost, "`cost`")
         self.target = None if target is None else check_target(self.space, target)
         self.log = TrialLog()
         self.ledger = Ledger(budget or Budget())
@@ -268,8 +270,7 @@ class Optimizer:
         """Return a proposal, falling back to exploring where a model fails."""
         if index is None:
             index = self.log.next_ask_index
-        if index < 0:
-            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        index = Count(0, most=2**53, way_out="None takes the log's next one")(index, "`index`")
         self._hedge.sync(self.log)
         degraded = self._degraded + self._hedge.fallbacks
         ask = self._ask(target, index, among, only_target)
@@ -345,7 +346,7 @@ class Optimizer:
             >>> second.ask().number  # numbers go on after it
             1
         """
-        self.log.add(trial)
+        self.log.add(Kind(Trial, way_out="pass what `ask` returned")(trial, "`trial`"))
         self.ledger.register(trial, self.log.carried(trial.number))
 
     def tell(
@@ -396,7 +397,8 @@ class Optimizer:
         """
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
-        cause = None if failed is None else _cause(failed)
+        cause = Member(Cause, optional=True, way_out="pick one")(failed, "`failed`")
+        stopped = Flag()(stopped, "`stopped`")
         if cause is None and loss is not None and not math.isfinite(loss):
             cause = Cause.DIVERGED
         if cause is None and loss is None and not stopped:
@@ -417,7 +419,7 @@ class Optimizer:
             order=self.log.next_order,
             ask_index=ask_index,
             seconds=seconds,
-            reports=tuple(reports),
+            reports=reports,  # type: ignore[arg-type]  # checked and stored as a tuple
             metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
         before = self._told_before(observation)
@@ -444,7 +446,7 @@ class Optimizer:
             >>> second.result().best.loss
             1.5
         """
-        self.log.tell(observation)
+        self.log.tell(Kind(Observation)(observation, "`observation`"))
         self.ledger.charge(observation)
 
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
@@ -514,6 +516,7 @@ class Optimizer:
 
     def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
         """Return `among` as rows."""
+        among = _AMONG(among, "`among`")
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
         return encoder.encode([self.space.canonical(config) for config in among])
@@ -559,13 +562,18 @@ class Optimizer:
         """Return number, config and ask index of the trial meant; a bare config has no index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial, extrapolate=True), None
-        if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
-            raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
+        number = whole(trial)
+        if number is None and not isinstance(trial, Trial):
+            raise TypeError(
+                f"`trial` must be a Trial, its number or a config, got {shown(trial)};"
+                " pass what `ask` returned"
+            )
         try:
-            known = trial if isinstance(trial, Trial) else self.log.trial(int(trial))
+            known = trial if isinstance(trial, Trial) else self.log.trial(number or 0)
         except KeyError:
-            raise KeyError(
-                f"no trial {trial} was asked; tell the config itself if it ran elsewhere"
+            raise UnknownNameError(
+                f"`trial` must be the number of a trial that was asked, got {shown(trial)}; tell"
+                " the config itself if it ran elsewhere"
             ) from None
         return known.number, known.config, known.ask_index
 
@@ -604,14 +612,6 @@ def number(name: str, value: object) -> float | None:
     return given
 
 
-def _index(name: str, value: object) -> int:
-    """Return a whole number of at least 0."""
-    given = whole(value)
-    if given is None or given < 0:
-        raise ValueError(f"`{name}` must be a whole number >= 0, got {name}={shown(value)}")
-    return given
-
-
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
     """Return the surrogates that may model the loss over `space`.
 
@@ -632,11 +632,3 @@ def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
             " got 'quantile': trees do not extrapolate to sizes nobody ran"
         )
     return SurrogateChoice.GP
-
-
-def _cause(failed: Cause | str) -> Cause:
-    try:
-        return Cause(failed)
-    except ValueError:
-        causes = [cause.value for cause in Cause]
-        raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None

@@ -24,9 +24,11 @@ import numpy as np
 
 from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
+from hpo.schedulers.base import check_scheduler
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
-from hpo.space.scalars import metric_values
+from hpo.space.arguments import Count, Flag, Function, Kind, Row
+from hpo.space.scalars import metric_values, shown
 from hpo.trials import (
     Cause,
     FurthestStep,
@@ -48,6 +50,8 @@ __all__ = [
     "StartTrial",
     "TrialAction",
 ]
+
+_TRIAL = Kind(Trial, way_out="pass what `ask` returned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,10 @@ class StagedOptimizer:
         seed: int = 0,
         driver: int | None = None,
     ) -> None:
+        optimizer = Kind(Optimizer, way_out="write Optimizer(space)")(optimizer, "`optimizer`")
+        check_scheduler(scheduler)
+        seed = Count(0)(seed, "`seed`")
+        driver = Count(0, optional=True)(driver, "`driver`")
         space = optimizer.space
         self.optimizer = optimizer
         self._fidelity = space.fidelity
@@ -253,6 +261,13 @@ class StagedOptimizer:
             >>> type(engine.next_action(locked=frozenset({1}))).__name__
             'StartTrial'
         """
+        may_start = Flag()(may_start, "`may_start`")
+        if not isinstance(locked, set | frozenset):
+            raise ValueError(
+                f"`locked` must be a set of numbers of trials, got {shown(locked)}; frozenset()"
+                " locks none"
+            )
+        may_resume = Function("may_resume(trial, level)", optional=True)(may_resume, "`may_resume`")
         match self.schedule.next(self.log, may_start=may_start, locked=locked):
             case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
@@ -322,6 +337,7 @@ class StagedOptimizer:
             >>> engine.report(engine.ask(), Report(step=1, loss=0.5)).value
             'continue'
         """
+        trial, report = _TRIAL(trial, "`trial`"), Kind(Report)(report, "`report`")
         self._check_step(trial, report)
         self.log.report(trial.number, report)
         return self.schedule.on_report(trial, report, self.log)
@@ -370,8 +386,10 @@ class StagedOptimizer:
             >>> engine.tell(engine.ask(), failed="oom", cost=0.1).status.value
             'failed'
         """
+        trial, stopped = _TRIAL(trial, "`trial`"), Flag()(stopped, "`stopped`")
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
+        reports = Row(Kind(Report))(reports, "`reports`")
         for report in reports:
             self._check_step(trial, report)
         for report in reports:

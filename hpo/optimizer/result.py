@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
-from hpo.errors import StudyError
+from hpo.errors import SpaceError, StudyError
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
 from hpo.optimizer.recommend import (
+    SIZES,
     Recommendation,
     check_target,
     doubts,
@@ -27,7 +28,9 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
+from hpo.space.arguments import Count, File, Kind, Number, Table
 from hpo.trials import Observation, Prediction, Report, Status, TrialLog
+from hpo.trials.budget import Budget
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
 from hpo.trials.table_columns import column_names
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpo.drawing.html import ReportPage
-    from hpo.trials.budget import Budget
 
 # Columns of `Result.to_pandas` that are ours; the parameters stand behind the first of them.
 _COLUMNS = (
@@ -235,6 +237,12 @@ class Result:
                 "only what optimize(..., scheduler=...) has returned can be extended; pass a "
                 "scheduler, such as hpo.schedulers.IterativeDeepening()"
             )
+        max_fidelity = Count(1, way_out="give the new largest level")(
+            max_fidelity, "`max_fidelity`", SpaceError
+        )
+        budget = Kind(Budget, optional=True, way_out="write Budget(cost=...)")(
+            budget, "`budget`", TypeError
+        )
         return self.onward(max_fidelity, budget)
 
     @property
@@ -349,11 +357,15 @@ class Result:
         """
         self._require_runs()
         encoder = self.models.encoder
+        scale = Table(optional=True, way_out=SIZES)(scale, "`scale`", SpaceError)
+        if scale:
+            scale = check_target(self.space, scale, "scale")
+        config = Table(optional=True, way_out="pass a dict")(config, "`config`", SpaceError)
         if config is None:
             advice = self.recommend(scale)
             config = {**advice.config, **advice.target}
         elif scale is not None:
-            config = {**config, **check_target(self.space, scale)}
+            config = {**config, **check_target(self.space, scale, "scale")}
         run = self.space.canonical(config, extrapolate=True)
         fixed = encoder.encode([run])[0, encoder.columns.scale]
         return predict(
@@ -436,6 +448,8 @@ class Result:
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
+        initial_loss = Number(optional=True)(initial_loss, "`initial_loss`")
+        rise = Number(above=0, optional=True)(rise, "`rise`")
         wanted = self._target(target)
         others = [
             at
@@ -529,6 +543,9 @@ class Result:
         """
         from hpo.drawing.plots import plot_front
 
+        path = File(optional=True)(path, "`path`")
+        runs = Table(Kind(Measured), optional=True, way_out="write {'target': Measured(8.0, 0.04)}")
+        measured = runs(measured, "`measured`")
         return plot_front(_front_plot(self, self.front), path, measured=measured)
 
     def report(self, path: str | Path) -> Path:
@@ -555,6 +572,7 @@ class Result:
         """
         from hpo.drawing.html import write_report
 
+        path = File()(path, "`path`")
         return write_report(_report_page(self), path)
 
     def _require_runs(self) -> None:
@@ -623,6 +641,7 @@ class Result:
         return {**o.config, name: min(assignment.level, o.config[name])}
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
+        target = Table(optional=True, way_out=SIZES)(target, "`target`", SpaceError)
         if target is not None and (target or self.space.scales):
             return check_target(self.space, target)
         if self.target is not None or not self.space.scales:

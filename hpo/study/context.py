@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
+from hpo.space.arguments import Count, Kind, Number, Table
 from hpo.space.scalars import metric_values, shown, to_float, whole
 from hpo.study.checkpoints import (
     PARENT_FILE,
@@ -120,10 +121,20 @@ class Context:
         consumed: Consumed = Consumed(),  # noqa: B008  a frozen value
         furthest: FurthestStep | None = None,
     ) -> None:
-        self.trial = trial
-        self.seed = seed
-        self.fidelity = fidelity
-        self.scale = dict(scale or {})
+        self.trial = Kind(Trial)(trial, "`trial`")
+        self.seed = Count(0)(seed, "`seed`")
+        self.fidelity = Count(0, optional=True)(fidelity, "`fidelity`")
+        self.scale = Table(Number(above=0), optional=True)(scale, "`scale`") or {}
+        if channel is not None and not callable(getattr(channel, "send", None)):
+            raise TypeError(
+                f"`channel` must have a method send(report), got {shown(channel)}; write an object"
+                " whose send returns Decision.CONTINUE"
+            )
+        folder = Kind(Path, optional=True, way_out='write Path("checkpoints")')
+        checkpoint_dir = folder(checkpoint_dir, "`checkpoint_dir`")
+        checkpoint_key = Kind(CheckpointKey, optional=True)(checkpoint_key, "`checkpoint_key`")
+        consumed = Kind(Consumed)(consumed, "`consumed`")
+        furthest = Kind(FurthestStep, optional=True)(furthest, "`furthest`")
         self.last_loss: float | None = None
         self.last_cost: float | None = None
         self.diverged = False
@@ -362,7 +373,7 @@ class Context:
             5.5
         """
         level = self._last_step if self.fidelity is None else self.fidelity
-        total = self._total(cost, max(level, self._last_step))
+        total = self._total(to_cost(cost), max(level, self._last_step))
         self.last_cost = max(total, self.last_cost or 0.0)
 
     def save(self, state: Any) -> None:

@@ -24,8 +24,10 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
-from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
-from hpo.space.scalars import shown, whole
+from hpo.schedulers.base import check_scheduler
+from hpo.space import Direction, DirectionName, Fidelity, Parameter, SearchSpace
+from hpo.space.arguments import Count, Flag, Kind, Row
+from hpo.space.scalars import shown
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
 from hpo.study.driver import Driver, StudyOptions
@@ -36,10 +38,13 @@ from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
 from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
+from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+
+_MOST = 10_000  # workers, and runs of the recommendation
 
 
 def optimize(
@@ -143,17 +148,17 @@ def optimize(
         cost=cost,
         direction=direction,
         target=target,
-        confirm=_count("confirm", confirm, 0),
+        confirm=Count(0, most=_MOST, way_out="0 runs none")(confirm, "`confirm`"),
         scheduler=scheduler,
         surrogate=surrogate,
         priors=priors,
-        workers=_count("workers", workers, 1),
+        workers=Count(1, most=_MOST, way_out="1 runs in this process")(workers, "`workers`"),
         runner=runner,
-        warm_start=warm_start,
+        warm_start=Flag()(warm_start, "`warm_start`"),
         callbacks=_with_progress(callbacks),
         name=name,
         storage=storage,
-        seed=_count("seed", seed, 0),
+        seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
     )
     _check(options)
     return _drive(options)
@@ -187,6 +192,8 @@ def load_result(
         >>> load_result("mine", storage=storage).best == result.best
         True
     """
+    if name is None:
+        raise ValueError("`name` must be the name of a study, got None; pass that of `optimize`")
     check_texts(name, storage)
     stored, header = StudyStorage.read(name=name, storage=storage)
     optimizer = Optimizer(
@@ -322,41 +329,35 @@ def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     """The callbacks, with a live view unless one is among them."""
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(
-                f"callbacks must derive from hpo.study.callbacks.Callback, got {callback!r}; "
-                "derive from it and override what you need"
-            )
-    if any(isinstance(callback, Progress) for callback in callbacks):
-        return tuple(callbacks)
-    return (*callbacks, Progress())
+    way_out = "derive from hpo.study.callbacks.Callback and override what you need"
+    given: tuple[Callback, ...] = Row(Kind(Callback), way_out=way_out)(
+        callbacks, "`callbacks`", TypeError
+    )
+    if any(isinstance(callback, Progress) for callback in given):
+        return given
+    return (*given, Progress())
 
 
 def _check(options: StudyOptions) -> None:
     """Refuse what breaks a rule that neither the space nor the optimizer checks."""
     _check_train_function(options.train_fn)
-    budget: object = options.budget
-    if not isinstance(budget, Budget):
-        raise TypeError(f"budget must be a Budget, got {budget!r}; write Budget(trials=60)")
+    budget = Kind(Budget, way_out="write Budget(trials=60)")(options.budget, "`budget`", TypeError)
     if not budget.bounded:
         raise BudgetError(
             f"a budget needs at least one of trials, seconds and cost to end, got {budget}; "
             "write Budget(trials=60)"
         )
-    cost: object = options.cost
-    if cost is not None and (not isinstance(cost, str) or not cost):
+    UNIT(options.cost, "`cost`", TypeError)
+    Direction.of(options.direction)
+    check_scheduler(options.scheduler)
+    runner: object = options.runner
+    if runner is not None and not all(
+        callable(getattr(runner, name, None)) and not isinstance(runner, type)
+        for name in ("open", "submit", "poll", "kill", "close")
+    ):
         raise TypeError(
-            f'cost must be None or the name of a unit, got {cost!r}; write cost="seconds" or '
-            'cost="flops"'
-        )
-    if options.direction not in ("minimize", "maximize"):
-        raise ValueError(f'direction must be "minimize" or "maximize", got {options.direction!r}')
-    scheduler: object = options.scheduler
-    if scheduler is not None and not callable(getattr(scheduler, "begin", None)):
-        raise TypeError(
-            f"scheduler must be one of hpo.schedulers, such as ASHA(eta=3), got {scheduler!r}; "
-            "derive your own stopping rule from hpo.schedulers.StoppingRule"
+            f"`runner` must be a runner such as ProcessRunner(), or None, got {shown(runner)}; None"
+            " picks one"
         )
     check_texts(options.name, options.storage)
     if options.storage is not None and options.name is None:
@@ -370,7 +371,7 @@ def _check_train_function(train_fn: object) -> None:
     """Refuse what cannot be called as `train_fn(config, ctx)`."""
     if not callable(train_fn):
         raise TypeError(
-            f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}; "
+            f"train_fn must be callable as train_fn(config, ctx), got {shown(train_fn)}; "
             "pass the function itself"
         )
     try:
@@ -384,10 +385,3 @@ def _check_train_function(train_fn: object) -> None:
             f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}, for which "
             f"{mismatch}; change its parameters"
         ) from None
-
-
-def _count(argument: str, value: object, least: int) -> int:
-    number = whole(value)
-    if number is None or number < least:
-        raise ValueError(f"{argument} must be an int of at least {least}, got {shown(value)}")
-    return number

@@ -24,6 +24,8 @@ from typing import Any
 
 from hpo.errors import StudyError
 from hpo.schedulers import Decision
+from hpo.space.arguments import BROKEN, Count, Row, Rule
+from hpo.space.scalars import shown
 from hpo.study.runners import (
     Job,
     OnReport,
@@ -90,6 +92,24 @@ class _Worker:
         return time.monotonic() - self.started
 
 
+@dataclass(frozen=True, slots=True)
+class _GPUName(Rule):
+    """Name of one GPU: its number, or what CUDA_VISIBLE_DEVICES may hold for it."""
+
+    @property
+    def text(self) -> str:
+        return "a number or the name of one GPU"
+
+    def read(self, value: Any) -> Any:
+        """Return the name as a text."""
+        if isinstance(value, str):
+            return value.strip() if value.strip() and "," not in value else BROKEN
+        return str(Count(0)(value, "gpu"))
+
+
+_GPU = _GPUName()
+
+
 class ProcessRunner:
     """Runs each trial in a process of its own, forked from a server with torch preloaded.
 
@@ -126,10 +146,16 @@ class ProcessRunner:
     interruptible = False
 
     def __init__(self, *, gpus: Sequence[int | str] = (), per_gpu: int = 1) -> None:
-        if per_gpu < 1:
-            raise ValueError(f"`per_gpu` must be at least 1, got {per_gpu}")
-        self._gpus = tuple(str(gpu) for gpu in gpus)
-        self._per_gpu = per_gpu
+        names = Row(_GPU, way_out='write gpus=[0, 1] or gpus=["GPU-8932f937"]')(gpus, "`gpus`")
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"`gpus` must name each GPU once, got {shown(gpus)}; per_gpu=2 puts two trials on"
+                " each"
+            )
+        self._gpus = names
+        self._per_gpu = Count(1, way_out="1 gives each trial a GPU of its own")(
+            per_gpu, "`per_gpu`"
+        )
         self._workers: dict[int, _Worker] = {}
         self._task = b""
         self._limits = Limits()

@@ -49,6 +49,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
+from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
@@ -791,7 +792,7 @@ def check_texts(name: object, storage: object) -> None:
     """
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
         raise ValueError(
-            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {shown(name)}; "
             "None keeps the study in memory"
         )
     if storage is not None and not isinstance(storage, str | BaseStorage):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.space.arguments import Count, Kind, Row, store
 from hpo.training.devices import random_states, restore_random_states
 
 Batch: TypeAlias = Any
@@ -48,6 +49,13 @@ class Source(Protocol):
         ...
 
 
+def _examples(first: int, count: int, seed: int) -> tuple[int, int, int]:
+    """Return the arguments of `Source.batch`, checked."""
+    first = Count(0, most=2**62, way_out="count the examples from 0")(first, "`first`")
+    count = Count(1, most=2**31, way_out="give a batch size")(count, "`count`")
+    return first, count, Count(0, most=2**64 - 1)(seed, "`seed`")
+
+
 @dataclass(slots=True)
 class Shuffled:
     """Rows of tensors, epoch after epoch, each epoch in a new random order.
@@ -70,6 +78,10 @@ class Shuffled:
     _order: tuple[int, int, Tensor] | None = field(default=None, repr=False)  # seed, epoch, rows
 
     def __post_init__(self) -> None:
+        store(
+            self,
+            tensors=Row(Kind(Tensor), way_out="write Shuffled([inputs, targets])"),
+        )
         lengths = [len(tensor) for tensor in self.tensors]
         if not lengths or min(lengths) != max(lengths) or lengths[0] < 1:
             raise ValueError(
@@ -87,6 +99,7 @@ class Shuffled:
             >>> Shuffled([torch.arange(4)]).rows(0, 8, seed=0).tolist()
             [2, 0, 1, 3, 3, 0, 2, 1]
         """
+        first, count, seed = _examples(first, count, seed)
         pieces = []
         while count > 0:
             epoch, start = divmod(first, len(self))
@@ -140,7 +153,8 @@ class Windows:
                 "`text` must be a tensor or an array of integers in one dimension, "
                 f"got {found[0]} in {found[1]} dimensions; pass token numbers, text.ravel()"
             )
-        if not 1 <= self.length <= len(self.text):
+        store(self, length=Count(1))
+        if self.length > len(self.text):
             raise ValueError(
                 f"`length` must lie in 1 .. {len(self.text)}, the length of `text`, "
                 f"got {self.length}; shorten the windows or pass a longer text"
@@ -148,6 +162,7 @@ class Windows:
 
     def batch(self, first: int, count: int, *, seed: int) -> Tensor:
         """Return windows `first` .. `first + count - 1`, `count x length`."""
+        first, count, seed = _examples(first, count, seed)
         # A counter-based generator: window i is drawn from counter i in every batch.
         drawn = np.random.Philox(key=seed, counter=first).random_raw(4 * count)[::4]
         places = drawn % np.uint64(len(self.text) - self.length + 1)
@@ -190,8 +205,8 @@ class BatchStream:
                 f"got {type(data).__name__}; wrap tensors as Shuffled([inputs, targets])"
             )
         self._loader: Iterable[Batch] = () if self._source is not None else data
-        self._micro_batch = micro_batch
-        self._seed = seed
+        self._micro_batch = Count(1)(micro_batch, "`micro_batch`")
+        self._seed = Count(0)(seed, "`seed`")
         self._batches: Iterator[Batch] | None = None
         self._epoch_began: dict[str, Any] | None = None  # random states at the start of the epoch
         self._taken = 0  # batches of the epoch

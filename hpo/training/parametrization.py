@@ -33,10 +33,13 @@ import torch
 from torch import nn
 
 from hpo.scaling.transfer_rules import Alignment, Layer, ScalingExponents, Update
+from hpo.space.arguments import Flag, Kind, Number, store
 from hpo.training.optimizers import LayerRole, ParameterGroup, Step, UpdateRule
 
 _RESCALED = "rescaled_"  # attribute of a model whose weights were
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
+
+_RATIO = Number(above=0, way_out="1 is the size of the base model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,18 @@ class Growth:
     depth: float = 1.0
     in_block: bool = False
 
+    def __post_init__(self) -> None:
+        store(
+            self,
+            role=Kind(LayerRole, way_out="write LayerRole.HIDDEN or another member"),
+            m_in=_RATIO,
+            m_out=_RATIO,
+            aspect=_RATIO,
+            base_aspect=_RATIO,
+            depth=_RATIO,
+            in_block=Flag(),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -85,6 +100,9 @@ class Factors:
     weight_decay: float = 1.0
     epsilon: float = 1.0
     initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        store(self, lr=_RATIO, weight_decay=_RATIO, epsilon=_RATIO, initial=_RATIO)
 
 
 class Parametrization(Protocol):
@@ -133,10 +151,13 @@ class Standard:
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return factors of one."""
+        Kind(Growth)(growth, "`growth`")
+        Kind(Step)(step, "`step`")
         return Factors()
 
     def branch_factor(self, depth: float) -> float:
         """Return one."""
+        _RATIO(depth, "`depth`")
         return 1.0
 
     def readout_factor(self, width: float) -> float:
@@ -173,13 +194,12 @@ class MaximalUpdate:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and not 0.5 <= self.alpha <= 1:
-            raise ValueError(
-                f"`alpha` must lie in [0.5, 1], got {self.alpha}; leave it out for no rule in depth"
-            )
+        way_out = "leave it out for no rule in depth"
+        store(self, alpha=Number(least=0.5, most=1, optional=True, way_out=way_out))
 
     def branch_factor(self, depth: float) -> float:
         """Return depth^-alpha, or one without a rule in depth."""
+        depth = _RATIO(depth, "`depth`")
         return 1.0 if self.alpha is None else float(depth**-self.alpha)
 
     def readout_factor(self, width: float) -> float:
@@ -188,6 +208,7 @@ class MaximalUpdate:
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return the factors of one parameter that is updated by `step`."""
+        growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
         lr = self._lr_in_width(growth, step)
         # Gradients of whatever sits below the output layer are of order 1 / width.
         epsilon = 1.0 if growth.role is LayerRole.OUTPUT else 1 / growth.m_out
@@ -232,8 +253,12 @@ class PerLayer:
 
     alignment: Alignment = Alignment.FULL
 
+    def __post_init__(self) -> None:
+        store(self, alignment=Kind(Alignment, way_out="write Alignment.FULL or Alignment.NONE"))
+
     def branch_factor(self, depth: float) -> float:
         """Return one: there is no rule in depth."""
+        _RATIO(depth, "`depth`")
         return 1.0
 
     def readout_factor(self, width: float) -> float:
@@ -257,6 +282,7 @@ class PerLayer:
         Raises:
             ValueError: `step` is that of Muon, for which no exponents are known.
         """
+        growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
         if step is Step.ORTHOGONAL:
             raise ValueError(
                 "the scaling exponents are known for AdamW, Lion and SGD, not for Muon; use MUP"

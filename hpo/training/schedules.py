@@ -20,6 +20,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from hpo.space.arguments import Interface, Member, Number, store
+
+SCHEDULE = Interface("a schedule such as Cosine()", ("share",))
+_SHARE = Number(least=0, most=1, way_out="it is a share, not a count of updates")
+_UPDATES = Number(least=0, way_out="0 leaves it out")
+_DONE = Number(least=0, way_out="count the updates from 0")
+_TOTAL = Number(above=0, way_out="give the updates of the whole run")
+
 
 class LearningRateSchedule(Protocol):
     """Share of the peak learning rate as a function of the updates done.
@@ -58,7 +66,7 @@ class Constant:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(warmup=self.warmup)
+        store(self, warmup=_UPDATES)
 
     @property
     def follows_length(self) -> bool:
@@ -67,6 +75,7 @@ class Constant:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` updates; `total` has no effect."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         return _rise(done, self.warmup)
 
 
@@ -96,9 +105,8 @@ class Power:
     unit: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(exponent=self.exponent, warmup=self.warmup)
-        if not self.unit > 0:
-            raise ValueError(f"`unit` must be positive, got {self.unit}; count it in updates")
+        unit = Number(above=0, way_out="count it in updates")
+        store(self, exponent=_UPDATES, warmup=_UPDATES, unit=unit)
 
     @classmethod
     def in_tokens(
@@ -120,8 +128,9 @@ class Power:
             >>> schedule.share(30, 100)
             0.5
         """
-        if not tokens_per_update > 0:
-            raise ValueError(f"`tokens_per_update` must be positive, got {tokens_per_update}")
+        tokens = Number(above=0, way_out="it is batch size times tokens of an example")
+        tokens_per_update = tokens(tokens_per_update, "`tokens_per_update`")
+        warmup, unit = _UPDATES(warmup, "`warmup`"), Number(above=0)(unit, "`unit`")
         return cls(exponent, warmup / tokens_per_update, unit / tokens_per_update)
 
     @property
@@ -131,6 +140,7 @@ class Power:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` updates; `total` has no effect."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup:
             return _rise(done, self.warmup)
         return float((1.0 + (done - self.warmup) / self.unit) ** -self.exponent)
@@ -157,7 +167,7 @@ class Cosine:
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_shares(warmup=self.warmup, final=self.final)
+        store(self, warmup=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -166,6 +176,7 @@ class Cosine:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         return _falling(_cosine, _decayed(done / total, self.warmup), self.final)
@@ -192,7 +203,7 @@ class Linear:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_shares(warmup=self.warmup, final=self.final)
+        store(self, warmup=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -201,6 +212,7 @@ class Linear:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.warmup * total:
             return _rise(done, self.warmup * total)
         return 1.0 - (1.0 - self.final) * _decayed(done / total, self.warmup)
@@ -231,7 +243,7 @@ class OneCycle:
     final: float = 4e-6
 
     def __post_init__(self) -> None:
-        _check_shares(rise=self.rise, start=self.start, final=self.final)
+        store(self, rise=_SHARE, start=_SHARE, final=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -240,6 +252,7 @@ class OneCycle:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.rise * total:
             return self.start + (1.0 - self.start) * done / (self.rise * total)
         return _falling(_cosine, _decayed(done / total, self.rise), self.final)
@@ -270,9 +283,8 @@ class Cyclical:
     shrink: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_shares(low=self.low, shrink=self.shrink)
-        if not self.period > 0:
-            raise ValueError(f"`period` must be positive, got {self.period}; count it in updates")
+        period = Number(above=0, way_out="count it in updates")
+        store(self, period=period, low=_SHARE, shrink=_SHARE)
 
     @property
     def follows_length(self) -> bool:
@@ -281,6 +293,7 @@ class Cyclical:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` updates; `total` has no effect."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         cycle, inside = divmod(done / self.period, 1.0)
         height = (1.0 - abs(2.0 * inside - 1.0)) * self.shrink**cycle
         return float(self.low + (1.0 - self.low) * height)
@@ -339,13 +352,10 @@ class WarmupStableDecay:
     beta2: float | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least_zero(warmup=self.warmup)
-        _check_shares(decay=self.decay, final=self.final)
-        if not isinstance(self.shape, Cooldown):
-            names = ", ".join(f"Cooldown({each.value!r})" for each in Cooldown)
-            raise ValueError(f"`shape` must be one of {names}, got {self.shape!r}")
-        if self.beta2 is not None and not 0 <= self.beta2 < 1:
-            raise ValueError(f"`beta2` must lie in [0, 1), got {self.beta2}; None keeps it")
+        beta2 = Number(least=0, below=1, optional=True, way_out="None keeps that of the optimizer")
+        store(
+            self, warmup=_UPDATES, decay=_SHARE, final=_SHARE, shape=Member(Cooldown), beta2=beta2
+        )
 
     @property
     def follows_length(self) -> bool:
@@ -363,6 +373,7 @@ class WarmupStableDecay:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if not self.cools(done, total):
             return _rise(done, self.warmup)
         start = (1.0 - self.decay) * total
@@ -395,8 +406,7 @@ class Rewarmed:
     then: LearningRateSchedule
 
     def __post_init__(self) -> None:
-        _check_shares(start=self.start)
-        _check_at_least_zero(rise=self.rise)
+        store(self, start=_SHARE, rise=_UPDATES, then=SCHEDULE)
 
     @property
     def follows_length(self) -> bool:
@@ -405,6 +415,7 @@ class Rewarmed:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         if done < self.rise:
             return self.start + (1.0 - self.start) * done / self.rise
         return self.then.share(done - self.rise, total - self.rise)
@@ -428,8 +439,7 @@ class Exponential:
     start: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.start < 1:
-            raise ValueError(f"`start` must lie in (0, 1), got {self.start}; it is low / high")
+        store(self, start=Number(above=0, below=1, way_out="it is low / high"))
 
     @property
     def follows_length(self) -> bool:
@@ -438,6 +448,7 @@ class Exponential:
 
     def share(self, done: float, total: float) -> float:
         """Return the share in [0, 1] after `done` of `total` updates."""
+        done, total = _DONE(done, "`done`"), _TOTAL(total, "`total`")
         return float(self.start ** (1.0 - min(1.0, done / total)))
 
 
@@ -467,17 +478,3 @@ _SHAPES: Mapping[Cooldown, Callable[[float], float]] = {
 def _decayed(progress: float, warmup: float) -> float:
     """Return the elapsed part of what follows the warm-up, in [0, 1]; both arguments are shares."""
     return min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 1.0
-
-
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(
-                f"`{name}` must lie in [0, 1], got {value}; it is a share, not a count of updates"
-            )
-
-
-def _check_at_least_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"`{name}` must be at least 0, got {value}; 0 leaves it out")

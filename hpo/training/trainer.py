@@ -34,12 +34,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hpo.space.arguments import Count, Flag, Function, Kind, Number, Row, Table, store
 from hpo.training.accounting import ParameterCount, Quantity, Work, count_parameters
 from hpo.training.data import Batch, Split
 from hpo.training.devices import Precision, best_device, free_memory, is_out_of_memory, seeded
-from hpo.training.optimizers import ParameterGroup, UpdateRule, plain_groups
+from hpo.training.optimizers import UPDATE_RULE, ParameterGroup, UpdateRule, plain_groups
 from hpo.training.range_test import RangeTest, range_test
-from hpo.training.schedules import Constant, LearningRateSchedule, WarmupStableDecay
+from hpo.training.schedules import (
+    SCHEDULE,
+    Constant,
+    LearningRateSchedule,
+    WarmupStableDecay,
+)
 from hpo.training.training_run import Branch, TrainingRun
 
 if TYPE_CHECKING:
@@ -103,16 +109,19 @@ class Settings:
     checkpoint_updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("examples", "batch_size", "evaluations", "micro_batch", "checkpoint_updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"`clip` must be positive, got {self.clip}; None switches it off")
-        if not self.divergence > 1:
-            raise ValueError(
-                f"`divergence` must exceed 1, got {self.divergence}; math.inf switches it off"
-            )
+        count, optional = Count(1), Count(1, optional=True)
+        store(
+            self,
+            examples=count,
+            batch_size=count,
+            optimizer=UPDATE_RULE,
+            schedule=SCHEDULE,
+            clip=Number(above=0, optional=True, infinite=True, way_out="None switches it off"),
+            micro_batch=optional,
+            evaluations=count,
+            divergence=Number(above=1, infinite=True, way_out="math.inf switches it off"),
+            checkpoint_updates=optional,
+        )
 
     @property
     def updates(self) -> int:
@@ -205,13 +214,26 @@ class TorchTrainer:
     warm_start: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.peak_flops is not None and not self.peak_flops > 0:
-            raise ValueError(f"`peak_flops` must be positive, got {self.peak_flops}")
-        if not 0 <= self.warm_start <= 1:
-            raise ValueError(
-                f"`warm_start` must lie in [0, 1], a share of the weights, got {self.warm_start}; "
-                "0 trains from new weights"
-            )
+        store(
+            self,
+            make_model=Function("make_model(config, scale)"),
+            make_data=Function("make_data(config, split)"),
+            loss=Function("loss(model, batch)"),
+            settings=Function("settings(config)"),
+            groups=Function("groups(model, rule)"),
+            measure=Function("measure(model, batch)", optional=True),
+            work=Function("work(model, batch)", optional=True),
+            count=Function("count(model)"),
+            cost=Kind(Quantity, way_out="write Quantity.FLOPS or another member"),
+            device=Kind(torch.device, optional=True, way_out='write torch.device("cuda")'),
+            precision=Kind(Precision, optional=True, way_out="write Precision.FLOAT32"),
+            peak_flops=Number(above=0, optional=True, way_out="None takes it from data sheets"),
+            compile=Flag(),
+            checkpoint_seconds=Number(least=0, infinite=True, way_out="60 is usual"),
+            warm_start=Number(
+                least=0, most=1, way_out="it is a share of the weights, 0 trains from new ones"
+            ),
+        )
 
     def __call__(self, config: Config, ctx: Context) -> dict[str, float]:
         """Run one trial, or one more stage of it.
@@ -249,8 +271,9 @@ class TorchTrainer:
         Raises:
             MemoryError: Memory was exhausted. All that the run held is released.
         """
+        config, scale, seed = _checked(config, scale, seed)
         return self._guarded(
-            seed, lambda device: TrainingRun(self, config, scale or {}, seed, device).fit(None)
+            seed, lambda device: TrainingRun(self, config, scale, seed, device).fit(None)
         )
 
     def branch(
@@ -304,19 +327,20 @@ class TorchTrainer:
             200 True 200.0
             400 True 400.0
         """
+        config, sizes, seed = _checked(config, scale, seed)
         if len(axis) != 1:
             raise ValueError(
                 f"one axis must be given, such as tokens=[1e6, 2e6], got {len(axis)}: {list(axis)}"
             )
-        ((name, values),) = axis.items()
-        runs = [({**config, name: value}, value) for value in sorted(set(values))]
-        horizons = [(value, self.settings(each)) for each, value in runs]
+        ((name, given),) = axis.items()
+        values = sorted(set(Row(Number(above=0), empty=False)(given, f"`{name}`")))
+        horizons = [(value, self.settings({**config, name: value})) for value in values]
         _check_branches(horizons)
 
         def train(device: torch.device) -> list[Branch]:
-            last, value = runs[-1]
-            run = TrainingRun(self, last, {**(scale or {}), name: value}, seed, device)
-            return run.branch([*horizons[:-1], (value, run.settings)])
+            last = {**config, name: values[-1]}
+            run = TrainingRun(self, last, {**sizes, name: values[-1]}, seed, device)
+            return run.branch([*horizons[:-1], (values[-1], run.settings)])
 
         return self._guarded(seed, train)
 
@@ -366,13 +390,17 @@ class TorchTrainer:
             >>> low < 0.1 < high
             True
         """
+        config, scale, seed = _checked(config, scale, seed)
+        lowest = Number(above=0)(lowest, "`lowest`")
+        highest = Number(above=0, most=1e12)(highest, "`highest`")
+        updates = Count(3, way_out="200 is usual")(updates, "`updates`")
         if not 0 < lowest < highest:
             raise ValueError(
                 f"`0 < lowest < highest` must hold, got {lowest} and {highest}; swap them?"
             )
 
         def test(device: torch.device) -> RangeTest:
-            run = TrainingRun(self, config, scale or {}, seed, device)
+            run = TrainingRun(self, config, scale, seed, device)
             return range_test(run, lowest, highest, updates)
 
         return self._guarded(seed, test)
@@ -394,8 +422,6 @@ class TorchTrainer:
 
 def _check_branches(horizons: Sequence[tuple[float, Settings]]) -> None:
     """Raise ValueError unless the settings are those of one run to several horizons."""
-    if not horizons:
-        raise ValueError("one value of the axis must be given at least, got none")
     last = horizons[-1][1]
     if not isinstance(last.schedule, WarmupStableDecay):
         raise ValueError(
@@ -408,3 +434,9 @@ def _check_branches(horizons: Sequence[tuple[float, Settings]]) -> None:
                 "settings(config) must differ in `examples` alone between the branches, got "
                 f"{settings} at {value:g} and {last} at {horizons[-1][0]:g}"
             )
+
+
+def _checked(config: Config, scale: Scale | None, seed: int) -> tuple[Config, Scale, int]:
+    """Return the arguments of a run outside of a study, checked."""
+    sizes: Scale = Table(Number(above=0), optional=True)(scale, "`scale`") or {}
+    return Table()(config, "`config`"), sizes, Count(0, most=2**64 - 1)(seed, "`seed`")

@@ -22,12 +22,13 @@ undisturbed one, and what depends on it stays equal too.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.errors import BudgetError
-from hpo.space.scalars import real, shown, whole
+from hpo.space.arguments import Count, Kind, Number, Rule
 from hpo.trials.records import Cause, Observation, Trial
+
+_AMOUNT = Number(above=0, optional=True, way_out="leave it out for no limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        _store_positive(self, "seconds", "cost")
-        _store_positive_integer(self, "memory", "give bytes, such as 2 * 1024**3")
+        memory = Count(1, optional=True, way_out="give bytes, such as 2 * 1024**3")
+        _store(self, seconds=_AMOUNT, cost=_AMOUNT, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,11 @@ class Budget:
     per_trial: Limits | float | None = None
 
     def __post_init__(self) -> None:
-        _store_positive_integer(self, "trials", "give the number of trials to run")
-        _store_positive(self, "seconds", "cost")
+        trials = Count(1, optional=True, way_out="give the number of trials to run")
+        _store(self, trials=trials, seconds=_AMOUNT, cost=_AMOUNT)
         if not isinstance(self.per_trial, Limits):
-            _store_positive(self, "per_trial")
+            per_trial = replace(_AMOUNT, way_out="give a cost, or Limits(seconds=...)")
+            _store(self, per_trial=per_trial)
 
     @property
     def limits(self) -> Limits:
@@ -149,7 +151,7 @@ class Ledger:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+        self.budget = Kind(Budget, way_out="write Budget(trials=60)")(budget, "`budget`")
         self._excluded: set[int] = set()
         self._counted: set[int] = set()
         self._charged: dict[int, float] = {}  # by trial, cost of its run that is charged already
@@ -245,36 +247,8 @@ class Ledger:
         return None
 
 
-def _store_positive(limits: Limits | Budget, *arguments: str) -> None:
-    """Raise unless the named arguments are None or finite numbers above zero; store them so."""
-    for argument in arguments:
-        value, name = getattr(limits, argument), f"{type(limits).__name__}.{argument}"
-        if value is None:
-            continue
-        number = real(value)
-        if number is None:
-            raise BudgetError(
-                f"{name} must be a number above zero or None, got {shown(value)}; "
-                "leave it out for no limit"
-            )
-        if not (math.isfinite(number) and number > 0):
-            raise BudgetError(
-                f"{name} must be finite and above zero, got {shown(value)}; "
-                "leave it out for no limit"
-            )
-        if type(value) is not int:
-            object.__setattr__(limits, argument, number)
-
-
-def _store_positive_integer(limits: Limits | Budget, argument: str, way_out: str) -> None:
-    """Raise unless the named argument is None or a whole number of at least one; store the int."""
-    value = getattr(limits, argument)
-    if value is None:
-        return
-    number = whole(value)
-    if number is None or number < 1:
-        raise BudgetError(
-            f"{type(limits).__name__}.{argument} must be an int of at least 1 or None, "
-            f"got {shown(value)}; {way_out}"
-        )
-    object.__setattr__(limits, argument, number)
+def _store(limits: Limits | Budget, **rules: Rule) -> None:
+    """Check the named parts and store them; their messages name them as users write them."""
+    for part, rule in rules.items():
+        name = f"{type(limits).__name__}.{part}"
+        object.__setattr__(limits, part, rule(getattr(limits, part), name, BudgetError))

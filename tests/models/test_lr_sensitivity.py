@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -118,6 +119,13 @@ def test_the_picture_has_a_curve_for_each_scale(tmp_path: Path) -> None:
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels[:4] == ["params 1e+05", "params 1e+06", "params 1e+07", "params 1e+08"]
     assert "edge at the target, 90 %" in labels
+
+
+def test_axes_called_like_our_columns_keep_a_column_of_their_own() -> None:
+    curve = replace(report(True, 5.0, 50.0).curves[0], scale={"edge": 1e5, "cause": 2.0, "n": 3.0})
+    table = Instability("lr", (curve,), initial_loss=5.0, warnings=()).to_pandas()
+    assert table["edge"].tolist() == [curve.edge] and table["cause"].tolist() == [curve.cause.value]
+    assert table[["params_edge", "params_cause", "n"]].to_numpy().tolist() == [[1e5, 2.0, 3.0]]
 
 
 def test_bad_arguments_are_refused_with_the_way_out() -> None:

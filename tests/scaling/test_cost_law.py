@@ -59,7 +59,7 @@ def test_exponents_of_cost_lie_within_their_standard_errors_of_the_truth() -> No
         assert declared.exponent(axis).mean == pytest.approx(1.0, abs=0.02)
         assert timed.exponent(axis).prior_mean == pytest.approx(1.0)
         assert timed.exponent(axis).prior_sd == pytest.approx(0.3)
-    with pytest.raises(KeyError, match="no 'width'"):
+    with pytest.raises(KeyError, match="`name` must be one of .*, got 'width'"):
         timed.exponent("width")
 
 

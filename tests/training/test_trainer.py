@@ -694,7 +694,7 @@ def test_runs_that_are_no_part_of_each_other_have_no_branches() -> None:
     trainer = _branching(AdamW(1e-2))
     with pytest.raises(ValueError, match="one axis must be given"):
         trainer.branch({})
-    with pytest.raises(ValueError, match="one value of the axis"):
+    with pytest.raises(ValueError, match="`examples` must be a list or tuple that is not empty"):
         trainer.branch({}, examples=[])
     with pytest.raises(ValueError, match="need the schedule WarmupStableDecay"):
         trainer_for().branch({}, examples=[100])

@@ -39,19 +39,28 @@ from optuna.trial import FrozenTrial
 
 from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.attributes import ASKED, write_attribute
-from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapters
+from hpo.adapters.optuna.define_by_run import (
+    Condition,
+    ParameterAdapter,
+    declared_condition,
+    parameter_adapters,
+    without_condition,
+)
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
 from hpo.adapters.optuna.trial_reader import TrialReader, engine_direction
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
+from hpo.optimizer.recommend import check_target
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
+from hpo.space.arguments import Count
 from hpo.space.encoding import Encoder
 from hpo.space.parameters import condition
+from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -115,20 +124,21 @@ class ScaleTuneSampler(BaseSampler):
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
-        declared = dict(SearchSpace(space)) if space else {}
+        undeclared = space is None or (isinstance(space, Mapping) and not space)
+        declared = {} if undeclared else dict(SearchSpace(space))  # type: ignore[arg-type]
         if declared:
             known = SearchSpace(declared)
             rule_mixture(check_priors(priors), known, Encoder(known).columns)
-        elif check_priors(priors) or target:
+            target = None if target is None else check_target(known, target)
+        elif check_priors(priors) or not (target is None or target == {}):
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
         # Without anything declared, one parameter stands for all: only the name is checked.
         check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))
-        if seed is not None and seed < 0:
-            raise ValueError(f"`seed` must be >= 0 or None, got {seed}; pass a seed such as 0")
+        seed = Count(0, optional=True, way_out="pass a seed such as 0")(seed, "`seed`")
         fidelities = [p for p in declared.values() if isinstance(p, Fidelity)]
         self._fidelity = fidelities[0] if fidelities else None
         self._declared = {n: p for n, p in declared.items() if not isinstance(p, Fidelity)}
-        self._cost = cost
+        self._cost = UNIT(cost, "`cost`")
         self._target = target
         self._priors = priors
         self._surrogate = surrogate
@@ -208,7 +218,7 @@ class ScaleTuneSampler(BaseSampler):
                 return param_distribution.to_external_repr(inner)
             if cache.observed.trials and param_name not in cache.warned:
                 cache.warned.add(param_name)
-                if not param_distribution.single():
+                if not param_distribution.single() and param_name not in self._declared:
                     _log.warning(
                         "%r is drawn at random in trial %d: its range or condition could not be "
                         "foreseen from earlier trials; declare it with space={%r: ...}",
@@ -234,20 +244,41 @@ class ScaleTuneSampler(BaseSampler):
         self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
     ) -> dict[str, ParameterAdapter]:
         """Parameters to search together: those of `search_space`, and declared ones never seen."""
+        observed = cache.observed
         unseen = {
             name: parameter
             for name, parameter in self._declared.items()
-            if name not in cache.observed.distributions
+            if name not in observed.distributions
             and (isinstance(parameter, Scale) or name not in cache.unsuggested)
         }
-        for name in cache.unsuggested - cache.observed.distributions.keys() - cache.warned:
+        for name in cache.unsuggested - observed.distributions.keys() - cache.warned:
             if name in self._declared and name not in unseen:
                 cache.warned.add(name)
                 _log.warning(
                     "%r is declared in `space`, but the objective did not suggest it", name
                 )
-        declared = {n: p for n, p in self._declared.items() if n in search_space} | unseen
+        declared: dict[str, Parameter] = {
+            **{n: p for n, p in self._declared.items() if n in search_space},
+            **unseen,
+        }
+        for name, parameter in declared.items():
+            when = declared_condition(parameter)
+            if when is not None and observed.contradicts(name, when):
+                declared[name] = without_condition(parameter)
+                self._warn_of_condition(cache, name, when)
         return parameter_adapters(search_space, cache.observed.space(), declared)
+
+    def _warn_of_condition(self, cache: StudyCache, name: str, when: Condition) -> None:
+        """Say once that trials contradict a declared `when`."""
+        if name not in cache.warned_of_condition:
+            cache.warned_of_condition.add(name)
+            _log.warning(
+                "%r was suggested where its declared when=%r says that it has no place; when it is "
+                "active is learned from the trials instead: correct `when` in space=, or leave it "
+                "out",
+                name,
+                when,
+            )
 
     def _began(
         self, number: int, adapters: Mapping[str, ParameterAdapter], cache: StudyCache

@@ -63,6 +63,7 @@ class StudyCache:
         unsuggested: Names of declared parameters that a trial got a value of and never suggested.
         proposals: What was stored as proposed for each running trial, by its number.
         warned: Names of parameters whose random draw was logged.
+        warned_of_condition: Names of parameters whose declared condition trials contradict.
         optimizers: Engines by what they search, the one used last at the end.
     """
 
@@ -75,6 +76,7 @@ class StudyCache:
         self.unsuggested: set[str] = set()
         self.proposals: dict[int, dict[str, Any]] = {}
         self.warned: set[str] = set()
+        self.warned_of_condition: set[str] = set()
         self.optimizers: OrderedDict[Any, SyncedOptimizer] = OrderedDict()
         self._seen: set[int] = set()
         self._pruned = False
