@@ -18,10 +18,12 @@ during a run and one rebuilt from the log agree to the last bit.
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from scipy.linalg import lapack
@@ -77,10 +79,52 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _controller().limit(limits=1, user_api="blas"):
+        with _ONE_THREAD:
             return function(*args, **kwargs)
 
     return limited
+
+
+class _OneThread:
+    """Keeps BLAS at one thread from the first `with` of any thread to the end of the last one.
+
+    Each `with` must not restore what it has found itself: of two that overlap, the second finds
+    the limit that the first has set, and would leave it behind.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._inside: dict[int, int] = {}  # by thread, how many of its blocks are open
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._inside:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+            here = threading.get_ident()
+            self._inside[here] = self._inside.get(here, 0) + 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._guard:
+            here = threading.get_ident()
+            self._inside[here] -= 1
+            if not self._inside[here]:
+                del self._inside[here]
+            if not self._inside:
+                self._limit.restore_original_limits()
+
+    def forget_other_threads(self) -> None:
+        """In a forked child, which has none of them: their blocks never end there."""
+        here, inside = threading.get_ident(), self._inside
+        self._guard = threading.Lock()
+        self._inside = {here: inside[here]} if here in inside else {}
+        if inside and not self._inside:
+            self._limit.restore_original_limits()
+
+
+_ONE_THREAD = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ONE_THREAD.forget_other_threads)
 
 
 def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
