@@ -62,7 +62,7 @@ def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
             case "reported":
                 log.report(event["number"], Report.from_json(event["report"]))
             case _:
-                optimizer.record(_observation(event, log))
+                optimizer.record(optimizer.as_priced_now(_observation(event, log)))
 
 
 def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:

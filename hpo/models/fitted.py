@@ -16,6 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.refits import RefitChain
+from hpo.models.serialized import ThreadLock
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status, TrialLog
 from surrogates.base import Predictor, Rescaled
@@ -50,6 +51,7 @@ class Models:
         runs: Completed trials.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
+        lock: Held by whoever uses models that several threads may reach.
 
     Example:
         >>> from hpo.space import Float, SearchSpace
@@ -70,6 +72,7 @@ class Models:
 
     def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
         self.encoder = encoder
+        self.lock = ThreadLock()
         columns = encoder.columns
         empty = np.zeros((0, len(columns.kinds)))
         self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
@@ -253,6 +256,7 @@ class Models:
     def snapshot(self) -> Models:
         """Return a copy that later calls of `sync` on these models do not change."""
         same = copy.copy(self)
+        same.lock = ThreadLock()
         same._values = {key: chain.snapshot() for key, chain in self._values.items()}
         same._partial_values = {k: chain.snapshot() for k, chain in self._partial_values.items()}
         same._cost, same._scaling = self._cost.snapshot(), self._scaling.snapshot()

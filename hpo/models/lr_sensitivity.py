@@ -34,7 +34,7 @@ from hpo.drawing.plot_data import LRCurvePlot
 from hpo.errors import SpaceError
 from hpo.models.fitted import Models
 from hpo.models.success_extrapolation import SuccessExtrapolation
-from hpo.space import Float, Int, Parameter, Role, Scale
+from hpo.space import Float, Int, Role
 from hpo.space.arguments import File, Kind, Number, Row, Text, store
 from hpo.space.encoding import Encoder
 from hpo.trials.table_columns import column_names
@@ -312,17 +312,15 @@ def sizes(models: Models) -> list[dict[str, float]]:
     if not names:
         return [{}]
     natural = columns.origin[scale] + columns.width[scale] * models.runs.X[:, scale]
-    found = np.unique(np.round(natural, 9), axis=0)
+    found = natural[np.unique(np.round(natural, 9), axis=0, return_index=True)[1]]
     found = found[np.argsort(found.sum(axis=1), kind="stable")]
     if len(found) > _MOST_SIZES:
         found = np.linspace(natural.min(axis=0), natural.max(axis=0), _STOPS)
-    lows = [_low(models.encoder.space[name]) for name in names]
-    # rounding may put the least size below its axis, where nothing is recommended
-    return [dict(zip(names, np.maximum(np.exp(row), lows).tolist(), strict=True)) for row in found]
-
-
-def _low(axis: Parameter) -> float:
-    return axis.low if isinstance(axis, Scale) else 0.0
+    axes = models.encoder.space.scale_axes
+    return [
+        {name: axes[name].canonical(value) for name, value in zip(names, row, strict=True)}
+        for row in np.exp(found).tolist()
+    ]
 
 
 def instability(

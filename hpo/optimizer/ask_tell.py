@@ -18,6 +18,7 @@ from hpo.errors import SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -52,6 +53,7 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Budget, Ledger
+from hpo.trials.default_cost import DefaultCost
 from hpo.trials.records import UNIT
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
@@ -90,6 +92,9 @@ class Optimizer:
         direction: "minimize" or "maximize" the loss.
         cost: Unit of the costs told, such as "seconds" or "flops". Naming one makes the search
             cost-aware; so does a scale axis in the space. With neither, only the loss counts.
+            Where it is None and no cost is told, a run costs 6 N D if the space has axes of
+            parameters and tokens, else its level of the fidelity, else nothing that is known
+            (:mod:`hpo.trials.default_cost`); time that is told in `seconds` is recorded only.
         budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
         target: Scale values of the final training, the default of :meth:`recommend`.
         priors: Transfer rules about how the best settings move with scale
@@ -99,7 +104,8 @@ class Optimizer:
         surrogate: Model of the loss: a Gaussian process ("gp"), a conformalized quantile forest
             ("quantile"), or "auto", which mixes both in proportion to forecast skill (see
             :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model is used alone.
-        seed: Non-negative seed of every random choice.
+        seed: Non-negative seed of every random choice. The same seed and the same results give
+            the same asks; wall-clock time has no part in them unless it is told as a cost.
         driver: Index of this driver among those that share a study.
 
     Attributes:
@@ -109,6 +115,7 @@ class Optimizer:
         ledger: What the study has spent.
         target: Scale values of the final training; None if undeclared.
         cost_unit: Unit of the costs; None if undeclared.
+        lock: Held while anything is asked, told or read, so that threads may share an optimizer.
 
     Raises:
         SpaceError: If a space or target cannot be searched, or a transfer rule does not fit it.
@@ -145,8 +152,11 @@ class Optimizer:
         self.encoder = Encoder(self.space, direction)
         self.cost_unit = cost = UNIT(cost, "`cost`")
         self.target = None if target is None else check_target(self.space, target)
+        self.lock = ThreadLock()
         self.log = TrialLog()
         self.ledger = Ledger(budget or Budget())
+        self._default_cost = DefaultCost.of(self.space) if cost is None else None
+        self._told_a_cost = False  # while none is declared: then that is the unit
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
@@ -161,6 +171,7 @@ class Optimizer:
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
 
+    @serialized
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
         """Propose a config and make it a pending trial.
 
@@ -184,6 +195,7 @@ class Optimizer:
         self.add_pending(trial)
         return trial
 
+    @serialized
     @single_threaded
     def propose(
         self,
@@ -220,6 +232,7 @@ class Optimizer:
         """
         return self._propose(self.target, among=among, index=index, only_target=False)
 
+    @serialized
     @single_threaded
     def propose_at(
         self,
@@ -326,6 +339,7 @@ class Optimizer:
             rng=np.random.default_rng([self._seed, self._driver, index]),
         )
 
+    @serialized
     def add_pending(self, trial: Trial) -> None:
         """Record a trial as pending; recording it again changes nothing.
 
@@ -349,6 +363,7 @@ class Optimizer:
         self.log.add(Kind(Trial, way_out="pass what `ask` returned")(trial, "`trial`"))
         self.ledger.register(trial, self.log.carried(trial.number))
 
+    @serialized
     def tell(
         self,
         trial: Trial | int | Mapping[str, Any],
@@ -367,7 +382,9 @@ class Optimizer:
             trial: Asked trial, its number, or a config that was never asked for; such a config may
                 lie beyond the searched scales, as a run at the target does.
             loss: Loss in the user's direction. NaN and infinities are recorded as `diverged`.
-            cost: Cost of the run, >= 0, also of a failed one; None if unknown.
+            cost: Cost of the run, >= 0, also of a failed one; None if unknown. In a study that
+                declares no unit and was told no cost before, it is then derived from the config
+                (:mod:`hpo.trials.default_cost`).
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
             stopped: Whether the run was ended early on purpose, so that `loss` is not its final
                 one.
@@ -422,12 +439,75 @@ class Optimizer:
             reports=reports,  # type: ignore[arg-type]  # checked and stored as a tuple
             metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
+        if cost is None:
+            observation = self._with_default_cost(observation)
         before = self._told_before(observation)
         if before is not None:
             return before
         self.record(observation)
         return observation
 
+    @serialized
+    def with_default_cost(self, observation: Observation) -> Observation:
+        """Return an observation whose cost was not told with the cost that is derived for it.
+
+        It is unchanged where the study declares a cost, or nothing is known of it.
+
+        Args:
+            observation: Result of a trial of the log, or of a config that was never asked, without
+                a cost.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Observation, Optimizer, Status
+            >>> optimizer = Optimizer({"x": Float(0, 1), "epochs": Fidelity(1, 9)})
+            >>> config = {"x": 0.5, "epochs": 9}
+            >>> told = Observation(0, config, 0.25, None, Status.COMPLETED, None, 0, ask_index=None)
+            >>> optimizer.with_default_cost(told).cost
+            9.0
+        """
+        if self._default_cost is None or self._told_a_cost or observation.cause is Cause.LOST:
+            return observation
+        return replace(observation, cost=self.cost_at(observation, self._level(observation)))
+
+    def cost_at(self, run: Trial | Observation, level: int | None) -> float | None:
+        """Return the cost of a run up to a level where the study declares none; else None.
+
+        Args:
+            run: Trial or result.
+            level: Level of the fidelity; None for that of its config.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Optimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> plain, declared = Optimizer(space), Optimizer(space, cost="flops")
+            >>> plain.cost_at(plain.ask(), 3), declared.cost_at(declared.ask(), 3)
+            (3.0, None)
+        """
+        return None if self._default_cost is None else self._default_cost.of_run(run.config, level)
+
+    def as_priced_now(self, stored: Observation) -> Observation:
+        """Return a stored observation with its cost as it is counted now.
+
+        Earlier versions stored measured seconds as the cost where none was declared.
+
+        Args:
+            stored: Observation read from storage.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Observation, Optimizer, Status
+            >>> optimizer = Optimizer({"x": Float(0, 1), "epochs": Fidelity(1, 9)})
+            >>> config = {"x": 0.5, "epochs": 9}
+            >>> old = Observation(0, config, 0.25, 1.75, Status.COMPLETED, None, 0, None, 1.75)
+            >>> new = optimizer.as_priced_now(old)
+            >>> new.cost, new.seconds
+            (9.0, 1.75)
+        """
+        measured = stored.cost is not None and stored.cost == stored.seconds
+        if self.cost_unit is not None or not measured:
+            return stored
+        return self.with_default_cost(replace(stored, cost=None))
+
+    @serialized
     def record(self, observation: Observation) -> None:
         """Record an observation made elsewhere, such as one read back from storage.
 
@@ -448,7 +528,34 @@ class Optimizer:
         """
         self.log.tell(Kind(Observation)(observation, "`observation`"))
         self.ledger.charge(observation)
+        if self._default_cost is not None and observation.status is Status.COMPLETED:
+            default = self.cost_at(observation, self._level(observation))
+            self._told_a_cost |= observation.cost not in (None, default)
 
+    def _with_default_cost(self, observation: Observation) -> Observation:
+        """Do the same for what a user tells, who may tell it again after a first cost was told."""
+        if self._default_cost is None or observation.cause is Cause.LOST:
+            return observation
+        default = replace(observation, cost=self.cost_at(observation, self._level(observation)))
+        known = self.log.observation(observation.number)
+        again = known is not None and known.same_result(default)
+        again = again or self._told_before(default) is not None
+        return default if again else self.with_default_cost(observation)
+
+    def _level(self, observation: Observation) -> int | None:
+        """Return the level up to which a run trained; None for that of its config."""
+        if self.space.fidelity is None:
+            return None
+        level: int = observation.config[self.space.fidelity]
+        assignment = self.log.assignment(observation.number)
+        if assignment is not None:
+            level = min(level, assignment.level)
+        if observation.status in (Status.STOPPED, Status.FAILED):  # perhaps before it got there
+            reports = self.log.reports(observation.number) or observation.reports
+            level = min(level, reports[-1].step) if reports else level
+        return level
+
+    @serialized
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """Return the config to train with, at `target` if the space has scale axes.
 
@@ -473,6 +580,7 @@ class Optimizer:
         """
         return self.result().recommend(target)
 
+    @serialized
     @single_threaded
     def result(self) -> Result:
         """Return the result of the trials so far, as a snapshot that later tells do not change.

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.base import check_scheduler
@@ -201,6 +202,11 @@ class StagedOptimizer:
         )
 
     @property
+    def lock(self) -> ThreadLock:
+        """Lock of the optimizer, held while anything is asked or told."""
+        return self.optimizer.lock
+
+    @property
     def log(self) -> TrialLog:
         """Every trial, report and result.
 
@@ -230,6 +236,7 @@ class StagedOptimizer:
         """
         return self.optimizer.ledger
 
+    @serialized
     def next_action(
         self,
         *,
@@ -281,6 +288,7 @@ class StagedOptimizer:
             case _:
                 return None
 
+    @serialized
     def ask(
         self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
     ) -> Trial | None:
@@ -317,6 +325,7 @@ class StagedOptimizer:
         self.optimizer.add_pending(trial)
         return trial
 
+    @serialized
     def report(self, trial: Trial, report: Report) -> Decision:
         """Record a report of a running trial, and decide whether the trial continues.
 
@@ -348,6 +357,7 @@ class StagedOptimizer:
         if furthest is not None:
             furthest.check(report.step)
 
+    @serialized
     def tell(
         self,
         trial: Trial,
@@ -367,7 +377,8 @@ class StagedOptimizer:
         Args:
             trial: The trial, as asked.
             loss: Loss at `trial.assignment.level`, in the user's direction.
-            cost: Cost of the whole run up to there; None if unknown.
+            cost: Cost of the whole run up to there; None if unknown, and then derived as by
+                `Optimizer.tell`.
             failed: Cause of a failure, in place of a loss.
             stopped: Whether the run was ended early on purpose.
             seconds: Wall-clock time of the whole run up to there.
@@ -427,6 +438,8 @@ class StagedOptimizer:
             reports=self.log.reports(trial.number),
             metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
+        if cost is None:
+            paused = self.optimizer.with_default_cost(paused)
         self.optimizer.record(paused)
         return paused
 

@@ -21,7 +21,7 @@ from hpo.models.fitted import Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
-from hpo.space import Axis, Float, Int, Scale, SearchSpace
+from hpo.space import Axis, Float, Int, SearchSpace
 from hpo.space.arguments import Table
 from hpo.space.checks import LARGEST_FLOAT, SMALLEST_POSITIVE
 from hpo.space.encoding import Encoder
@@ -38,6 +38,7 @@ _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too 
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
 _TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
 _SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
+_SAME = 1e-9  # relative difference of two sizes that are one
 #: What to write for the scale of a run.
 SIZES = "give each scale axis a value, such as {'params': 1e9}"
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
@@ -419,8 +420,8 @@ def check_target(
                 " give a size, such as 1e9"
             )
         checked[name] = value
-    lows = {name: scale.low for name, scale in space.items() if isinstance(scale, Scale)}
-    if all(checked[name] < low for name, low in lows.items()):
+    lows = {name: scale.low for name, scale in space.scale_axes.items()}
+    if all(checked[name] < low * (1.0 - _SAME) for name, low in lows.items()):
         raise SpaceError(
             f"`{argument}` must not lie below every proxy, got {checked} where the smallest proxy"
             f" is {lows}; name the scale of the final run, or lower the axes' `low`"

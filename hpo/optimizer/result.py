@@ -17,6 +17,7 @@ from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.recommend import (
     SIZES,
     Recommendation,
@@ -66,7 +67,7 @@ class FrontMember:
         number: Number of the trial.
         config: Its config, with the fidelity up to which it was trained.
         loss: Loss as observed, in the user's direction.
-        cost: Cost in the study's unit; None if none was told.
+        cost: Cost in the study's unit; None if it is not known.
         expected_loss: Posterior mean of the loss at the config. Unlike `loss` it does not take the
             noise of one run at face value.
     """
@@ -129,6 +130,11 @@ class Result:
             ((0, 1, 2), 0)
         """
         return self.warp.models
+
+    @property
+    def lock(self) -> ThreadLock:
+        """Held while the models are used, so that threads may share a result."""
+        return self.models.lock
 
     @property
     def space(self) -> SearchSpace:
@@ -249,7 +255,7 @@ class Result:
     def front(self) -> tuple[FrontMember, ...]:
         """Completed trials that no other beats in both expected loss and cost, cheapest first.
 
-        It is empty where no trial was completed, or none with a cost.
+        Where no cost is known it is the one best trial; it is empty where no trial was completed.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -259,13 +265,18 @@ class Result:
             >>> [(member.number, member.cost) for member in optimizer.result().front]
             [(0, 1.0), (1, 4.0)]
         """
-        members = [member for member in self._candidates() if member.cost is not None]
+        candidates = self._candidates()
+        members = [member for member in candidates if member.cost is not None]
+        if candidates and not members:
+            return (self.best,)
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
         costs = np.array([member.cost for member in members], dtype=np.float64)
         return tuple(members[i] for i in front(losses, costs)) if members else ()
 
     @property
+    @serialized
+    @serialized
     @single_threaded
     def scaling_law(self) -> FittedLaw | None:
         """Fitted scaling law, prior and posterior of every coefficient side by side.
@@ -288,6 +299,8 @@ class Result:
         return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.rules)
 
     @property
+    @serialized
+    @serialized
     @single_threaded
     def cost_law(self) -> CostLaw | None:
         """Law of the cost of a run, in the study's unit; None before any positive cost was told.
@@ -325,6 +338,7 @@ class Result:
             return self.cost_law
         return CostLaw.of_seconds(self.models.encoder, self.log.observations)
 
+    @serialized
     @single_threaded
     def predict(
         self,
@@ -377,6 +391,7 @@ class Result:
             warnings=doubts(self.models, fixed),
         )
 
+    @serialized
     @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """Return the config expected to do best, with how far to trust it.
@@ -409,6 +424,7 @@ class Result:
         assert example is not None
         return recommend(self.warp, self._target(target), example.config)
 
+    @serialized
     @single_threaded
     def instability(
         self,
@@ -510,6 +526,7 @@ class Result:
         columns = [number, *settings.values(), *others, *measured.values()]
         return pd.DataFrame(rows, columns=columns)
 
+    @serialized
     def plot_front(
         self,
         path: str | Path | None = None,
@@ -548,6 +565,7 @@ class Result:
         measured = runs(measured, "`measured`")
         return plot_front(_front_plot(self, self.front), path, measured=measured)
 
+    @serialized
     def report(self, path: str | Path) -> Path:
         """Write best trial, recommendation, front and all trials as one self-contained HTML page.
 
@@ -604,6 +622,7 @@ class Result:
             self._require_runs()
         return members
 
+    @serialized
     @single_threaded
     def _candidates(self) -> list[FrontMember]:
         """Every completed trial with its posterior mean; without any, those that came furthest."""
@@ -672,6 +691,7 @@ def _short(value: object) -> str:
 
 def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
     """Return what the picture of the front shows; its arrays are empty without costs."""
+    front = tuple(member for member in front if member.cost is not None)
     done = [
         (o.cost, o.loss)
         for o in result.log.observations
@@ -726,6 +746,7 @@ def _report_page(result: Result) -> ReportPage:
         for m in front
     ]
     picture = _front_plot(result, front) if front else None
+    priced = any(member.cost is not None for member in front)
     return ReportPage(
         title=result.study.study_name if result.study is not None else "scaletune",
         finished=len(result.log.runs),
@@ -745,7 +766,7 @@ def _report_page(result: Result) -> ReportPage:
             warnings=advice.warnings,
             no_effect=advice.no_effect,
         ),
-        front=HTMLTable(header, members) if front else None,
+        front=HTMLTable(header, members) if priced else None,
         picture=picture if picture is not None and len(picture.cost) else None,
         trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
     )

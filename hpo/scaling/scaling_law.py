@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DRAWS = 1000  # of the coefficients, for intervals
-_LEAST_RATE = 0.02  # exponent of cost below which a draw makes no sense
+_LEAST_RATE = 0.02  # exponent of cost that cannot be told from 0; less makes no sense
 _NINETY = normal_half_width(0.9)  # in standard deviations
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
 _SIZE = Number(above=0, most=LARGEST_FLOAT, way_out="give e.g. 1e9")
@@ -268,7 +268,8 @@ class FittedLaw:
 
         Raises:
             ValueError: for a compute that is not positive and finite, for a space without costs
-                whose axes are not parameters and tokens, or if cost does not rise with every axis.
+                whose axes are not parameters and tokens, or if the 90 % interval of an exponent of
+                cost reaches 0, so that an axis may cost nothing.
         """
         compute = replace(_SIZE, way_out="give e.g. 1e20")(compute, "`compute`")
         cost = Kind(CostLaw, optional=True, way_out="pass result.cost_law")(cost, "`cost`")
@@ -353,12 +354,19 @@ class FittedLaw:
         """Return k `(m,)`, c `m x axes` and the unit of ln C = k + c . s: the mean, then draws."""
         if cost is not None:
             level, rate = cost.lines(self._best_row(), _DRAWS, rng)
-            if np.any(rate[0] <= 0.0):
-                axes = self.coefficients.axes
-                names = [a for a, c in zip(axes, rate[0], strict=False) if c <= 0.0]
+            least, most = np.quantile(rate[1:], [0.05, 0.95], axis=0)
+            flat = [
+                f"{axis!r} (cost grows as its power {c:.2g}, {low:.2g} to {high:.2g})"
+                for axis, c, low, high in zip(
+                    self.coefficients.axes, rate[0], least, most, strict=False
+                )
+                if min(c, low) < _LEAST_RATE
+            ]
+            if flat:
                 raise ValueError(
-                    "costs must rise with every scale axis for an allocation, but the fitted costs"
-                    f" do not rise with {names}; run more proxies that differ in it"
+                    "costs must rise with every scale axis for an allocation, or the best size has"
+                    f" no bound, but they cannot be told from constant in {', '.join(flat)}; run"
+                    " more proxies that differ in it, or tell a cost= that counts it, such as FLOPs"
                 )
             return level, np.maximum(rate, _LEAST_RATE), cost.unit
         space = self._encoder.space

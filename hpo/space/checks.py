@@ -208,3 +208,23 @@ def check_range(value: Number, limits: tuple[Number, Number], name: str) -> Numb
             f"`{name}` must lie in [{low!r}, {high!r}], got {value!r}; move it or widen the bounds"
         )
     return value
+
+
+def is_rounding_of(value: float, end: float, parameter: Float | Scale) -> bool:
+    """Whether a value differs from the end of a parameter's range by no more than rounding."""
+    if parameter.low is not None and parameter.high is not None:
+        width = parameter.high - parameter.low
+    else:
+        width = 0.0
+    return parameter.unit.is_rounding_of(value, end, width=width)
+
+
+def check_within(
+    value: float, parameter: Float | Scale, limits: tuple[float, float], name: str
+) -> float:
+    """Do the same for a float, where one beyond a limit by rounding alone counts as the limit."""
+    low, high = limits
+    end = min(max(value, low), high)
+    if end != value and is_rounding_of(value, end, parameter):
+        return end
+    return check_range(value, limits, name)

@@ -42,6 +42,8 @@ from hpo.space.checks import (
     check_order,
     check_range,
     check_role_and_when,
+    check_within,
+    is_rounding_of,
     listed,
     plain,
     store_number,
@@ -240,10 +242,12 @@ class Float:
             1.0
         """
         limits = self.physical_limits if extrapolate else self.limits
-        return check_range(as_float(value, f"`{name}`"), limits, name)
+        return check_within(as_float(value, f"`{name}`"), self, limits, name)
 
     def canonical(self, value: float, *, extrapolate: bool = False) -> float:
         """Return the nearest canonical value inside the limits (see the head of the module).
+
+        The ends of the range are canonical themselves.
 
         Args:
             value: number, perhaps outside.
@@ -255,6 +259,9 @@ class Float:
         """
         low, high = self.physical_limits if extrapolate else self.limits
         value = min(max(value, low), high)
+        for end in (self.low, self.high):
+            if end is not None and is_rounding_of(value, end, self):
+                return min(max(end, low), high)
         if self.log:
             value = _significant(value)
         elif self.logit:
@@ -690,7 +697,7 @@ class Scale:
         if size <= 0:
             raise SpaceError(f"`{name}` must be a positive size, got {shown(value)}; give e.g. 1e6")
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return check_range(size, limits, name)
+        return check_within(size, self, limits, name)
 
     def canonical(self, value: float) -> float:
         """Return the nearest canonical value; the ends of the range are canonical themselves.

@@ -422,6 +422,8 @@ class Driver:
                 outcome, cause=Cause.ERROR, text=f"lost {RETRIES + 1} times: {outcome.text}"
             )
         observation = self._observed(running.trial, outcome)
+        if self._options.cost is None:
+            observation = self._optimizer.with_default_cost(observation)
         if not self._write(observation, outcome.text):
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._shared.sync_from_storage()
@@ -496,8 +498,10 @@ class Driver:
         if ledger.remaining_seconds == 0.0:
             return True
         cost, before = report.cost, self._consumed(running.trial).cost
-        if cost is None and self._options.cost in (None, SECONDS):
+        if cost is None and self._options.cost == SECONDS:
             cost = before + time.monotonic() - running.started
+        elif cost is None:
+            cost = self._optimizer.cost_at(running.trial, report.step)
         if cost is None:
             return False
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost

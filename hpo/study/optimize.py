@@ -38,6 +38,7 @@ from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
 from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
+from hpo.trials.default_cost import DefaultCost
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def optimize(
         space: Parameters by name.
         budget: Totals over all calls with the same name, and limits of each trial. A running trial
             is told to stop at its next report once the seconds or the cost are used up.
-        cost: Unit of the costs. None and "seconds" measure wall-clock seconds of each trial, and
-            "seconds" (as any scale axis) makes the search weigh them; a "seconds" cost that is
-            reported replaces the measured one. Any other unit, such as "flops", must be reported
-            by `train_fn`.
+        cost: Unit of the costs. "seconds" measures those of each trial, or takes what it reports;
+            any other unit, such as "flops", must be reported by `train_fn`. Naming one (as any
+            scale axis) makes the search weigh costs. None derives them from the config, so that
+            wall-clock time decides nothing: 6 N D FLOPs where the space has axes of parameters and
+            tokens, else the level of the fidelity that was trained, else none
+            (:mod:`hpo.trials.default_cost`).
         direction: Direction of the loss, "minimize" or "maximize".
         target: Value of each scale axis at which the final training will be.
         confirm: Number of runs of the recommendation (at the target) after the search, on top of
@@ -110,7 +113,10 @@ def optimize(
             with the same budget or a larger one.
         storage: Optuna storage or its URL; by default the SQLite file scaletune.db in the current
             folder.
-        seed: Seed of every random choice.
+        seed: Seed of every random choice. With `workers=1` the same seed asks for the same configs
+            in every run, as long as `train_fn` returns the same; with more, what is asked depends
+            on which trial ends first. Measured time decides only under `cost="seconds"` and where
+            a limit in seconds is set.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -358,6 +364,14 @@ def _check(options: StudyOptions) -> None:
         raise TypeError(
             f"`runner` must be a runner such as ProcessRunner(), or None, got {shown(runner)}; None"
             " picks one"
+        )
+    limits = {"cost": budget.cost, "per_trial": budget.limits.cost}
+    counted = [f"{name}={value!r}" for name, value in limits.items() if value is not None]
+    if counted and options.cost is None and DefaultCost.of(options.space) is None:
+        raise BudgetError(
+            f"Budget({', '.join(counted)}) needs a cost to count, but optimize() was given none; "
+            'add cost="flops" or another unit that train_fn reports, or cost="seconds" to measure '
+            "time, or limit Budget(trials=...) or Budget(seconds=...) instead"
         )
     check_texts(options.name, options.storage)
     if options.storage is not None and options.name is None:

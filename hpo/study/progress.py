@@ -97,7 +97,7 @@ class Progress(Callback):
         amounts = [
             ("trials", float(spent.trials), budget.trials, ""),
             ("seconds", seconds, budget.seconds, ""),
-            ("cost", spent.cost, budget.cost, run.cost or "seconds"),
+            ("cost", spent.cost, budget.cost, run.cost or ""),
         ]
         done = 0.0
         for label, used, limit, note in amounts:

@@ -340,7 +340,7 @@ def priced(outcome: Outcome, unit: str | None) -> Outcome:
 
     Args:
         outcome: How a trial ended.
-        unit: Declared unit of the study; None and "seconds" measure wall-clock seconds.
+        unit: Declared unit of the study; "seconds" measures them. None leaves the cost open.
 
     Example:
         >>> priced(Outcome(0, Status.COMPLETED, seconds=2.5, loss=0.1), "seconds").cost
@@ -353,12 +353,14 @@ def priced(outcome: Outcome, unit: str | None) -> Outcome:
             outcome,
             BudgetError(
                 f"train_fn reported cost={outcome.cost!r}, but optimize() was given no unit "
-                'for it; add cost="flops" or another name, or leave the cost out to count '
-                "seconds"
+                'for it; add cost="flops" or another name, or leave the cost out of what it '
+                "returns"
             ),
-            cost=outcome.seconds,
+            cost=None,
         )
-    if unit in (None, SECONDS):
+    if unit is None:
+        return outcome
+    if unit == SECONDS:
         return outcome if outcome.cost is not None else replace(outcome, cost=outcome.seconds)
     if outcome.cost is None and outcome.status is not Status.FAILED:
         return _refused(

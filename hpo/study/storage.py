@@ -54,6 +54,7 @@ from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.records import SECONDS
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
@@ -313,9 +314,13 @@ class StudyStorage:
                 found = bool(study.get_trials(deepcopy=False))  # they come after the header
                 stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
+                    undeclared = cost == SECONDS and stored["cost"] is None
+                    if undeclared and opened._counts_seconds():
+                        header |= {"cost": None}  # an earlier version counted them unasked
                     _check_same_study(study.study_name, stored, header, space)
+                    header |= {"cost": cost}
             if stored is not None:
-                if stored["space"] == header["space"]:
+                if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
             elif found or len(study.directions) != 1:
@@ -363,6 +368,11 @@ class StudyStorage:
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
         return cls(study, backend, space, where), header
+
+    def _counts_seconds(self) -> bool:
+        """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
+        told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
+        return all(o.cost in (None, o.seconds) for o in told)
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""

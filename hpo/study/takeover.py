@@ -222,4 +222,4 @@ def replay(optimizer: Optimizer, entries: Iterable[Entry]) -> None:
             case Resumed(level, _):
                 log.resume(number, level)
             case Observation():
-                optimizer.record(event)
+                optimizer.record(optimizer.as_priced_now(event))

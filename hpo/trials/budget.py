@@ -10,6 +10,7 @@ seconds    wall-clock time spent driving the study: from the start of each `opti
            sum continues from the last trial that was told.
 cost       the sum of the trials' costs in the study's declared unit. With `cost="seconds"` that
            is the sum of the trials' own seconds: with four workers it grows four times as fast.
+           Without a declared unit costs follow from the configs (:mod:`hpo.trials.default_cost`).
 =========  ======================================================================================
 
 A run that pauses is one trial from its first pause on. Each stage is charged the cost it adds; a
@@ -66,7 +67,8 @@ class Budget:
     Attributes:
         trials: Number of trials that come to a result, failed ones included.
         seconds: Wall-clock seconds spent driving the study, summed over all its calls.
-        cost: Sum of the trials' costs, in the study's declared unit.
+        cost: Sum of the trials' costs, in the study's declared unit; without one as derived by
+            :mod:`hpo.trials.default_cost`.
         per_trial: Limits of each single trial; a plain number is `Limits(cost=number)`.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from hpo.errors import StudyError
-from hpo.trials.records import Cause, Observation, Report, Trial
+from hpo.trials.records import Cause, Observation, Report, RungAssignment, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,11 @@ class TrialLog:
             KeyError: If no trial has this number.
         """
         return self._trials[number]
+
+    def assignment(self, number: int) -> RungAssignment | None:
+        """Return the current rung assignment of trial `number`; None without one, or if unknown."""
+        trial = self._trials.get(number)
+        return None if trial is None else trial.assignment
 
     def reports(self, number: int) -> tuple[Report, ...]:
         """Return what trial `number` reported in all its stages, by growing step."""

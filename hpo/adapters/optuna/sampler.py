@@ -92,7 +92,8 @@ class ScaleTuneSampler(BaseSampler):
             for that scale. A `Fidelity` gives the range of steps that are reported; without one it
             reaches to the last step of any complete trial.
         cost: Unit of the costs, and the user attribute that holds a trial's; "seconds" are measured
-            where there is no such attribute. Naming one makes the search cost-aware.
+            where there is no such attribute. Naming one makes the search cost-aware. None derives
+            costs from the config (:mod:`hpo.trials.default_cost`): durations never decide.
         target: Scale values to train at in the end.
         priors: Transfer rules (:mod:`hpo.scaling.transfer_rules`); their roles must be in `space`.
         surrogate: Model of the loss, as for `hpo.optimize`.
