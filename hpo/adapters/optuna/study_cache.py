@@ -61,6 +61,7 @@ class StudyCache:
         last_numbers: Last value of each user attribute that is a number.
         proposals: What was stored as proposed for each running trial, by its number.
         warned: Names of parameters whose random draw was logged.
+        warned_of_steps: Whether steps beyond the declared fidelity were logged.
         optimizers: Engines by what they search, the one used last at the end.
     """
 
@@ -72,6 +73,7 @@ class StudyCache:
         self.last_numbers: dict[str, float] = {}
         self.proposals: dict[int, dict[str, Any]] = {}
         self.warned: set[str] = set()
+        self.warned_of_steps = False
         self.optimizers: OrderedDict[Any, SyncedOptimizer] = OrderedDict()
         self._seen: set[int] = set()
         self._pruned = False

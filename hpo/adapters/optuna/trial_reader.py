@@ -51,6 +51,8 @@ class TrialReader:
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
         scalarization: How several objectives become one; None for a single objective.
         full_step: Last step of a whole run; None while no shorter run is compared with whole ones.
+        furthest: Largest step of the declared fidelity; None if there is none. A shorter run with a
+            step beyond it counts in another unit, and its level is unknown.
     """
 
     cost: str | None
@@ -58,6 +60,7 @@ class TrialReader:
     retried: frozenset[int]
     scalarization: Scalarization | None
     full_step: int | None
+    furthest: int | None = None
 
     @property
     def direction(self) -> Direction:
@@ -104,7 +107,7 @@ class TrialReader:
                 return self.scalarization.loss(trial.values, signs), None, None
             return trial.values[0], None, None
         last = trial.last_step
-        if last is None:
+        if last is None or (self.furthest is not None and last > self.furthest):
             return None, None, None
         if last not in finite:
             return None, Cause.DIVERGED, None

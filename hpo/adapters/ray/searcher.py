@@ -16,13 +16,13 @@ Ray's controller and carries out its decisions. Saved state is JSON: the events 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
@@ -34,10 +34,13 @@ from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Direction, Parameter, SearchSpace
-from hpo.trials import Cause, Report, Trial, TrialLog
+from hpo.space.scalars import shown, whole
+from hpo.trials import Cause, FurthestStep, Report, Trial, TrialLog
 from hpo.trials.records import SECONDS
 
 __all__ = ["Resumption", "ScaleTuneSearcher"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class ScaleTuneSearcher(Searcher):
         self._max_concurrent: int | None = None
         self._numbers: dict[str, int] = {}  # engine's trial that each of Ray's carries, by its id
         self._stopping: set[str] = set()  # ids of trials that the schedule has stopped
+        self._warned = False  # of results without a step
         self._engine: Optimizer | None = None
         self._build([])  # refuses bad arguments at once
 
@@ -152,10 +156,19 @@ class ScaleTuneSearcher(Searcher):
         return dict(trial.config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record a report."""
+        """Record a report.
+
+        Raises:
+            ValueError: For a step beyond the fidelity.
+        """
         report = self._report(result)
-        if report is not None and trial_id in self._numbers:
-            self.log.report(self._numbers[trial_id], report)
+        if report is None or trial_id not in self._numbers:
+            return
+        number = self._numbers[trial_id]
+        furthest = FurthestStep.of(self.log.trial(number), self._space.fidelity)
+        if furthest is not None:
+            furthest.check(report.step)
+        self.log.report(number, report)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -355,10 +368,22 @@ class ScaleTuneSearcher(Searcher):
         )
 
     def _report(self, result: Mapping[str, Any]) -> Report | None:
-        step = result.get(self._step)
-        if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        step = whole(result.get(self._step))
+        if step is None or step < 0:
+            self._warn_of_step(result)
             return None
-        return Report(int(step), self._loss(result), self._cost_so_far(result))
+        return Report(step, self._loss(result), self._cost_so_far(result))
+
+    def _warn_of_step(self, result: Mapping[str, Any]) -> None:
+        """Say once that a result tells nothing of the fidelity that was reached."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "a result without a step is not used as a report: its %r is %s; report a whole "
+                "number of at least 0 under that name, or name another entry with step=",
+                self._step,
+                shown(result.get(self._step)),
+            )
 
     def _loss(self, result: Mapping[str, Any]) -> float | None:
         return number_or_none(result.get(self._loss_name))
