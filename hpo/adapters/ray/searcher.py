@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,8 @@ from hpo.trials import Cause, FurthestStep, Report, Trial, TrialLog
 from hpo.trials.records import SECONDS
 
 __all__ = ["Resumption", "ScaleTuneSearcher"]
+
+_DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # Ray's name for a session
 
 _log = logging.getLogger(__name__)
 
@@ -288,8 +291,9 @@ class ScaleTuneSearcher(Searcher):
     # --- state ------------------------------------------------------------------------------------
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the log and Ray's ids as JSON."""
+        """Write the log, Ray's ids and what is searched as JSON."""
         state = {
+            "searched": {**self._searched, "space": self._space.fingerprint()},
             "events": events_to_json(self.log),
             "numbers": self._numbers,
             "stopping": sorted(self._stopping),
@@ -300,19 +304,67 @@ class ScaleTuneSearcher(Searcher):
         """Read what `save` wrote.
 
         Raises:
-            StudyError: For any other file.
+            StudyError: For any other file, or one of a searcher with another space, metric, mode or
+                cost.
         """
         try:
             state = json.loads(Path(checkpoint_path).read_text())
-            self._numbers = {str(k): int(v) for k, v in state["numbers"].items()}
-            self._stopping = set(state["stopping"])
-            events = state["events"]
+            numbers = {str(k): int(v) for k, v in state["numbers"].items()}
+            stopping, events = set(state["stopping"]), state["events"]
+            searched = state.get("searched")  # not in files of earlier versions
+            difference = None if searched is None else self._difference(searched)
         except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise StudyError(
                 f"{checkpoint_path} holds no state of a ScaleTuneSearcher ({error!r}); restore it "
                 "from the file that `save` wrote"
             ) from error
+        if difference is not None:
+            raise StudyError(
+                f"{checkpoint_path} is of a searcher with another {difference}; restore it with "
+                "the arguments that it was made with, or keep each experiment in its own folder"
+            )
         self._build(events)
+        self._numbers, self._stopping = numbers, stopping
+
+    def restore_from_dir(self, checkpoint_dir: str) -> None:
+        """Restore the newest state in a folder that is of a searcher like this one.
+
+        An experiment writes a file for each time it was started. A folder may hold those of other
+        experiments and searchers, too; they are passed over.
+
+        Raises:
+            RuntimeError: If there is no file.
+            StudyError: If no file can be restored.
+        """
+        files = _newest_first(Path(checkpoint_dir).glob(self.CKPT_FILE_TMPL.format("*")))
+        if not files:
+            raise RuntimeError(f"{checkpoint_dir} holds no state of a searcher")
+        refusals: list[str] = []
+        for file in files:
+            try:
+                self.restore(str(file))
+            except StudyError as refusal:
+                refusals.append(str(refusal))
+            else:
+                for refusal_text in refusals:
+                    _log.warning("%s was restored instead: %s", file.name, refusal_text)
+                return
+        raise StudyError("; ".join(refusals))
+
+    @property
+    def _searched(self) -> dict[str, Any]:
+        """What a stored state must have in common with this searcher, the space apart."""
+        return {"metric": self._loss_name, "mode": self._mode, "cost": self._cost}
+
+    def _difference(self, searched: Mapping[str, Any]) -> str | None:
+        """What a stored state has otherwise; None if it belongs here."""
+        space = self._space.difference(searched["space"])
+        if space is not None:
+            return f"space: {space}"
+        for name, mine in self._searched.items():
+            if searched[name] != mine:
+                return f"{name}: {searched[name]!r}, here {mine!r}"
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and the log's events; everything fitted is rebuilt."""
@@ -406,6 +458,22 @@ class _ScheduleKeeper(Scheduler):
         """Begin the schedule and keep it; see `Scheduler`."""
         self.kept = self._scheduler.schedule(setup)
         return self.kept
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    """Files of states, the newest first.
+
+    Ray names them by the time at which the experiment was started. That order outlives a copy, the
+    files' own times do not; these count only for a file that somebody has named otherwise.
+    """
+    found = list(files)
+    dated = sorted((f for f in found if _DATED.search(f.name)), key=lambda f: f.name)
+    others = sorted((f for f in found if f not in dated), key=lambda f: (f.stat().st_mtime, f.name))
+    order: list[Path] = []
+    while dated or others:
+        named = not others or (dated and dated[-1].stat().st_mtime >= others[-1].stat().st_mtime)
+        order.append((dated if named else others).pop())
+    return order
 
 
 def _is_searched(config: Mapping[str, Any]) -> bool:
