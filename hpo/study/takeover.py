@@ -49,6 +49,7 @@ __all__ = [
     "completed",
     "failure_cause",
     "replay",
+    "retried_numbers",
     "trial_seconds",
     "wanted_params",
 ]
@@ -286,6 +287,7 @@ class Elsewhere:
             optimizer: Optimizer with its space and cost.
         """
         trials, orders = storage.made_elsewhere()
+        retried = retried_numbers(trials)
         found = cls()
         for trial in trials:
             number, space = trial.number, optimizer.space
@@ -298,7 +300,7 @@ class Elsewhere:
                 elif number in orders:
                     added = _added(trial, space, optimizer.cost_unit)
                     found.recorded.append(replace(added, order=orders[number]))
-                else:
+                elif number not in retried:
                     found.new.append(_added(trial, space, optimizer.cost_unit))
             except SpaceError as mismatch:
                 found.unused[number] = str(mismatch)
@@ -405,6 +407,29 @@ def _added(trial: FrozenTrial, space: SearchSpace, cost: str | None) -> Observat
         seconds=seconds,
         reports=reports,
     )
+
+
+def retried_numbers(trials: Iterable[FrozenTrial]) -> set[int]:
+    """Return the numbers of failed trials that Optuna's heartbeat has repeated.
+
+    Args:
+        trials: All trials of a study; a repetition names every attempt before it.
+
+    Example:
+        >>> import optuna
+        >>> again = optuna.trial.create_trial(
+        ...     state=optuna.trial.TrialState.WAITING,
+        ...     system_attrs={"failed_trial": 3, "retry_history": [3, 4]},
+        ... )
+        >>> retried_numbers([again])
+        {3, 4}
+    """
+    found: set[int] = set()
+    for trial in trials:
+        attributes = trial.system_attrs
+        if "failed_trial" in attributes:
+            found |= {attributes["failed_trial"], *attributes.get("retry_history", ())}
+    return found
 
 
 def trial_seconds(trial: FrozenTrial) -> float | None:

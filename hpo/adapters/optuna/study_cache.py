@@ -17,6 +17,7 @@ from hpo.adapters.optuna.define_by_run import ObservedSpace
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.scalarization import Scalarization, weights
 from hpo.space import Fidelity
+from hpo.study.takeover import retried_numbers
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -87,14 +88,14 @@ class StudyCache:
             Trials that have finished since the last call, then those that run.
         """
         self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        retried = retried_numbers(trials)
+        if any(number in self._seen for number in retried - self.retried):
+            self.optimizers.clear()  # they were told a failure before its repetition was there
+        self.retried |= retried
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         new.sort(key=lambda t: (_local(t.datetime_complete), t.number))
         for trial in new:
             self._add(trial)
-        for trial in (*new, *self.running):
-            original = trial.system_attrs.get("failed_trial")  # written by Optuna's heartbeat
-            if original is not None:
-                self.retried.add(original)
         return new + self.running
 
     def _add(self, trial: FrozenTrial) -> None:
