@@ -456,12 +456,16 @@ class StagedOptimizer:
         paused = before.status is Status.PAUSED
         if paused and may_resume(trial, level):
             return ResumeTrial(number, level)
-        config = trial.config
-        if not self._config_allows(trial, level):  # the fidelity has grown since
-            grown = self.optimizer.space[self._fidelity]
-            assert isinstance(grown, Fidelity)
-            config = config | {self._fidelity: grown.high}
+        config = self._reaching(trial, level)
         return ContinueTrial(trial, config, replace(trial.assignment, level=level), paused)
+
+    def _reaching(self, trial: Trial, level: int) -> dict[str, Any]:
+        """The config of a trial that trains on to `level`, though the fidelity has grown since."""
+        if self._fidelity is None or self._config_allows(trial, level):
+            return trial.config
+        grown = self.optimizer.space[self._fidelity]
+        assert isinstance(grown, Fidelity)
+        return trial.config | {self._fidelity: grown.high}
 
     def _clone(self, clone: Clone) -> CloneTrial:
         stopped = None
@@ -471,7 +475,8 @@ class StagedOptimizer:
         index = self.log.next_ask_index
         rng = np.random.default_rng([*self._clone_key, index])
         parent = self.log.trial(clone.parent)
-        config = perturb(self.optimizer.space, parent.config, clone.mutate, rng=rng)
+        whole = self._reaching(parent, clone.assignment.level)
+        config = perturb(self.optimizer.space, whole, clone.mutate, rng=rng)
         return CloneTrial(clone.parent, config, index, clone.assignment, stopped)
 
 

@@ -36,7 +36,7 @@ from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
 from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
-from hpo.study.takeover import replay
+from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.records import UNIT
@@ -210,7 +210,9 @@ def load_result(
         priors=priors,
         seed=header["seed"],
     )
-    replay(optimizer, stored.entries())
+    elsewhere = Elsewhere.read(stored, optimizer)
+    replay(optimizer, stored.entries(), elsewhere.recorded)
+    replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
     return replace(optimizer.result(), study=stored.study)
 
 

@@ -10,6 +10,7 @@ study attributes
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
+`scaletune:added:<k>`     numbers of trials that others added, learned as tells k, k + 1, ..
 trial attributes
 `scaletune:asked`         ask index, driver, owner, parent, attempt, rung ("place"), prediction
                           ("belief"); written with the trial
@@ -18,6 +19,8 @@ trial attributes
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt has no result, and another one continues it
 `scaletune:released`      its driver gave it up cleanly, as after Ctrl-C
+`scaletune:claimed:<o>`   of an enqueued trial: `asked` and config, by the driver with owner o that
+                          tries to start it; whose claim succeeds writes `asked` and the params
 ========================  ======================================================================
 
 One writer per trial. A trial is created whole, so a crash leaves no empty one. Result first, state
@@ -35,7 +38,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,12 +93,14 @@ _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
+_ADDED = "scaletune:added:"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
 _TOLD = "scaletune:told"
 _LOST = "scaletune:lost"
 _RELEASED = "scaletune:released"
+_CLAIMED = "scaletune:claimed:"
 
 _STATES = {
     Status.COMPLETED: TrialState.COMPLETE,
@@ -262,6 +267,7 @@ class StudyStorage:
         self._reported: dict[int, float] = {}
         self._written: dict[int, int] = {}  # reports of a trial that earlier stages have written
         self._closed: dict[int, Entry] = {}
+        self._ours: set[int] = set()  # trials that optimize() made or has claimed
 
     @classmethod
     def open(
@@ -432,6 +438,79 @@ class StudyStorage:
             if ours and trial.number not in self._ids:
                 return trial._trial_id
         return None
+
+    def made_elsewhere(self) -> tuple[list[FrozenTrial], dict[int, int]]:
+        """Return the trials that `optimize` did not ask for, and the orders of those recorded.
+
+        Returns:
+            Trials by number; and by number, the order of its tell, where `record_added` wrote it.
+        """
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        others = [t for t in stored if t.number not in self._ours and _is_foreign(t)]
+        self._ours = {t.number for t in stored} - {t.number for t in others}
+        attributes = self._attributes() if others else {}
+        orders: dict[int, int] = {}
+        for key in attributes:
+            first = key.removeprefix(_ADDED)
+            if key == first or not first.isdecimal():
+                continue
+            with _damage_errors(self._where, "record of added trials"):
+                numbers = (read_attribute(attributes, key) or {"numbers": []})["numbers"]
+            for order, number in enumerate(numbers, int(first)):
+                orders[number] = min(order, orders.get(number, order))
+        return others, orders
+
+    def record_added(self, order: int, numbers: Sequence[int]) -> None:
+        """Write that trials which others added were learned, in this order.
+
+        Args:
+            order: Order of the first tell.
+            numbers: Their numbers.
+        """
+        for key, value in split_attribute(f"{_ADDED}{order}", {"numbers": list(numbers)}):
+            self._set_study_attribute(key, value)
+
+    def start_enqueued(
+        self,
+        waiting: FrozenTrial,
+        asked: Asked,
+        config: dict[str, Any],
+        distributions: dict[str, Any],
+    ) -> Trial | None:
+        """Start a trial that somebody enqueued, in its place.
+
+        The claim holds all that another driver needs to continue it, and comes first.
+
+        Args:
+            waiting: The trial as it waits.
+            asked: How it is asked for.
+            config: Its whole config.
+            distributions: Optuna distributions of the config's values.
+
+        Returns:
+            The trial; None if another driver was faster.
+        """
+        number, identity = waiting.number, waiting._trial_id
+        claim = {"asked": asked.to_json(), "config": config}
+        with _storage_errors(self._where), _unless_finished():
+            self._ids[number] = identity
+            for key, value in split_attribute(f"{_CLAIMED}{asked.owner}", claim):
+                self._set_attribute(number, key, value)
+            if not self.storage.set_trial_state_values(identity, TrialState.RUNNING):
+                self._set_attribute(number, f"{_CLAIMED}{asked.owner}", None)
+                return None
+            for key, value in split_attribute(_ASKED, asked.to_json()):
+                self._set_attribute(number, key, value)
+            for name, distribution in distributions.items():
+                if name not in waiting.params:
+                    inner = distribution.to_internal_repr(config[name])
+                    self._set_param(identity, name, inner, distribution)
+            return Trial(number, config, asked.ask_index, None, None, asked.assignment)
+        return None
+
+    def _set_param(self, identity: int, name: str, inner: float, distribution: Any) -> None:
+        _repeated(lambda: self.storage.set_trial_param(identity, name, inner, distribution))
 
     def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
         """Write the end of a stage of a trial that is paused now.
@@ -958,11 +1037,17 @@ def _require_file(storage: str | BaseStorage | None) -> None:
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
     """Entry of a stored trial; None for one that optimize() did not ask for."""
     attributes = stored.user_attrs
-    asked_json = read_attribute(attributes, _ASKED)
+    asked_json, params = read_attribute(attributes, _ASKED), stored.params
+    claims = [] if stored.state is TrialState.WAITING else _claims(attributes)
+    if asked_json is None and claims:  # its driver died before it could write more
+        asked_json = claims[0]["asked"]
     if asked_json is None:
         return None
     asked = Asked.from_json(asked_json)
-    config = {name: stored.params[name] for name in space if name in stored.params}
+    for claim in claims:
+        if claim["asked"]["owner"] == asked.owner:
+            params = claim["config"]
+    config = {name: params[name] for name in space if name in params}
     trial = Trial(
         stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
     )
@@ -992,6 +1077,20 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         pauses=pauses,
         resumptions=resumptions,
     )
+
+
+def _is_foreign(stored: FrozenTrial) -> bool:
+    """Whether somebody else made a trial, and no driver has claimed it."""
+    if _ASKED in stored.user_attrs:
+        return False
+    return stored.state is TrialState.WAITING or not _claims(stored.user_attrs)
+
+
+def _claims(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What drivers wrote before they tried to start an enqueued trial; in most trials nothing."""
+    keys = [key for key in attributes if key.startswith(_CLAIMED)]
+    owned = [key for key in keys if ":" not in key.removeprefix(_CLAIMED)]
+    return [claim for key in owned if (claim := read_attribute(attributes, key)) is not None]
 
 
 def _stages(

@@ -16,7 +16,8 @@ How a study becomes the engine's log:
 =====================================  ============================================================
 complete trial                         completed run at full fidelity
 its intermediate values                runs of lower fidelity, once trials have been pruned
-pruned trial                           completed run at the fidelity of its last finite value
+pruned trial                           completed run at the fidelity of its last finite value;
+                                       unknown if that step is beyond the declared fidelity
 value or last report infinite or NaN   failed: diverged
 a constraint above 0                   failed: the search learns where constraints hold
 failed trial                           failed; user attribute "failed" may say oom, timeout, ...;
@@ -238,8 +239,24 @@ class ScaleTuneSampler(BaseSampler):
     def _updated_cache(self, study: Study) -> StudyCache:
         """What was read of `study`, with what is new in it."""
         cache = self._cache(study)
-        cache.update(study.get_trials(deepcopy=False))
+        for trial in cache.update(study.get_trials(deepcopy=False)):
+            self._check_steps(trial, cache)
         return cache
+
+    def _check_steps(self, trial: FrozenTrial, cache: StudyCache) -> None:
+        """Say once that steps are reported which the declared fidelity does not have."""
+        last, fidelity = trial.last_step, self._fidelity
+        if fidelity is None or last is None or last <= fidelity.high or cache.warned_of_steps:
+            return
+        cache.warned_of_steps = True
+        _log.warning(
+            "trial %d reports step %d, but the declared fidelity ends at %d: what pruned trials of "
+            "such steps have reached is not used; report in the unit of the fidelity, or declare "
+            "it in the unit of the steps",
+            trial.number,
+            last,
+            fidelity.high,
+        )
 
     def _adapters(
         self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
@@ -327,6 +344,7 @@ class ScaleTuneSampler(BaseSampler):
             retried=frozenset(cache.retried),
             scalarization=cache.scalarization(number, len(study.directions)),
             full_step=cache.full_step(self._fidelity),
+            furthest=None if self._fidelity is None else self._fidelity.high,
         )
         view = SpaceView(adapters, reader.full_step, cache.observed.partial())
         given_scales = bool(scales) and set(scales) == set(view.space.scales)

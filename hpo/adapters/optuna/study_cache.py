@@ -18,6 +18,7 @@ from hpo.adapters.optuna.define_by_run import ObservedSpace
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.scalarization import Scalarization, weights
 from hpo.space import Fidelity
+from hpo.study.takeover import retried_numbers
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -64,6 +65,7 @@ class StudyCache:
         proposals: What was stored as proposed for each running trial, by its number.
         warned: Names of parameters whose random draw was logged.
         warned_of_condition: Names of parameters whose declared condition trials contradict.
+        warned_of_steps: Whether steps beyond the declared fidelity were logged.
         optimizers: Engines by what they search, the one used last at the end.
     """
 
@@ -77,6 +79,7 @@ class StudyCache:
         self.proposals: dict[int, dict[str, Any]] = {}
         self.warned: set[str] = set()
         self.warned_of_condition: set[str] = set()
+        self.warned_of_steps = False
         self.optimizers: OrderedDict[Any, SyncedOptimizer] = OrderedDict()
         self._seen: set[int] = set()
         self._pruned = False
@@ -90,14 +93,14 @@ class StudyCache:
             Trials that have finished since the last call, then those that run.
         """
         self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        retried = retried_numbers(trials)
+        if any(number in self._seen for number in retried - self.retried):
+            self.optimizers.clear()  # they were told a failure before its repetition was there
+        self.retried |= retried
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         new.sort(key=lambda t: (_local(t.datetime_complete), t.number))
         for trial in new:
             self._add(trial)
-        for trial in (*new, *self.running):
-            original = trial.system_attrs.get("failed_trial")  # written by Optuna's heartbeat
-            if original is not None:
-                self.retried.add(original)
         return new + self.running
 
     def _add(self, trial: FrozenTrial) -> None:
