@@ -75,11 +75,11 @@ def plot_front(
     if some and data.predicted is not None:
         _draw_predicted(axes, data.predicted)
     for color, (name, run) in zip(cycle(_MEASURED), (measured or {}).items(), strict=False):
-        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=name)
+        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=_literal(name))
     if some or measured:
         axes.set_xscale("log")
         axes.legend(frameon=False)
-    axes.set(xlabel=f"cost ({data.cost_unit or 'as told'})", ylabel="loss")
+    axes.set(xlabel=f"cost ({_literal(data.cost_unit or 'as told')})", ylabel="loss")
     axes.grid(alpha=0.25)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -132,9 +132,10 @@ def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = Non
         _draw_panel(axes, panel)
         low, high = panel.slope_interval
         axes.set_title(
-            f"{panel.verdict}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})", fontsize=10
+            f"{_literal(panel.verdict)}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})",
+            fontsize=10,
         )
-        axes.set(xlabel=panel.axis, ylabel=panel.label)
+        axes.set(xlabel=_literal(panel.axis), ylabel=_literal(panel.label))
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -209,7 +210,8 @@ def plot_instability(
     colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves)))
     for curve, color in zip(curves, colors, strict=True):
         bound = np.minimum if curve.loss.min() < initial_loss else np.maximum
-        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=curve.label)
+        label = _literal(curve.label)
+        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=label)
         best = float(np.interp(curve.best_lr, curve.lr, curve.loss))
         axes.plot(curve.best_lr, best, "o", color=color)
         if math.isfinite(curve.edge):
@@ -220,7 +222,7 @@ def plot_instability(
         top, label = min(high, float(target.lr[-1])), "edge at the target, 90 %"
         axes.axvspan(low, top, alpha=0.15, lw=0, color=_PREDICTED, label=label)
     axes.axhline(initial_loss, ls=":", lw=1, color=_TRIALS, label="failed run")
-    axes.set(xscale="log", xlabel=parameter, ylabel="loss")
+    axes.set(xscale="log", xlabel=_literal(parameter), ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     if path is not None:
@@ -270,7 +272,7 @@ def plot_coordinates(
     for layer, change in changes.items():
         middle = np.exp(np.log(np.maximum(change, 1e-12)).mean(axis=1))
         if layer in colors:
-            label = f"{layer}, {verdicts[layer]}, slope {slopes[layer]:+.2f}"
+            label = f"{_literal(layer)}, {verdicts[layer]}, slope {slopes[layer]:+.2f}"
             axes.plot(sizes, middle, "o-", lw=2, color=colors[layer], label=label)
         else:
             axes.plot(sizes, middle, "o-", lw=1, color=_TRIALS, alpha=0.6, label=flat)
@@ -289,3 +291,12 @@ def plot_coordinates(
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure
+
+
+def _literal(text: str) -> str:
+    """A user's text as matplotlib draws it letter by letter: no formula between dollar signs.
+
+    Letters that cannot be drawn become escapes.
+    """
+    drawn = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(drawn).replace("$", r"\$")

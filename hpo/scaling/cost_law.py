@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.errors import printable_str
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
@@ -168,6 +169,7 @@ class CostLaw:
         """
         return as_frame(self.rows)
 
+    @printable_str
     def __str__(self) -> str:
         return as_text(self.rows) + "\n+- one standard error."
 

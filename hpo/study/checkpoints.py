@@ -13,7 +13,8 @@ that turns out to be alive writes where nothing is read any more.
 Every folder made here holds a marker, `.scaletune.json`, with the unique id of its study and the
 fingerprint of its config; each state repeats both. A folder without the marker of this study is
 never written to, read or deleted, whatever its name, and a state of another study or of a config
-that the run does not descend from is not loaded.
+that the run does not descend from is not loaded. A state is read without running any code that it
+may hold, and folders and files are for their owner only, whatever the umask.
 
 Three levels: `save_state` and `load_state` handle one file, `CheckpointStore` the folders of a
 study, and `RunCheckpoints` decides which folders one driver keeps.
@@ -41,10 +42,12 @@ from hpo.trials import Cause, Observation, Status, Trial, TrialLog
 STATE_FILE = "state.pt"
 PARENT_FILE = "parent.pt"
 MARKER_FILE = ".scaletune.json"
+OWNER_FOLDER, OWNER_FILE = 0o700, 0o600  # permissions for the owner only
 LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
 _SLUG = 40  # characters of a study's name in the name of its folder
+_UNIQUE = 16  # characters of its unique id there
 
 _log = logging.getLogger(__name__)
 
@@ -133,8 +136,8 @@ def study_folder(base: Path, name: str, study: str) -> Path:
         >>> study_folder(Path("runs"), "../my study", "0123456789abcdef0123").as_posix()
         'runs/my-study-0123456789abcdef'
     """
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:_SLUG].strip("-")
-    return base / f"{slug or 'study'}-{study[:16]}"
+    slug, unique = (re.sub(r"[^A-Za-z0-9_]+", "-", text) for text in (name, study[:_UNIQUE]))
+    return base / f"{slug[:_SLUG].strip('-') or 'study'}-{unique}"
 
 
 def bounded(stem: str, ending: str) -> str:
@@ -248,8 +251,9 @@ class CheckpointStore:
                 continue
             destination = self.folder(int(path.name))
             if not destination.exists():
-                self.root.mkdir(parents=True, exist_ok=True)
+                make_private(self.root)
                 os.replace(path, destination)
+                destination.chmod(OWNER_FOLDER)
                 _write_marker(destination, {"study": self.study, "config": None})
 
     def hold(self, number: int) -> None:
@@ -396,6 +400,32 @@ class RunCheckpoints:
                 self._store.release(number)
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner only.
+
+    A folder that is there keeps its permissions.
+
+    Args:
+        folder: Folder to make.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as base:
+        ...     make_private(Path(base, "study", "0"))
+        ...     oct(Path(base, "study").stat().st_mode & 0o777)
+        '0o700'
+    """
+    if folder.is_dir():
+        return
+    make_private(folder.parent)
+    try:
+        folder.mkdir(mode=OWNER_FOLDER)
+    except FileExistsError:  # another driver was faster
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(OWNER_FOLDER)  # where the umask takes rights from the owner, too
+
+
 def prepare(folder: Path, key: CheckpointKey) -> None:
     """Make the folder of a run, with its marker.
 
@@ -414,7 +444,7 @@ def prepare(folder: Path, key: CheckpointKey) -> None:
             f"{folder} is where this run keeps its checkpoints, but it holds files of another "
             "study, of another config, or that scaletune did not make; move that folder away"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     _write_marker(folder, key.marker())
 
 
@@ -451,10 +481,10 @@ def save_state(
 
     _check_loadable(state, "state")
     if key is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     else:
         prepare(folder, key)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    handle, temporary = _private_file(folder)
     try:
         with os.fdopen(handle, "wb") as file:
             whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
@@ -477,13 +507,28 @@ def load_state(
         file: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
         key: Key of the run. A state of another study, or of a config that the run does not descend
             from, then counts as nothing, with a warning. None, outside of a study, takes any state.
+
+    Raises:
+        StudyError: For a file that `save_state` has not written. No code in it is run.
     """
     import torch
 
     path = folder / file
     if not path.exists():
         return None
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+        saved = Saved(
+            stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
+        )
+    except Exception as error:  # whatever a file that is damaged or made by others leads to
+        if isinstance(error, OSError | MemoryError) or "not enough memory" in str(error):
+            raise  # it says nothing about the file
+        raise StudyError(
+            f"{path} is not a state that scaletune has written, or is damaged "
+            f"({type(error).__name__}), and nothing in it was run; delete it, and the run starts "
+            "from the beginning"
+        ) from None  # torch suggests to load it without its guard
     if key is not None and not _is_of(stored, folder, file, key):
         _log.warning(
             "%s was saved by another study or with another config; it is not loaded, and the run "
@@ -491,9 +536,7 @@ def load_state(
             path,
         )
         return None
-    return Saved(
-        stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
-    )
+    return saved
 
 
 def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKey) -> bool:
@@ -518,10 +561,17 @@ def _marker(folder: Path) -> dict[str, Any] | None:
 
 def _write_marker(folder: Path, marker: Mapping[str, str | None]) -> None:
     """Write a marker atomically: a kill leaves the old one, the new one or none."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    handle, temporary = _private_file(folder)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(marker, file)
     os.replace(temporary, folder / MARKER_FILE)
+
+
+def _private_file(folder: Path) -> tuple[int, str]:
+    """Handle and name of a new file in `folder`, for its owner only, to be renamed once written."""
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    os.chmod(temporary, OWNER_FILE)  # where the umask takes rights from the owner, too
+    return handle, temporary
 
 
 def _link_state(source: str, destination: str) -> None:
@@ -540,7 +590,7 @@ def _link_state(source: str, destination: str) -> None:
 
 def _link_in_place(source: Path, destination: Path) -> None:
     """Give a finished state one more name, in one step, whatever had that name before."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    make_private(destination.parent)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=_SAVING) as folder:
         temporary = Path(folder) / destination.name
         try:

@@ -26,7 +26,15 @@ from typing import Any, Protocol
 from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, shown, to_float, whole
-from hpo.study.checkpoints import PARENT_FILE, CheckpointKey, Saved, load_state, prepare, save_state
+from hpo.study.checkpoints import (
+    PARENT_FILE,
+    CheckpointKey,
+    Saved,
+    load_state,
+    make_private,
+    prepare,
+    save_state,
+)
 from hpo.trials import FurthestStep, Report, Trial
 
 
@@ -161,7 +169,7 @@ class Context:
         if self._checkpoint_dir is not None and self._checkpoint_key is not None:
             prepare(self._checkpoint_dir, self._checkpoint_key)
         elif self._checkpoint_dir is not None:
-            self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
+            make_private(self._checkpoint_dir)
         return self._checkpoint_dir
 
     @property

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import (
     CloneTrial,
@@ -426,10 +426,10 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
+        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)
+            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
+
 __all__ = ["Reason", "ReasonKind"]
 
 
@@ -76,6 +78,7 @@ class Reason:
     log_parameters: tuple[str, ...] = ()
     text: str = ""
 
+    @printable_str
     def __str__(self) -> str:
         sentence = self._tried() if self.repeated else self._sentence()
         notes = []

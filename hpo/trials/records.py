@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
 from hpo.trials.reason import Reason, ReasonKind
 
 Interval = tuple[float, float]
@@ -140,6 +141,7 @@ class Prediction:
         if self.success is not None and not 0 <= self.success <= 1:
             raise ValueError(f"`success` of a prediction must lie in [0, 1], got {self.success!r}")
 
+    @printable_str
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
         lines = [f"One run{f' at {settings}' if settings else ''}, with 90 % intervals"]
