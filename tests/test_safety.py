@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import pickle
+import re
 import sqlite3
 import types
 from collections.abc import Callable, Iterator
@@ -272,3 +273,11 @@ def test_a_table_of_runs_is_text_whatever_it_looks_like(proof: Path, tmp_path: P
     runs = read_runs(file, params=["lr:log", "kind:choice"])
     assert {o.config["kind"] for o in runs.observations} == {code, "=cmd|calc!A1", "b"}
     assert not proof.exists()
+
+
+def test_each_promise_of_the_page_on_security_names_a_test_that_exists() -> None:
+    page = Path(__file__).parents[1] / "docs" / "security.md"
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page.read_text())
+    assert len(named) > 15
+    for file, test in named:
+        assert f"def {test}(" in (page.parents[1] / file).read_text(), f"{file}::{test}"
