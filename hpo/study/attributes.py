@@ -1,7 +1,8 @@
 """JSON values as attributes of Optuna studies and trials, in chunks that every database takes.
 
 Some databases cut or refuse texts above 65,535 bytes, so a longer value is spread over several
-attributes; no more than that, for each of them is a transaction. Two formats are stored, and both are an interface: `read` reads either.
+attributes; over few, because each of them is a transaction. Two formats are stored, and both are an
+interface: `read` reads either.
 
 ==================  ================================  ====================================
 written by          the attribute `key`               the attributes `key:0`, `key:1`, ...
