@@ -7,9 +7,11 @@ Each case is one study in a process that does nothing else; the training functio
 Printed are the seconds of the whole study, imports aside, and those of them that the driver
 computed, which other programs on the machine lengthen less; the driver's computing time of the mean
 and of the longest ask (between one result and the next start); the seconds to read the study again
-where it is stored; and the peak resident memory of the driver. The cases of many
-trials also print open files, processes and memory on the way, which must stay as they are. Where models are fitted an ask takes tens of
-milliseconds or more, so the same 2,000 trials are also run with a training function that diverges.
+where it is stored; and the peak resident memory of the driver.
+
+The cases of many trials also print open files, processes and memory on the way, which must stay as
+they are. Where models are fitted an ask takes tens of milliseconds or more, so the same trials are
+also run with a training function that diverges.
 """
 
 from __future__ import annotations
