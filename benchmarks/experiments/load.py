@@ -1,7 +1,7 @@
 """Large studies: many trials, reports, metrics, dimensions, categories and conditions.
 
     OMP_NUM_THREADS=1 python -m benchmarks load
-    OMP_NUM_THREADS=1 python -m benchmarks load --cases trials --trials 2000
+    OMP_NUM_THREADS=1 python -m benchmarks load --cases "2,000 trials" --at 100 200
 
 Each case is one study in a process that does nothing else; the training function takes no time.
 Printed are the seconds of the whole study, imports aside, and those of them that the driver
@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,10 @@ from hpo.space import Parameter
 from hpo.study.callbacks import StudyState
 
 ASKED = 30  # trials of the cases about asks
-REPORTS = 100_000
 METRICS = 1_000
 COLUMNS = (
     "case",
-    "trials",
+    "2,000 trials",
     "study, s",
     "driver, s",
     "mean ask, ms",
@@ -100,11 +100,11 @@ def diverging(config: dict[str, Any], ctx: Context) -> float:
     return math.nan
 
 
-def reporting(config: dict[str, Any], ctx: Context) -> float:
-    """Report `REPORTS` losses with a metric each."""
-    for step in range(REPORTS):
+def reporting(config: dict[str, Any], ctx: Context, *, reports: int = 100_000) -> float:
+    """Report losses with a metric each."""
+    for step in range(reports):
         ctx.report(step=step, loss=1.0 / (step + 1), metrics={"lr": 0.1})
-    return 1.0 / REPORTS
+    return 1.0 / reports
 
 
 def measuring(config: dict[str, Any], ctx: Context) -> dict[str, Any]:
@@ -130,14 +130,16 @@ def conditional(count: int) -> dict[str, Parameter]:
 
 
 CASES: Mapping[str, Case] = {
-    "trials": Case(floats(1), bowl, trials=2000, stored=True, workers=2),
-    "trials, asks cheap": Case(floats(1), diverging, trials=2000, stored=True, workers=2),
-    "reports, in memory": Case(floats(1), reporting, trials=1),
-    "reports, SQLite": Case(floats(1), reporting, trials=1, stored=True),
-    "reports, SQLite, 2 workers": Case(floats(1), reporting, trials=2, stored=True, workers=2),
-    "metrics, in memory": Case(floats(1), measuring),
-    "metrics, SQLite": Case(floats(1), measuring, stored=True),
-    "1000 dimensions": Case(floats(1000), bowl),
+    "2,000 trials": Case(floats(1), bowl, trials=2000, stored=True, workers=2),
+    "2,000 trials that diverge": Case(floats(1), diverging, trials=2000, stored=True, workers=2),
+    "100,000 reports, in memory": Case(floats(1), reporting, trials=1),
+    "100,000 reports, SQLite": Case(floats(1), reporting, trials=1, stored=True),
+    "10,000 reports, 2 workers": Case(
+        floats(1), partial(reporting, reports=10_000), trials=1, stored=True, workers=2
+    ),
+    "1,000 metrics, in memory": Case(floats(1), measuring),
+    "1,000 metrics, SQLite": Case(floats(1), measuring, stored=True),
+    "1,000 dimensions": Case(floats(1000), bowl),
     "500 categories": Case({"kind": Categorical([f"{i:x}" for i in range(500)])}, bowl),
     "200 conditional parameters": Case(conditional(200), bowl),
 }
@@ -277,16 +279,16 @@ def _run(given: argparse.Namespace) -> int:
             cells = run(CASES[name], given.trials or CASES[name].trials, given.at, Path(folder))
         print(table_row([name, *cells]))
         return 0
-    rows = []
+    watched: dict[str, list[str]] = {}
+    print("\n".join(table_head(COLUMNS)), flush=True)
     for name in given.cases:
         words = ["--one", "--cases", name, "--at", *map(str, given.at)]
         words += [] if given.trials is None else ["--trials", str(given.trials)]
         command = [sys.executable, "-m", "benchmarks", "load", *words]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        *watched, row = answer.stdout.splitlines()
-        if watched:
-            print("\n".join([*table_head(WATCHED), *watched, ""]), flush=True)
-        rows.append(row)
-        print(f"{name}: done", file=sys.stderr, flush=True)
-    print("\n".join([*table_head(COLUMNS), *rows]))
+        *watched[name], row = answer.stdout.splitlines()
+        print(row, flush=True)
+    for name, rows in watched.items():
+        if rows:
+            print("\n".join(["", name, "", *table_head(WATCHED), *rows]))
     return 0
