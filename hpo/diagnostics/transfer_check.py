@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from hpo.diagnostics.transfer_reason import TransferReason, TransferReasonKind, TransferVerdict
 from hpo.drawing.plot_data import TransferPanel
-from hpo.errors import SpaceError, UnknownNameError
+from hpo.errors import SpaceError, UnknownNameError, printable_str
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors, drift_prior
@@ -250,6 +250,7 @@ class TransferCheck:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @printable_str
     def __str__(self) -> str:
         failed = f" and {self.failed} failed" if self.failed else ""
         used = f", the best {self.used} used" if self.used < self.runs else ""

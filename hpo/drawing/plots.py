@@ -131,7 +131,8 @@ def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = Non
         _draw_panel(axes, panel)
         low, high = panel.slope_interval
         axes.set_title(
-            f"{panel.verdict}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})", fontsize=10
+            f"{_plain(panel.verdict)}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})",
+            fontsize=10,
         )
         axes.set(xlabel=_plain(panel.axis), ylabel=_plain(panel.label))
     figure.legend(
@@ -291,9 +292,10 @@ def _plain(text: str) -> str:
     """Return a user's name as matplotlib shows it letter by letter.
 
     A pair of dollar signs would be read as a formula, and a label that starts with an underscore is
-    left out of a legend.
+    left out of a legend. Letters that cannot be drawn become escapes.
     """
-    escaped = text.replace("$", r"\$")
+    drawn = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    escaped = "".join(drawn).replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import LRCurvePlot
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, printable_str
 from hpo.models.fitted import Models
 from hpo.models.success_extrapolation import SuccessExtrapolation
 from hpo.space import Float, Int, Role
@@ -205,6 +205,7 @@ class Instability:
         ]
         return pd.DataFrame(rows, columns=[*axes.values(), *_COLUMNS])
 
+    @printable_str
     def __str__(self) -> str:
         lines = [
             f"Sensitivity to {self.parameter} and its unstable edge, with 90 % intervals; a failed"

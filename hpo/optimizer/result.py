@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
-from hpo.errors import SpaceError, StudyError
+from hpo.errors import SpaceError, StudyError, printable_str
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
@@ -194,6 +194,7 @@ class Result:
         sign = self.models.encoder.loss_sign
         return min(self._members(), key=lambda member: sign * member.loss)
 
+    @printable_str
     def __str__(self) -> str:
         finished = len(self.log.runs)
         if not len(self.models.runs) and not self._furthest():

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import UnknownNameError
+from hpo.errors import UnknownNameError, printable_str
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.space.arguments import OneOf
 from hpo.space.encoding import Encoder
@@ -168,6 +168,7 @@ class CostLaw:
         """
         return as_frame(self.rows)
 
+    @printable_str
     def __str__(self) -> str:
         return as_text(self.rows) + "\n+- one standard error."
 

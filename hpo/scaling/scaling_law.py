@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import logsumexp
 
-from hpo.errors import UnknownNameError
+from hpo.errors import UnknownNameError, printable_str
 from hpo.scaling.allocation import Allocation
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.scaling.cost_law import CostLaw
@@ -240,6 +240,7 @@ class FittedLaw:
         """
         return as_frame(self.rows)
 
+    @printable_str
     def __str__(self) -> str:
         at = ", ".join(
             f"{axis} {math.exp(s):.4g}"

@@ -283,8 +283,8 @@ class ASHASchedule(PausingSchedule):
         if index < 0 or index >= self._ladder.top:
             return True
         level = self._ladder.levels[index]
-        before = [earlier.step for earlier in log.reports(run.number) if earlier.step < report.step]
-        if level not in run.losses or (before and before[-1] >= level):
+        before = log.step_before(run.number, report.step)
+        if level not in run.losses or (before is not None and before >= level):
             return True
         rung = self._rungs[run.assignment.bracket][index]
         passing = -(-len(rung) * level // self._ladder.levels[index + 1])

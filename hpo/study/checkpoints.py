@@ -13,7 +13,8 @@ that turns out to be alive writes where nothing is read any more.
 Every folder made here holds a marker, `.scaletune.json`, with the unique id of its study and the
 fingerprint of its config; each state repeats both. A folder without the marker of this study is
 never written to, read or deleted, whatever its name, and a state of another study or of a config
-that the run does not descend from is not loaded.
+that the run does not descend from is not loaded. A state is read without running any code that it
+may hold, and folders and files are for their owner only, whatever the umask.
 
 Three levels: `save_state` and `load_state` handle one file, `CheckpointStore` the folders of a
 study, and `RunCheckpoints` decides which folders one driver keeps.
@@ -42,10 +43,12 @@ from hpo.trials import Cause, Observation, Status, Trial, TrialLog
 STATE_FILE = "state.pt"
 PARENT_FILE = "parent.pt"
 MARKER_FILE = ".scaletune.json"
+OWNER_FOLDER, OWNER_FILE = 0o700, 0o600  # permissions for the owner only
 LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
 _SLUG = 40  # characters of a study's name in the name of its folder
+_UNIQUE = 16  # characters of its unique id there
 
 _log = logging.getLogger(__name__)
 
@@ -134,8 +137,8 @@ def study_folder(base: Path, name: str, study: str) -> Path:
         >>> study_folder(Path("runs"), "../my study", "0123456789abcdef0123").as_posix()
         'runs/my-study-0123456789abcdef'
     """
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:_SLUG].strip("-")
-    return base / f"{slug or 'study'}-{study[:16]}"
+    slug, unique = (re.sub(r"[^A-Za-z0-9_]+", "-", text) for text in (name, study[:_UNIQUE]))
+    return base / f"{slug[:_SLUG].strip('-') or 'study'}-{unique}"
 
 
 def bounded(stem: str, ending: str) -> str:
@@ -254,8 +257,9 @@ class CheckpointStore:
                 continue
             destination = self.folder(int(path.name))
             if not destination.exists():
-                self.root.mkdir(parents=True, exist_ok=True)
+                make_private(self.root)
                 os.replace(path, destination)
+                destination.chmod(OWNER_FOLDER)
                 _write_marker(destination, {"study": self.study, "config": None})
 
     def hold(self, number: int) -> None:
@@ -418,6 +422,32 @@ def _disk_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner only.
+
+    A folder that is there keeps its permissions.
+
+    Args:
+        folder: Folder to make.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as base:
+        ...     make_private(Path(base, "study", "0"))
+        ...     oct(Path(base, "study").stat().st_mode & 0o777)
+        '0o700'
+    """
+    if folder.is_dir():
+        return
+    make_private(folder.parent)
+    try:
+        folder.mkdir(mode=OWNER_FOLDER)
+    except FileExistsError:  # another driver was faster
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(OWNER_FOLDER)  # where the umask takes rights from the owner, too
+
+
 def prepare(folder: Path, key: CheckpointKey) -> None:
     """Make the folder of a run, with its marker.
 
@@ -436,7 +466,7 @@ def prepare(folder: Path, key: CheckpointKey) -> None:
             f"{folder} is where this run keeps its checkpoints, but it holds files of another "
             "study, of another config, or that scaletune did not make; move that folder away"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     _write_marker(folder, key.marker())
 
 
@@ -473,7 +503,7 @@ def save_state(
 
     _check_loadable(state, "state")
     if key is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     else:
         prepare(folder, key)
     with _replacing(folder / STATE_FILE) as file:
@@ -483,8 +513,9 @@ def save_state(
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is on the disk, whole."""
+    """A new file, for its owner only, that takes the place of `path` once it is on the disk."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_SAVING)
+    os.chmod(temporary, OWNER_FILE)  # where the umask takes rights from the owner, too
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -511,8 +542,8 @@ def load_state(
             from, then counts as nothing, with a warning. None, outside of a study, takes any state.
 
     Returns:
-        What was saved. None also for a file that is damaged, with a warning: what it held is gone,
-        and training it again is all that can be done.
+        What was saved. None also for a file that is damaged or that `save_state` has not written,
+        with a warning: no code in it is run, and training again is all that can be done.
 
     Raises:
         OSError: If the file is there but cannot be read.
@@ -531,13 +562,14 @@ def load_state(
         return None
     except (OSError, MemoryError):
         raise  # it may be whole
-    except Exception as error:  # torch raises errors of many kinds
+    except Exception as error:  # whatever a file that is damaged or made by others leads to
         if "memory" in str(error):
             raise
         _log.warning(
-            "%s is damaged (%s); it is not loaded, and the run starts from the beginning",
+            "%s is damaged, or not a state that scaletune has written (%s); it is not loaded, and "
+            "the run starts from the beginning",
             path,
-            (str(error).splitlines() or [type(error).__name__])[0],
+            type(error).__name__,  # torch suggests to load it without its guard
         )
         return None
     if key is not None and not _is_of(stored, folder, file, key):
@@ -592,7 +624,7 @@ def _link_state(source: str, destination: str) -> None:
 
 def _link_in_place(source: Path, destination: Path) -> None:
     """Give a finished state one more name, in one step, whatever had that name before."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    make_private(destination.parent)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=_SAVING) as folder:
         temporary = Path(folder) / destination.name
         try:

@@ -34,6 +34,7 @@ from hpo.study.checkpoints import (
     Saved,
     causes,
     load_state,
+    make_private,
     prepare,
     save_state,
 )
@@ -188,7 +189,7 @@ class Context:
             if self._checkpoint_dir is not None and self._checkpoint_key is not None:
                 prepare(self._checkpoint_dir, self._checkpoint_key)
             elif self._checkpoint_dir is not None:
-                self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
+                make_private(self._checkpoint_dir)
         return self._checkpoint_dir
 
     @property

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import (
     CloneTrial,
@@ -437,9 +437,11 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = priced(outcome, self._options.cost)
-        last_line = outcome.text.strip().rpartition("\n")[2]
+        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, last_line)
+            _log.warning(
+                "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
+            )
             self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             self._shared.sync_from_storage()
             return
@@ -463,7 +465,7 @@ class Driver:
         self._checkpoints.end(outcome.number)
         if observation.cause is not None:
             cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)
+            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:

@@ -33,17 +33,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
@@ -55,6 +56,7 @@ from hpo.space import SearchSpace
 from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
+from hpo.study.checkpoints import OWNER_FILE
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 from hpo.trials.records import SECONDS
@@ -85,6 +87,7 @@ _OPTIONS = frozenset(  # of an SQLite URL
     "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
     "nolock psow timeout uri vfs".split()
 )
+_TRUE = ("true", "t", "yes", "y", "on", "1")  # of an option of a URL
 _SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
@@ -584,8 +587,12 @@ class StudyStorage:
             **observation.to_json(),
             "reports": [report.to_json() for report in reports],
             "driven": driven,
-            "text": text,
+            "text": self.without_secrets(text),
         }
+
+    def without_secrets(self, text: str) -> str:
+        """Return `text` without the secrets of the storage's URL, as of a traceback."""
+        return self._where.without_secrets(text)
 
     def finalize(self, observation: Observation) -> None:
         """Set the Optuna state of a trial to that of its written result."""
@@ -706,6 +713,7 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        _make_private_file(url)
         url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
     if without_password(url).endswith("://***"):
@@ -751,6 +759,32 @@ def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
         return None
     written, unquoted = Path(path), Path(unquote(path))
     return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _make_private_file(url: str) -> None:
+    """Make the file of an SQLite URL for its owner only, unless it is there or cannot be made.
+
+    SQLite would make it as the umask has it; its journal gets the same permissions.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        file = _uri_file(url)
+    if file is None:
+        return
+    with suppress(OSError):  # SQLite says better what is wrong
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_FILE))
+        file.chmod(OWNER_FILE)  # where the umask takes rights from the owner, too
+
+
+def _uri_file(url: str) -> Path | None:
+    """File that a URL such as "sqlite:///file:runs.db?uri=true" lets SQLite make, or None."""
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    makes = options.get("mode", "rwc") == "rwc" and options.get("uri", "").lower() in _TRUE
+    if scheme not in _SQLITE_FILES or not path.startswith("file:") or not makes:
+        return None
+    file = unquote(urlsplit(path).path)
+    return Path(file) if file and not file.startswith(":") else None
 
 
 def _split_options(path: str) -> tuple[str, dict[str, str]]:
@@ -906,8 +940,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
     Example:
         >>> without_password("postgresql://me:secret@host/runs?sslpassword=secret")
         'postgresql://me:***@host/runs?sslpassword=***'
-        >>> without_password("me:secret@host/runs")
-        '***@host/runs'
+        >>> without_password("me:secret@host/runs?token=secret")
+        '***@host/runs?token=***'
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -916,10 +950,12 @@ def without_password(storage: str | BaseStorage | None) -> str:
         behind = _url_of(storage)
         return type(storage).__name__ if behind is None else without_password(behind)
     text = storage or DEFAULT_STORAGE
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
-    if scheme in _SQLITE_FILES:  # a path, without an account
+        _, at, place = text.rpartition("@")
+        name, equals, _ = place.partition("=")  # of an option, as in "host/runs?password=secret"
+        return f"{'***@' * bool(at)}{name}{equals}{'***' * bool(equals)}"
+    if scheme in _SQLITE_FILES and rest.startswith("/"):  # a path, without an account
         return text
     try:
         url = make_url(text)
@@ -934,8 +970,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
 
 def _url_of(storage: BaseStorage) -> str | None:
     """URL of an Optuna storage; None for one that has none."""
-    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
-    url = getattr(inner, "url", None)
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache or journal
+    url = getattr(inner, "url", getattr(inner, "_url", None))
     return url if isinstance(url, str) else None
 
 
@@ -948,8 +984,9 @@ def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
     account, at, _ = rest.rpartition("@")
     written = {account.partition(":")[2]} if at else set()
     written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
-    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
-    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    read = {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    # An option may hold a whole list of them, as ODBC's "DSN=runs;PWD=secret" does.
+    texts = {part for text in written | read for part in (text, *re.split("[@:/?&;=]", text))}
     return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpo.errors import printable_str
 from hpo.space.arguments import Count, File, Function, Interface, Number, Row, Text
 from hpo.space.scalars import shown
 from hpo.training.devices import seeded
@@ -144,6 +145,7 @@ class CoordinateCheck:
         """Whether all layers are flat."""
         return all(trace.verdict is CoordinateVerdict.FLAT for trace in self.traces)
 
+    @printable_str
     def __str__(self) -> str:
         widest = max(len(trace.layer) for trace in self.traces)
         lines = [

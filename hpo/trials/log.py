@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TypeAlias
 
 from hpo.errors import StudyError
@@ -158,6 +160,12 @@ class TrialLog:
     def reports(self, number: int) -> tuple[Report, ...]:
         """Return what trial `number` reported in all its stages, by growing step."""
         return tuple(self._reports.get(number, ()))
+
+    def step_before(self, number: int, step: int) -> int | None:
+        """Return the last step before `step` that trial `number` reported; None without one."""
+        reports = self._reports.get(number, [])
+        before = bisect_left(reports, step, key=attrgetter("step"))
+        return reports[before - 1].step if before else None
 
     def resumed(self, number: int) -> int:
         """Return how often trial `number` was resumed."""

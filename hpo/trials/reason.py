@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
 from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
 
 __all__ = ["Reason", "ReasonKind"]
@@ -100,6 +101,7 @@ class Reason:
             text=Text(empty=True),
         )
 
+    @printable_str
     def __str__(self) -> str:
         sentence = self._tried() if self.repeated else self._sentence()
         notes = []

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
 from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
 from hpo.space.scalars import metric_values, to_float
 from hpo.trials.reason import READ_BACK, Reason, ReasonKind
@@ -155,6 +156,7 @@ class Prediction:
                     f"`{name}` of Prediction must be (low, high), got {interval!r}; swap them?"
                 )
 
+    @printable_str
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
         lines = [f"One run{f' at {settings}' if settings else ''}, with 90 % intervals"]
