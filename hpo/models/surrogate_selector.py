@@ -194,9 +194,10 @@ class SurrogateSelector:
     def sync(self) -> None:
         """Score the blocks that the log has completed since the last call.
 
-        There are none where the loss is learned from partial runs, by another Gaussian process.
+        There are none where the loss is learned by another model: from partial runs, or with scale
+        axes, where the scaling model is used alone.
         """
-        if self._models.uses_partial_runs:
+        if self._models.uses_partial_runs or len(self._models.encoder.columns.scale):
             return
         n = len(self._models.runs)
         bounds = [c for c in refits_up_to(n)[::_STRIDE] if c >= _FIRST][-WINDOW - 1 :]
