@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import tempfile
 import weakref
@@ -24,7 +25,7 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
-from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
+from hpo.space import Direction, DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.space.scalars import shown, whole
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
@@ -36,10 +37,13 @@ from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
 from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
 from hpo.study.takeover import replay
 from hpo.trials.budget import Budget
+from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+
+_log = logging.getLogger(__name__)
 
 
 def optimize(
@@ -61,6 +65,7 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -106,6 +111,11 @@ def optimize(
         storage: Optuna storage or its URL; by default the SQLite file scaletune.db in the current
             folder.
         seed: Seed of every random choice.
+        other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
+            returns, a :class:`Result`, or a list of (config, loss). The search starts with what did
+            best on them and learns from each as far as it agrees with this task
+            (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
+            are not stored, and a resumed study uses those of its call; if they changed, it says so.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -136,9 +146,10 @@ def optimize(
         2
         5
     """
+    searched = space if isinstance(space, SearchSpace) else SearchSpace(space)
     options = StudyOptions(
         train_fn=train_fn,
-        space=space if isinstance(space, SearchSpace) else SearchSpace(space),
+        space=searched,
         budget=budget,
         cost=cost,
         direction=direction,
@@ -154,6 +165,7 @@ def optimize(
         name=name,
         storage=storage,
         seed=_count("seed", seed, 0),
+        other_tasks=read_other_tasks(other_tasks, searched, Direction(direction)),
     )
     _check(options)
     return _drive(options)
@@ -165,6 +177,7 @@ def load_result(
     storage: str | BaseStorage | None = None,
     target: Mapping[str, float] | None = None,
     priors: Priors = None,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
@@ -173,6 +186,7 @@ def load_result(
         storage: Its storage, as given to `optimize`.
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
+        other_tasks: Runs of other tasks; they are not stored with a study.
 
     Raises:
         StudyError: If there is no such study, or it cannot be read.
@@ -196,6 +210,7 @@ def load_result(
         target=target,
         priors=priors,
         seed=header["seed"],
+        other_tasks=other_tasks,
     )
     replay(optimizer, stored.entries())
     return replace(optimizer.result(), study=stored.study)
@@ -233,6 +248,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             seed=options.seed,
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
+        _say_changed_tasks(options, storage)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
@@ -271,6 +287,19 @@ def _extend(
         )
     space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
     return _drive(replace(options, space=space, budget=budget or Budget()), folder)
+
+
+def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
+    """Store which other tasks the study learns from, and say so if they were others before."""
+    now = fingerprint(options.other_tasks)
+    before = storage.exchange_other_tasks(now)
+    if before is not None and (said := changes(before, now)):
+        _log.warning(
+            "the study %r learned from other runs of other tasks before: %s; its next trials follow"
+            " those of this call",
+            options.name,
+            said,
+        )
 
 
 def _settings(scheduler: Scheduler) -> str:
