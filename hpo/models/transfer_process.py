@@ -25,8 +25,9 @@ the bound of its weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import minimize
@@ -172,9 +173,7 @@ class TransferProcess:
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
         before = None if warm is None else part.without(warm)
         without = self._plain.learn(data, before, cold)
-        found, density = self._coefficients(
-            data, None if warm is None else part.coefficients(warm)
-        )
+        found, density = self._coefficients(data, None if warm is None else part.coefficients(warm))
         odds = LOG_ODDS if len(self.tasks) > 1 else _LOG_ODDS_OF_ONE
         used = density + odds > self._density_without(data, without)
         return np.concatenate([[float(used)], without, found])
@@ -316,7 +315,14 @@ def _theta(task: GPPredictor) -> Array:
     )
 
 
-def _minimized(objective, start, bounds, iterations):
+Objective: TypeAlias = Callable[[Array], tuple[float, Array]]
+
+
+def _minimized(
+    objective: Objective, start: Array, bounds: Sequence[tuple[float, float]], iterations: int
+) -> tuple[Array, float]:
+    """Return the minimum that L-BFGS finds from `start`, and its value."""
+
     def guarded(v: Array) -> tuple[float, Array]:
         try:
             return objective(v)
@@ -328,7 +334,7 @@ def _minimized(objective, start, bounds, iterations):
         np.clip(start, *np.transpose(bounds)),
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
+        bounds=list(bounds),
         options={"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-4},
     )
     return np.array(found.x), float(found.fun)

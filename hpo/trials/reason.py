@@ -165,9 +165,7 @@ class Reason:
             (<ReasonKind.START_POINT: 'start point'>, (2, 4))
         """
         read: dict[str, Any] = {
-            key: _as_tuple(value)
-            for key, value in stored.items()
-            if key != "kind"
+            key: _as_tuple(value) for key, value in stored.items() if key != "kind"
         }
         return cls(ReasonKind(stored["kind"]), **read)
 

@@ -253,9 +253,7 @@ def _run(given: argparse.Namespace) -> int:
     unmade = {ENVIRONMENTS[m] for m in given.methods if m in ENVIRONMENTS}
     for name in sorted(e for e in unmade if not environments.is_made(e)):
         print(f"missing: run `python -m benchmarks env {name}` for its methods", file=sys.stderr)
-    measure(
-        given.methods, given.tasks, seeds, given.histories, trials=given.trials, out=given.out
-    )
+    measure(given.methods, given.tasks, seeds, given.histories, trials=given.trials, out=given.out)
     return 0
 
 

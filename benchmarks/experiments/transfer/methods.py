@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.experiments.transfer.histories import Runs
 from benchmarks.peers.base import Peer
+from benchmarks.peers.optuna_tpe import OptunaPeer
 from benchmarks.peers.scaletune import Scaletune
 from benchmarks.peers.spaces import Translation
 from benchmarks.peers.syne_tune import SyneTunePeer, domains, silence
@@ -57,7 +58,7 @@ def _optuna(sampler: str) -> Make:
         from benchmarks.peers import optuna_gp, optuna_tpe
 
         module = {"gp": optuna_gp, "tpe": optuna_tpe}[sampler]
-        peer = module.make(task, seed=seed, trials=0)
+        peer: OptunaPeer = module.make(task, seed=seed, trials=0)
         translation = Translation(task.space, peer="Optuna", conditional=True)
         for runs in histories.values():
             config, _ = min(runs, key=lambda run: run[1])

@@ -54,7 +54,7 @@ class RGPE(FullRuns):
         ]
         self._configs: list[dict[str, Any]] = []
         self._losses: list[float] = []
-        self._asked: set[bytes] = set()
+        self._visited: set[bytes] = set()
 
     def suggest(self, number: int) -> dict[str, Any]:
         models, weights = self._ensemble()
@@ -72,7 +72,7 @@ class RGPE(FullRuns):
         z = (best - mean) / sd
         gain = sd * (z * ndtr(z) + np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi))
         row = X[int(np.argmax(gain))]
-        self._asked.add(row_keys(row[None])[0])
+        self._visited.add(row_keys(row[None])[0])
         return self._encoder.decode(row[None])[0]
 
     def tell(self, job: Job, evaluation: Evaluation) -> None:
@@ -123,16 +123,14 @@ class RGPE(FullRuns):
             near = self._encoder.encode([self._configs[i] for i in best])
             near = near[self._rng.integers(0, len(near), _NEIGHBORS)]
             moved = self._rng.random(near.shape) < 2.0 / near.shape[1]
-            other = self._encoder.encode(
-                [draw(self._space, self._rng) for _ in range(_NEIGHBORS)]
-            )
+            other = self._encoder.encode([draw(self._space, self._rng) for _ in range(_NEIGHBORS)])
             numeric = np.zeros(near.shape[1], dtype=bool)
             numeric[self._encoder.columns.numeric] = True
             step = near + _STEP * self._rng.standard_normal(near.shape)
             near = np.where(moved, np.where(numeric, np.clip(step, 0.0, 1.0), other), near)
             rows.append(self._encoder.snap(near))
         X = np.concatenate(rows)
-        new = [i for i, key in enumerate(row_keys(X)) if key not in self._asked]
+        new = [i for i, key in enumerate(row_keys(X)) if key not in self._visited]
         return X[new] if new else X
 
 
