@@ -327,6 +327,28 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
         >>> round(value, 3), slope.round(3).tolist()
         (1.193, [[0.0]])
     """
+    value, slope, _ = negative_log_density_terms(K, y)
+    return value, slope
+
+
+def negative_log_density_terms(K: Array, y: Array) -> tuple[float, Array, Array]:
+    """Return `negative_log_density` and its derivatives in `K` and in `y`, which is `K^-1 y`.
+
+    Args:
+        K: `n x n`, n >= 1; overwritten if in Fortran order.
+        y: `(n,)`.
+
+    Returns:
+        The value, its derivative in `K`, `n x n`, and its derivative in `y`, `(n,)`.
+
+    Raises:
+        NumericalError: if `K` is not positive definite.
+
+    Example:
+        >>> _, _, slope = negative_log_density_terms(np.array([[4.0]]), np.array([2.0]))
+        >>> slope.tolist()
+        [0.5]
+    """
     L, info = lapack.dpotrf(K, lower=1, clean=1, overwrite_a=1)
     if info:
         raise NumericalError(f"a {len(K)} x {len(K)} covariance matrix is not positive definite")
@@ -336,7 +358,7 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
     inverse += np.tril(inverse, -1).T
     inverse -= np.outer(weights, weights)
     inverse *= 0.5
-    return value, np.asarray(inverse, dtype=np.float64)
+    return value, np.asarray(inverse, dtype=np.float64), weights
 
 
 def bounded_exp(x: float) -> float:

@@ -54,6 +54,7 @@ from hpo.trials import (
 )
 from hpo.trials.budget import Budget, Ledger
 from hpo.trials.default_cost import DefaultCost
+from hpo.trials.other_tasks import GivenTasks, read_other_tasks
 from hpo.trials.records import UNIT
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
@@ -107,6 +108,9 @@ class Optimizer:
         seed: Non-negative seed of every random choice. The same seed and the same results give
             the same asks; wall-clock time has no part in them unless it is told as a cost.
         driver: Index of this driver among those that share a study.
+        other_tasks: Runs of other tasks in the same space by name, from which the search learns
+            where they agree with this one: what `read_runs` returns, a :class:`Result`, or a list
+            of (config, loss). Only for spaces without scale axes.
 
     Attributes:
         space: The space searched.
@@ -143,6 +147,7 @@ class Optimizer:
         surrogate: str = "auto",
         seed: int = 0,
         driver: int = 0,
+        other_tasks: GivenTasks = None,
     ) -> None:
         seed, driver = _INDEX(seed, "`seed`"), _INDEX(driver, "`driver`")
         budget = Kind(Budget, optional=True, way_out="write Budget(trials=60)")(
@@ -163,10 +168,17 @@ class Optimizer:
         self._rules = rule_mixture(check_priors(priors), self.space, columns)
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
-        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
+        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
+        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
+        learned = self._hedge.declared.models.other_tasks
+        self._portfolio = () if learned is None else learned.portfolio()
+        if self._portfolio:
+            rest = max(len(self._starts) - len(self._portfolio), 0)
+            rows = [start.row for start in self._portfolio]
+            self._starts = np.concatenate([rows, self._starts[:rest]])
         if self.target is not None:  # the law can choose sizes, so start at the smallest
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
@@ -309,7 +321,8 @@ class Optimizer:
         """Gather what is known for one ask."""
         # configs told without having been asked take the place of start points
         place = index + sum(o.ask_index is None for o in self.log.observations)
-        starting = place < len(self._starts)
+        start = self._start(place)
+        starting = start is not None
         warp = self._hedge.declared if starting else self._hedge.for_ask(index)
         warp.selector.sync()
         encoder, partial = warp.encoder, warp.models.partial_runs
@@ -335,9 +348,20 @@ class Optimizer:
             limits=CostLimits(math.log(cap) if cap else None, radical_inverse(walk + 1, 2)),
             cost_aware=self._cost_aware,
             target=None if target is None else self._target_row(target),
-            start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
+            start=start,
             rng=np.random.default_rng([self._seed, self._driver, index]),
         )
+
+    def _start(self, place: int) -> Start | None:
+        """Return the start point at a place; None from where the models choose."""
+        if place >= len(self._starts):
+            return None
+        if place < len(self._portfolio):
+            others = self._portfolio[place].other_tasks
+            return Start(self._starts[place], place + 1, len(self._portfolio), others)
+        if self._portfolio and self._hedge.declared.models.follows_other_tasks:
+            return None  # the other tasks stand in for the rest of the design
+        return Start(self._starts[place], place + 1, len(self._starts))
 
     @serialized
     def add_pending(self, trial: Trial) -> None:

@@ -44,6 +44,7 @@ from hpo.study.storage import Asked, Entry, StudyStorage
 from hpo.study.takeover import RETRIES, SharedStudy, completed, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
+from hpo.trials.other_tasks import OtherTask
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class StudyOptions:
     name: str | None
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
+    other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -100,6 +102,7 @@ class StudyOptions:
             surrogate=self.surrogate,
             seed=self.seed,
             driver=driver,
+            other_tasks=self.other_tasks,
         )
         return StagedOptimizer(optimizer, self.scheduler, seed=self.seed, driver=driver)
 

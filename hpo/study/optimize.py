@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import tempfile
 import weakref
@@ -39,6 +40,7 @@ from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_pa
 from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
+from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 _MOST = 10_000  # workers, and runs of the recommendation
+_log = logging.getLogger(__name__)
 
 
 def optimize(
@@ -67,6 +70,7 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -117,6 +121,11 @@ def optimize(
             in every run, as long as `train_fn` returns the same; with more, what is asked depends
             on which trial ends first. Measured time decides only under `cost="seconds"` and where
             a limit in seconds is set.
+        other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
+            returns, a :class:`Result`, or a list of (config, loss). The search starts with what did
+            best on them and learns from each as far as it agrees with this task
+            (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
+            are not stored, and a resumed study uses those of its call; if they changed, it says so.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -147,9 +156,10 @@ def optimize(
         2
         5
     """
+    searched = space if isinstance(space, SearchSpace) else SearchSpace(space)
     options = StudyOptions(
         train_fn=train_fn,
-        space=space if isinstance(space, SearchSpace) else SearchSpace(space),
+        space=searched,
         budget=budget,
         cost=cost,
         direction=direction,
@@ -165,6 +175,7 @@ def optimize(
         name=name,
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
+        other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
     )
     _check(options)
     return _drive(options)
@@ -176,6 +187,7 @@ def load_result(
     storage: str | BaseStorage | None = None,
     target: Mapping[str, float] | None = None,
     priors: Priors = None,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
@@ -184,6 +196,7 @@ def load_result(
         storage: Its storage, as given to `optimize`.
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
+        other_tasks: Runs of other tasks; they are not stored with a study.
 
     Raises:
         StudyError: If there is no such study, or it cannot be read.
@@ -209,6 +222,7 @@ def load_result(
         target=target,
         priors=priors,
         seed=header["seed"],
+        other_tasks=other_tasks,
     )
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
@@ -248,6 +262,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             seed=options.seed,
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
+        _say_changed_tasks(options, storage)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
@@ -286,6 +301,19 @@ def _extend(
         )
     space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
     return _drive(replace(options, space=space, budget=budget or Budget()), folder)
+
+
+def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
+    """Store which other tasks the study learns from, and say so if they were others before."""
+    now = fingerprint(options.other_tasks)
+    before = storage.exchange_other_tasks(now)
+    if before is not None and (said := changes(before, now)):
+        _log.warning(
+            "the study %r learned from other runs of other tasks before: %s; its next trials follow"
+            " those of this call",
+            options.name,
+            said,
+        )
 
 
 def _settings(scheduler: Scheduler) -> str:

@@ -7,6 +7,7 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 ========================  ======================================================================
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
+`scaletune:other_tasks`   digest of the runs of each other task that the study learns from
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
@@ -97,6 +98,7 @@ _log = logging.getLogger(__name__)
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
 _ADDED = "scaletune:added:"
+_OTHER_TASKS = "scaletune:other_tasks"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
@@ -670,6 +672,25 @@ class StudyStorage:
                 self._set_study_attribute(_ID, made)
                 return made
             time.sleep(_YIELD)
+
+    def exchange_other_tasks(self, digests: Mapping[str, str]) -> dict[str, str] | None:
+        """Store from which other tasks the study learns now, and return from which it did before.
+
+        Args:
+            digests: Digest of the runs of each task, by its name.
+
+        Returns:
+            What was stored before; None for a study without trials. Nothing is written where it
+            never learned from others, or learns from the same.
+        """
+        attributes = self._attributes()
+        with _damage_errors(self._where, "other tasks"):
+            before: dict[str, str] = read_attribute(attributes, _OTHER_TASKS) or {}
+        if before != digests:
+            for key, value in split_attribute(_OTHER_TASKS, digests):
+                self._set_study_attribute(key, value)
+        with _storage_errors(self._where):
+            return before if self.study.get_trials(deepcopy=False) else None
 
     @property
     def has_identity(self) -> bool:

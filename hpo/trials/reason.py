@@ -5,7 +5,7 @@ Code and tests read the fields; the sentence is for people and nothing depends o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Self
@@ -59,6 +59,8 @@ class Reason:
             loss.
         start: Number of the start point, from 1, and the number of all start points.
         log_parameters: Parameters declared linear whose logarithm the model uses.
+        other_tasks: Other tasks that the config comes from, each with its share in (0, 1]: of the
+            prior of the model or, for a start point, of the tasks that it serves.
         text: Message of the model's error; for kind `OTHER` the whole sentence.
 
     Example:
@@ -80,6 +82,7 @@ class Reason:
     expected_regret: float | None = None
     start: tuple[int, int] | None = None
     log_parameters: tuple[str, ...] = ()
+    other_tasks: tuple[tuple[str, float], ...] = ()
     text: str = ""
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class Reason:
             expected_regret=number,
             start=Row(Count(0), length=2, optional=True, way_out="write (1, 4)"),
             log_parameters=Row(Text(empty=True)),
+            other_tasks=Row(Kind(tuple, way_out='write ("task a", 0.5)')),
             text=Text(empty=True),
         )
 
@@ -111,6 +115,8 @@ class Reason:
             notes.append(f"{self.surrogate} model" if self.kind is not _FOREST else self._forest())
         if self.log_parameters:
             notes.append(f"in logarithms: {', '.join(self.log_parameters)}")
+        if self.other_tasks:
+            notes.append(self._learned())
         return f"{sentence} ({'; '.join(notes)})" if notes else sentence
 
     def _sentence(self) -> str:
@@ -153,6 +159,11 @@ class Reason:
             return "quantile forest, as asked for"
         return f"quantile forest, used for {self.forest_share:.0%} of the asks by forecast skill"
 
+    def _learned(self) -> str:
+        if self.kind is ReasonKind.START_POINT:
+            return f"did best on other tasks: {_listed(name for name, _ in self.other_tasks)}"
+        return _listed(f"{share:.0%} from {name}" for name, share in self.other_tasks)
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values, from which `from_json` restores an equal reason.
 
@@ -183,8 +194,21 @@ class Reason:
         """
         kind, *others = (item.name for item in fields(cls))
         read = Table(keys=(kind,), way_out=READ_BACK)(stored, "`stored`")
-        known = {name: read[name] for name in others if name in read}
+        known = {name: _as_tuple(read[name]) for name in others if name in read}
         return cls(Member(ReasonKind)(read[kind], "`kind` in `stored`"), **known)
 
 
+def _as_tuple(value: Any) -> Any:
+    """Return lists, and lists in them, as tuples."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Return the first parts, and how many more there are."""
+    names = list(parts)
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join(names[:_SHOWN] + more)
+
+
 _FOREST = ReasonKind.POSTERIOR_SAMPLE
+_SHOWN = 3  # other tasks that a sentence names
