@@ -280,7 +280,7 @@ class Elsewhere:
 
     @classmethod
     def read(cls, storage: StudyStorage, optimizer: Optimizer) -> Elsewhere:
-        """Return what a study holds now; nothing is written.
+        """Return what a study holds now and the optimizer has not learned; nothing is written.
 
         Args:
             storage: The study.
@@ -291,6 +291,8 @@ class Elsewhere:
         found = cls()
         for trial in trials:
             number, space = trial.number, optimizer.space
+            if optimizer.log.observation(number) is not None:
+                continue
             try:
                 if trial.state is TrialState.WAITING:
                     _check_values(space, wanted_params(trial))
