@@ -295,7 +295,7 @@ def test_enqueued_trials_beyond_the_budget_are_named_and_run_by_the_next_call(
         study_in(storage).enqueue_trial({"x": x})
     with caplog.at_level(logging.WARNING):
         run(storage, 4)
-    assert "2 enqueued trials still wait, numbers 4, 5" in caplog.text
+    assert "enqueued trials that still wait: 4, 5;" in caplog.text
     log = run(storage, 6).log
     assert [o.config["x"] for o in log.observations[3:]] == [0.1, 0.2, 0.4]
 
