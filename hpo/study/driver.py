@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import (
     CloneTrial,
@@ -44,6 +44,7 @@ from hpo.study.storage import Asked, Entry, StudyStorage
 from hpo.study.takeover import RETRIES, SharedStudy, completed, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
+from hpo.trials.other_tasks import OtherTask
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class StudyOptions:
     name: str | None
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
+    other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -100,6 +102,7 @@ class StudyOptions:
             surrogate=self.surrogate,
             seed=self.seed,
             driver=driver,
+            other_tasks=self.other_tasks,
         )
         return StagedOptimizer(optimizer, self.scheduler, seed=self.seed, driver=driver)
 
@@ -254,8 +257,8 @@ class Driver:
                 outcomes = self._runner.poll(_POLL, self._decide)
         else:
             outcomes = self._runner.poll(_POLL, self._decide)
-        for outcome in outcomes:
-            self._finish(outcome)
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.refusal is not None):
+            self._finish(outcome)  # first what ends no study
 
     def _stop_running(self) -> None:
         """After an interrupt: let running trials stop, and record those that still finish."""
@@ -437,16 +440,24 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = priced(outcome, self._options.cost)
+        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
-            self._storage.mark_lost(outcome.number, order=self._log.next_order)
+            _log.warning(
+                "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
+            )
+            self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             self._shared.sync_from_storage()
             return
+        if outcome.cause is Cause.LOST and outcome.refusal is not None:
+            self._running[outcome.number] = running  # to be released
+            raise outcome.refusal
         if outcome.cause is Cause.LOST:
             outcome = replace(
                 outcome, cause=Cause.ERROR, text=f"lost {RETRIES + 1} times: {outcome.text}"
             )
         observation = self._observed(running.trial, outcome)
+        if self._options.cost is None:
+            observation = self._optimizer.with_default_cost(observation)
         if not self._write(observation, outcome.text):
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._shared.sync_from_storage()
@@ -455,10 +466,9 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)
+            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:
@@ -522,8 +532,10 @@ class Driver:
         if ledger.remaining_seconds == 0.0:
             return True
         cost, before = report.cost, self._consumed(running.trial).cost
-        if cost is None and self._options.cost in (None, SECONDS):
+        if cost is None and self._options.cost == SECONDS:
             cost = before + time.monotonic() - running.started
+        elif cost is None:
+            cost = self._optimizer.cost_at(running.trial, report.step)
         if cost is None:
             return False
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost

@@ -7,6 +7,7 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 ========================  ======================================================================
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
+`scaletune:other_tasks`   digest of the runs of each other task that the study learns from
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
@@ -33,17 +34,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
@@ -52,10 +54,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
+from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
+from hpo.study.checkpoints import OWNER_FILE
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.records import SECONDS
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
@@ -83,6 +88,7 @@ _OPTIONS = frozenset(  # of an SQLite URL
     "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
     "nolock psow timeout uri vfs".split()
 )
+_TRUE = ("true", "t", "yes", "y", "on", "1")  # of an option of a URL
 _SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
@@ -92,6 +98,7 @@ _log = logging.getLogger(__name__)
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
 _ADDED = "scaletune:added:"
+_OTHER_TASKS = "scaletune:other_tasks"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
@@ -318,9 +325,13 @@ class StudyStorage:
                 found = bool(study.get_trials(deepcopy=False))  # they come after the header
                 stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
+                    undeclared = cost == SECONDS and stored["cost"] is None
+                    if undeclared and opened._counts_seconds():
+                        header |= {"cost": None}  # an earlier version counted them unasked
                     _check_same_study(study.study_name, stored, header, space)
+                    header |= {"cost": cost}
             if stored is not None:
-                if stored["space"] == header["space"]:
+                if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
             elif found or len(study.directions) != 1:
@@ -368,6 +379,11 @@ class StudyStorage:
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
         return cls(study, backend, space, where), header
+
+    def _counts_seconds(self) -> bool:
+        """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
+        told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
+        return all(o.cost in (None, o.seconds) for o in told)
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""
@@ -573,8 +589,12 @@ class StudyStorage:
             **observation.to_json(),
             "reports": [report.to_json() for report in reports],
             "driven": driven,
-            "text": text,
+            "text": self.without_secrets(text),
         }
+
+    def without_secrets(self, text: str) -> str:
+        """Return `text` without the secrets of the storage's URL, as of a traceback."""
+        return self._where.without_secrets(text)
 
     def finalize(self, observation: Observation) -> None:
         """Set the Optuna state of a trial to that of its written result."""
@@ -585,20 +605,23 @@ class StudyStorage:
             identity, state = self._id(observation.number), _STATES[observation.status]
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
-    def mark_lost(self, number: int, *, order: int, superseded: bool = False) -> bool:
+    def mark_lost(
+        self, number: int, *, order: int, superseded: bool = False, text: str = ""
+    ) -> bool:
         """Finish an attempt without a result.
 
         Args:
             number: The trial.
             order: Order of this tell.
             superseded: Whether another trial does the same.
+            text: What happened, if it is known.
 
         Returns:
             False if the attempt was finished before, with a result or without. Also if the
             connection broke after this was stored: then neither of two drivers counts as the one
             that did it, and the trial is one that has not been continued yet.
         """
-        lost = {"order": order, "superseded": superseded}
+        lost = {"order": order, "superseded": superseded} | ({"text": text} if text else {})
         with _storage_errors(self._where), _unless_finished():
             for key, value in split_attribute(_LOST, lost):
                 self._set_attribute(number, key, value)
@@ -650,6 +673,25 @@ class StudyStorage:
                 return made
             time.sleep(_YIELD)
 
+    def exchange_other_tasks(self, digests: Mapping[str, str]) -> dict[str, str] | None:
+        """Store from which other tasks the study learns now, and return from which it did before.
+
+        Args:
+            digests: Digest of the runs of each task, by its name.
+
+        Returns:
+            What was stored before; None for a study without trials. Nothing is written where it
+            never learned from others, or learns from the same.
+        """
+        attributes = self._attributes()
+        with _damage_errors(self._where, "other tasks"):
+            before: dict[str, str] = read_attribute(attributes, _OTHER_TASKS) or {}
+        if before != digests:
+            for key, value in split_attribute(_OTHER_TASKS, digests):
+                self._set_study_attribute(key, value)
+        with _storage_errors(self._where):
+            return before if self.study.get_trials(deepcopy=False) else None
+
     @property
     def has_identity(self) -> bool:
         """Whether the study has a unique id, which versions before 0.2 did not make."""
@@ -692,6 +734,7 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        _make_private_file(url)
         url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
     if without_password(url).endswith("://***"):
@@ -737,6 +780,32 @@ def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
         return None
     written, unquoted = Path(path), Path(unquote(path))
     return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _make_private_file(url: str) -> None:
+    """Make the file of an SQLite URL for its owner only, unless it is there or cannot be made.
+
+    SQLite would make it as the umask has it; its journal gets the same permissions.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        file = _uri_file(url)
+    if file is None:
+        return
+    with suppress(OSError):  # SQLite says better what is wrong
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_FILE))
+        file.chmod(OWNER_FILE)  # where the umask takes rights from the owner, too
+
+
+def _uri_file(url: str) -> Path | None:
+    """File that a URL such as "sqlite:///file:runs.db?uri=true" lets SQLite make, or None."""
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    makes = options.get("mode", "rwc") == "rwc" and options.get("uri", "").lower() in _TRUE
+    if scheme not in _SQLITE_FILES or not path.startswith("file:") or not makes:
+        return None
+    file = unquote(urlsplit(path).path)
+    return Path(file) if file and not file.startswith(":") else None
 
 
 def _split_options(path: str) -> tuple[str, dict[str, str]]:
@@ -867,7 +936,7 @@ def check_texts(name: object, storage: object) -> None:
     """
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
         raise ValueError(
-            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {shown(name)}; "
             "None keeps the study in memory"
         )
     if storage is not None and not isinstance(storage, str | BaseStorage):
@@ -892,8 +961,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
     Example:
         >>> without_password("postgresql://me:secret@host/runs?sslpassword=secret")
         'postgresql://me:***@host/runs?sslpassword=***'
-        >>> without_password("me:secret@host/runs")
-        '***@host/runs'
+        >>> without_password("me:secret@host/runs?token=secret")
+        '***@host/runs?token=***'
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -902,10 +971,12 @@ def without_password(storage: str | BaseStorage | None) -> str:
         behind = _url_of(storage)
         return type(storage).__name__ if behind is None else without_password(behind)
     text = storage or DEFAULT_STORAGE
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
-    if scheme in _SQLITE_FILES:  # a path, without an account
+        _, at, place = text.rpartition("@")
+        name, equals, _ = place.partition("=")  # of an option, as in "host/runs?password=secret"
+        return f"{'***@' * bool(at)}{name}{equals}{'***' * bool(equals)}"
+    if scheme in _SQLITE_FILES and rest.startswith("/"):  # a path, without an account
         return text
     try:
         url = make_url(text)
@@ -920,8 +991,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
 
 def _url_of(storage: BaseStorage) -> str | None:
     """URL of an Optuna storage; None for one that has none."""
-    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
-    url = getattr(inner, "url", None)
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache or journal
+    url = getattr(inner, "url", getattr(inner, "_url", None))
     return url if isinstance(url, str) else None
 
 
@@ -934,8 +1005,9 @@ def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
     account, at, _ = rest.rpartition("@")
     written = {account.partition(":")[2]} if at else set()
     written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
-    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
-    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    read = {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    # An option may hold a whole list of them, as ODBC's "DSN=runs;PWD=secret" does.
+    texts = {part for text in written | read for part in (text, *re.split("[@:/?&;=]", text))}
     return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
 
 

@@ -510,4 +510,4 @@ def replay(
             case Resumed(level, _):
                 log.resume(number, level)
             case Observation():
-                optimizer.record(event)
+                optimizer.record(optimizer.as_priced_now(event))

@@ -17,6 +17,8 @@ from hpo.errors import SpaceError
 from hpo.schedulers import ASHA, ASHAVariant, Decision, Schedule, Scheduler, Start, StoppingRule
 from hpo.schedulers.median import MedianStopping
 from hpo.space import Categorical, Fidelity, SearchSpace
+from hpo.space.arguments import Kind
+from hpo.space.scalars import shown
 from hpo.trials import (
     Cause,
     FurthestStep,
@@ -76,9 +78,11 @@ class ScaleTunePruner(BasePruner):
         if not only_stops:
             raise SpaceError(
                 "`scheduler` must only stop trials, because Optuna cannot resume a paused one, got"
-                f" {scheduler!r}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or run"
-                " it with hpo.optimize(..., scheduler=...)"
+                f" {shown(scheduler)}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or"
+                " run it with hpo.optimize(..., scheduler=...)"
             )
+        kind = Kind(Fidelity, optional=True, way_out="write Fidelity(1, 81)")
+        fidelity = kind(fidelity, "`fidelity`", SpaceError)
         self._scheduler = scheduler
         self._space = SearchSpace({FIDELITY: fidelity or Categorical([0])})
         self._furthest = None if fidelity is None else FurthestStep("fidelity", fidelity.high)

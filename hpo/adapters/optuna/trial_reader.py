@@ -46,7 +46,7 @@ class TrialReader:
     """Rules by which the trials of one study are read.
 
     Attributes:
-        cost: Unit of the costs and user attribute that holds them; None if there are none.
+        cost: Unit of the costs and user attribute that holds them; None if none is declared.
         directions: Direction of each objective.
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
         scalarization: How several objectives become one; None for a single objective.
@@ -72,7 +72,7 @@ class TrialReader:
         """Return the runs that a finished trial stands for, the longest last; none if unclear."""
         seconds = trial_seconds(trial)
         cost = amount_or_none(trial.user_attrs.get(self.cost)) if self.cost else None
-        if cost is None and self.cost in (None, SECONDS):
+        if cost is None and self.cost == SECONDS:
             cost = seconds
         finite = {s: v for s, v in trial.intermediate_values.items() if math.isfinite(v)}
         loss, cause, fidelity = self._outcome(trial, finite)

@@ -73,7 +73,8 @@ class ScaleTuneSearcher(Searcher):
             `ScaleTuneScheduler` to carry it out.
         step: Result entry that counts the fidelity, such as an epoch.
         cost: Unit of the costs, and the result entry that holds a trial's cost so far; "seconds"
-            are Ray's `time_total_s` where there is none.
+            are Ray's `time_total_s` where there is none. None derives costs from the config
+            (:mod:`hpo.trials.default_cost`).
         target: Scale values to train at in the end, as for `hpo.optimize`.
         priors: Transfer rules, as for `hpo.optimize`.
         surrogate: Model of the loss, as for `hpo.optimize`.
@@ -442,7 +443,7 @@ class ScaleTuneSearcher(Searcher):
 
     def _cost_so_far(self, result: Mapping[str, Any]) -> float | None:
         cost = number_or_none(result.get(self._cost)) if self._cost else None
-        if cost is None and self._cost in (None, SECONDS):
+        if cost is None and self._cost == SECONDS:
             cost = number_or_none(result.get("time_total_s"))
         return amount_or_none(cost)
 
