@@ -153,9 +153,8 @@ class SharedStudy:
         """Name the enqueued trials that the search has left, at its end."""
         if self.enqueued:
             _log.warning(
-                "%d enqueued trials still wait, numbers %s; the next call with a larger budget "
-                "runs them first",
-                len(self.enqueued),
+                "enqueued trials that still wait: %s; the next call with a larger budget runs them "
+                "first",
                 ", ".join(str(waiting.number) for waiting in self.enqueued),
             )
 
@@ -172,8 +171,7 @@ class SharedStudy:
         if unused:
             reasons = [f"{n}: {why}" for n, why in list(unused.items())[:_MOST_REASONS]]
             _log.warning(
-                "%d of the study's trials were made elsewhere and are not used, numbers %s (%s%s)",
-                len(unused),
+                "trials of the study that were made elsewhere and cannot be used: %s (%s%s)",
                 ", ".join(map(str, unused)),
                 "; ".join(reasons),
                 "; ..." if len(unused) > _MOST_REASONS else "",
@@ -280,7 +278,7 @@ class Elsewhere:
 
     @classmethod
     def read(cls, storage: StudyStorage, optimizer: Optimizer) -> Elsewhere:
-        """Return what a study holds now; nothing is written.
+        """Return what a study holds now and the optimizer has not learned; nothing is written.
 
         Args:
             storage: The study.
@@ -291,6 +289,8 @@ class Elsewhere:
         found = cls()
         for trial in trials:
             number, space = trial.number, optimizer.space
+            if optimizer.log.observation(number) is not None:
+                continue
             try:
                 if trial.state is TrialState.WAITING:
                     _check_values(space, wanted_params(trial))
