@@ -34,7 +34,7 @@ from hpo.space import Parameter
 from hpo.study.callbacks import StudyState
 from hpo.study.lease import DRIVER_KEY
 
-SPACE = {"x": Float(0.0, 1.0)}
+SPACE: dict[str, Parameter] = {"x": Float(0.0, 1.0)}
 
 
 class Away(RDBStorage):
@@ -263,10 +263,10 @@ WRITES = [
     "set_trial_state_values",
     "set_trial_intermediate_value",
 ]
-EPOCHS = {**SPACE, "epochs": Fidelity(1, 9)}
+EPOCHS: dict[str, Parameter] = {**SPACE, "epochs": Fidelity(1, 9)}
 SCHEDULERS: dict[str, tuple[Scheduler | None, dict[str, Parameter], int]] = {
     "none": (None, SPACE, 5),
-    "asha": (ASHA(), EPOCHS, 6),
+    "asha": (ASHA(), EPOCHS, 8),
     "hyperband": (Hyperband(), EPOCHS, 6),
     "freeze-thaw": (FreezeThaw(), EPOCHS, 4),
     "pbt": (PBT(population=4), EPOCHS, 8),

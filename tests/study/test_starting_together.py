@@ -103,7 +103,9 @@ def test_two_threads_drive_one_new_study_together(kind: str, folder: Path) -> No
         "file": lambda: url,
         "object": lambda: RDBStorage(url),
         "memory": InMemoryStorage,
-        "journal": lambda: JournalStorage(JournalFileBackend(f"{folder}/s.log")),
+        "journal": lambda: JournalStorage(
+            JournalFileBackend(f"{folder}/s.log")  # type: ignore[no-untyped-call]
+        ),
     }[kind]()
     together = threading.Barrier(2)
 
