@@ -5,8 +5,10 @@ Nothing is shown where stdout is not a terminal, such as in a log file, a notebo
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class Progress(Callback):
         from rich.console import Console
         from rich.live import Live
 
-        console = self._console or Console()
+        console = self._console or Console(file=cast(IO[str], _Terminal(sys.stdout)))
         if not console.is_terminal:
             return
         self._started = time.monotonic()
@@ -112,6 +114,45 @@ class Progress(Callback):
         table.add_row("front", str(front_size(run)), "trials")
         table.add_row("time to go", _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?")
         return table
+
+
+class _Terminal:
+    """Standard output for a view: what it cannot show is replaced, and no error ends a study.
+
+    A terminal may be of another encoding than a study's name, or be closed while the study runs.
+
+    Args:
+        file: The stream; None if the process has none.
+    """
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self._file = file
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._file, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):  # it is closed
+            return self._file is not None and self._file.isatty()
+        return False
+
+    def fileno(self) -> int:
+        if self._file is None:
+            raise OSError("there is no standard output")
+        return self._file.fileno()
+
+    def write(self, text: str) -> int:
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        with suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.flush()
 
 
 def front_size(run: StudyState) -> int:

@@ -1018,7 +1018,7 @@ def _storage_errors(where: _Where) -> Iterator[None]:
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError, ImportError) as error:
+    except (StorageInternalError, SQLAlchemyError, OSError, ImportError, UnicodeError) as error:
         refused = StudyError(
             f"the storage {where} cannot be used: {where.told(error.__cause__ or error)}; "
             + _way_out(error)
@@ -1032,6 +1032,8 @@ def _way_out(error: Exception) -> str:
     """What to do about a storage that fails."""
     if isinstance(error, ImportError):
         return "install the driver of its database, or name another one with storage="
+    if isinstance(error, UnicodeError):
+        return "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give its file a name in ASCII"
     return "make sure that its folder exists and can be written, or name another one with storage="
 
 
