@@ -5,9 +5,11 @@ Nothing is shown where stdout is not a terminal, such as in a log file, a notebo
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -58,7 +60,7 @@ class Progress(Callback):
         from rich.console import Console
         from rich.live import Live
 
-        console = self._console or Console()
+        console = self._console or Console(file=cast(IO[str], _Terminal(sys.stdout)))
         if not console.is_terminal:
             return
         self._started = time.monotonic()
@@ -173,6 +175,45 @@ def continued(run: StudyState) -> str | None:
         f"{found}; {amounts} are spent, {rule}: no new trial starts; give a larger budget= for "
         "more, or another name= to start anew"
     )
+
+
+class _Terminal:
+    """Standard output for a view: what it cannot show is replaced, and no error ends a study.
+
+    A terminal may be of another encoding than a study's name, or be closed while the study runs.
+
+    Args:
+        file: The stream; None if the process has none.
+    """
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self._file = file
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._file, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):  # it is closed
+            return self._file is not None and self._file.isatty()
+        return False
+
+    def fileno(self) -> int:
+        if self._file is None:
+            raise OSError("there is no standard output")
+        return self._file.fileno()
+
+    def write(self, text: str) -> int:
+        shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        with suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if self._file is not None:
+                self._file.flush()
 
 
 def front_size(run: StudyState) -> int:

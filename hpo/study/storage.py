@@ -1303,6 +1303,8 @@ def _way_out(error: Exception) -> str:
     """What to do about a storage that fails."""
     if isinstance(error, ImportError):
         return "install the driver of its database, or name another one with storage="
+    if isinstance(error, UnicodeError):
+        return "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give its file a name in ASCII"
     return "make sure that its folder exists and can be written, or name another one with storage="
 
 
