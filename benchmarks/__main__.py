@@ -169,6 +169,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
         "time and memory of one ask + tell",
         _from_module("benchmarks.experiments.latency"),
     ),
+    "load": (
+        "time, memory and open files of large studies",
+        _from_module("benchmarks.experiments.load"),
+    ),
     "training": (
         "cost of the trainer, and drift of the best learning rate",
         _from_module("benchmarks.experiments.training"),

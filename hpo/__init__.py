@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from hpo.study.process_runner import ProcessRunner
     from hpo.study.runners import InlineRunner
     from hpo.trials.budget import Budget, Limits
+    from hpo.trials.read_runs import Runs, read_runs
 
 __all__ = [
     "ASHA",
@@ -96,6 +97,7 @@ __all__ = [
     "Report",
     "Result",
     "Role",
+    "Runs",
     "Scale",
     "ScalingExponents",
     "SearchSpace",
@@ -116,6 +118,7 @@ __all__ = [
     "check_transfer",
     "load_result",
     "optimize",
+    "read_runs",
 ]
 
 _LAZY = {
@@ -148,6 +151,7 @@ _LAZY = {
     "ProcessRunner": "hpo.study.process_runner",
     "Recommendation": "hpo.optimizer.recommend",
     "Result": "hpo.optimizer.result",
+    "Runs": "hpo.trials.read_runs",
     "ScalingExponents": "hpo.scaling.transfer_rules",
     "Slope": "hpo.scaling.claims",
     "StagedOptimizer": "hpo.optimizer.multi_fidelity",
@@ -161,6 +165,7 @@ _LAZY = {
     "check_transfer": "hpo.diagnostics.transfer_check",
     "load_result": "hpo.study.optimize",
     "optimize": "hpo.study.optimize",
+    "read_runs": "hpo.trials.read_runs",
 }
 
 

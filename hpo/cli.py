@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 
 try:
     import typer  # evaluates the annotations of the commands, so it must be a global name
@@ -127,7 +127,7 @@ def _check_transfer(
         rules = [_transfer_rule(text) for text in prior] if prior else None
         check = check_transfer(result, priors=rules, tolerance=tolerance)
         for line in (*notes, "", str(check)):
-            typer.echo(line)
+            typer.echo(printable(line))
         check.plot(picture)
         typer.echo(f"picture: {picture}")
 
@@ -186,7 +186,7 @@ def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, StudyError, OSError) as error:
-        sys.exit("error: " + " ".join(str(error).split()))
+        sys.exit("error: " + printable(" ".join(str(error).split())))
 
 
 def _result_of_csv(

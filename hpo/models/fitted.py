@@ -17,6 +17,7 @@ from scipy.special import ndtr, ndtri
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.other_tasks import LazyProcess, OtherTasks
 from hpo.models.refits import RefitChain
+from hpo.models.serialized import ThreadLock
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status, TrialLog
 from surrogates.base import Predictor, Rescaled, Surrogate
@@ -54,6 +55,7 @@ class Models:
         runs: Completed trials.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
+        lock: Held by whoever uses models that several threads may reach.
 
     Example:
         >>> from hpo.space import Float, SearchSpace
@@ -79,6 +81,7 @@ class Models:
         other_tasks: OtherTasks | None = None,
     ) -> None:
         self.encoder = encoder
+        self.lock = ThreadLock()
         self.other_tasks = other_tasks
         columns = encoder.columns
         empty = np.zeros((0, len(columns.kinds)))
@@ -281,6 +284,7 @@ class Models:
     def snapshot(self) -> Models:
         """Return a copy that later calls of `sync` on these models do not change."""
         same = copy.copy(self)
+        same.lock = ThreadLock()
         same._values = {key: chain.snapshot() for key, chain in self._values.items()}
         same._partial_values = {k: chain.snapshot() for k, chain in self._partial_values.items()}
         same._cost, same._scaling = self._cost.snapshot(), self._scaling.snapshot()

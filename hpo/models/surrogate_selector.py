@@ -42,6 +42,7 @@ from scipy.special import ndtr
 
 from hpo.models.fitted import Models
 from hpo.models.refits import refits_up_to
+from hpo.space.arguments import Member
 from hpo.space.encoding import Encoder
 from surrogates.conformal import (
     Calibration,
@@ -102,11 +103,8 @@ class SurrogateChoice(Enum):
         Raises:
             ValueError: If there is no such choice.
         """
-        try:
-            return cls(name)
-        except ValueError:
-            known = [choice.value for choice in cls]
-            raise ValueError(f"`surrogate` must be one of {known}, got {name!r}") from None
+        choice: SurrogateChoice = Member(cls, way_out="pick one")(name, "`surrogate`")
+        return choice
 
 
 def margin(encoder: Encoder) -> float:
@@ -197,9 +195,10 @@ class SurrogateSelector:
     def sync(self) -> None:
         """Score the blocks that the log has completed since the last call.
 
-        There are none where the loss is learned from partial runs, by another Gaussian process.
+        There are none where the loss is learned by another model: from partial runs, or with scale
+        axes, where the scaling model is used alone.
         """
-        if self._models.uses_partial_runs:
+        if self._models.uses_partial_runs or len(self._models.encoder.columns.scale):
             return
         n = len(self._models.runs)
         bounds = [c for c in refits_up_to(n)[::_STRIDE] if c >= _FIRST][-WINDOW - 1 :]

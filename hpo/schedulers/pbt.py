@@ -20,9 +20,10 @@ import numpy as np
 
 from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Clone, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, fidelity_of, store_counts
+from hpo.schedulers.ladder import Ladder, fidelity_of
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, RunIndex, Started
 from hpo.space import Float
+from hpo.space.arguments import Count, Number, Row, Text, store
 from hpo.space.parameters import condition
 from hpo.trials import Observation, RungAssignment, Status, Trial, TrialLog
 
@@ -60,11 +61,14 @@ class PBT(Scheduler):
     mutate: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, population=2)
-        if self.interval is not None:
-            store_counts(self, interval=1)
-        if not 0 < self.share <= 0.5:
-            raise SpaceError(f"`share` must lie in (0, 0.5], got {self.share!r}; 0.2 is usual")
+        store(
+            self,
+            SpaceError,
+            population=Count(2, way_out="10 is usual"),
+            interval=Count(1, optional=True, way_out="count it in levels of the fidelity"),
+            share=Number(above=0, most=0.5, way_out="0.2 is usual"),
+            mutate=Row(Text(), optional=True, way_out='write mutate=("lr",)'),
+        )
 
     def schedule(self, setup: Setup) -> PBTSchedule:
         """Return a schedule for one log; `begin` calls this.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import (
     CloneTrial,
@@ -41,14 +41,16 @@ from hpo.study.checkpoints import CheckpointStore, RunCheckpoints
 from hpo.study.context import Consumed
 from hpo.study.runners import Job, Outcome, Runner, TrainFunction, priced
 from hpo.study.storage import Asked, Entry, StudyStorage
-from hpo.study.takeover import RETRIES, SharedStudy
+from hpo.study.takeover import RETRIES, SharedStudy, completed, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
 from hpo.trials.other_tasks import OtherTask
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 _ALL_FAILED = 10  # first trials that all raised
 _POLL = 0.5  # seconds between looks at the budget, the leases and Ctrl-C while trials run
@@ -201,8 +203,11 @@ class Driver:
             self._interrupts.check()
             if self._shared.others_changed():
                 self._shared.sync_from_storage()
+            else:
+                self._shared.learn_from_elsewhere()
             self._fill()
             if not self._running:
+                self._shared.warn_of_enqueued()
                 return
             self._collect()
 
@@ -210,7 +215,7 @@ class Driver:
         """Train `runs` times with the recommendation, learning from each; never twice on resume."""
         done = 0
         for observation in reversed(self._log.observations):
-            if observation.cause is Cause.LOST:
+            if observation.cause is Cause.LOST or observation.ask_index is None:
                 continue
             if observation.number not in self._shared.confirming:
                 break
@@ -252,8 +257,8 @@ class Driver:
                 outcomes = self._runner.poll(_POLL, self._decide)
         else:
             outcomes = self._runner.poll(_POLL, self._decide)
-        for outcome in outcomes:
-            self._finish(outcome)
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.refusal is not None):
+            self._finish(outcome)  # first what ends no study
 
     def _stop_running(self) -> None:
         """After an interrupt: let running trials stop, and record those that still finish."""
@@ -284,6 +289,9 @@ class Driver:
         match action:
             case StartTrial():
                 asked = self._asked(action.ask_index)
+                if self._shared.enqueued:
+                    self._start_enqueued(self._shared.enqueued.popleft(), asked, action)
+                    return True
                 asked = replace(asked, prediction=action.prediction, assignment=action.assignment)
                 self._add(asked, action.config)
             case ResumeTrial():
@@ -339,6 +347,21 @@ class Driver:
         asked = self._asked(action.ask_index)
         self._add(replace(asked, parent=action.parent, assignment=action.assignment), action.config)
 
+    def _start_enqueued(self, waiting: FrozenTrial, asked: Asked, action: StartTrial) -> None:
+        """Start a trial that somebody enqueued, in place of the config of `action`.
+
+        What it leaves open is as in that config. The fidelity is the scheduler's.
+        """
+        params, asked = wanted_params(waiting), replace(asked, assignment=action.assignment)
+        if action.assignment is not None and self._optimizer.space.fidelity is not None:
+            params.pop(self._optimizer.space.fidelity, None)
+        config = completed(self._optimizer, params, action.config)
+        distributions = self._distributions(config)
+        trial = self._storage.start_enqueued(waiting, asked, config, distributions)
+        if trial is not None:  # else another driver was faster
+            self._shared.note(trial.number, asked)
+            self._begin(trial, asked)
+
     def _continue_lost(self, entry: Entry) -> None:
         """Start a lost trial again, from its checkpoint."""
         asked = replace(
@@ -353,13 +376,19 @@ class Driver:
 
     def _add(self, asked: Asked, config: dict[str, Any]) -> None:
         """Write a new trial and start it, unless another driver is at the same config."""
+        trial = self._storage.ask(asked, config, self._distributions(config))
+        self._shared.note(trial.number, asked)
+        if not self._shared.is_superseded(trial):
+            self._begin(trial, asked)
+
+    def _distributions(self, config: dict[str, Any]) -> dict[str, BaseDistribution]:
+        """Optuna distributions of a config's values."""
         encoder = self._optimizer.encoder
         box = encoder.value_box((encoder.lower, encoder.upper))
-        distributions = self._optimizer.space.distributions(config, box)
-        trial = self._storage.ask(asked, config, distributions)
-        self._shared.note(trial.number, asked)
-        if self._shared.is_superseded(trial):
-            return
+        return self._optimizer.space.distributions(config, box)
+
+    def _begin(self, trial: Trial, asked: Asked) -> None:
+        """Start a new trial that is written and no other driver's."""
         self._optimizer.add_pending(trial)
         self._checkpoints.begin(trial, confirming=asked.confirming)
         self._start(trial, asked)
@@ -411,16 +440,24 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running.pop(outcome.number)
         outcome = priced(outcome, self._options.cost)
+        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
-            self._storage.mark_lost(outcome.number, order=self._log.next_order)
+            _log.warning(
+                "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
+            )
+            self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             self._shared.sync_from_storage()
             return
+        if outcome.cause is Cause.LOST and outcome.refusal is not None:
+            self._running[outcome.number] = running  # to be released
+            raise outcome.refusal
         if outcome.cause is Cause.LOST:
             outcome = replace(
                 outcome, cause=Cause.ERROR, text=f"lost {RETRIES + 1} times: {outcome.text}"
             )
         observation = self._observed(running.trial, outcome)
+        if self._options.cost is None:
+            observation = self._optimizer.with_default_cost(observation)
         if not self._write(observation, outcome.text):
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._shared.sync_from_storage()
@@ -429,10 +466,9 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)
+            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:
@@ -468,7 +504,7 @@ class Driver:
 
     def _all_failed(self) -> bool:
         """Whether all trials raised, which says more of `train_fn` than of configs."""
-        told = self._log.observations
+        told = [o for o in self._log.observations if o.ask_index is not None]
         return len(told) >= _ALL_FAILED and all(o.cause is Cause.ERROR for o in told)
 
     # --- the budget ------------------------------------------------------------------------------
@@ -496,8 +532,10 @@ class Driver:
         if ledger.remaining_seconds == 0.0:
             return True
         cost, before = report.cost, self._consumed(running.trial).cost
-        if cost is None and self._options.cost in (None, SECONDS):
+        if cost is None and self._options.cost == SECONDS:
             cost = before + time.monotonic() - running.started
+        elif cost is None:
+            cost = self._optimizer.cost_at(running.trial, report.step)
         if cost is None:
             return False
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpo.errors import printable
 from hpo.optimizer.result import Result
 from hpo.space import Direction
 from hpo.study.callbacks import Callback, StudyState
@@ -90,14 +91,16 @@ class Progress(Callback):
 
         seconds = self._spent_before + time.monotonic() - self._started
         spent, budget = run.ledger.spent, run.ledger.budget
-        table = Table(title=Text(f"scaletune {run.name or ''}".strip()), show_header=False)
+        table = Table(
+            title=Text(printable(f"scaletune {run.name or ''}".strip())), show_header=False
+        )
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_column()
         amounts = [
             ("trials", float(spent.trials), budget.trials, ""),
             ("seconds", seconds, budget.seconds, ""),
-            ("cost", spent.cost, budget.cost, run.cost or "seconds"),
+            ("cost", spent.cost, budget.cost, printable(run.cost or "")),
         ]
         done = 0.0
         for label, used, limit, note in amounts:

@@ -11,6 +11,7 @@ study attributes
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
+`scaletune:added:<k>`     numbers of trials that others added, learned as tells k, k + 1, ..
 trial attributes
 `scaletune:asked`         ask index, driver, owner, parent, attempt, rung ("place"), prediction
                           ("belief"); written with the trial
@@ -19,6 +20,8 @@ trial attributes
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt has no result, and another one continues it
 `scaletune:released`      its driver gave it up cleanly, as after Ctrl-C
+`scaletune:claimed:<o>`   of an enqueued trial: `asked` and config, by the driver with owner o that
+                          tries to start it; whose claim succeeds writes `asked` and the params
 ========================  ======================================================================
 
 One writer per trial. A trial is created whole, so a crash leaves no empty one. Result first, state
@@ -31,17 +34,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
@@ -50,10 +54,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
+from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
+from hpo.study.checkpoints import OWNER_FILE
 from hpo.study.lease import DRIVER_KEY, Lease, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.records import SECONDS
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
@@ -81,6 +88,7 @@ _OPTIONS = frozenset(  # of an SQLite URL
     "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
     "nolock psow timeout uri vfs".split()
 )
+_TRUE = ("true", "t", "yes", "y", "on", "1")  # of an option of a URL
 _SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
@@ -89,6 +97,7 @@ _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
+_ADDED = "scaletune:added:"
 _OTHER_TASKS = "scaletune:other_tasks"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
@@ -96,6 +105,7 @@ _RESUMED = "scaletune:resumed:"
 _TOLD = "scaletune:told"
 _LOST = "scaletune:lost"
 _RELEASED = "scaletune:released"
+_CLAIMED = "scaletune:claimed:"
 
 _STATES = {
     Status.COMPLETED: TrialState.COMPLETE,
@@ -262,6 +272,7 @@ class StudyStorage:
         self._reported: dict[int, float] = {}
         self._written: dict[int, int] = {}  # reports of a trial that earlier stages have written
         self._closed: dict[int, Entry] = {}
+        self._ours: set[int] = set()  # trials that optimize() made or has claimed
 
     @classmethod
     def open(
@@ -314,9 +325,13 @@ class StudyStorage:
                 found = bool(study.get_trials(deepcopy=False))  # they come after the header
                 stored = read_attribute(study.user_attrs, _STUDY)
                 if stored is not None:
+                    undeclared = cost == SECONDS and stored["cost"] is None
+                    if undeclared and opened._counts_seconds():
+                        header |= {"cost": None}  # an earlier version counted them unasked
                     _check_same_study(study.study_name, stored, header, space)
+                    header |= {"cost": cost}
             if stored is not None:
-                if stored["space"] == header["space"]:
+                if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
             elif found or len(study.directions) != 1:
@@ -364,6 +379,11 @@ class StudyStorage:
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
         return cls(study, backend, space, where), header
+
+    def _counts_seconds(self) -> bool:
+        """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
+        told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
+        return all(o.cost in (None, o.seconds) for o in told)
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""
@@ -423,6 +443,79 @@ class StudyStorage:
             if ours and trial.number not in self._ids:
                 return trial._trial_id
         return None
+
+    def made_elsewhere(self) -> tuple[list[FrozenTrial], dict[int, int]]:
+        """Return the trials that `optimize` did not ask for, and the orders of those recorded.
+
+        Returns:
+            Trials by number; and by number, the order of its tell, where `record_added` wrote it.
+        """
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        others = [t for t in stored if t.number not in self._ours and _is_foreign(t)]
+        self._ours = {t.number for t in stored} - {t.number for t in others}
+        attributes = self._attributes() if others else {}
+        orders: dict[int, int] = {}
+        for key in attributes:
+            first = key.removeprefix(_ADDED)
+            if key == first or not first.isdecimal():
+                continue
+            with _damage_errors(self._where, "record of added trials"):
+                numbers = (read_attribute(attributes, key) or {"numbers": []})["numbers"]
+            for order, number in enumerate(numbers, int(first)):
+                orders[number] = min(order, orders.get(number, order))
+        return others, orders
+
+    def record_added(self, order: int, numbers: Sequence[int]) -> None:
+        """Write that trials which others added were learned, in this order.
+
+        Args:
+            order: Order of the first tell.
+            numbers: Their numbers.
+        """
+        for key, value in split_attribute(f"{_ADDED}{order}", {"numbers": list(numbers)}):
+            self._set_study_attribute(key, value)
+
+    def start_enqueued(
+        self,
+        waiting: FrozenTrial,
+        asked: Asked,
+        config: dict[str, Any],
+        distributions: dict[str, Any],
+    ) -> Trial | None:
+        """Start a trial that somebody enqueued, in its place.
+
+        The claim holds all that another driver needs to continue it, and comes first.
+
+        Args:
+            waiting: The trial as it waits.
+            asked: How it is asked for.
+            config: Its whole config.
+            distributions: Optuna distributions of the config's values.
+
+        Returns:
+            The trial; None if another driver was faster.
+        """
+        number, identity = waiting.number, waiting._trial_id
+        claim = {"asked": asked.to_json(), "config": config}
+        with _storage_errors(self._where), _unless_finished():
+            self._ids[number] = identity
+            for key, value in split_attribute(f"{_CLAIMED}{asked.owner}", claim):
+                self._set_attribute(number, key, value)
+            if not self.storage.set_trial_state_values(identity, TrialState.RUNNING):
+                self._set_attribute(number, f"{_CLAIMED}{asked.owner}", None)
+                return None
+            for key, value in split_attribute(_ASKED, asked.to_json()):
+                self._set_attribute(number, key, value)
+            for name, distribution in distributions.items():
+                if name not in waiting.params:
+                    inner = distribution.to_internal_repr(config[name])
+                    self._set_param(identity, name, inner, distribution)
+            return Trial(number, config, asked.ask_index, None, None, asked.assignment)
+        return None
+
+    def _set_param(self, identity: int, name: str, inner: float, distribution: Any) -> None:
+        _repeated(lambda: self.storage.set_trial_param(identity, name, inner, distribution))
 
     def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
         """Write the end of a stage of a trial that is paused now.
@@ -496,8 +589,12 @@ class StudyStorage:
             **observation.to_json(),
             "reports": [report.to_json() for report in reports],
             "driven": driven,
-            "text": text,
+            "text": self.without_secrets(text),
         }
+
+    def without_secrets(self, text: str) -> str:
+        """Return `text` without the secrets of the storage's URL, as of a traceback."""
+        return self._where.without_secrets(text)
 
     def finalize(self, observation: Observation) -> None:
         """Set the Optuna state of a trial to that of its written result."""
@@ -508,20 +605,23 @@ class StudyStorage:
             identity, state = self._id(observation.number), _STATES[observation.status]
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
-    def mark_lost(self, number: int, *, order: int, superseded: bool = False) -> bool:
+    def mark_lost(
+        self, number: int, *, order: int, superseded: bool = False, text: str = ""
+    ) -> bool:
         """Finish an attempt without a result.
 
         Args:
             number: The trial.
             order: Order of this tell.
             superseded: Whether another trial does the same.
+            text: What happened, if it is known.
 
         Returns:
             False if the attempt was finished before, with a result or without. Also if the
             connection broke after this was stored: then neither of two drivers counts as the one
             that did it, and the trial is one that has not been continued yet.
         """
-        lost = {"order": order, "superseded": superseded}
+        lost = {"order": order, "superseded": superseded} | ({"text": text} if text else {})
         with _storage_errors(self._where), _unless_finished():
             for key, value in split_attribute(_LOST, lost):
                 self._set_attribute(number, key, value)
@@ -634,6 +734,7 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        _make_private_file(url)
         url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
     if without_password(url).endswith("://***"):
@@ -679,6 +780,32 @@ def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
         return None
     written, unquoted = Path(path), Path(unquote(path))
     return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _make_private_file(url: str) -> None:
+    """Make the file of an SQLite URL for its owner only, unless it is there or cannot be made.
+
+    SQLite would make it as the umask has it; its journal gets the same permissions.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        file = _uri_file(url)
+    if file is None:
+        return
+    with suppress(OSError):  # SQLite says better what is wrong
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_FILE))
+        file.chmod(OWNER_FILE)  # where the umask takes rights from the owner, too
+
+
+def _uri_file(url: str) -> Path | None:
+    """File that a URL such as "sqlite:///file:runs.db?uri=true" lets SQLite make, or None."""
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    makes = options.get("mode", "rwc") == "rwc" and options.get("uri", "").lower() in _TRUE
+    if scheme not in _SQLITE_FILES or not path.startswith("file:") or not makes:
+        return None
+    file = unquote(urlsplit(path).path)
+    return Path(file) if file and not file.startswith(":") else None
 
 
 def _split_options(path: str) -> tuple[str, dict[str, str]]:
@@ -809,7 +936,7 @@ def check_texts(name: object, storage: object) -> None:
     """
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
         raise ValueError(
-            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {shown(name)}; "
             "None keeps the study in memory"
         )
     if storage is not None and not isinstance(storage, str | BaseStorage):
@@ -834,8 +961,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
     Example:
         >>> without_password("postgresql://me:secret@host/runs?sslpassword=secret")
         'postgresql://me:***@host/runs?sslpassword=***'
-        >>> without_password("me:secret@host/runs")
-        '***@host/runs'
+        >>> without_password("me:secret@host/runs?token=secret")
+        '***@host/runs?token=***'
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -844,10 +971,12 @@ def without_password(storage: str | BaseStorage | None) -> str:
         behind = _url_of(storage)
         return type(storage).__name__ if behind is None else without_password(behind)
     text = storage or DEFAULT_STORAGE
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
-    if scheme in _SQLITE_FILES:  # a path, without an account
+        _, at, place = text.rpartition("@")
+        name, equals, _ = place.partition("=")  # of an option, as in "host/runs?password=secret"
+        return f"{'***@' * bool(at)}{name}{equals}{'***' * bool(equals)}"
+    if scheme in _SQLITE_FILES and rest.startswith("/"):  # a path, without an account
         return text
     try:
         url = make_url(text)
@@ -862,8 +991,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
 
 def _url_of(storage: BaseStorage) -> str | None:
     """URL of an Optuna storage; None for one that has none."""
-    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
-    url = getattr(inner, "url", None)
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache or journal
+    url = getattr(inner, "url", getattr(inner, "_url", None))
     return url if isinstance(url, str) else None
 
 
@@ -876,8 +1005,9 @@ def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
     account, at, _ = rest.rpartition("@")
     written = {account.partition(":")[2]} if at else set()
     written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
-    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
-    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    read = {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    # An option may hold a whole list of them, as ODBC's "DSN=runs;PWD=secret" does.
+    texts = {part for text in written | read for part in (text, *re.split("[@:/?&;=]", text))}
     return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
 
 
@@ -965,11 +1095,17 @@ def _require_file(storage: str | BaseStorage | None) -> None:
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
     """Entry of a stored trial; None for one that optimize() did not ask for."""
     attributes = stored.user_attrs
-    asked_json = read_attribute(attributes, _ASKED)
+    asked_json, params = read_attribute(attributes, _ASKED), stored.params
+    claims = [] if stored.state is TrialState.WAITING else _claims(attributes)
+    if asked_json is None and claims:  # its driver died before it could write more
+        asked_json = claims[0]["asked"]
     if asked_json is None:
         return None
     asked = Asked.from_json(asked_json)
-    config = {name: stored.params[name] for name in space if name in stored.params}
+    for claim in claims:
+        if claim["asked"]["owner"] == asked.owner:
+            params = claim["config"]
+    config = {name: params[name] for name in space if name in params}
     trial = Trial(
         stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
     )
@@ -999,6 +1135,20 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         pauses=pauses,
         resumptions=resumptions,
     )
+
+
+def _is_foreign(stored: FrozenTrial) -> bool:
+    """Whether somebody else made a trial, and no driver has claimed it."""
+    if _ASKED in stored.user_attrs:
+        return False
+    return stored.state is TrialState.WAITING or not _claims(stored.user_attrs)
+
+
+def _claims(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What drivers wrote before they tried to start an enqueued trial; in most trials nothing."""
+    keys = [key for key in attributes if key.startswith(_CLAIMED)]
+    owned = [key for key in keys if ":" not in key.removeprefix(_CLAIMED)]
+    return [claim for key in owned if (claim := read_attribute(attributes, key)) is not None]
 
 
 def _stages(

@@ -10,7 +10,13 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
+from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
+
 __all__ = ["Reason", "ReasonKind"]
+
+#: What the argument of every `from_json` is, for its message.
+READ_BACK = "pass what to_json returned"
 
 
 class ReasonKind(Enum):
@@ -79,6 +85,27 @@ class Reason:
     other_tasks: tuple[tuple[str, float], ...] = ()
     text: str = ""
 
+    def __post_init__(self) -> None:
+        flag, number = Flag(), Number(optional=True, infinite=True)
+        name = Text(optional=True, empty=True)
+        store(
+            self,
+            kind=Kind(ReasonKind, way_out="write ReasonKind.OTHER or another member"),
+            repeated=flag,
+            from_pool=flag,
+            surrogate=name,
+            log_acquisition=number,
+            cost_level=number,
+            quantile=number,
+            forest_share=number,
+            expected_regret=number,
+            start=Row(Count(0), length=2, optional=True, way_out="write (1, 4)"),
+            log_parameters=Row(Text(empty=True)),
+            other_tasks=Row(Kind(tuple, way_out='write ("task a", 0.5)')),
+            text=Text(empty=True),
+        )
+
+    @printable_str
     def __str__(self) -> str:
         sentence = self._tried() if self.repeated else self._sentence()
         notes = []
@@ -95,8 +122,9 @@ class Reason:
     def _sentence(self) -> str:
         match self.kind:
             case ReasonKind.START_POINT:
-                assert self.start is not None
-                return f"start point {self.start[0]} of {self.start[1]}"
+                return "start point" + (
+                    "" if self.start is None else " {} of {}".format(*self.start)
+                )
             case ReasonKind.EXPLORE:
                 return "explores: no run has been completed yet"
             case ReasonKind.RANDOM:
@@ -164,10 +192,10 @@ class Reason:
             >>> reason.kind, reason.start
             (<ReasonKind.START_POINT: 'start point'>, (2, 4))
         """
-        read: dict[str, Any] = {
-            key: _as_tuple(value) for key, value in stored.items() if key != "kind"
-        }
-        return cls(ReasonKind(stored["kind"]), **read)
+        kind, *others = (item.name for item in fields(cls))
+        read = Table(keys=(kind,), way_out=READ_BACK)(stored, "`stored`")
+        known = {name: _as_tuple(read[name]) for name in others if name in read}
+        return cls(Member(ReasonKind)(read[kind], "`kind` in `stored`"), **known)
 
 
 def _as_tuple(value: Any) -> Any:

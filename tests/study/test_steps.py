@@ -96,3 +96,12 @@ def test_an_extension_shows_one_row_for_each_run_and_level_that_it_finished(
     assert len(table) == len(longer.log.runs) == len(table[["x", "epochs"]].drop_duplicates())
     assert any(o.cause is not None for o in longer.log.observations)  # the first number of a run
     assert f"Best of {len(table)} finished trials" in str(longer)
+
+
+def test_clones_of_an_extended_population_may_report_up_to_the_new_fidelity() -> None:
+    scheduler = PBT(population=3)
+    budget = {"budget": Budget(trials=8), "cost": "epochs"}
+    result = optimize(trained(1), SPACE, scheduler=scheduler, **budget)  # type: ignore[arg-type]
+    longer = result.extend(max_fidelity=27, budget=Budget(trials=10))
+    assert {trial.config["epochs"] for trial in longer.log.trials if trial.number > 10} == {27}
+    assert max(o.reports[-1].step for o in longer.log.observations) == 27
