@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 
 from hpo import Float, Optimizer, SpaceError
 from hpo.space import Direction, SearchSpace
 from hpo.trials.other_tasks import changes, fingerprint, read_other_tasks
+from hpo.trials.read_runs import read_runs
 from tests.histories import log_of, observation
 
 SPACE = SearchSpace({"x": Float(0, 1)})
@@ -20,7 +23,22 @@ def read(given: Any, direction: Direction = Direction.MINIMIZE) -> dict[str, lis
     return {task.name: list(task.losses) for task in read_other_tasks(given, SPACE, direction)}
 
 
-def test_runs_are_taken_from_everything_that_holds_some():
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def study(xs: list[float], losses: list[float], direction: str = "minimize") -> optuna.Study:
+    made = optuna.create_study(direction=direction)
+    for x, loss in zip(xs, losses, strict=True):
+        distributions = {"x": optuna.distributions.FloatDistribution(0, 1)}
+        made.add_trial(
+            optuna.trial.create_trial(params={"x": x}, distributions=distributions, value=loss)
+        )
+    return made
+
+
+def test_runs_are_taken_from_everything_that_holds_some(tmp_path):
     log = log_of([{"x": 0.1}, {"x": 0.2}], [1.0, 2.0])
     optimizer = Optimizer(SPACE)
     optimizer.tell({"x": 0.1}, 1.0)
@@ -31,6 +49,10 @@ def test_runs_are_taken_from_everything_that_holds_some():
         "an object with observations": SimpleNamespace(observations=log.observations),
         "an optimizer": optimizer,
         "a result": optimizer.result(),
+        "a table": [{"x": 0.1, "loss": 1.0}, {"x": 0.2, "loss": 2.0}],
+        "a file": write(tmp_path / "runs.csv", "x,loss\n0.1,1.0\n0.2,2.0\n"),
+        "an Optuna study": study([0.1, 0.2], [1.0, 2.0]),
+        "what was read": read_runs([{"x": 0.1, "loss": 1.0}, {"x": 0.2, "loss": 2.0}], space=SPACE),
     }
     assert read(sources) == dict.fromkeys(sources, [1.0, 2.0])
 
@@ -63,8 +85,8 @@ def test_a_task_of_another_space_is_refused():
         ([({"x": 0.1}, 1.0)], TypeError, "must map names of tasks to their runs"),
         ({1: []}, TypeError, "names of tasks as keys"),
         ({"a": 3.0}, TypeError, "must hold runs for each task"),
-        ({"a": "runs.csv"}, TypeError, "must hold runs for each task"),
-        ({"a": [{"x": 0.1, "loss": 1.0, "y": 2}]}, TypeError, "must be an Observation or"),
+        ({"a": "missing.csv"}, OSError, "missing.csv"),
+        ({"a": [0.1, 1.0]}, TypeError, "must be an Observation or"),
         ({"a": [({"x": 0.1}, "low")]}, ValueError, "must be a number, got 'low' in 'a'"),
     ],
 )
@@ -78,6 +100,8 @@ def test_losses_of_the_other_direction_are_refused():
     with pytest.raises(ValueError, match="negate its losses"):
         read({"a": runs})
     assert read({"a": runs}, Direction.MAXIMIZE) == {}
+    with pytest.raises(ValueError, match="negate its losses"):
+        read({"a": study([0.1], [1.0], "maximize")})
 
 
 def test_a_fingerprint_tells_tasks_apart_by_their_runs():
