@@ -19,8 +19,8 @@ configs spread less than the random ones of a history.
 
 Nothing may be lost where the tasks mislead. The process without them is fitted as well, and the one
 of higher posterior density at its mode, with `LOG_ODDS` in favor of the tasks beforehand, is used:
-it has u = 0 if that is the one without. A single task that misranks the target's runs gets u_t = 0,
-the bound of its weight.
+it has u = 0 if that is the one without. And a single task gets u_t = 0 where it misranks: where its
+Kendall's tau with the target's losses is below zero at a level of `_MISRANKED`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.stats import kendalltau
 
 from surrogates.data import Array, Columns, TrainingData
 from surrogates.gp import FAR_AWAY, GaussianProcess, GPPredictor, NormalPrior, representative
@@ -44,6 +45,7 @@ _THETA_SD = 0.5  # prior standard deviation of theta around that of the other ta
 _WEIGHT = 0.3  # prior standard deviation of u_t
 _LOG_SCALE = NormalPrior(0.0, 1.0)  # of ln a
 _OFFSET = NormalPrior(0.0, 1.0)  # of c, over features centered at the target's runs
+_MISRANKED = 0.1  # level of the test that drops a task
 _LARGEST_WEIGHT = 3.0
 _LARGEST_LOG_SCALE = 4.0
 
@@ -230,6 +232,7 @@ class TransferProcess:
         """
         k, count, n = self._layout.k, len(self.tasks), len(data)
         F = features(self.tasks, data.X)
+        misranked = [_misranks(predicted, data.y) for predicted in F.T]
         center = F.mean(axis=0)
         F -= center
         mean = np.concatenate(
@@ -257,7 +260,7 @@ class TransferProcess:
             *self._bounds(mean[:k]),
             (-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE),
             (-5.0 * _OFFSET.sd, 5.0 * _OFFSET.sd),
-            *[(0.0, _LARGEST_WEIGHT)] * count,
+            *[(0.0, 0.0 if wrong else _LARGEST_WEIGHT) for wrong in misranked],
         ]
         start = mean if warm is None else warm.copy()
         if warm is not None:
@@ -299,6 +302,13 @@ class TransferProcess:
 
 def _split(v: Array, k: int) -> tuple[Array, float, float, Array]:
     return v[:k], float(v[k]), float(v[k + 1]), v[k + 2 :]
+
+
+def _misranks(predicted: Array, y: Array) -> bool:
+    """Return whether predictions order the losses worse than chance would."""
+    if len(y) < 2 or np.ptp(predicted) == 0.0 or np.ptp(y) == 0.0:
+        return False
+    return bool(kendalltau(predicted, y, alternative="less").pvalue < _MISRANKED)
 
 
 def _theta(task: GPPredictor) -> Array:

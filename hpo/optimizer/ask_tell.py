@@ -109,8 +109,8 @@ class Optimizer:
             the same asks; wall-clock time has no part in them unless it is told as a cost.
         driver: Index of this driver among those that share a study.
         other_tasks: Runs of other tasks in the same space by name, from which the search learns
-            where they agree with this one: what `read_runs` returns, a :class:`Result`, or a list
-            of (config, loss). Only for spaces without scale axes.
+            where they agree with this one: what `read_runs` returns or can read, a
+            :class:`Result`, or a list of (config, loss). Only for spaces without scale axes.
 
     Attributes:
         space: The space searched.

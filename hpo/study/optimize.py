@@ -122,10 +122,11 @@ def optimize(
             on which trial ends first. Measured time decides only under `cost="seconds"` and where
             a limit in seconds is set.
         other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
-            returns, a :class:`Result`, or a list of (config, loss). The search starts with what did
-            best on them and learns from each as far as it agrees with this task
+            returns or can read, a :class:`Result`, or a list of (config, loss). The search starts
+            with what did best on them and learns from each as far as it agrees with this task
             (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
+            Spaces with scale axes do not learn from them yet.
 
     Returns:
         The result so far, also after Ctrl-C.

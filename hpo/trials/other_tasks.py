@@ -16,13 +16,14 @@ from typing import Any, TypeAlias
 from hpo.errors import SpaceError
 from hpo.space import Direction, SearchSpace
 from hpo.space.scalars import real, shown
+from hpo.trials.read_runs import read_runs
 from hpo.trials.records import Observation, Status
 
 __all__ = ["GivenTasks", "OtherTask", "changes", "fingerprint", "read_other_tasks"]
 
 #: What holds the runs of one task: an object with `observations`, such as what `read_runs` returns;
-#: one with a `log`, such as a `Result` or an `Optimizer`; or a list of observations or of
-#: (config, loss).
+#: one with a `log`, such as a `Result` or an `Optimizer`; a list of observations or of (config,
+#: loss); or what `read_runs` can read: a path, a DataFrame, an Optuna study.
 TaskSource: TypeAlias = Any
 
 _DIGITS = 16  # of a fingerprint
@@ -95,8 +96,7 @@ def read_other_tasks(
                 f"`other_tasks` must have names of tasks as keys, got {shown(name)}; write"
                 ' {"task a": runs}'
             )
-        _check_direction(name, source, direction)
-        done = [_completed(name, run) for run in _runs(name, source)]
+        done = [_completed(name, run) for run in _runs(name, source, space, direction)]
         if task := _held(name, [run for run in done if run is not None], space):
             tasks.append(task)
     return tuple(tasks)
@@ -150,15 +150,34 @@ def _check_direction(name: str, source: TaskSource, direction: Direction) -> Non
         )
 
 
-def _runs(name: str, source: TaskSource) -> Iterable[Any]:
+def _runs(name: str, source: TaskSource, space: SearchSpace, direction: Direction) -> Iterable[Any]:
+    """Return observations or pairs of config and loss.
+
+    Raises:
+        TypeError: If the source holds no runs.
+        ValueError: If its losses have another direction.
+    """
     log = getattr(source, "log", source)
-    runs = getattr(log, "observations", log)
-    if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable):
+    runs = getattr(log, "observations", None)
+    if runs is None and isinstance(source, list | tuple) and not _is_table(source):
+        runs = source
+    if runs is not None:
+        _check_direction(name, source, direction)
+        return tuple(runs)
+    try:
+        read = read_runs(source, space=space)
+    except TypeError:
         raise TypeError(
             f"`other_tasks` must hold runs for each task, got {shown(source)} for {name!r}; pass"
-            " what `read_runs` returns, a Result, or a list of (config, loss)"
-        )
-    return runs
+            " what `read_runs` can read, a Result, or a list of (config, loss)"
+        ) from None
+    _check_direction(name, read, direction)
+    return read.observations
+
+
+def _is_table(source: Sequence[Any]) -> bool:
+    """Return whether it is a list of dicts, one a run."""
+    return bool(source) and all(isinstance(row, Mapping) for row in source)
 
 
 def _completed(name: str, run: Any) -> tuple[Mapping[str, Any], float] | None:

@@ -90,7 +90,8 @@ def measure(
             continue
         started = time.process_time()
         environment = ENVIRONMENTS.get(method, "main")
-        if environment == "main":
+        here = environments.python(environment) == Path(sys.executable)
+        if environment == "main" or here:
             curve = one(*key, trials=trials)
         elif environments.is_made(environment):
             curve = _elsewhere(environment, key, trials)

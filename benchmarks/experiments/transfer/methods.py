@@ -4,8 +4,8 @@
 * `optuna-tpe`, `optuna-gp`: Optuna's samplers after the best config of each other task was
   enqueued, in the order of the tasks.
 * `rgpe`: :mod:`benchmarks.experiments.transfer.rgpe`.
-* `syne-box`, `syne-zero-shot`, `syne-quantile`: Syne Tune's `BoundingBox` around random search as
-  in its documentation, `ZeroShotTransfer(use_surrogates=True)` and
+* `syne-box`, `syne-zero-shot`, `syne-quantile`: Syne Tune's `BoundingBox` around random search,
+  as in its documentation, `ZeroShotTransfer(use_surrogates=True)` and
   `QuantileBasedSurrogateSearcher`, in Syne Tune's own environment.
 * `random`: random search.
 """
@@ -29,6 +29,7 @@ from hpo import Optimizer
 __all__ = ["ENVIRONMENTS", "METHODS"]
 
 _LOSS = "loss"
+_SYNE_CANDIDATES = 100_000
 
 Make = Callable[[Task, Mapping[str, Runs], int], Peer]
 
@@ -68,17 +69,24 @@ def _optuna(sampler: str) -> Make:
     return make
 
 
+def _of_whole_numbers(domain: Any) -> Any:
+    """Return a choice among NumPy's integers, which its checks refuse, as one among Python's."""
+    from syne_tune.config_space import Categorical, choice
+
+    if not isinstance(domain, Categorical):
+        return domain
+    return choice([int(category) for category in domain.categories])
+
+
 def _syne(kind: str) -> Make:
     def make(task: Task, histories: Mapping[str, Runs], seed: int) -> Peer:
         import pandas as pd
         from syne_tune.optimizer.baselines import RandomSearch
-        from syne_tune.optimizer.schedulers.single_objective_scheduler import (
-            SingleObjectiveScheduler,
-        )
+        from syne_tune.optimizer.schedulers import single_objective_scheduler
         from syne_tune.optimizer.schedulers.transfer_learning import (
-            BoundingBox,
-            TransferLearningTaskEvaluations,
-            ZeroShotTransfer,
+            bounding_box,
+            transfer_learning_task_evaluation,
+            zero_shot,
         )
         from syne_tune.optimizer.schedulers.transfer_learning.quantile_based import (
             quantile_based_searcher,
@@ -88,7 +96,7 @@ def _syne(kind: str) -> Make:
         translation = Translation(task.space, peer="Syne Tune")
         space = domains(translation)
         evaluations = {
-            name: TransferLearningTaskEvaluations(
+            name: transfer_learning_task_evaluation.TransferLearningTaskEvaluations(
                 space,
                 pd.DataFrame([translation.codes(config) for config, _ in runs]),
                 [_LOSS],
@@ -98,9 +106,12 @@ def _syne(kind: str) -> Make:
         }
         given: dict[str, Any] = {"random_seed": seed}
         if kind == "box":
-            scheduler = BoundingBox(
+            scheduler = bounding_box.BoundingBox(
                 lambda box, metric, minimize, number: RandomSearch(
-                    box, metric=metric, do_minimize=minimize, random_seed=number
+                    {name: _of_whole_numbers(domain) for name, domain in box.items()},
+                    metrics=[metric],
+                    do_minimize=minimize,
+                    random_seed=number,
                 ),
                 space,
                 _LOSS,
@@ -108,12 +119,31 @@ def _syne(kind: str) -> Make:
                 **given,
             )
         elif kind == "zero-shot":
-            scheduler = ZeroShotTransfer(space, _LOSS, evaluations, use_surrogates=True, **given)
+
+            class ZeroShot(zero_shot.ZeroShotTransfer):  # type: ignore[misc]
+                """With the generator that 0.16.0 uses before it has made it."""
+
+                random_state = np.random.RandomState(seed)
+
+            scheduler = ZeroShot(space, _LOSS, evaluations, use_surrogates=True, **given)
         else:
-            searcher = quantile_based_searcher.QuantileBasedSurrogateSearcher(
-                space, evaluations, **given
+
+            class Quantile(quantile_based_searcher.QuantileBasedSurrogateSearcher):  # type: ignore[misc]
+                """With its 100,000 candidates drawn column by column, which is quicker."""
+
+                def _sample_random_config(self) -> dict[str, Any]:
+                    if not hasattr(self, "rows"):
+                        columns = [
+                            domain.sample(size=_SYNE_CANDIDATES, random_state=self.random_state)
+                            for domain in self.config_space.values()
+                        ]
+                        self.rows = zip(*columns, strict=True)
+                    return dict(zip(self.config_space, next(self.rows), strict=True))
+
+            searcher = Quantile(space, evaluations, **given)
+            scheduler = single_objective_scheduler.SingleObjectiveScheduler(
+                space, _LOSS, searcher=searcher, **given
             )
-            scheduler = SingleObjectiveScheduler(space, _LOSS, searcher=searcher, **given)
         return SyneTunePeer(translation, scheduler, seed)
 
     return make
