@@ -15,7 +15,7 @@ The source tree:
 
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
-    python -m benchmarks {speed,calibration,scale-transfer,target,latency,training,curves}
+    python -m benchmarks {speed,calibration,scale-transfer,target,transfer,latency,training,curves}
 """
 
 from __future__ import annotations
@@ -161,9 +161,17 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
         "whether answers at the target are right and honest, beside rivals",
         _from_module("benchmarks.experiments.target.command"),
     ),
+    "transfer": (
+        "what runs of other tasks are worth, beside rivals",
+        _from_module("benchmarks.experiments.transfer.command"),
+    ),
     "latency": (
         "time and memory of one ask + tell",
         _from_module("benchmarks.experiments.latency"),
+    ),
+    "load": (
+        "time, memory and open files of large studies",
+        _from_module("benchmarks.experiments.load"),
     ),
     "training": (
         "cost of the trainer, and drift of the best learning rate",

@@ -28,9 +28,9 @@ from typing import Protocol
 
 import numpy as np
 
-from surrogates.base import Posterior
+from surrogates.base import Posterior, Surrogate
 from surrogates.data import Array, IntArray, TrainingData
-from surrogates.gp import GaussianProcess, GPPredictor
+from surrogates.gp import GPPredictor
 from surrogates.numerics import normal_half_width
 
 STEP_SIZES = tuple(0.001 * 2.0**k for k in range(8))  # gamma of the paper's experts
@@ -178,7 +178,7 @@ class OnlineLevel:
 
 
 def fold_hyperparameters(
-    model: GaussianProcess, data: TrainingData, theta: Array
+    model: Surrogate[GPPredictor], data: TrainingData, theta: Array
 ) -> tuple[Array, ...]:
     """Return what `model` learns without each fold, row i being in fold `i mod 10`; ten fits.
 
@@ -192,6 +192,7 @@ def fold_hyperparameters(
 
     Example:
         >>> from surrogates.data import Columns
+        >>> from surrogates.gp import GaussianProcess
         >>> X = np.linspace(0.0, 1.0, 10)[:, None]
         >>> data = TrainingData(X, np.sin(6.0 * X[:, 0]), Columns.of_decisions("x"))
         >>> model = GaussianProcess(max_iterations=3, warm_iterations=1)
@@ -297,7 +298,7 @@ class Calibration:
 
     @classmethod
     def cross_fitted(
-        cls, model: GaussianProcess, data: TrainingData, thetas: tuple[Array, ...]
+        cls, model: Surrogate[GPPredictor], data: TrainingData, thetas: tuple[Array, ...]
     ) -> Calibration:
         """Return the calibration by residuals under hyperparameters learned without the row.
 

@@ -308,7 +308,7 @@ class GaussianProcess:
         if len(data) > self.max_rows:
             rows = representative(data.X[:, data.columns.numeric], data.y, self.max_rows)
             data = TrainingData(data.X[rows], data.y[rows], data.columns)
-        prior_mean, prior_sd = self._prior(data.columns)
+        prior_mean, prior_sd = self.prior(data.columns)
         starts = [] if warm is None else [(warm, self.warm_iterations)]
         if cold or warm is None:
             starts.append((prior_mean, self.max_iterations))
@@ -347,8 +347,12 @@ class GaussianProcess:
         """Return the posterior under hyperparameters learned from `data` itself."""
         return self.predictor(data, self.learn(data))
 
-    def _prior(self, columns: Columns) -> tuple[Array, Array]:
-        """Return means and standard deviations of the normal prior on `theta`."""
+    def prior(self, columns: Columns) -> tuple[Array, Array]:
+        """Return means and standard deviations of the normal prior on `theta`, `(1 + p + q + 1,)`.
+
+        Args:
+            columns: roles of the columns.
+        """
         p, q = len(columns.numeric), len(columns.categorical)
         half_log_d = 0.5 * np.log(max(p + q, 1))
         mean = np.concatenate(

@@ -18,10 +18,12 @@ during a run and one rebuilt from the log agree to the last bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from scipy.linalg import lapack
@@ -77,10 +79,83 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _controller().limit(limits=1, user_api="blas"):
+        with _ONE_THREAD:
             return function(*args, **kwargs)
 
     return limited
+
+
+class _OneThread:
+    """Keeps BLAS at one thread from the first `with` of any thread to the end of the last one.
+
+    A `with` must not restore what it has found itself: of two that overlap, the second finds the
+    limit that the first has set, and would leave it behind. Where a library counts threads for each
+    caller apart, each caller does set and restore its own.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._open: dict[int, int] = {}  # by thread, how many of its blocks are open
+        self._found: list[tuple[Any, int]] = []  # libraries, and what they had
+        self._own = threading.local()  # the same, of libraries that count for each caller
+
+    def __enter__(self) -> None:
+        here = threading.get_ident()
+        with self._guard:
+            if not self._open:
+                self._found = _limit_to_one(lib for lib in _blas() if not _counts_by_caller(lib))
+            if here not in self._open:
+                self._own.found = _limit_to_one(lib for lib in _blas() if _counts_by_caller(lib))
+            self._open[here] = self._open.get(here, 0) + 1
+
+    def __exit__(self, *exception: object) -> None:
+        here = threading.get_ident()
+        with self._guard:
+            self._open[here] -= 1
+            if not self._open[here]:
+                del self._open[here]
+                _restore(self._own.found)
+            if not self._open:
+                _restore(self._found)
+
+    def forget_other_threads(self) -> None:
+        """In a forked child, which has none of them: their blocks never end there."""
+        here, before = threading.get_ident(), self._open
+        self._guard = threading.Lock()
+        self._open = {here: before[here]} if here in before else {}
+        if before and not self._open:
+            _restore(self._found)
+
+
+def _blas() -> list[Any]:
+    return [lib for lib in _controller().lib_controllers if lib.user_api == "blas"]
+
+
+def _counts_by_caller(library: Any) -> bool:
+    layer = getattr(library, "threading_layer", None)
+    return library.internal_api == "mkl" or layer == "openmp"
+
+
+def _limit_to_one(libraries: Iterable[Any]) -> list[tuple[Any, int]]:
+    """Set each library to one thread; returns those that had another number, with it."""
+    found = [(library, library.num_threads) for library in libraries]
+    changed = [(library, count) for library, count in found if count != 1]
+    _restore([(library, 1) for library, _ in changed])
+    return changed
+
+
+def _restore(found: Iterable[tuple[Any, int]]) -> None:
+    """Set each library to its number of threads, whichever thread has set it before.
+
+    `set_num_threads` of threadpoolctl 3.8 does nothing while another thread has a limit open.
+    """
+    for library, count in found:
+        getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+
+
+_ONE_THREAD = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ONE_THREAD.forget_other_threads)
 
 
 def _solve_lower(L: Array, B: Array, transpose: bool = False) -> Array:
@@ -252,6 +327,28 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
         >>> round(value, 3), slope.round(3).tolist()
         (1.193, [[0.0]])
     """
+    value, slope, _ = negative_log_density_terms(K, y)
+    return value, slope
+
+
+def negative_log_density_terms(K: Array, y: Array) -> tuple[float, Array, Array]:
+    """Return `negative_log_density` and its derivatives in `K` and in `y`, which is `K^-1 y`.
+
+    Args:
+        K: `n x n`, n >= 1; overwritten if in Fortran order.
+        y: `(n,)`.
+
+    Returns:
+        The value, its derivative in `K`, `n x n`, and its derivative in `y`, `(n,)`.
+
+    Raises:
+        NumericalError: if `K` is not positive definite.
+
+    Example:
+        >>> _, _, slope = negative_log_density_terms(np.array([[4.0]]), np.array([2.0]))
+        >>> slope.tolist()
+        [0.5]
+    """
     L, info = lapack.dpotrf(K, lower=1, clean=1, overwrite_a=1)
     if info:
         raise NumericalError(f"a {len(K)} x {len(K)} covariance matrix is not positive definite")
@@ -261,7 +358,7 @@ def negative_log_density(K: Array, y: Array) -> tuple[float, Array]:
     inverse += np.tril(inverse, -1).T
     inverse -= np.outer(weights, weights)
     inverse *= 0.5
-    return value, np.asarray(inverse, dtype=np.float64)
+    return value, np.asarray(inverse, dtype=np.float64), weights
 
 
 def bounded_exp(x: float) -> float:

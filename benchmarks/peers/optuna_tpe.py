@@ -27,11 +27,11 @@ class OptunaPeer(FullRuns):
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._translation = Translation(task.space, peer="Optuna", conditional=True)
-        self._study = optuna.create_study(sampler=sampler)
+        self.study = optuna.create_study(sampler=sampler)
         self._trials: dict[int, Trial] = {}
 
     def suggest(self, number: int) -> dict[str, Any]:
-        trial = self._trials[number] = self._study.ask()
+        trial = self._trials[number] = self.study.ask()
         return suggested(trial, self._translation)
 
     def tell(self, job: Job, evaluation: Evaluation) -> None:
@@ -42,13 +42,13 @@ class OptunaPeer(FullRuns):
         if trial is not None:
             if self._translation.config(trial.params) == job.config:
                 if evaluation.loss is None:
-                    self._study.tell(trial, state=TrialState.FAIL)
+                    self.study.tell(trial, state=TrialState.FAIL)
                 else:
-                    self._study.tell(trial, evaluation.loss)
+                    self.study.tell(trial, evaluation.loss)
                 return
-            self._study.tell(trial, state=TrialState.FAIL)  # another config ran in its place
+            self.study.tell(trial, state=TrialState.FAIL)  # another config ran in its place
         if evaluation.loss is not None:
-            self._study.add_trial(
+            self.study.add_trial(
                 create_trial(
                     params=codes,
                     distributions={

@@ -129,19 +129,19 @@ def bohb(task: Task, *, seed: int, trials: int) -> SyneTuneRungs:
 
 
 def _full(scheduler: type[TrialScheduler], task: Task, seed: int) -> SyneTunePeer:
-    _silence()
+    silence()
     translation = Translation(task.space, peer="Syne Tune")
-    made = scheduler(_domains(translation), metric=_LOSS, random_seed=seed % _MAX_SEED)
+    made = scheduler(domains(translation), metric=_LOSS, random_seed=seed % _MAX_SEED)
     return SyneTunePeer(translation, made, seed)
 
 
 def _on_rungs(scheduler: type[TrialScheduler], task: Task, seed: int) -> SyneTuneRungs:
     if task.levels is None:
         raise Unsupported(f"rungs need a fidelity, and {task.name} has no levels")
-    _silence()
+    silence()
     translation = Translation(task.space, peer="Syne Tune")
     made = scheduler(
-        _domains(translation),
+        domains(translation),
         metric=_LOSS,
         time_attr=_LEVEL,
         max_t=task.levels.high,
@@ -158,7 +158,8 @@ def _trial(translation: Translation, job: Job) -> Trial:
     return Trial(job.number, dict(codes), datetime.now(UTC))
 
 
-def _domains(translation: Translation) -> dict[str, Any]:
+def domains(translation: Translation) -> dict[str, Any]:
+    """Return Syne Tune's domain of every axis."""
     from syne_tune.config_space import choice, lograndint, loguniform, randint, uniform
 
     space: dict[str, Any] = {}
@@ -174,6 +175,6 @@ def _domains(translation: Translation) -> dict[str, Any]:
     return space
 
 
-def _silence() -> None:
-    # It sets up the root logger on import and warns of every failed trial.
+def silence() -> None:
+    """Keep it quiet: it sets up the root logger on import and warns of every failed trial."""
     logging.getLogger("syne_tune").setLevel(logging.ERROR)

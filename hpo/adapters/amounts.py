@@ -7,11 +7,12 @@ what a number is, is the same (`hpo.space.scalars`).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from hpo.space.scalars import real
+from hpo.space.scalars import metric_values, real
 
-__all__ = ["amount_or_none", "number_or_none"]
+__all__ = ["amount_or_none", "number_or_none", "numbers_among"]
 
 
 def number_or_none(value: Any) -> float | None:
@@ -34,3 +35,20 @@ def amount_or_none(value: Any) -> float | None:
     """
     number = number_or_none(value)
     return number if number is not None and math.isfinite(number) and number >= 0 else None
+
+
+def numbers_among(metrics: Mapping[Any, Any]) -> dict[str, float]:
+    """Return those of a tool's metrics that are numbers, as floats by name.
+
+    Example:
+        >>> import numpy as np
+        >>> numbers_among({"f1": np.float32(0.5), "ok": True, "name": "bert", "rows": np.ones(2)})
+        {'f1': 0.5, 'ok': 1.0}
+    """
+    kept: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            kept |= metric_values({name: value}, texts=False)
+        except TypeError:  # a text, a table, a curve
+            continue
+    return kept

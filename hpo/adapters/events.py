@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpo.optimizer.ask_tell import Optimizer
+from hpo.space.arguments import Kind, Row, Table
 from hpo.trials import (
     Observation,
     Prediction,
@@ -34,6 +35,7 @@ def events_to_json(log: TrialLog) -> list[dict[str, Any]]:
         >>> second.log.observations == first.log.observations
         True
     """
+    log = Kind(TrialLog, way_out="pass result.log or optimizer.log")(log, "`log`")
     return [_to_json(event) for event in log.events()]
 
 
@@ -44,6 +46,10 @@ def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
         optimizer: Optimizer with the same arguments as the one whose log it was.
         events: Events in order.
     """
+    optimizer = Kind(Optimizer)(optimizer, "`optimizer`")
+    events = Row(Table(keys=("event", "number")), way_out="pass what events_to_json returned")(
+        events, "`events`"
+    )
     log = optimizer.log
     known: set[int] = set()
     for event in events:
@@ -56,7 +62,7 @@ def replay(optimizer: Optimizer, events: Sequence[dict[str, Any]]) -> None:
             case "reported":
                 log.report(event["number"], Report.from_json(event["report"]))
             case _:
-                optimizer.record(_observation(event, log))
+                optimizer.record(optimizer.as_priced_now(_observation(event, log)))
 
 
 def _to_json(event: Trial | Reported | Observation) -> dict[str, Any]:

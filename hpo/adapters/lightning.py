@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hpo.adapters.amounts import numbers_among
 from hpo.study.context import Context
 
 __all__ = ["TrialCallback", "last_checkpoint"]
@@ -53,10 +54,14 @@ class TrialCallback(Callback):
             Stop: When the study ends or pauses the trial.
             ValueError: If the metric was not logged.
         """
-        if self._monitor not in trainer.callback_metrics:
+        measured = dict(trainer.callback_metrics)
+        every = trainer.check_val_every_n_epoch or 1
+        if self._monitor not in measured and (trainer.current_epoch + 1) % every:
+            return  # no validation yet
+        if self._monitor not in measured:
             raise ValueError(
                 f"`monitor` must be a logged metric, got {self._monitor!r} and logged are "
-                f"{sorted(trainer.callback_metrics)}; log it in validation_step"
+                f"{sorted(measured)}; log it in validation_step"
             )
         folder = self._ctx.checkpoint_dir
         if folder is not None:
@@ -65,7 +70,8 @@ class TrialCallback(Callback):
             return
         self._ctx.report(
             step=trainer.current_epoch + 1 if self._epochs else trainer.global_step,
-            loss=float(trainer.callback_metrics[self._monitor]),
+            loss=measured.pop(self._monitor),
+            metrics=numbers_among(measured),
         )
 
 

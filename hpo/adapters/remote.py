@@ -18,7 +18,7 @@ from typing import Protocol
 
 from hpo.schedulers import Decision
 from hpo.study.process_runner import ProcessRunner
-from hpo.study.runners import Job, OnReport, Outcome, Task
+from hpo.study.runners import Job, OnReport, Outcome, Task, lost, pickled, unloadable
 from hpo.trials import Cause, Report, Status, Trial
 
 __all__ = ["RemoteChannel", "RemoteRunner", "ReportMessage", "Request", "host"]
@@ -84,8 +84,7 @@ def host(request: Request, channel: RemoteChannel) -> Outcome:
     try:
         task: Task = pickle.loads(request.task)
     except Exception as error:  # importing the user's modules may raise anything
-        text = f"train_fn could not be loaded on the other machine: {error!r}"
-        return Outcome(request.job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text)
+        return lost(request.job, unloadable(error), seconds=0.0)
     runner.open(task, workers=1)
     try:
         runner.submit(request.job)
@@ -115,15 +114,7 @@ class RemoteRunner(ABC):
         Raises:
             TypeError: If the training function cannot be pickled.
         """
-        import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
-
-        try:
-            self._task = cloudpickle.dumps(task)
-        except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
-            raise TypeError(
-                f"train_fn must be picklable to run on other machines, but {error}; create locks, "
-                "open files, CUDA tensors and the like inside the function"
-            ) from error
+        self._task = pickled(task, "on other machines")
         self._connect(workers)
 
     def submit(self, job: Job) -> None:
@@ -167,9 +158,10 @@ class RemoteRunner(ABC):
         cost = self._costs.pop(number, None)
         if isinstance(end, Outcome):
             return end
-        cause = Cause.OOM if self._out_of_memory(end) else Cause.LOST
         text = f"{type(end).__name__}: {str(end).strip().splitlines()[0] if str(end) else ''}"
-        return Outcome(number, Status.FAILED, seconds, cause, cost=cost, text=text)
+        if not self._out_of_memory(end):
+            return lost(job, text, seconds=seconds, cost=cost)
+        return Outcome(number, Status.FAILED, seconds, Cause.OOM, cost=cost, text=text)
 
     @abstractmethod
     def _connect(self, workers: int) -> None:

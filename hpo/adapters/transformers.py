@@ -15,15 +15,20 @@ resumes from it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from hpo.adapters.amounts import number_or_none, numbers_among
+from hpo.space.scalars import shown
 from hpo.study.context import Context
 
 __all__ = ["TrialCallback", "last_checkpoint"]
+
+_ROUNDING = 1e-6  # of an epoch, which the trainer counts in fractions
 
 
 class TrialCallback(TrainerCallback):
@@ -54,7 +59,7 @@ class TrialCallback(TrainerCallback):
         self._metric = metric
         self._epochs = epochs
         self._flops = flops
-        self._evaluated: dict[str, float] | None = None
+        self._evaluated: dict[str, Any] | None = None
         self._training = False
 
     def on_train_begin(
@@ -82,19 +87,24 @@ class TrialCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         """Keep the evaluation, and have the trainer save its state.
 
         Raises:
-            ValueError: If the metric is not an entry of the evaluation.
+            ValueError: If the metric is no entry of the evaluation, or no number.
         """
         if metrics is None or self._metric not in metrics:
             known = sorted(metrics or {})
             raise ValueError(
                 f"`metric` must be an entry of the evaluation, got {self._metric!r} and entries "
                 f"are {known}; name one of them, and give the trainer an eval_dataset"
+            )
+        if number_or_none(metrics[self._metric]) is None:
+            raise ValueError(
+                f"`metric` must name a number, got {self._metric!r}, which is "
+                f"{shown(metrics[self._metric])}; return a number from compute_metrics"
             )
         if not self._training:
             return  # an evaluation after training, for the training function to return
@@ -116,13 +126,13 @@ class TrialCallback(TrainerCallback):
         measured, self._evaluated = self._evaluated, None
         if measured is None or not state.is_world_process_zero:
             return
-        numbers = {name: v for name, v in measured.items() if isinstance(v, int | float)}
-        loss = numbers.pop(self._metric)
+        loss = number_or_none(measured.pop(self._metric))
+        epoch = math.floor((state.epoch or 0.0) + _ROUNDING)  # one that is half done is not done
         self._ctx.report(
-            step=round(state.epoch or 0) if self._epochs else state.global_step,
+            step=epoch if self._epochs else state.global_step,
             loss=loss,
             cost=float(state.total_flos) if self._flops else None,
-            metrics=numbers,
+            metrics=numbers_among(measured),
         )
 
 

@@ -6,6 +6,9 @@ cannot be used, with one line on standard error, and 2 for options that do not e
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from hpo.cli.answers import law, recommend, report
@@ -16,6 +19,9 @@ __all__ = ["command_line", "main"]
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of any encoding, whatever parameters are called
+            stream.reconfigure(errors="backslashreplace")
     command_line()()
 
 

@@ -28,6 +28,7 @@ from hpo.cli.sources import (
     target_of,
     transfer_rules,
 )
+from hpo.errors import printable
 
 if TYPE_CHECKING:
     from hpo.optimizer.recommend import Recommendation
@@ -183,7 +184,7 @@ def _show(runs: Runs | None, texts: list[str], parts: dict[str, Any], as_text: b
         typer.echo(as_json({**_runs_as_json(runs), **parts}))
         return
     for text in [*([] if runs is None else [str(runs)]), *texts]:
-        typer.echo(f"{text}\n" if text is not texts[-1] else text)
+        typer.echo(printable(f"{text}\n" if text is not texts[-1] else text))
 
 
 def _runs_as_json(runs: Runs | None) -> dict[str, Any]:

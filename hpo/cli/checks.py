@@ -27,6 +27,7 @@ from hpo.cli.sources import (
     read,
     transfer_rules,
 )
+from hpo.errors import printable
 
 if TYPE_CHECKING:
     from hpo.training.optimizers import UpdateRule
@@ -81,7 +82,7 @@ def check_transfer(
             typer.echo(as_json({"verdicts": rows, "picture": str(picture)}))
             return
         for line in (*(() if runs is None else runs.notes), "", str(check)):
-            typer.echo(line)
+            typer.echo(printable(line))
         typer.echo(f"picture: {picture}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 
 if TYPE_CHECKING:
     from hpo.optimizer.result import Result
@@ -332,4 +332,4 @@ def errors_in_one_line() -> Iterator[None]:
             pass
         sys.exit(_PIPE_CLOSED)
     except (ValueError, StudyError, OSError) as error:
-        sys.exit("error: " + " ".join(str(error).split()))
+        sys.exit("error: " + printable(" ".join(str(error).split())))

@@ -18,6 +18,7 @@ from typing import Any
 from hpo.errors import SpaceError, StudyError
 from hpo.schedulers import Decision
 from hpo.space import Fidelity, Parameter, SearchSpace
+from hpo.space.arguments import Count, Flag, Function, Kind, Number, Table, store
 from hpo.study.context import Consumed
 from hpo.study.runners import Job, Outcome, Task, TrainFunction, execute
 from hpo.trials import Report, RungAssignment, Status, Trial
@@ -55,6 +56,19 @@ class Continuation:
     resumed: bool
     difference: float
     tolerance: float
+
+    def __post_init__(self) -> None:
+        level, size, losses = Count(0), Number(least=0, infinite=True), Kind(Mapping)
+        store(
+            self,
+            straight=losses,
+            paused=losses,
+            low=level,
+            high=level,
+            resumed=Flag(),
+            difference=size,
+            tolerance=size,
+        )
 
     @property
     def passed(self) -> bool:
@@ -125,6 +139,12 @@ def check_continuation(
         >>> check.passed, check.resumed, check.paused[4]
         (True, True, 0.00390625)
     """
+    train_fn = Function("train_fn(config, ctx)")(train_fn, "`train_fn`", TypeError)
+    tolerance = Number(least=0, way_out="0.05 is the default")(tolerance, "`tolerance`")
+    seed = Count(0)(seed, "`seed`")
+    level = Count(1, optional=True, way_out="give a level of the fidelity")
+    low, high = level(low, "`low`", SpaceError), level(high, "`high`", SpaceError)
+    config = Table(way_out="pass a dict")(config, "`config`", SpaceError)
     space = space if isinstance(space, SearchSpace) else SearchSpace(space)
     fidelity = None if space.fidelity is None else space[space.fidelity]
     if space.fidelity is None or not isinstance(fidelity, Fidelity):

@@ -38,11 +38,12 @@ from numpy.typing import NDArray
 
 from hpo.diagnostics.transfer_reason import TransferReason, TransferReasonKind, TransferVerdict
 from hpo.drawing.plot_data import TransferPanel
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, UnknownNameError, printable_str
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors, drift_prior
 from hpo.space import Categorical, SearchSpace, Unit
+from hpo.space.arguments import File, Kind, Number, OneOf
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Status
 from surrogates.data import Array, TrainingData
@@ -183,10 +184,10 @@ class TransferCheck:
             >>> check.drift("x", "n").unit
             'x'
         """
-        for found in self.drifts:
-            if (found.parameter, found.axis) == (parameter, axis):
-                return found
-        raise KeyError(f"no verdict on {parameter!r} along {axis!r}")
+        parameters = tuple(dict.fromkeys(found.parameter for found in self.drifts))
+        OneOf(parameters)(parameter, "`parameter`", UnknownNameError)
+        along = {found.axis: found for found in self.drifts if found.parameter == parameter}
+        return along[OneOf(tuple(along))(axis, "`axis`", UnknownNameError)]
 
     def panel(self, parameter: str, axis: str) -> TransferPanel:
         """Return what :meth:`plot` shows of one pair.
@@ -249,6 +250,7 @@ class TransferCheck:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @printable_str
     def __str__(self) -> str:
         failed = f" and {self.failed} failed" if self.failed else ""
         used = f", the best {self.used} used" if self.used < self.runs else ""
@@ -290,6 +292,7 @@ class TransferCheck:
         """
         from hpo.drawing.plots import plot_transfer
 
+        path = File(optional=True)(path, "`path`")
         return plot_transfer([self._fit.panel(drift) for drift in self.drifts], path)
 
 
@@ -331,11 +334,11 @@ def check_transfer(
         >>> drift.verdict.value, round(drift.slope.mean, 2)
         ('drifts', -0.5)
     """
+    result = Kind(Result, way_out="pass what `optimize` or load_result returned")(
+        result, "`result`"
+    )
+    tolerance = Number(above=0, way_out="0.15 is the default")(tolerance, "`tolerance`")
     runs, encoder = result.models.runs, result.models.encoder
-    if not 0 < tolerance < math.inf:
-        raise ValueError(
-            f"`tolerance` must be positive and finite, got {tolerance!r}; 0.15 is the default"
-        )
     if not encoder.space.scales:
         raise SpaceError(
             "a transfer check needs scale axes, got none; declare the sizes of the runs, such as"

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from hpo.errors import printable_str
+
 __all__ = ["TransferReason", "TransferReasonKind", "TransferVerdict"]
 
 _LOG_LIMIT = 700.0  # exp overflows beyond 709
@@ -101,6 +103,7 @@ class TransferReason:
         """
         return self.kind.verdict
 
+    @printable_str
     def __str__(self) -> str:
         parameter, axis = self.parameter, self.axis
         match self.kind:

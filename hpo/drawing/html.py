@@ -141,7 +141,7 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
         f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>"
     )
     path = Path(path)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # surrogates have no UTF-8
     return path
 
 

@@ -77,14 +77,13 @@ def plot_front(
     if some and data.predicted is not None:
         _draw_predicted(axes, data.predicted)
     for color, (name, run) in zip(cycle(_MEASURED), (measured or {}).items(), strict=False):
-        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=name)
+        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=_plain(name))
     if some or measured:
         axes.set_xscale("log")
         axes.legend(frameon=False)
-    axes.set(xlabel=f"cost ({data.cost_unit or 'as told'})", ylabel="loss")
+    axes.set(xlabel=_plain(f"cost ({data.cost_unit or 'as told'})"), ylabel="loss")
     axes.grid(alpha=0.25)
-    if path is not None:
-        figure.savefig(path, dpi=150)
+    _save(figure, path, dpi=150)
     return figure
 
 
@@ -134,17 +133,17 @@ def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = Non
         _draw_panel(axes, panel)
         low, high = panel.slope_interval
         axes.set_title(
-            f"{panel.verdict}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})", fontsize=10
+            f"{_plain(panel.verdict)}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})",
+            fontsize=10,
         )
-        axes.set(xlabel=panel.axis, ylabel=panel.label)
+        axes.set(xlabel=_plain(panel.axis), ylabel=_plain(panel.label))
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=4 if len(axes_names) > 1 else 2,  # one panel is too narrow for four
         frameon=False,
     )
-    if path is not None:
-        figure.savefig(path, dpi=130)
+    _save(figure, path, dpi=130)
     return figure
 
 
@@ -298,7 +297,7 @@ def plot_instability(
     colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves)))
     for curve, color in zip(curves, colors, strict=True):
         bound = np.minimum if curve.loss.min() < initial_loss else np.maximum
-        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=curve.label)
+        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=_plain(curve.label))
         best = float(np.interp(curve.best_lr, curve.lr, curve.loss))
         axes.plot(curve.best_lr, best, "o", color=color)
         if math.isfinite(curve.edge):
@@ -309,11 +308,10 @@ def plot_instability(
         top, label = min(high, float(target.lr[-1])), "edge at the target, 90 %"
         axes.axvspan(low, top, alpha=0.15, lw=0, color=_PREDICTED, label=label)
     axes.axhline(initial_loss, ls=":", lw=1, color=_TRIALS, label="failed run")
-    axes.set(xscale="log", xlabel=parameter, ylabel="loss")
+    axes.set(xscale="log", xlabel=_plain(parameter), ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    if path is not None:
-        figure.savefig(path, dpi=130)
+    _save(figure, path, dpi=130)
     return figure
 
 
@@ -359,7 +357,7 @@ def plot_coordinates(
     for layer, change in changes.items():
         middle = np.exp(np.log(np.maximum(change, 1e-12)).mean(axis=1))
         if layer in colors:
-            label = f"{layer}, {verdicts[layer]}, slope {slopes[layer]:+.2f}"
+            label = _plain(f"{layer}, {verdicts[layer]}, slope {slopes[layer]:+.2f}")
             axes.plot(sizes, middle, "o-", lw=2, color=colors[layer], label=label)
         else:
             axes.plot(sizes, middle, "o-", lw=1, color=_TRIALS, alpha=0.6, label=flat)
@@ -375,6 +373,27 @@ def plot_coordinates(
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    if path is not None:
-        figure.savefig(path, dpi=130)
+    _save(figure, path, dpi=130)
     return figure
+
+
+def _plain(text: str) -> str:
+    """Return a user's name as matplotlib shows it letter by letter.
+
+    A pair of dollar signs would be read as a formula, and a label that starts with an underscore is
+    left out of a legend. Letters that cannot be drawn become escapes.
+    """
+    drawn = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    escaped = "".join(drawn).replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def _save(figure: Figure, path: str | Path | None, *, dpi: int) -> None:
+    if path is None:
+        return
+    suffix, known = Path(path).suffix[1:].lower(), figure.canvas.get_supported_filetypes()
+    if suffix and suffix not in known:
+        raise ValueError(
+            f"`path` must end in one of the formats {sorted(known)}, got {str(path)!r}; write .png"
+        )
+    figure.savefig(path, dpi=dpi)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
+from hpo.models.other_tasks import LazyProcess, OtherTasks
 from hpo.models.refits import CHAINED, RefitChain
+from hpo.models.serialized import ThreadLock
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Observation, Status, TrialLog
-from surrogates.base import Predictor, Rescaled
+from surrogates.base import Predictor, Rescaled, Surrogate
 from surrogates.conformal import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor
 from surrogates.data import Array, IntArray, TrainingData
@@ -46,11 +48,15 @@ class Models:
         encoder: Encoder of the space; losses are multiplied by `encoder.loss_sign`, so that smaller
             is better.
         scaling: Loss model where the space has scale axes; None is the default one.
+        other_tasks: Runs of other tasks that whole runs learn from; None for no task.
 
     Attributes:
+        encoder: Encoder of the rows.
+        other_tasks: Runs of other tasks; None for no task.
         runs: Completed trials.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
+        lock: Held by whoever uses models that several threads may reach.
 
     Example:
         >>> from hpo.space import Float, SearchSpace
@@ -69,8 +75,15 @@ class Models:
         True
     """
 
-    def __init__(self, encoder: Encoder, scaling: ScalingModel | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        scaling: ScalingModel | None = None,
+        other_tasks: OtherTasks | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.lock = ThreadLock()
+        self.other_tasks = other_tasks
         columns = encoder.columns
         empty = np.zeros((0, len(columns.kinds)))
         self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
@@ -82,7 +95,8 @@ class Models:
         self.partial_runs = PartialRuns(encoder)
         self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
-            transform: RefitChain(GaussianProcess(), columns, transform) for transform in Transform
+            transform: RefitChain(self.process(transform), columns, transform)
+            for transform in Transform
         }
         self._partial_values = {
             transform: RefitChain(
@@ -93,6 +107,23 @@ class Models:
         self._cost = RefitChain(CostModel(), columns, _unchanged)
         self.scaling_model = scaling or ScalingModel()
         self._scaling = RefitChain(self.scaling_model, columns, _unchanged)
+
+    def process(self, transform: Transform) -> Surrogate[GPPredictor]:
+        """Return the Gaussian process of whole runs, not yet fitted.
+
+        Args:
+            transform: Output transform of the losses.
+        """
+        if self.other_tasks is None:
+            return GaussianProcess()
+        return LazyProcess(self.other_tasks, transform)
+
+    @property
+    def follows_other_tasks(self) -> bool:
+        """Whether the model of raw losses uses runs of other tasks."""
+        if self.other_tasks is None or not len(self.runs):
+            return False
+        return bool(self.other_tasks.shares(self.whole_run_value(Transform.RAW)[0]))
 
     @property
     def fallbacks(self) -> int:
@@ -280,6 +311,7 @@ class Models:
     def snapshot(self) -> Models:
         """Return a copy that later calls of `sync` on these models do not change."""
         same = copy.copy(self)
+        same.lock = ThreadLock()
         same._values = {key: chain.snapshot() for key, chain in self._values.items()}
         same._partial_values = {k: chain.snapshot() for k, chain in self._partial_values.items()}
         same._cost, same._scaling = self._cost.snapshot(), self._scaling.snapshot()

@@ -31,10 +31,12 @@ import numpy as np
 from scipy.special import expit
 
 from hpo.models.fitted import Models
+from hpo.models.other_tasks import OtherTasks
 from hpo.models.refits import EVIDENCE_ROWS
 from hpo.models.surrogate_selector import SurrogateChoice, SurrogateSelector
 from hpo.space.encoding import Encoder, wide_parameters
 from hpo.trials import TrialLog
+from hpo.trials.other_tasks import OtherTask
 from surrogates.data import Array
 from surrogates.numerics import NumericalError, kronecker
 from surrogates.scaling_law.model import ScalingModel
@@ -86,6 +88,7 @@ class LogScaleHedge:
         encoder: Encoder of the declared scaling.
         scaling: Model of the loss where the space has scale axes.
         choice: Surrogates that may model the loss.
+        other_tasks: Runs of other tasks, if any.
 
     Attributes:
         all: One entry per input scaling, the declared one first.
@@ -100,12 +103,19 @@ class LogScaleHedge:
         True
     """
 
-    def __init__(self, encoder: Encoder, scaling: ScalingModel, choice: SurrogateChoice) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        scaling: ScalingModel,
+        choice: SurrogateChoice,
+        other_tasks: Sequence[OtherTask] = (),
+    ) -> None:
         space = encoder.space
         encoders = [encoder]
         if not space.scales and (wide := wide_parameters(space)):
             encoders.append(Encoder(space, encoder.direction, log_axes=wide))
-        models = [Models(e, scaling) for e in encoders]
+        learned = OtherTasks.useful(encoders, () if space.scales else other_tasks)
+        models = [Models(e, scaling, tasks) for e, tasks in zip(encoders, learned, strict=True)]
         self.all = tuple(InputWarp(m, SurrogateSelector(m, choice)) for m in models)
 
     @property

@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import LRCurvePlot
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, printable_str
 from hpo.models.fitted import Models
 from hpo.models.success_extrapolation import SuccessExtrapolation
-from hpo.space import Float, Int, Parameter, Role, Scale
+from hpo.space import Float, Int, Role
+from hpo.space.arguments import File, Kind, Number, Row, Text, store
 from hpo.space.encoding import Encoder
+from hpo.trials.table_columns import column_names
 from surrogates.data import Array
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 _GRID = 129  # learning rates on a curve
 _DRAWS = 400  # samples from the posteriors
+_COLUMNS = ("sensitivity", "sensitivity_low", "sensitivity_high", "best") + (
+    ("edge", "edge_low", "edge_high", "cause")
+)
 _KEY = 0xED6E  # random key of the draws: the same log gives the same report
 _RISE = 0.1  # of what training removes at that scale
 _FAR = 10.0  # distances from best to median; a loss beyond is not taken for an initial one
@@ -139,6 +144,17 @@ class Instability:
     initial_loss: float
     warnings: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        store(
+            self,
+            parameter=Text(),
+            curves=Row(Kind(LRCurve), way_out="give at least one"),
+            initial_loss=Number(),
+            warnings=Row(Text(empty=True)),
+        )
+        if not self.curves:
+            raise ValueError("`curves` of Instability must not be empty, got (); give at least one")
+
     @property
     def target(self) -> LRCurve:
         """Curve at the target scale, the last one.
@@ -159,7 +175,8 @@ class Instability:
         """Return a table with one row per scale.
 
         Its columns are the scale axes, then sensitivity, sensitivity_low, sensitivity_high, best,
-        edge, edge_low, edge_high and cause.
+        edge, edge_low, edge_high and cause. An axis called like one of these is in `params_edge`
+        and so on.
 
         Example:
             >>> lr, loss, success = np.array([[1e-3, 1e-2], [2.0, 3.0], [1.0, 0.6]])
@@ -173,21 +190,22 @@ class Instability:
         """
         import pandas as pd
 
-        return pd.DataFrame(
-            {
-                **c.scale,
-                "sensitivity": c.sensitivity,
-                "sensitivity_low": c.sensitivity_interval[0],
-                "sensitivity_high": c.sensitivity_interval[1],
-                "best": c.best_lr,
-                "edge": c.edge,
-                "edge_low": c.edge_interval[0],
-                "edge_high": c.edge_interval[1],
-                "cause": c.cause.value,
-            }
+        axes, _ = column_names(_COLUMNS, [name for c in self.curves for name in c.scale])
+        rows = [
+            (
+                *(c.scale.get(name) for name in axes),
+                c.sensitivity,
+                *c.sensitivity_interval,
+                c.best_lr,
+                c.edge,
+                *c.edge_interval,
+                c.cause.value,
+            )
             for c in self.curves
-        )
+        ]
+        return pd.DataFrame(rows, columns=[*axes.values(), *_COLUMNS])
 
+    @printable_str
     def __str__(self) -> str:
         lines = [
             f"Sensitivity to {self.parameter} and its unstable edge, with 90 % intervals; a failed"
@@ -227,6 +245,7 @@ class Instability:
         """
         from hpo.drawing.plots import plot_instability
 
+        path = File(optional=True)(path, "`path`")
         curves = [
             LRCurvePlot(_at(c.scale), c.lr, c.loss, c.best_lr, c.edge, c.edge_interval)
             for c in self.curves
@@ -253,6 +272,7 @@ def lr_parameter(encoder: Encoder, name: str | None) -> str:
         'eta'
     """
     space = encoder.space
+    name = Text(optional=True, way_out="name a parameter")(name, "`parameter`", SpaceError)
     if name is None:
         found = [n for n in space.decisions if getattr(space[n], "role", None) is Role.LR]
         if len(found) != 1:
@@ -293,17 +313,15 @@ def sizes(models: Models) -> list[dict[str, float]]:
     if not names:
         return [{}]
     natural = columns.origin[scale] + columns.width[scale] * models.runs.X[:, scale]
-    found = np.unique(np.round(natural, 9), axis=0)
+    found = natural[np.unique(np.round(natural, 9), axis=0, return_index=True)[1]]
     found = found[np.argsort(found.sum(axis=1), kind="stable")]
     if len(found) > _MOST_SIZES:
         found = np.linspace(natural.min(axis=0), natural.max(axis=0), _STOPS)
-    lows = [_low(models.encoder.space[name]) for name in names]
-    # rounding may put the least size below its axis, where nothing is recommended
-    return [dict(zip(names, np.maximum(np.exp(row), lows).tolist(), strict=True)) for row in found]
-
-
-def _low(axis: Parameter) -> float:
-    return axis.low if isinstance(axis, Scale) else 0.0
+    axes = models.encoder.space.scale_axes
+    return [
+        {name: axes[name].canonical(value) for name, value in zip(names, row, strict=True)}
+        for row in np.exp(found).tolist()
+    ]
 
 
 def instability(

@@ -42,6 +42,7 @@ from scipy.special import ndtr
 
 from hpo.models.fitted import Models
 from hpo.models.refits import refits_up_to
+from hpo.space.arguments import Member
 from hpo.space.encoding import Encoder
 from surrogates.conformal import (
     Calibration,
@@ -52,7 +53,7 @@ from surrogates.conformal import (
     scale_weights,
 )
 from surrogates.data import Array, TrainingData
-from surrogates.gp import GaussianProcess, GPPredictor
+from surrogates.gp import GPPredictor
 from surrogates.numerics import NumericalError, kronecker
 from surrogates.quantile_forest import (
     ForecastScores,
@@ -102,11 +103,8 @@ class SurrogateChoice(Enum):
         Raises:
             ValueError: If there is no such choice.
         """
-        try:
-            return cls(name)
-        except ValueError:
-            known = [choice.value for choice in cls]
-            raise ValueError(f"`surrogate` must be one of {known}, got {name!r}") from None
+        choice: SurrogateChoice = Member(cls, way_out="pick one")(name, "`surrogate`")
+        return choice
 
 
 def margin(encoder: Encoder) -> float:
@@ -184,7 +182,8 @@ class SurrogateSelector:
 
     def __init__(self, models: Models, choice: SurrogateChoice) -> None:
         self._models, self._choice = models, choice
-        self._margin = margin(models.encoder)
+        # the forest knows nothing of other tasks, so it must be better than the process that does
+        self._margin = MARGIN if models.other_tasks else margin(models.encoder)
         self._blocks: dict[int, Block] = {}  # by their end
         self._level = OnlineLevel.start(1.0 - COVERAGE)
         self._ahead = OnlineConformal.start(COVERAGE)
@@ -381,7 +380,8 @@ class SurrogateSelector:
         runs = self._models.runs
         y = transform(runs.loss[:end])[known]
         data = TrainingData(runs.X[known], y, self._models.encoder.columns)
-        return GaussianProcess().predictor(data, self._models.hyperparameters(transform, start))
+        theta = self._models.hyperparameters(transform, start)
+        return self._models.process(transform).predictor(data, theta)
 
     def _left_out(self, process: GPPredictor, row: Array) -> Array:
         """Return scores of the last runs, forecast without themselves.
@@ -410,7 +410,7 @@ class SurrogateSelector:
         if n not in _CROSS_FITTED:
             return _last_residuals(raw)
         count = refits_up_to(n)[-1]
-        columns, model = self._models.encoder.columns, GaussianProcess()
+        columns, model = self._models.encoder.columns, self._models.process(Transform.RAW)
         try:
             if self._folds[0] != count:
                 runs, theta = self._models.runs, self._models.hyperparameters(Transform.RAW, count)

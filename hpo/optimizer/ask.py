@@ -77,11 +77,13 @@ class Start:
         row: `(d,)`, the row of the initial design.
         number: Its number, from 1.
         count: Number of start points.
+        other_tasks: Other tasks that it did best on, with their shares.
     """
 
     row: Array
     number: int
     count: int
+    other_tasks: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

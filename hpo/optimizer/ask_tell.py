@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -39,8 +39,9 @@ from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
+from hpo.space.arguments import Count, Flag, Kind, Member, Row
 from hpo.space.encoding import Encoder
-from hpo.space.scalars import metric_values, real, shown, whole
+from hpo.space.scalars import metric_values, real, scalar, shown, whole
 from hpo.trials import (
     Cause,
     Observation,
@@ -52,8 +53,10 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Budget, Ledger
+from hpo.trials.default_cost import DefaultCost
+from hpo.trials.other_tasks import GivenTasks, read_other_tasks
 from hpo.trials.read_runs import Runs, run_keys
-from hpo.trials.records import SECONDS
+from hpo.trials.records import SECONDS, UNIT
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
 from surrogates.scaling_law.model import ScalingModel
@@ -63,6 +66,8 @@ if TYPE_CHECKING:
 
 _ASSUMED = 0.95  # probability of success while nothing has failed
 _TARGET_STARTS = 2  # start points where a target is named
+_INDEX = Count(0, way_out="0 is usual")
+_AMONG = Row(Kind(Mapping), way_out="list the configs that may be run now")
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
 
@@ -89,6 +94,9 @@ class Optimizer:
         direction: "minimize" or "maximize" the loss.
         cost: Unit of the costs told, such as "seconds" or "flops". Naming one makes the search
             cost-aware; so does a scale axis in the space. With neither, only the loss counts.
+            Where it is None and no cost is told, a run costs 6 N D if the space has axes of
+            parameters and tokens, else its level of the fidelity, else nothing that is known
+            (:mod:`hpo.trials.default_cost`); time that is told in `seconds` is recorded only.
         budget: Limits on what a proposal may cost; nothing here stops asking when it is spent.
         target: Scale values of the final training, the default of :meth:`recommend`.
         priors: Transfer rules about how the best settings move with scale
@@ -98,8 +106,12 @@ class Optimizer:
         surrogate: Model of the loss: a Gaussian process ("gp"), a conformalized quantile forest
             ("quantile"), or "auto", which mixes both in proportion to forecast skill (see
             :mod:`hpo.models.surrogate_selector`). With scale axes the scaling model is used alone.
-        seed: Non-negative seed of every random choice.
+        seed: Non-negative seed of every random choice. The same seed and the same results give
+            the same asks; wall-clock time has no part in them unless it is told as a cost.
         driver: Index of this driver among those that share a study.
+        other_tasks: Runs of other tasks in the same space by name, from which the search learns
+            where they agree with this one: what `read_runs` returns or can read, a
+            :class:`Result`, or a list of (config, loss). Only for spaces without scale axes.
 
     Attributes:
         space: The space searched.
@@ -108,6 +120,7 @@ class Optimizer:
         ledger: What the study has spent.
         target: Scale values of the final training; None if undeclared.
         cost_unit: Unit of the costs; None if undeclared.
+        lock: Held while anything is asked, told or read, so that threads may share an optimizer.
 
     Raises:
         SpaceError: If a space or target cannot be searched, or a transfer rule does not fit it.
@@ -135,32 +148,43 @@ class Optimizer:
         surrogate: str = "auto",
         seed: int = 0,
         driver: int = 0,
+        other_tasks: GivenTasks = None,
     ) -> None:
-        seed, driver = _index("seed", seed), _index("driver", driver)
-        if budget is not None and not isinstance(budget, Budget):
-            raise TypeError(
-                f"`budget` must be a Budget or None, got {shown(budget)}; write Budget(trials=60)"
-            )
+        seed, driver = _INDEX(seed, "`seed`"), _INDEX(driver, "`driver`")
+        budget = Kind(Budget, optional=True, way_out="write Budget(trials=60)")(
+            budget, "`budget`", TypeError
+        )
         self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.encoder = Encoder(self.space, direction)
-        self.cost_unit = cost
+        self.cost_unit = cost = UNIT(cost, "`cost`")
         self.target = None if target is None else check_target(self.space, target)
+        self.lock = ThreadLock()
         self.log = TrialLog()
         self.ledger = Ledger(budget or Budget())
+        self._default_cost = DefaultCost.of(self.space) if cost is None else None
+        self._told_a_cost = False  # while none is declared: then that is the unit
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
         self._rules = rule_mixture(check_priors(priors), self.space, columns)
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
-        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice)
+        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
+        self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
+        learned = self._hedge.declared.models.other_tasks
+        self._portfolio = () if learned is None else learned.portfolio()
+        if self._portfolio:
+            rest = max(len(self._starts) - len(self._portfolio), 0)
+            rows = [start.row for start in self._portfolio]
+            self._starts = np.concatenate([rows, self._starts[:rest]])
         if self.target is not None:  # the law can choose sizes, so start at the smallest
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
 
+    @serialized
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
         """Propose a config and make it a pending trial.
 
@@ -184,6 +208,7 @@ class Optimizer:
         self.add_pending(trial)
         return trial
 
+    @serialized
     @single_threaded
     def propose(
         self,
@@ -220,6 +245,7 @@ class Optimizer:
         """
         return self._propose(self.target, among=among, index=index, only_target=False)
 
+    @serialized
     @single_threaded
     def propose_at(
         self,
@@ -270,8 +296,7 @@ class Optimizer:
         """Return a proposal, falling back to exploring where a model fails."""
         if index is None:
             index = self.log.next_ask_index
-        if index < 0:
-            raise ValueError(f"`index` must be >= 0, got {index}; None takes the log's next one")
+        index = Count(0, most=2**53, way_out="None takes the log's next one")(index, "`index`")
         self._hedge.sync(self.log)
         degraded = self._degraded + self._hedge.fallbacks
         ask = self._ask(target, index, among, only_target)
@@ -297,7 +322,8 @@ class Optimizer:
         """Gather what is known for one ask."""
         # configs told without having been asked take the place of start points
         place = index + sum(o.ask_index is None for o in self.log.observations)
-        starting = place < len(self._starts)
+        start = self._start(place)
+        starting = start is not None
         warp = self._hedge.declared if starting else self._hedge.for_ask(index)
         warp.selector.sync()
         encoder, partial = warp.encoder, warp.models.partial_runs
@@ -323,10 +349,22 @@ class Optimizer:
             limits=CostLimits(math.log(cap) if cap else None, radical_inverse(walk + 1, 2)),
             cost_aware=self._cost_aware,
             target=None if target is None else self._target_row(target),
-            start=Start(self._starts[place], place + 1, len(self._starts)) if starting else None,
+            start=start,
             rng=np.random.default_rng([self._seed, self._driver, index]),
         )
 
+    def _start(self, place: int) -> Start | None:
+        """Return the start point at a place; None from where the models choose."""
+        if place >= len(self._starts):
+            return None
+        if place < len(self._portfolio):
+            others = self._portfolio[place].other_tasks
+            return Start(self._starts[place], place + 1, len(self._portfolio), others)
+        if self._portfolio and self._hedge.declared.models.follows_other_tasks:
+            return None  # the other tasks stand in for the rest of the design
+        return Start(self._starts[place], place + 1, len(self._starts))
+
+    @serialized
     def add_pending(self, trial: Trial) -> None:
         """Record a trial as pending; recording it again changes nothing.
 
@@ -347,9 +385,10 @@ class Optimizer:
             >>> second.ask().number  # numbers go on after it
             1
         """
-        self.log.add(trial)
+        self.log.add(Kind(Trial, way_out="pass what `ask` returned")(trial, "`trial`"))
         self.ledger.register(trial, self.log.carried(trial.number))
 
+    @serialized
     def tell(
         self,
         trial: Trial | int | Mapping[str, Any],
@@ -368,7 +407,9 @@ class Optimizer:
             trial: Asked trial, its number, or a config that was never asked for; such a config may
                 lie beyond the searched scales, as a run at the target does.
             loss: Loss in the user's direction. NaN and infinities are recorded as `diverged`.
-            cost: Cost of the run, >= 0, also of a failed one; None if unknown.
+            cost: Cost of the run, >= 0, also of a failed one; None if unknown. In a study that
+                declares no unit and was told no cost before, it is then derived from the config
+                (:mod:`hpo.trials.default_cost`).
             failed: "oom", "diverged", "timeout", "error" or "lost" in place of a loss.
             stopped: Whether the run was ended early on purpose, so that `loss` is not its final
                 one.
@@ -398,7 +439,8 @@ class Optimizer:
         """
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
-        cause = None if failed is None else _cause(failed)
+        cause = Member(Cause, optional=True, way_out="pick one")(failed, "`failed`")
+        stopped = Flag()(stopped, "`stopped`")
         if cause is None and loss is not None and not math.isfinite(loss):
             cause = Cause.DIVERGED
         if cause is None and loss is None and not stopped:
@@ -419,15 +461,78 @@ class Optimizer:
             order=self.log.next_order,
             ask_index=ask_index,
             seconds=seconds,
-            reports=tuple(reports),
+            reports=reports,  # type: ignore[arg-type]  # checked and stored as a tuple
             metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
+        if cost is None:
+            observation = self._with_default_cost(observation)
         before = self._told_before(observation)
         if before is not None:
             return before
         self.record(observation)
         return observation
 
+    @serialized
+    def with_default_cost(self, observation: Observation) -> Observation:
+        """Return an observation whose cost was not told with the cost that is derived for it.
+
+        It is unchanged where the study declares a cost, or nothing is known of it.
+
+        Args:
+            observation: Result of a trial of the log, or of a config that was never asked, without
+                a cost.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Observation, Optimizer, Status
+            >>> optimizer = Optimizer({"x": Float(0, 1), "epochs": Fidelity(1, 9)})
+            >>> config = {"x": 0.5, "epochs": 9}
+            >>> told = Observation(0, config, 0.25, None, Status.COMPLETED, None, 0, ask_index=None)
+            >>> optimizer.with_default_cost(told).cost
+            9.0
+        """
+        if self._default_cost is None or self._told_a_cost or observation.cause is Cause.LOST:
+            return observation
+        return replace(observation, cost=self.cost_at(observation, self._level(observation)))
+
+    def cost_at(self, run: Trial | Observation, level: int | None) -> float | None:
+        """Return the cost of a run up to a level where the study declares none; else None.
+
+        Args:
+            run: Trial or result.
+            level: Level of the fidelity; None for that of its config.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Optimizer
+            >>> space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+            >>> plain, declared = Optimizer(space), Optimizer(space, cost="flops")
+            >>> plain.cost_at(plain.ask(), 3), declared.cost_at(declared.ask(), 3)
+            (3.0, None)
+        """
+        return None if self._default_cost is None else self._default_cost.of_run(run.config, level)
+
+    def as_priced_now(self, stored: Observation) -> Observation:
+        """Return a stored observation with its cost as it is counted now.
+
+        Earlier versions stored measured seconds as the cost where none was declared.
+
+        Args:
+            stored: Observation read from storage.
+
+        Example:
+            >>> from hpo import Fidelity, Float, Observation, Optimizer, Status
+            >>> optimizer = Optimizer({"x": Float(0, 1), "epochs": Fidelity(1, 9)})
+            >>> config = {"x": 0.5, "epochs": 9}
+            >>> old = Observation(0, config, 0.25, 1.75, Status.COMPLETED, None, 0, None, 1.75)
+            >>> new = optimizer.as_priced_now(old)
+            >>> new.cost, new.seconds
+            (9.0, 1.75)
+        """
+        measured = stored.cost is not None and stored.cost == stored.seconds
+        if self.cost_unit is not None or not measured:
+            return stored
+        return self.with_default_cost(replace(stored, cost=None))
+
+    @serialized
     def record(self, observation: Observation) -> None:
         """Record an observation made elsewhere, such as one read back from storage.
 
@@ -446,9 +551,37 @@ class Optimizer:
             >>> second.result().best.loss
             1.5
         """
-        self.log.tell(observation)
+        self.log.tell(Kind(Observation)(observation, "`observation`"))
         self.ledger.charge(observation)
+        if self._default_cost is not None and observation.status is Status.COMPLETED:
+            default = self.cost_at(observation, self._level(observation))
+            self._told_a_cost |= observation.cost not in (None, default)
 
+    def _with_default_cost(self, observation: Observation) -> Observation:
+        """Do the same for what a user tells, who may tell it again after a first cost was told."""
+        if self._default_cost is None or observation.cause is Cause.LOST:
+            return observation
+        default = replace(observation, cost=self.cost_at(observation, self._level(observation)))
+        known = self.log.observation(observation.number)
+        again = known is not None and known.same_result(default)
+        again = again or self._told_before(default) is not None
+        return default if again else self.with_default_cost(observation)
+
+    def _level(self, observation: Observation) -> int | None:
+        """Return the level up to which a run trained; None for that of its config."""
+        if self.space.fidelity is None:
+            return None
+        level: int = observation.config[self.space.fidelity]
+        assignment = self.log.assignment(observation.number)
+        if assignment is not None:
+            level = min(level, assignment.level)
+        if observation.status in (Status.STOPPED, Status.FAILED):  # perhaps before it got there
+            reports = self.log.reports(observation.number) or observation.reports
+            level = min(level, reports[-1].step) if reports else level
+        return level
+
+    @serialized
+    @serialized
     def tell_many(self, runs: Runs | Iterable[Observation]) -> int:
         """Record earlier runs, which the budget does not count; no run is told twice.
 
@@ -515,7 +648,10 @@ class Optimizer:
         observations: Sequence[Observation] = runs.observations
         if runs.cost_unit != self.cost_unit:
             timed = self.cost_unit == SECONDS
-            observations = [replace(o, cost=o.seconds if timed else None) for o in observations]
+            observations = [
+                self.with_default_cost(replace(o, cost=o.seconds if timed else None))
+                for o in observations
+            ]
         return observations, runs.space == self.space
 
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
@@ -542,6 +678,7 @@ class Optimizer:
         """
         return self.result().recommend(target)
 
+    @serialized
     @single_threaded
     def result(self) -> Result:
         """Return the result of the trials so far, as a snapshot that later tells do not change.
@@ -585,6 +722,7 @@ class Optimizer:
 
     def _pool(self, encoder: Encoder, among: Sequence[Mapping[str, Any]]) -> Array:
         """Return `among` as rows."""
+        among = _AMONG(among, "`among`")
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
         return encoder.encode([self.space.canonical(config) for config in among])
@@ -630,13 +768,19 @@ class Optimizer:
         """Return number, config and ask index of the trial meant; a bare config has no index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial, extrapolate=True), None
-        if isinstance(trial, bool) or not isinstance(trial, Trial | Integral):
-            raise TypeError(f"`trial` must be a Trial, its number or a config, got {trial!r}")
+        value = scalar(trial)
+        number = None if isinstance(value, float) else whole(value)
+        if number is None and not isinstance(trial, Trial):
+            raise TypeError(
+                f"`trial` must be a Trial, its number or a config, got {shown(trial)};"
+                " pass what `ask` returned"
+            )
         try:
-            known = trial if isinstance(trial, Trial) else self.log.trial(int(trial))
+            known = trial if isinstance(trial, Trial) else self.log.trial(number or 0)
         except KeyError:
-            raise KeyError(
-                f"no trial {trial} was asked; tell the config itself if it ran elsewhere"
+            raise UnknownNameError(
+                f"`trial` must be the number of a trial that was asked, got {shown(trial)}; tell"
+                " the config itself if it ran elsewhere"
             ) from None
         return known.number, known.config, known.ask_index
 
@@ -675,14 +819,6 @@ def number(name: str, value: object) -> float | None:
     return given
 
 
-def _index(name: str, value: object) -> int:
-    """Return a whole number of at least 0."""
-    given = whole(value)
-    if given is None or given < 0:
-        raise ValueError(f"`{name}` must be a whole number >= 0, got {name}={shown(value)}")
-    return given
-
-
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
     """Return the surrogates that may model the loss over `space`.
 
@@ -703,11 +839,3 @@ def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:
             " got 'quantile': trees do not extrapolate to sizes nobody ran"
         )
     return SurrogateChoice.GP
-
-
-def _cause(failed: Cause | str) -> Cause:
-    try:
-        return Cause(failed)
-    except ValueError:
-        causes = [cause.value for cause in Cause]
-        raise ValueError(f"`failed` must be one of {causes}, got {failed!r}; pick one") from None

@@ -22,11 +22,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
+from hpo.schedulers.base import check_scheduler
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
-from hpo.space.scalars import metric_values
+from hpo.space.arguments import Count, Flag, Function, Kind, Row
+from hpo.space.scalars import metric_values, shown
 from hpo.trials import (
     Cause,
     FurthestStep,
@@ -48,6 +51,8 @@ __all__ = [
     "StartTrial",
     "TrialAction",
 ]
+
+_TRIAL = Kind(Trial, way_out="pass what `ask` returned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,10 @@ class StagedOptimizer:
         seed: int = 0,
         driver: int | None = None,
     ) -> None:
+        optimizer = Kind(Optimizer, way_out="write Optimizer(space)")(optimizer, "`optimizer`")
+        check_scheduler(scheduler)
+        seed = Count(0)(seed, "`seed`")
+        driver = Count(0, optional=True)(driver, "`driver`")
         space = optimizer.space
         self.optimizer = optimizer
         self._fidelity = space.fidelity
@@ -191,6 +200,11 @@ class StagedOptimizer:
                 space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
             )
         )
+
+    @property
+    def lock(self) -> ThreadLock:
+        """Lock of the optimizer, held while anything is asked or told."""
+        return self.optimizer.lock
 
     @property
     def log(self) -> TrialLog:
@@ -222,6 +236,7 @@ class StagedOptimizer:
         """
         return self.optimizer.ledger
 
+    @serialized
     def next_action(
         self,
         *,
@@ -253,6 +268,13 @@ class StagedOptimizer:
             >>> type(engine.next_action(locked=frozenset({1}))).__name__
             'StartTrial'
         """
+        may_start = Flag()(may_start, "`may_start`")
+        if not isinstance(locked, set | frozenset):
+            raise ValueError(
+                f"`locked` must be a set of numbers of trials, got {shown(locked)}; frozenset()"
+                " locks none"
+            )
+        may_resume = Function("may_resume(trial, level)", optional=True)(may_resume, "`may_resume`")
         match self.schedule.next(self.log, may_start=may_start, locked=locked):
             case Start(assignment):
                 proposal = self.optimizer.propose(among=among)
@@ -266,6 +288,7 @@ class StagedOptimizer:
             case _:
                 return None
 
+    @serialized
     def ask(
         self, *, may_start: bool = True, among: Sequence[Mapping[str, Any]] | None = None
     ) -> Trial | None:
@@ -302,6 +325,7 @@ class StagedOptimizer:
         self.optimizer.add_pending(trial)
         return trial
 
+    @serialized
     def report(self, trial: Trial, report: Report) -> Decision:
         """Record a report of a running trial, and decide whether the trial continues.
 
@@ -322,6 +346,7 @@ class StagedOptimizer:
             >>> engine.report(engine.ask(), Report(step=1, loss=0.5)).value
             'continue'
         """
+        trial, report = _TRIAL(trial, "`trial`"), Kind(Report)(report, "`report`")
         self._check_step(trial, report)
         self.log.report(trial.number, report)
         return self.schedule.on_report(trial, report, self.log)
@@ -332,6 +357,7 @@ class StagedOptimizer:
         if furthest is not None:
             furthest.check(report.step)
 
+    @serialized
     def tell(
         self,
         trial: Trial,
@@ -351,7 +377,8 @@ class StagedOptimizer:
         Args:
             trial: The trial, as asked.
             loss: Loss at `trial.assignment.level`, in the user's direction.
-            cost: Cost of the whole run up to there; None if unknown.
+            cost: Cost of the whole run up to there; None if unknown, and then derived as by
+                `Optimizer.tell`.
             failed: Cause of a failure, in place of a loss.
             stopped: Whether the run was ended early on purpose.
             seconds: Wall-clock time of the whole run up to there.
@@ -370,8 +397,10 @@ class StagedOptimizer:
             >>> engine.tell(engine.ask(), failed="oom", cost=0.1).status.value
             'failed'
         """
+        trial, stopped = _TRIAL(trial, "`trial`"), Flag()(stopped, "`stopped`")
         loss, cost = number("loss", loss), number("cost", cost)
         seconds = number("seconds", seconds)
+        reports = Row(Kind(Report))(reports, "`reports`")
         for report in reports:
             self._check_step(trial, report)
         for report in reports:
@@ -409,6 +438,8 @@ class StagedOptimizer:
             reports=self.log.reports(trial.number),
             metrics={} if metrics is None else metric_values(metrics, texts=True),
         )
+        if cost is None:
+            paused = self.optimizer.with_default_cost(paused)
         self.optimizer.record(paused)
         return paused
 
@@ -425,12 +456,16 @@ class StagedOptimizer:
         paused = before.status is Status.PAUSED
         if paused and may_resume(trial, level):
             return ResumeTrial(number, level)
-        config = trial.config
-        if not self._config_allows(trial, level):  # the fidelity has grown since
-            grown = self.optimizer.space[self._fidelity]
-            assert isinstance(grown, Fidelity)
-            config = config | {self._fidelity: grown.high}
+        config = self._reaching(trial, level)
         return ContinueTrial(trial, config, replace(trial.assignment, level=level), paused)
+
+    def _reaching(self, trial: Trial, level: int) -> dict[str, Any]:
+        """The config of a trial that trains on to `level`, though the fidelity has grown since."""
+        if self._fidelity is None or self._config_allows(trial, level):
+            return trial.config
+        grown = self.optimizer.space[self._fidelity]
+        assert isinstance(grown, Fidelity)
+        return trial.config | {self._fidelity: grown.high}
 
     def _clone(self, clone: Clone) -> CloneTrial:
         stopped = None
@@ -440,7 +475,8 @@ class StagedOptimizer:
         index = self.log.next_ask_index
         rng = np.random.default_rng([*self._clone_key, index])
         parent = self.log.trial(clone.parent)
-        config = perturb(self.optimizer.space, parent.config, clone.mutate, rng=rng)
+        whole = self._reaching(parent, clone.assignment.level)
+        config = perturb(self.optimizer.space, whole, clone.mutate, rng=rng)
         return CloneTrial(clone.parent, config, index, clone.assignment, stopped)
 
 

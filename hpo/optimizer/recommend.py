@@ -11,19 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, printable_str
 from hpo.models.fitted import MANY, Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
-from hpo.space import Axis, Float, Int, Scale, SearchSpace
+from hpo.space import Axis, Float, Int, SearchSpace
+from hpo.space.arguments import Table
+from hpo.space.checks import LARGEST_FLOAT, SMALLEST_POSITIVE
 from hpo.space.encoding import Encoder
+from hpo.space.scalars import real, shown
 from surrogates.base import Predictor
 from surrogates.data import Array
 from surrogates.numerics import normal_half_width
@@ -36,6 +38,9 @@ _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too 
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
 _TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
 _SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
+_SAME = 1e-9  # relative difference of two sizes that are one
+#: What to write for the scale of a run.
+SIZES = "give each scale axis a value, such as {'params': 1e9}"
 _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same answer
 
 
@@ -112,6 +117,7 @@ class Recommendation:
     warnings: tuple[str, ...]
     no_effect: tuple[str, ...] = ()
 
+    @printable_str
     def __str__(self) -> str:
         at = ", ".join(f"{name} {value:.4g}" for name, value in self.target.items())
         far = f", {self.extrapolation:.3g} times the compute of the largest run"
@@ -415,37 +421,47 @@ def _at_least(loss: Expected, least: float, sign: float) -> Expected:
     return Expected(sign * least, (first, last))
 
 
-def check_target(space: SearchSpace, target: Mapping[str, float]) -> dict[str, float]:
+def check_target(
+    space: SearchSpace, target: Mapping[str, float], argument: str = "target"
+) -> dict[str, float]:
     """Return `target` as floats, one for each scale axis.
+
+    Args:
+        space: Space that the target is meant for.
+        target: Value of each scale axis.
+        argument: What the user calls it.
 
     Raises:
         SpaceError: If an axis is missing or unknown, a value is not positive and finite, or the
             target is smaller than the smallest proxy along every axis.
     """
+    given: dict[str, Any] = Table(way_out=SIZES)(target, f"`{argument}`", SpaceError)
     if not space.scales:
         raise SpaceError(
-            f"`target` needs a space with Scale axes, got {dict(target)}; declare one, such as"
+            f"`{argument}` needs a space with Scale axes, got {shown(given)}; declare one, such as"
             " Scale(1e5, 1e7, axis=Axis.PARAMS), or leave the target out"
         )
-    if set(target) != set(space.scales):
+    if set(given) != set(space.scales):
         raise SpaceError(
-            f"`target` must name every scale axis and nothing else: {list(space.scales)},"
-            f" got {list(target)}"
+            f"`{argument}` must name every scale axis and nothing else: {list(space.scales)},"
+            f" got {list(given)}"
         )
-    for name, value in target.items():
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (is_number and 0 < value < math.inf):
+    checked: dict[str, float] = {}
+    for name in space.scales:
+        value = real(given[name])
+        if value is None or not SMALLEST_POSITIVE <= value <= LARGEST_FLOAT:
             raise SpaceError(
-                f"`target[{name!r}]` must be positive and finite, got {value!r};"
+                f"`{argument}[{name!r}]` must be positive and finite, got {shown(given[name])};"
                 " give a size, such as 1e9"
             )
-    lows = {name: scale.low for name, scale in space.items() if isinstance(scale, Scale)}
-    if all(target[name] < low for name, low in lows.items()):
+        checked[name] = value
+    lows = {name: scale.low for name, scale in space.scale_axes.items()}
+    if all(checked[name] < low * (1.0 - _SAME) for name, low in lows.items()):
         raise SpaceError(
-            f"`target` must not lie below every proxy, got {dict(target)} where the smallest proxy"
+            f"`{argument}` must not lie below every proxy, got {checked} where the smallest proxy"
             f" is {lows}; name the scale of the final run, or lower the axes' `low`"
         )
-    return {name: float(target[name]) for name in space.scales}
+    return checked
 
 
 def _law_bounds(

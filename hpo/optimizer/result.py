@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
-from hpo.errors import SpaceError, StudyError
+from hpo.errors import SpaceError, StudyError, printable_str
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
+from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
+    SIZES,
     Recommendation,
     check_target,
     doubts,
@@ -28,7 +30,9 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import SearchSpace
+from hpo.space.arguments import Count, File, Kind, Number, Table
 from hpo.trials import Observation, Prediction, Report, Status, TrialLog
+from hpo.trials.budget import Budget
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
 from hpo.trials.table_columns import column_names
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpo.drawing.html import ReportPage
-    from hpo.trials.budget import Budget
 
 # Columns of `Result.to_pandas` that are ours; the parameters stand behind the first of them.
 _COLUMNS = (
@@ -65,7 +68,7 @@ class FrontMember:
         number: Number of the trial.
         config: Its config, with the fidelity up to which it was trained.
         loss: Loss as observed, in the user's direction.
-        cost: Cost in the study's unit; None if none was told.
+        cost: Cost in the study's unit; None if it is not known.
         expected_loss: Posterior mean of the loss at the config. Unlike `loss` it does not take the
             noise of one run at face value.
     """
@@ -130,6 +133,11 @@ class Result:
         return self.warp.models
 
     @property
+    def lock(self) -> ThreadLock:
+        """Held while the models are used, so that threads may share a result."""
+        return self.models.lock
+
+    @property
     def space(self) -> SearchSpace:
         """Space that was searched.
 
@@ -187,6 +195,7 @@ class Result:
         sign = self.models.encoder.loss_sign
         return min(self._members(), key=lambda member: sign * member.loss)
 
+    @printable_str
     def __str__(self) -> str:
         finished = len(self.log.runs)
         if not len(self.models.runs) and not self._furthest():
@@ -236,13 +245,19 @@ class Result:
                 "only what optimize(..., scheduler=...) has returned can be extended; pass a "
                 "scheduler, such as hpo.schedulers.IterativeDeepening()"
             )
+        max_fidelity = Count(1, way_out="give the new largest level")(
+            max_fidelity, "`max_fidelity`", SpaceError
+        )
+        budget = Kind(Budget, optional=True, way_out="write Budget(cost=...)")(
+            budget, "`budget`", TypeError
+        )
         return self.onward(max_fidelity, budget)
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
         """Completed trials that no other beats in both expected loss and cost, cheapest first.
 
-        It is empty where no trial was completed, or none with a cost.
+        Where no cost is known it is the one best trial; it is empty where no trial was completed.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -252,13 +267,17 @@ class Result:
             >>> [(member.number, member.cost) for member in optimizer.result().front]
             [(0, 1.0), (1, 4.0)]
         """
-        members = [member for member in self._candidates() if member.cost is not None]
+        candidates = self._candidates()
+        members = [member for member in candidates if member.cost is not None]
+        if candidates and not members:
+            return (self.best,)
         sign = self.models.encoder.loss_sign
         losses = np.array([sign * member.expected_loss for member in members])
         costs = np.array([member.cost for member in members], dtype=np.float64)
         return tuple(members[i] for i in front(losses, costs)) if members else ()
 
     @property
+    @serialized
     @single_threaded
     def scaling_law(self) -> FittedLaw | None:
         """Fitted scaling law, prior and posterior of every coefficient side by side.
@@ -281,6 +300,7 @@ class Result:
         return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.rules)
 
     @property
+    @serialized
     @single_threaded
     def cost_law(self) -> CostLaw | None:
         """Law of the cost of a run, in the study's unit; None before any positive cost was told.
@@ -318,6 +338,7 @@ class Result:
             return self.cost_law
         return CostLaw.of_seconds(self.models.encoder, self.log.observations)
 
+    @serialized
     @single_threaded
     def predict(
         self,
@@ -350,11 +371,15 @@ class Result:
         """
         self._require_runs()
         encoder = self.models.encoder
+        scale = Table(optional=True, way_out=SIZES)(scale, "`scale`", SpaceError)
+        if scale:
+            scale = check_target(self.space, scale, "scale")
+        config = Table(optional=True, way_out="pass a dict")(config, "`config`", SpaceError)
         if config is None:
             advice = self.recommend(scale)
             config = {**advice.config, **advice.target}
         elif scale is not None:
-            config = {**config, **check_target(self.space, scale)}
+            config = {**config, **check_target(self.space, scale, "scale")}
         run = self.space.canonical(config, extrapolate=True)
         fixed = encoder.encode([run])[0, encoder.columns.scale]
         return predict(
@@ -366,6 +391,7 @@ class Result:
             warnings=doubts(self.models, fixed),
         )
 
+    @serialized
     @single_threaded
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """Return the config expected to do best, with how far to trust it.
@@ -398,6 +424,7 @@ class Result:
         assert example is not None
         return recommend(self.warp, self._target(target), example.config)
 
+    @serialized
     @single_threaded
     def instability(
         self,
@@ -437,6 +464,8 @@ class Result:
         """
         self._require_runs()
         name = lr_parameter(self.models.encoder, parameter)
+        initial_loss = Number(optional=True)(initial_loss, "`initial_loss`")
+        rise = Number(above=0, optional=True)(rise, "`rise`")
         wanted = self._target(target)
         others = [
             at
@@ -497,6 +526,7 @@ class Result:
         columns = [number, *settings.values(), *others, *measured.values()]
         return pd.DataFrame(rows, columns=columns)
 
+    @serialized
     def plot_front(
         self,
         path: str | Path | None = None,
@@ -530,8 +560,12 @@ class Result:
         """
         from hpo.drawing.plots import plot_front
 
+        path = File(optional=True)(path, "`path`")
+        runs = Table(Kind(Measured), optional=True, way_out="write {'target': Measured(8.0, 0.04)}")
+        measured = runs(measured, "`measured`")
         return plot_front(_front_plot(self, self.front), path, measured=measured)
 
+    @serialized
     @single_threaded
     def plot_law(
         self, target: Mapping[str, float] | None = None, path: str | Path | None = None
@@ -566,6 +600,7 @@ class Result:
             )
         return plot_law(law_plot(self.models, self.recommend(target)), path)
 
+    @serialized
     def report(self, path: str | Path) -> Path:
         """Write best trial, recommendation, front and all trials as one self-contained HTML page.
 
@@ -590,6 +625,7 @@ class Result:
         """
         from hpo.drawing.html import write_report
 
+        path = File()(path, "`path`")
         return write_report(_report_page(self), path)
 
     def _require_runs(self) -> None:
@@ -621,6 +657,7 @@ class Result:
             self._require_runs()
         return members
 
+    @serialized
     @single_threaded
     def _candidates(self) -> list[FrontMember]:
         """Every completed trial with its posterior mean; without any, those that came furthest."""
@@ -658,6 +695,7 @@ class Result:
         return {**o.config, name: min(assignment.level, o.config[name])}
 
     def _target(self, target: Mapping[str, float] | None) -> dict[str, float]:
+        target = Table(optional=True, way_out=SIZES)(target, "`target`", SpaceError)
         if target is not None and (target or self.space.scales):
             return check_target(self.space, target)
         if self.target is not None or not self.space.scales:
@@ -688,6 +726,7 @@ def _short(value: object) -> str:
 
 def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
     """Return what the picture of the front shows; its arrays are empty without costs."""
+    front = tuple(member for member in front if member.cost is not None)
     done = [
         (o.cost, o.loss)
         for o in result.log.observations
@@ -742,6 +781,7 @@ def _report_page(result: Result) -> ReportPage:
         for m in front
     ]
     picture = _front_plot(result, front) if front else None
+    priced = any(member.cost is not None for member in front)
     return ReportPage(
         title=result.study.study_name if result.study is not None else "scaletune",
         finished=len(result.log.runs),
@@ -761,7 +801,7 @@ def _report_page(result: Result) -> ReportPage:
             warnings=advice.warnings,
             no_effect=advice.no_effect,
         ),
-        front=HTMLTable(header, members) if front else None,
+        front=HTMLTable(header, members) if priced else None,
         picture=picture if picture is not None and len(picture.cost) else None,
         trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
     )

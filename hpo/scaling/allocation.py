@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpo.errors import printable_str
+
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
@@ -47,6 +49,7 @@ class Allocation:
     loss: float
     loss_interval: tuple[float, float]
 
+    @printable_str
     def __str__(self) -> str:
         lines = [f"Best use of {self.compute:.4g} {self.unit}, with 90 % intervals"]
         for name, value in self.scale.items():

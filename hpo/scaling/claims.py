@@ -10,16 +10,24 @@ level    z*_j at one scale
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from hpo.errors import SpaceError
 from hpo.space import SearchSpace
+from hpo.space.arguments import Number, Table, Text, store
 
 #: Mean and standard deviation of a normal distribution.
 MeanSd: TypeAlias = tuple[float, float]
+
+#: Rule of a standard deviation of a slope or level, in natural units.
+SD = Number(above=0, most=1e6, way_out="use a large one, such as 1, where little is known")
+
+#: Rule of a slope or another power.
+EXPONENT = Number(least=-1e6, most=1e6, way_out="1 is proportional, 0 does not move")
+
+_NAME = Text(way_out="give the name that it has in the space")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,19 @@ class Slope:
     given: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_normal(self)
-        if self.parameter in self.given or not all(map(math.isfinite, self.given.values())):
+        store(
+            self,
+            SpaceError,
+            parameter=_NAME,
+            scale=_NAME,
+            mean=EXPONENT,
+            sd=SD,
+            given=Table(EXPONENT, way_out="drop it, or give e.g. {'batch': 0.5}"),
+        )
+        if self.parameter in self.given:
             raise SpaceError(
-                f"`given` of Slope must name other parameters with finite weights, got {self};"
-                " drop it, or give e.g. {'batch': 0.5}"
+                f"`given` of Slope must name other parameters, got {dict(self.given)} for"
+                f" {self.parameter!r}; drop it, or give e.g. {{'batch': 0.5}}"
             )
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
@@ -104,12 +120,14 @@ class Level:
     sd: float
 
     def __post_init__(self) -> None:
-        _check_normal(self)
-        if not all(0 < value < math.inf for value in self.at.values()):
-            raise SpaceError(
-                f"`at` of Level must hold positive, finite scales, got {dict(self.at)}; give sizes,"
-                " such as {'params': 1e8}"
-            )
+        store(
+            self,
+            SpaceError,
+            parameter=_NAME,
+            at=Table(Number(above=0), way_out="give sizes, such as {'params': 1e8}"),
+            value=Number(way_out="give it as a config would hold it, such as 3e-4"),
+            sd=SD,
+        )
 
     def claims(self, space: SearchSpace) -> tuple[Level, ...]:
         """Return the claim itself.
@@ -183,12 +201,3 @@ class Neutral:
 
 #: What a user may pass as `priors`: rules, none at all, or None for every published one that fits.
 Priors: TypeAlias = Sequence[TransferRule] | Neutral | None
-
-
-def _check_normal(claim: Slope | Level) -> None:
-    mean = claim.mean if isinstance(claim, Slope) else claim.value
-    if not (math.isfinite(mean) and 0 < claim.sd < math.inf):
-        raise SpaceError(
-            f"a {type(claim).__name__} must have finite numbers and `sd` > 0, got {claim}; use a"
-            " large sd where little is known"
-        )

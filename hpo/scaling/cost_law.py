@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.errors import UnknownNameError, printable_str
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
+from hpo.space.arguments import OneOf
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
 from hpo.trials.records import SECONDS
@@ -121,9 +123,7 @@ class CostLaw:
             (1.0, True)
         """
         found = self._estimates()
-        if name not in found:
-            raise KeyError(f"the cost law has no {name!r}; it has {list(found)}")
-        return found[name]
+        return found[OneOf(tuple(found))(name, "`name`", UnknownNameError)]
 
     @property
     def rows(self) -> tuple[Coefficient, ...]:
@@ -168,6 +168,7 @@ class CostLaw:
         """
         return as_frame(self.rows)
 
+    @printable_str
     def __str__(self) -> str:
         return as_text(self.rows) + "\n+- one standard error."
 

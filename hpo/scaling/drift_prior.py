@@ -17,6 +17,7 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.scaling.claims import Level, MeanSd, Neutral, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, SearchSpace
+from hpo.space.scalars import shown
 from surrogates.data import Columns
 from surrogates.scaling_law.prior import Anchor, DriftPrior, neutral_sd
 
@@ -53,7 +54,7 @@ def check_priors(priors: object) -> tuple[TransferRule, ...] | None:
     )
     if isinstance(priors, str) or not isinstance(priors, Sequence):
         raise SpaceError(
-            f"priors must be a list of rules, Neutral() or None, got {priors!r}; {hint}"
+            f"priors must be a list of rules, Neutral() or None, got {shown(priors)}; {hint}"
         )
     for rule in priors:
         if isinstance(rule, type):
@@ -62,7 +63,7 @@ def check_priors(priors: object) -> tuple[TransferRule, ...] | None:
             )
         if not isinstance(rule, TransferRule):
             raise SpaceError(
-                f"priors must hold rules with a method claims(space), got {rule!r}; {hint}"
+                f"priors must hold rules with a method claims(space), got {shown(rule)}; {hint}"
             )
     rules: list[TransferRule] = []
     for rule in priors:  # a rule given twice is no second opinion

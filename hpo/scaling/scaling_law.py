@@ -24,19 +24,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import logsumexp
 
+from hpo.errors import UnknownNameError, printable_str
 from hpo.scaling.allocation import Allocation
 from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
 from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.rule_table import RuleWeight, rules_as_text
 from hpo.space import Axis
+from hpo.space.arguments import Kind, Number, OneOf, Row, Table
+from hpo.space.checks import LARGEST_FLOAT
 from hpo.space.encoding import Encoder
+from hpo.trials.table_columns import column_names
 from surrogates.data import Array, ColumnKind
 from surrogates.numerics import normal_half_width, single_threaded
 from surrogates.scaling_law.coefficients import Estimate, ScalingLaw
@@ -47,9 +51,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DRAWS = 1000  # of the coefficients, for intervals
-_LEAST_RATE = 0.02  # exponent of cost below which a draw makes no sense
+_LEAST_RATE = 0.02  # exponent of cost that cannot be told from 0; less makes no sense
 _NINETY = normal_half_width(0.9)  # in standard deviations
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
+_FARTHEST = 690.0  # logarithm of a size; exp overflows beyond 709
+_SIZE = Number(above=0, most=LARGEST_FLOAT, way_out="give e.g. 1e9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ class FittedLaw:
         Raises:
             KeyError: for any other name.
         """
-        return self.coefficients.exponent[_index(axis, self.coefficients.axes)]
+        return self.coefficients.exponent[_index("axis", axis, self.coefficients.axes)]
 
     def slope(self, parameter: str, axis: str) -> Estimate:
         """Return the drift of the best setting along an axis, in natural units.
@@ -142,8 +148,8 @@ class FittedLaw:
         Raises:
             KeyError: for any other names.
         """
-        row = self.coefficients.drift[_index(parameter, self.coefficients.decisions)]
-        return row[_index(axis, self.coefficients.axes)]
+        row = self.coefficients.drift[_index("parameter", parameter, self.coefficients.decisions)]
+        return row[_index("axis", axis, self.coefficients.axes)]
 
     def optimum(self, parameter: str) -> Estimate:
         """Return the best setting at the mean scale of the runs, in natural units.
@@ -154,7 +160,9 @@ class FittedLaw:
         Raises:
             KeyError: for any other name.
         """
-        return self.coefficients.optimum[_index(parameter, self.coefficients.decisions)]
+        return self.coefficients.optimum[
+            _index("parameter", parameter, self.coefficients.decisions)
+        ]
 
     def best(self, parameter: str, at: Mapping[str, float]) -> Estimate:
         """Return the best setting at one scale, bend included, in natural units.
@@ -178,19 +186,16 @@ class FittedLaw:
             >>> round(math.exp(law.best("lr", {"n": 1e9}).mean), 3)
             0.004
         """
-        j = _index(parameter, self.coefficients.decisions)
+        j = _index("parameter", parameter, self.coefficients.decisions)
+        at = Table(way_out="give each scale axis a value, such as {'params': 1e9}")(at, "`at`")
         missing = [axis for axis in self._encoder.space.scales if axis not in at]
         if missing:
             raise ValueError(f"`at` must give every scale axis a value, got none for {missing}")
         layout = self._predictor.loss.layout
         scales = layout.origin + layout.unit  # full fidelity
         for axis, value in at.items():
-            place = _index(axis, self.coefficients.axes)
-            if not 0 < value < math.inf:
-                raise ValueError(
-                    f"`at[{axis!r}]` must be positive and finite, got {value!r}; give e.g. 1e9"
-                )
-            scales[place] = math.log(value)
+            place = _index("at", axis, self.coefficients.axes)
+            scales[place] = math.log(_SIZE(value, f"`at[{axis!r}]`"))
         optimum, columns = self._predictor.optimum(scales), self._encoder.columns
         column = columns.decision[j]
         rows = self._predictor.optimum_rows(scales)[j]
@@ -236,6 +241,7 @@ class FittedLaw:
         """
         return as_frame(self.rows)
 
+    @printable_str
     def __str__(self) -> str:
         at = ", ".join(
             f"{axis} {math.exp(s):.4g}"
@@ -263,13 +269,13 @@ class FittedLaw:
                 the law of the study's declared unit if costs were told, else 6 N D FLOPs.
 
         Raises:
-            ValueError: for a compute that is not positive and finite, for a space without costs
-                whose axes are not parameters and tokens, or if cost does not rise with every axis.
+            ValueError: for a compute that is not positive and finite, or so far from the costs of
+                the runs that no number holds the sizes, for a space without costs whose axes are
+                not parameters and tokens, or if the 90 % interval of an exponent of cost reaches 0,
+                so that an axis may cost nothing.
         """
-        if not 0 < compute < math.inf:
-            raise ValueError(
-                f"`compute` must be positive and finite, got {compute!r}; give e.g. 1e20"
-            )
+        compute = replace(_SIZE, way_out="give e.g. 1e20")(compute, "`compute`")
+        cost = Kind(CostLaw, optional=True, way_out="pass result.cost_law")(cost, "`cost`")
         rng = np.random.default_rng(_KEY)
         level, rate, unit = self._price(cost or self._cost, rng)
         layout, count = self._predictor.loss.layout, rate.shape[1]
@@ -288,10 +294,17 @@ class FittedLaw:
         spare = level - math.log(compute) + ((reference[:count] + pull) * rate).sum(axis=1)
         log_m = spare / (rate / p).sum(axis=1)
         scales = reference[:count] + pull - log_m[:, None] / p
+        if not np.abs(scales[0]).max() <= _FARTHEST:
+            raise ValueError(
+                f"`compute` must lie nearer to the costs of the runs, got {compute!r} {unit}, for"
+                " which the law names sizes beyond any number; give what a run may cost"
+            )
+        scales = np.clip(scales, -_FARTHEST, _FARTHEST)
 
         offset = np.zeros_like(log_R) + (layout.origin + layout.unit) - reference  # full fidelity
         offset[:, :count] = scales - reference[:count]
-        rho = np.exp(gamma[:, 0] * logsumexp(log_R - total - alpha * offset / gamma, axis=1))
+        with np.errstate(over="ignore"):  # of a draw that gives no interval
+            rho = np.exp(gamma[:, 0] * logsumexp(log_R - total - alpha * offset / gamma, axis=1))
         sign = self._encoder.loss_sign
         best_codes = _best_offsets(layout.codes, theta[:, layout.offsets])
         loss = sign * (theta[:, 0] + np.exp(total[:, 0]) * (rho - 1.0) + best_codes)
@@ -325,7 +338,8 @@ class FittedLaw:
     def frontier(self, computes: Sequence[float], cost: CostLaw | None = None) -> pd.DataFrame:
         """Return a table of the least loss against compute, one row per `allocation`.
 
-        Columns: compute, loss, loss_low, loss_high and one for each scale axis.
+        Columns: compute, loss, loss_low, loss_high and one for each scale axis, which is called
+        `params_loss` and so on where its own name is one of these.
 
         Args:
             computes: costs of one run, in the unit of `cost`.
@@ -336,28 +350,33 @@ class FittedLaw:
         """
         import pandas as pd
 
-        best = [self.allocation(compute, cost) for compute in computes]
-        return pd.DataFrame(
-            {
-                "compute": b.compute,
-                "loss": b.loss,
-                "loss_low": b.loss_interval[0],
-                "loss_high": b.loss_interval[1],
-                **b.scale,
-            }
+        given: tuple[float, ...] = Row(_SIZE, way_out="write [1e18, 1e20]")(computes, "`computes`")
+        best = [self.allocation(compute, cost) for compute in given]
+        ours = ("compute", "loss", "loss_low", "loss_high")
+        columns, _ = column_names(ours, self._encoder.space.scales)
+        rows = [
+            (b.compute, b.loss, *b.loss_interval, *(b.scale[name] for name in columns))
             for b in best
-        )
+        ]
+        return pd.DataFrame(rows, columns=[*ours, *columns.values()])
 
     def _price(self, cost: CostLaw | None, rng: np.random.Generator) -> tuple[Array, Array, str]:
         """Return k `(m,)`, c `m x axes` and the unit of ln C = k + c . s: the mean, then draws."""
         if cost is not None:
             level, rate = cost.lines(self._best_row(), _DRAWS, rng)
-            if np.any(rate[0] <= 0.0):
-                axes = self.coefficients.axes
-                names = [a for a, c in zip(axes, rate[0], strict=False) if c <= 0.0]
+            least, most = np.quantile(rate[1:], [0.05, 0.95], axis=0)
+            flat = [
+                f"{axis!r} (cost grows as its power {c:.2g}, {low:.2g} to {high:.2g})"
+                for axis, c, low, high in zip(
+                    self.coefficients.axes, rate[0], least, most, strict=False
+                )
+                if min(c, low) < _LEAST_RATE
+            ]
+            if flat:
                 raise ValueError(
-                    "costs must rise with every scale axis for an allocation, but the fitted costs"
-                    f" do not rise with {names}; run more proxies that differ in it"
+                    "costs must rise with every scale axis for an allocation, or the best size has"
+                    f" no bound, but they cannot be told from constant in {', '.join(flat)}; run"
+                    " more proxies that differ in it, or tell a cost= that counts it, such as FLOPs"
                 )
             return level, np.maximum(rate, _LEAST_RATE), cost.unit
         space = self._encoder.space
@@ -394,10 +413,8 @@ def _weighed(rules: RuleMixture | None, predictor: ScalingPredictor) -> tuple[Ru
     )
 
 
-def _index(name: str, names: tuple[str, ...]) -> int:
-    if name not in names:
-        raise KeyError(f"the law has no {name!r}; it has {list(names)}")
-    return names.index(name)
+def _index(argument: str, name: str, names: tuple[str, ...]) -> int:
+    return names.index(OneOf(names)(name, f"`{argument}`", UnknownNameError))
 
 
 def _pairs(names: tuple[str, ...], low: Array, high: Array) -> dict[str, tuple[float, float]]:

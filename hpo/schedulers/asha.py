@@ -25,8 +25,9 @@ from hpo.schedulers.base import (
     Setup,
     Start,
 )
-from hpo.schedulers.ladder import Ladder, store_counts
+from hpo.schedulers.ladder import ETA, Ladder
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex, Started
+from hpo.space.arguments import Count, Kind, Number, store
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 # Checkpoints kept in each rung beyond those that could be promoted now. A run that is dropped may
@@ -83,16 +84,16 @@ class ASHA(Scheduler):
     confidence: float | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2, brackets=1)
-        if not isinstance(self.kind, ASHAVariant):
-            raise SpaceError(
-                f"`kind` must be an ASHAVariant, got {self.kind!r}; use ASHAVariant.PROMOTION"
-            )
-        if self.confidence is not None and not 0 < self.confidence <= 1:
-            raise SpaceError(
-                f"`confidence` must lie in (0, 1], got {self.confidence!r}; "
-                "leave it out to promote by rank alone"
-            )
+        store(
+            self,
+            SpaceError,
+            eta=ETA,
+            kind=Kind(ASHAVariant, way_out="use ASHAVariant.PROMOTION"),
+            brackets=Count(1, way_out="1 is usual"),
+            confidence=Number(
+                above=0, most=1, optional=True, way_out="leave it out to promote by rank alone"
+            ),
+        )
 
     def schedule(self, setup: Setup) -> ASHASchedule:
         """Return a schedule for one log; `begin` calls this.
@@ -282,8 +283,8 @@ class ASHASchedule(PausingSchedule):
         if index < 0 or index >= self._ladder.top:
             return True
         level = self._ladder.levels[index]
-        before = [earlier.step for earlier in log.reports(run.number) if earlier.step < report.step]
-        if level not in run.losses or (before and before[-1] >= level):
+        before = log.step_before(run.number, report.step)
+        if level not in run.losses or (before is not None and before >= level):
             return True
         rung = self._rungs[run.assignment.bracket][index]
         passing = -(-len(rung) * level // self._ladder.levels[index + 1])

@@ -29,6 +29,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from hpo.space import Direction, DirectionName, Fidelity, SearchSpace
+from hpo.space.scalars import shown
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
 
 if TYPE_CHECKING:
@@ -214,11 +215,26 @@ class Scheduler(ABC):
             SpaceError: for a scheduler that needs a fidelity where there is none, or does not suit
                 its levels.
         """
-        return self.schedule(Setup(space, Direction(direction), seed, forecast))
+        return self.schedule(Setup(space, Direction.of(direction), seed, forecast))
 
     @abstractmethod
     def schedule(self, setup: Setup) -> Schedule:
         """Return a schedule for `setup`; `begin` calls this."""
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Refuse what is no scheduler.
+
+    Raises:
+        TypeError: For anything without a method `begin`, and for a class.
+    """
+    if scheduler is None:
+        return
+    if isinstance(scheduler, type) or not callable(getattr(scheduler, "begin", None)):
+        raise TypeError(
+            f"`scheduler` must be one of hpo.schedulers, such as ASHA(eta=3), or None, got"
+            f" {shown(scheduler)}; derive your own stopping rule from hpo.schedulers.StoppingRule"
+        )
 
 
 class StoppingRule(Scheduler):

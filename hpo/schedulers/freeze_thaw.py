@@ -30,8 +30,10 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.schedulers.asha import ASHASchedule
 from hpo.schedulers.base import Action, Forecast, Forecaster, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, store_counts
+from hpo.schedulers.ladder import ETA, Ladder
 from hpo.schedulers.run_history import Run, RunIndex, RunState
+from hpo.space.arguments import Count, Flag, Number, store
+from hpo.space.scalars import shown
 from hpo.trials import RungAssignment, TrialLog
 
 # Multiple of what new runs cost that is spent in all where no more may start.
@@ -94,11 +96,20 @@ class FreezeThaw(Scheduler):
     forecaster: Forecaster | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2, floor=1)
-        if not 0 <= self.price <= 1:
-            raise SpaceError(f"`price` must lie in [0, 1], got {self.price!r}; 0.5 does well")
-        if not (math.isfinite(self.breadth) and self.breadth > 0):
-            raise SpaceError(f"`breadth` must be finite and > 0, got {self.breadth!r}; 1 does well")
+        store(
+            self,
+            SpaceError,
+            eta=ETA,
+            breadth=Number(above=0, most=1e6, way_out="1 does well"),
+            floor=Count(1, way_out="4 does well"),
+            price=Number(least=0, most=1, way_out="0.5 does well"),
+            continues=Flag(),
+        )
+        if self.forecaster is not None and not callable(getattr(self.forecaster, "begin", None)):
+            raise SpaceError(
+                f"`forecaster` of FreezeThaw must have a method begin(setup), or be None, got"
+                f" {shown(self.forecaster)}; None forecasts with the study's own model"
+            )
 
     def schedule(self, setup: Setup) -> FreezeThawSchedule:
         """Return a schedule for one log; `begin` calls this.

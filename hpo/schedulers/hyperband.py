@@ -24,8 +24,10 @@ from enum import Enum
 
 from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, store_counts
+from hpo.schedulers.ladder import ETA, Ladder
 from hpo.schedulers.run_history import PausingSchedule, Run, RunIndex, Started
+from hpo.space.arguments import Count, Kind, store
+from hpo.space.scalars import shown
 from hpo.trials import RungAssignment, TrialLog
 
 MARGIN = 2  # checkpoints kept in each rung beyond the share that is promoted
@@ -69,9 +71,8 @@ class SuccessiveHalving(Scheduler):
     configs: int | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2)
-        if self.configs is not None:
-            store_counts(self, configs=1)
+        configs = Count(1, optional=True, way_out="give the configs of one bracket")
+        store(self, SpaceError, eta=ETA, configs=configs)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
         """Return a schedule for one log; `begin` calls this.
@@ -137,7 +138,7 @@ class Hyperband(Scheduler):
     eta: int = 3
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2)
+        store(self, SpaceError, eta=ETA)
 
     def schedule(self, setup: Setup) -> HyperbandSchedule:
         """Return a schedule for one log; `begin` calls this.
@@ -201,14 +202,12 @@ class IterativeDeepening(Scheduler):
     max_fidelity: str | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2)
-        if not isinstance(self.variant, Variant):
+        variant = Kind(Variant, way_out="write Variant.EFFICIENT or another member")
+        store(self, SpaceError, eta=ETA, variant=variant)
+        given: object = self.max_fidelity
+        if given is not None and not (isinstance(given, str) and given == _AUTO):
             raise SpaceError(
-                f"`variant` must be one of {[str(v) for v in Variant]}, got {self.variant!r}"
-            )
-        if self.max_fidelity not in (None, _AUTO):
-            raise SpaceError(
-                f'`max_fidelity` must be None or "auto", got {self.max_fidelity!r}; the largest '
+                f'`max_fidelity` must be None or "auto", got {shown(given)}; the largest '
                 "level is the fidelity's own: Fidelity(1, 243)"
             )
 

@@ -17,9 +17,12 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from hpo.errors import SpaceError
-from hpo.schedulers.base import Scheduler
 from hpo.space import Fidelity, SearchSpace
-from hpo.space.scalars import shown, whole
+from hpo.space.arguments import Count, Row, store
+
+#: Rule of a reduction factor.
+ETA = Count(2, way_out="3 is usual")
+_MAKERS = "see Ladder.geometric and Ladder.evenly_spaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,11 @@ class Ladder:
     levels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        store(self, SpaceError, levels=Row(Count(None), way_out=_MAKERS))
         steps = zip((0, *self.levels), self.levels, strict=False)
         if not self.levels or not all(below < level for below, level in steps):
             raise SpaceError(
-                f"`levels` must grow strictly from at least 1, got {self.levels}; "
-                "see Ladder.geometric and Ladder.evenly_spaced"
+                f"`levels` must grow strictly from at least 1, got {self.levels}; {_MAKERS}"
             )
 
     @classmethod
@@ -66,8 +69,8 @@ class Ladder:
             >>> Ladder.geometric(2, 54, eta=3)
             Ladder(levels=(2, 6, 18, 54))
         """
-        eta = check_eta(eta)
-        _check_range(low, high)
+        eta = ETA(eta, "`eta`", SpaceError)
+        low, high = _levels(low, high)
         levels = [low]
         while levels[-1] * eta < high:
             levels.append(levels[-1] * eta)
@@ -91,8 +94,8 @@ class Ladder:
             >>> Ladder.evenly_spaced(1, 10, interval=4)
             Ladder(levels=(1, 5, 9, 10))
         """
-        interval = check_count("interval", interval)
-        _check_range(low, high)
+        interval = Count(1)(interval, "`interval`", SpaceError)
+        low, high = _levels(low, high)
         return cls((*range(low, high, interval), high))
 
     @classmethod
@@ -222,57 +225,12 @@ that one run consumes, such as "epochs": Fidelity(1, 81)
     return parameter
 
 
-def check_eta(eta: object) -> int:
-    """Return a reduction factor as an int.
-
-    Raises:
-        SpaceError: unless `eta` is a whole number of at least 2.
-
-    Example:
-        >>> check_eta(3)
-        3
-    """
-    given = whole(eta)
-    if given is None or given < 2:
-        raise SpaceError(f"`eta` must be an int of at least 2, got {shown(eta)}; 3 is usual")
-    return given
-
-
-def check_count(argument: str, value: object, least: int = 1) -> int:
-    """Return a count as an int.
-
-    Raises:
-        SpaceError: unless `value` is a whole number of at least `least`.
-
-    Example:
-        >>> check_count("population", 10, least=2)
-        10
-    """
-    given = whole(value)
-    if given is None or given < least:
-        raise SpaceError(f"`{argument}` must be an int of at least {least}, got {shown(value)}")
-    return given
-
-
-def store_counts(scheduler: Scheduler, **least: int) -> None:
-    """Check the named counts of a frozen scheduler and store them as ints.
-
-    Args:
-        scheduler: Scheduler in its making.
-        **least: Smallest value of each argument by its name.
-
-    Raises:
-        SpaceError: unless each is a whole number of at least its smallest value.
-    """
-    for argument, smallest in least.items():
-        value = getattr(scheduler, argument)
-        count = check_eta(value) if argument == "eta" else check_count(argument, value, smallest)
-        object.__setattr__(scheduler, argument, count)
-
-
-def _check_range(low: int, high: int) -> None:
+def _levels(low: int, high: int) -> tuple[int, int]:
+    count = Count(None, way_out="declare the levels as Fidelity(low, high)")
+    low, high = count(low, "`low`", SpaceError), count(high, "`high`", SpaceError)
     if not 1 <= low <= high:
         raise SpaceError(
             f"`1 <= low <= high` must hold for the levels, got {low}, {high}; "
             "declare them as Fidelity(low, high)"
         )
+    return low, high

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
+from hpo.errors import SpaceError
 from hpo.schedulers.base import Schedule, Scheduler, Setup, StoppingRule
-from hpo.schedulers.ladder import store_counts
 from hpo.schedulers.run_history import RunFold
+from hpo.space.arguments import Count, store
 from hpo.trials import Observation, Report, Reported, Status, Trial, TrialLog
 
 
@@ -45,7 +46,7 @@ class MedianStopping(Scheduler):
     among: int = 4
 
     def __post_init__(self) -> None:
-        store_counts(self, after=0, among=1)
+        store(self, SpaceError, after=Count(0), among=Count(1, way_out="4 is usual"))
 
     def schedule(self, setup: Setup) -> Schedule:
         """Return a schedule for one log; `begin` calls this.

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Promote, Scheduler, Setup, Start
-from hpo.schedulers.ladder import Ladder, fidelity_of, store_counts
+from hpo.schedulers.ladder import Ladder, fidelity_of
 from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, Rung, RunIndex
+from hpo.space.arguments import Count, store
 from hpo.trials import RungAssignment, TrialLog
 
 MARGIN = 2  # checkpoints kept beyond those that will be finished
@@ -45,9 +47,13 @@ class OneEpoch(Scheduler):
     screen: int | None = None
 
     def __post_init__(self) -> None:
-        store_counts(self, keep=1)
-        if self.screen is not None:
-            store_counts(self, screen=1)
+        count = "give a number of configs"
+        store(
+            self,
+            SpaceError,
+            keep=Count(1, way_out=count),
+            screen=Count(1, optional=True, way_out=count),
+        )
 
     def schedule(self, setup: Setup) -> OneEpochSchedule:
         """Return a schedule for one log; `begin` calls this.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import insort
 from dataclasses import dataclass
 
+from hpo.errors import SpaceError
 from hpo.schedulers.asha import ASHASchedule
 from hpo.schedulers.base import Scheduler, Setup
-from hpo.schedulers.ladder import Ladder, store_counts
+from hpo.schedulers.ladder import ETA, Ladder
 from hpo.schedulers.run_history import Arrival, Run, RunIndex
+from hpo.space.arguments import store
 
 _NOISE_QUANTILE = (9, 10)  # of the differences between curves that cross repeatedly, epsilon
 
@@ -43,7 +45,7 @@ class PASHA(Scheduler):
     eta: int = 3
 
     def __post_init__(self) -> None:
-        store_counts(self, eta=2)
+        store(self, SpaceError, eta=ETA)
 
     def schedule(self, setup: Setup) -> PASHASchedule:
         """Return a schedule for one log; `begin` calls this.

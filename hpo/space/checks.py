@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+import numpy as np
+
 from hpo.errors import SpaceError
+from hpo.space.arguments import Flag, Kind, store
 from hpo.space.roles import Role
 from hpo.space.scalars import real, shown, whole
 
@@ -81,12 +84,36 @@ def as_choice(value: object, what: str) -> Choice:
     value = plain(value)
     if value is not None and not isinstance(value, str | int | float | bool):
         raise SpaceError(
-            f"{what} must hold only str, int, float, bool or None, got {value!r}"
+            f"{what} must hold only str, int, float, bool or None, got {shown(value)}"
             f" ({type(value).__name__}); name it by a string and look it up in your function"
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise SpaceError(f"{what} must hold finite numbers, got {value!r}; name it by a string")
     return value
+
+
+def listed(choices: object) -> Sequence[object]:
+    """Return choices that have an order and can be read again.
+
+    Raises:
+        SpaceError: for anything else. The order of a set changes from one process to the next, a
+            mapping has no obvious values, the parts of a text or of bytes are no choices, and a
+            generator is empty after one reading.
+    """
+    if isinstance(choices, np.ndarray) and choices.ndim == 1:
+        choices = choices.tolist()
+    if isinstance(choices, list | tuple | range):
+        return choices
+    if isinstance(choices, set | frozenset):
+        way_out = "a set has no order, write Categorical(sorted(...))"
+    elif isinstance(choices, Iterable) and not isinstance(choices, str | bytes | bytearray):
+        way_out = "write Categorical(list(...))"
+    else:
+        way_out = "write Categorical([...])"
+    raise SpaceError(
+        f"`choices` of Categorical must be a list or tuple of values, got {shown(choices)}"
+        f" ({type(choices).__name__}); {way_out}"
+    )
 
 
 def store_number(parameter: Float | Scale, argument: str) -> None:
@@ -99,13 +126,8 @@ def store_number(parameter: Float | Scale, argument: str) -> None:
 
 def check_flags(parameter: Float | Int | Categorical, *arguments: str) -> None:
     """Raise `SpaceError` for named arguments that are not True or False."""
-    for argument in arguments:
-        value = getattr(parameter, argument)
-        if not isinstance(value, bool):
-            raise SpaceError(
-                f"`{argument}` of {type(parameter).__name__} must be True or False, got {value!r};"
-                " pass a bool"
-            )
+    flag = Flag(way_out="pass a bool")
+    store(parameter, SpaceError, **dict.fromkeys(arguments, flag))
 
 
 def check_order(parameter: Float | Int | Scale | Fidelity) -> None:
@@ -153,24 +175,24 @@ def check_center(parameter: Float | Int) -> None:
 def check_role_and_when(parameter: Float | Int | Categorical) -> None:
     """Raise `SpaceError` for a `role` or `when` of the wrong form; store `when` as tuples."""
     kind = type(parameter).__name__
-    if not isinstance(parameter.role, Role):
-        raise SpaceError(
-            f"`role` of {kind} must be a Role, got {parameter.role!r}; write role=Role.LR or"
-            " another member"
-        )
+    role = Kind(Role, way_out="write role=Role.LR or another member")
+    store(parameter, SpaceError, role=role)
     if parameter.when is None:
         return
     hint = 'write when=("optimizer", ["adamw"])'
     if not isinstance(parameter.when, tuple | list) or len(parameter.when) != 2:
         raise SpaceError(
-            f"`when` of {kind} must be a pair (parent name, values), got {parameter.when!r}; {hint}"
+            f"`when` of {kind} must be a pair (parent name, values), got {shown(parameter.when)};"
+            f" {hint}"
         )
     parent, values = parameter.when
-    if not isinstance(parent, str) or isinstance(values, str) or not isinstance(values, Iterable):
+    listed = isinstance(values, list | tuple | range | set | frozenset)  # ordered by the parent
+    if not isinstance(parent, str) or not listed:
         raise SpaceError(
-            f"`when` of {kind} must be a name and a list of values, got {parameter.when!r}; {hint}"
+            f"`when` of {kind} must be a name and a list of values, got {shown(parameter.when)};"
+            f" {hint}"
         )
-    values = tuple(values)
+    values = tuple(as_choice(value, f"`when` of {kind}") for value in values)
     if not values:
         raise SpaceError(
             f"`when` of {kind} must list at least one value of `{parent}`, got []; {hint}"
@@ -186,3 +208,23 @@ def check_range(value: Number, limits: tuple[Number, Number], name: str) -> Numb
             f"`{name}` must lie in [{low!r}, {high!r}], got {value!r}; move it or widen the bounds"
         )
     return value
+
+
+def is_rounding_of(value: float, end: float, parameter: Float | Scale) -> bool:
+    """Whether a value differs from the end of a parameter's range by no more than rounding."""
+    if parameter.low is not None and parameter.high is not None:
+        width = parameter.high - parameter.low
+    else:
+        width = 0.0
+    return parameter.unit.is_rounding_of(value, end, width=width)
+
+
+def check_within(
+    value: float, parameter: Float | Scale, limits: tuple[float, float], name: str
+) -> float:
+    """Do the same for a float, where one beyond a limit by rounding alone counts as the limit."""
+    low, high = limits
+    end = min(max(value, low), high)
+    if end != value and is_rounding_of(value, end, parameter):
+        return end
+    return check_range(value, limits, name)

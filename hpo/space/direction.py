@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from hpo.space.scalars import shown
+
 __all__ = ["Direction", "DirectionName"]
 
 #: What users write.
@@ -44,5 +46,12 @@ class Direction(StrEnum):
         return 1.0 if self is Direction.MINIMIZE else -1.0
 
     @classmethod
+    def of(cls, value: object) -> Direction:
+        """Return the direction that the user named, or refuse a value of any type."""
+        return cls(value) if isinstance(value, str) else cls._missing_(value)
+
+    @classmethod
     def _missing_(cls, value: object) -> Direction:
-        raise ValueError(f'`direction` must be "minimize" or "maximize", got {value!r}; pick one')
+        raise ValueError(
+            f'`direction` must be "minimize" or "maximize", got {shown(value)}; pick one'
+        )

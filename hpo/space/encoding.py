@@ -94,7 +94,7 @@ class Encoder:
         log_axes: Collection[str] = (),
     ) -> None:
         self.space = space
-        self.direction = Direction(direction)
+        self.direction = Direction.of(direction)
         self.log_axes = tuple(log_axes)
         self._parameters, self._groups = laid_out(space, self.log_axes)
         self._activity = {

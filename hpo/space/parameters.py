@@ -20,11 +20,12 @@ limited to `LARGEST_INT` for the same reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
 from hpo.errors import SpaceError
+from hpo.space.arguments import Kind, store
 from hpo.space.checks import (
     LARGEST_FLOAT,
     LARGEST_INT,
@@ -41,10 +42,14 @@ from hpo.space.checks import (
     check_order,
     check_range,
     check_role_and_when,
+    check_within,
+    is_rounding_of,
+    listed,
     plain,
     store_number,
 )
 from hpo.space.roles import Axis, Role
+from hpo.space.scalars import shown
 from hpo.space.units import Unit
 
 #: Roles of shares, for which 1 is a wall.
@@ -237,10 +242,12 @@ class Float:
             1.0
         """
         limits = self.physical_limits if extrapolate else self.limits
-        return check_range(as_float(value, f"`{name}`"), limits, name)
+        return check_within(as_float(value, f"`{name}`"), self, limits, name)
 
     def canonical(self, value: float, *, extrapolate: bool = False) -> float:
         """Return the nearest canonical value inside the limits (see the head of the module).
+
+        The ends of the range are canonical themselves.
 
         Args:
             value: number, perhaps outside.
@@ -252,6 +259,9 @@ class Float:
         """
         low, high = self.physical_limits if extrapolate else self.limits
         value = min(max(value, low), high)
+        for end in (self.low, self.high):
+            if end is not None and is_rounding_of(value, end, self):
+                return min(max(end, low), high)
         if self.log:
             value = _significant(value)
         elif self.logit:
@@ -487,12 +497,9 @@ class Categorical:
 
     def __post_init__(self) -> None:
         check_flags(self, "ordered")
-        if isinstance(self.choices, str) or not isinstance(self.choices, Iterable):
-            raise SpaceError(
-                f"`choices` of Categorical must be a list of values, got {self.choices!r}; write"
-                " Categorical([...])"
-            )
-        choices = tuple(as_choice(choice, "`choices` of Categorical") for choice in self.choices)
+        choices = tuple(
+            as_choice(choice, "`choices` of Categorical") for choice in listed(self.choices)
+        )
         object.__setattr__(self, "choices", choices)
         if not choices:
             raise SpaceError(
@@ -571,13 +578,14 @@ class Categorical:
             1
         """
         value = plain(value)
-        for position, choice in enumerate(self.choices):
-            # True == 1 in Python, but a flag is not a number here.
-            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
-                return position
+        if value is None or isinstance(value, str | int | float | bool):
+            for position, choice in enumerate(self.choices):
+                # True == 1 in Python, but a flag is not a number here.
+                if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                    return position
         raise SpaceError(
-            f"`{name}` must be one of {list(self.choices)!r}, got {value!r}; use one of these or"
-            " add it"
+            f"`{name}` must be one of {list(self.choices)!r}, got {shown(value)}; use one of these"
+            " or add it"
         )
 
     def canonical(self, value: Choice) -> Choice:
@@ -628,11 +636,7 @@ class Scale:
                     "scale axes are searched in ln v, so start above 0"
                 )
         check_order(self)
-        if not isinstance(self.axis, Axis):
-            raise SpaceError(
-                f"`axis` of Scale must be an Axis, got {self.axis!r}; write axis=Axis.PARAMS or"
-                " another member"
-            )
+        store(self, SpaceError, axis=Kind(Axis, way_out="write axis=Axis.PARAMS or another member"))
 
     @property
     def unit(self) -> Unit:
@@ -691,9 +695,9 @@ class Scale:
         """
         size = as_float(value, f"`{name}`")
         if size <= 0:
-            raise SpaceError(f"`{name}` must be a positive size, got {value!r}; give e.g. 1e6")
+            raise SpaceError(f"`{name}` must be a positive size, got {shown(value)}; give e.g. 1e6")
         limits = (SMALLEST_POSITIVE, LARGEST_FLOAT) if extrapolate else self.limits
-        return check_range(size, limits, name)
+        return check_within(size, self, limits, name)
 
     def canonical(self, value: float) -> float:
         """Return the nearest canonical value; the ends of the range are canonical themselves.

@@ -148,7 +148,7 @@ def metric_values(metrics: Mapping[Any, Any], *, texts: bool) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """Return a value as text for a message, cut if it is long; it never raises.
+    """Return a value as one line of text for a message, cut if it is long; it never raises.
 
     Example:
         >>> shown(0.5), shown(10**5000)
@@ -158,4 +158,5 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:  # Python refuses to print very long integers; a user's repr may do anything
         return f"a value of type {type(value).__name__} that cannot be printed"
+    text = " ".join(line.strip() for line in text.split("\n"))  # arrays take several lines
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

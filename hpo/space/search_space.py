@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
+from hpo.space.arguments import Flag, Table
 from hpo.space.checks import Value
 from hpo.space.optuna_distributions import from_distribution, to_distribution
 from hpo.space.parameters import (
@@ -25,6 +26,7 @@ from hpo.space.parameters import (
     condition,
 )
 from hpo.space.roles import Axis, Role
+from hpo.space.scalars import shown
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -63,7 +65,8 @@ class SearchSpace(Mapping[str, Parameter]):
         if not isinstance(parameters, Mapping):
             raise SpaceError(
                 "a search space must be a mapping from names to parameters, got"
-                f' {type(parameters).__name__}; write {{"lr": Float(1e-4, 1e-1, log=True), ...}}'
+                f" {type(parameters).__name__}; write"
+                ' {"lr": Float(1e-4, 1e-1, log=True), ...}'
             )
         if not parameters:
             raise SpaceError("a search space must hold at least one parameter, got {}; add one")
@@ -71,7 +74,7 @@ class SearchSpace(Mapping[str, Parameter]):
         for name, parameter in parameters.items():
             if not isinstance(name, str) or not name:
                 raise SpaceError(
-                    f"parameter names must be non-empty strings, got {name!r}; rename it"
+                    f"parameter names must be non-empty strings, got {shown(name)}; rename it"
                 )
             checked[name] = _as_parameter(name, parameter)
         fidelities = [
@@ -182,6 +185,7 @@ class SearchSpace(Mapping[str, Parameter]):
             >>> space.active({"kind": "a"}), space.active({"kind": "b"})
             (('kind',), ('kind', 'x'))
         """
+        _check_config(config)
         active = set()
         for name in self._depth_order:
             when = condition(self._parameters[name])
@@ -215,11 +219,8 @@ class SearchSpace(Mapping[str, Parameter]):
             >>> space.validate({"batch": 16.0, "lr": 1e-3})
             {'lr': 0.001, 'batch': 16}
         """
-        if not isinstance(config, Mapping):
-            raise SpaceError(
-                f"a config must be a mapping from names to values, got {type(config).__name__};"
-                " pass a dict"
-            )
+        _check_config(config)
+        extrapolate = Flag()(extrapolate, "`extrapolate`")
         unknown = [name for name in config if name not in self._parameters]
         if unknown:
             raise SpaceError(
@@ -273,6 +274,7 @@ class SearchSpace(Mapping[str, Parameter]):
             >>> SearchSpace({"x": Float(0.0, 1.0), "n": Int(1, 3)}).key({"n": 2, "x": 0.5})
             (('x', 0.5), ('n', 2))
         """
+        _check_config(config)
         return tuple((name, config[name]) for name in self._parameters if name in config)
 
     def fingerprint(self) -> dict[str, dict[str, Any]]:
@@ -296,7 +298,8 @@ class SearchSpace(Mapping[str, Parameter]):
             >>> SearchSpace.from_fingerprint(space.fingerprint()) == space
             True
         """
-        return cls({name: _from_description(d) for name, d in fingerprint.items()})
+        described = _FINGERPRINT(fingerprint, "`fingerprint`", SpaceError)
+        return cls({name: _from_description(name, d) for name, d in described.items()})
 
     def difference(self, other: Mapping[str, Mapping[str, Any]]) -> str | None:
         """Return what differs from a stored space, None if nothing does.
@@ -309,6 +312,7 @@ class SearchSpace(Mapping[str, Parameter]):
             >>> SearchSpace({"epochs": Fidelity(1, 27)}).difference(stored)
             '`epochs`: high is 27, was 9'
         """
+        other = _FINGERPRINT(other, "`other`", SpaceError)
         mine = self.fingerprint()
         found = []
         for name in [*mine, *(n for n in other if n not in mine)]:
@@ -362,6 +366,17 @@ class SearchSpace(Mapping[str, Parameter]):
         if isinstance(parameter, Float | Int) and name in self._extrapolated:
             return parameter.canonical(value, extrapolate=extrapolate)
         return parameter.canonical(value)
+
+
+_FINGERPRINT = Table(Table(), way_out="pass what fingerprint() returned")
+
+
+def _check_config(config: object) -> None:
+    if not isinstance(config, Mapping):
+        raise SpaceError(
+            f"a config must be a mapping from names to values, got {shown(config)}"
+            f" ({type(config).__name__}); pass a dict"
+        )
 
 
 # --- conditions ----------------------------------------------------------------------------------
@@ -447,8 +462,18 @@ def _with_defaults(described: Mapping[str, Any]) -> dict[str, Any]:
     return {"hard": False} | dict(described)
 
 
-def _from_description(described: Mapping[str, Any]) -> Parameter:
-    """Return the parameter that `_describe` described."""
+def _from_description(name: str, described: Mapping[str, Any]) -> Parameter:
+    """Return the parameter that `_describe` described under a name."""
+    try:
+        return _described(described)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpaceError(
+            f"`fingerprint` must describe parameters as fingerprint() does, got"
+            f" {shown(described)} for {name!r} ({error}); pass what it returned"
+        ) from None
+
+
+def _described(described: Mapping[str, Any]) -> Parameter:
     arguments = {name: value for name, value in described.items() if name != "kind"}
     if "role" in arguments:
         arguments["role"] = Role[arguments["role"]]
@@ -473,8 +498,8 @@ def _as_parameter(name: str, parameter: object) -> Parameter:
     if distributions is None or not isinstance(parameter, distributions.BaseDistribution):
         raise SpaceError(
             f"`{name}` must be a Float, Int, Categorical, Scale, Fidelity or an Optuna"
-            f" distribution, got {parameter!r} ({type(parameter).__name__}); a constant is"
-            " Categorical([value])"
+            f" distribution, got {shown(parameter)} ({type(parameter).__name__}); a constant"
+            " is Categorical([value])"
         )
     try:
         return from_distribution(parameter)

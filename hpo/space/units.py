@@ -27,6 +27,9 @@ __all__ = ["Unit"]
 #: exp overflows beyond 709.8.
 _LOG_LIMIT = 709.0
 
+#: Largest relative error of exp(ln v), which is 1.5e-13 at the largest v, and a little.
+_ROUNDING = 4e-13
+
 
 class Unit(Enum):
     """Scale on which equal distances mean equal changes of a parameter.
@@ -139,3 +142,29 @@ class Unit(Enum):
             return natural
         natural = min(max(natural, -_LOG_LIMIT), _LOG_LIMIT)
         return math.exp(natural) if self is Unit.LOG else 1.0 / (1.0 + math.exp(-natural))
+
+    def is_rounding_of(self, value: float, end: float, *, width: float) -> bool:
+        """Return whether a value differs from the end of a range by no more than rounding.
+
+        It is wider than the way through natural values and back, and narrower than half a step of
+        canonical values.
+
+        Args:
+            value: value as the user writes it.
+            end: end of the range.
+            width: width of the range, for linear units.
+
+        Example:
+            >>> import math
+            >>> Unit.LOG.is_rounding_of(math.exp(math.log(1e3)), 1e3, width=0.0)
+            True
+            >>> Unit.LINEAR.is_rounding_of(0.1 + 0.2, 0.3, width=0.3)
+            True
+            >>> Unit.LOGIT.is_rounding_of(1.0, 1.0 - 1e-15, width=1.0)
+            False
+        """
+        if self is Unit.LINEAR:
+            return abs(value - end) <= _ROUNDING * width + 2.0 * math.ulp(end)
+        if self is Unit.LOGIT:
+            return abs(value - end) <= _ROUNDING * min(end, 1.0 - end) + 2.0 * math.ulp(0.5)
+        return abs(value - end) <= _ROUNDING * end

@@ -1,7 +1,8 @@
 """JSON values as attributes of Optuna studies and trials, in chunks that every database takes.
 
-Some databases cut or refuse texts above 2045 characters, so a long value is spread over several
-attributes. Two formats are stored, and both are an interface: `read` reads either.
+Some databases cut or refuse texts above 65,535 bytes, so a longer value is spread over several
+attributes; over few, because each of them is a transaction. Two formats are stored, and both are an
+interface: `read` reads either.
 
 ==================  ================================  ====================================
 written by          the attribute `key`               the attributes `key:0`, `key:1`, ...
@@ -22,7 +23,7 @@ from typing import Any
 
 __all__ = ["LONGEST_VALUE", "read", "read_if_whole", "split", "split_numbered"]
 
-LONGEST_VALUE = 2000  # characters; some databases cut or refuse texts above 2045
+LONGEST_VALUE = 60_000  # characters, all ASCII; MySQL cuts or refuses texts above 65,535 bytes
 
 
 def split(key: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -40,14 +41,13 @@ def split(key: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
     Example:
         >>> split("told", {"loss": 0.5})
         [('told', {'loss': 0.5})]
-        >>> [name for name, _ in split("told", {"text": "x" * 2500})]
+        >>> [name for name, _ in split("told", {"text": "x" * 75_000})]
         ['told:0', 'told:1', 'told:2', 'told']
     """
     text = json.dumps(value)
     if len(text) <= LONGEST_VALUE:
         return [(key, value)]
-    # Each chunk is a JSON text inside a JSON value; escapes may double it, hence half the length.
-    chunks = _chunks(text, LONGEST_VALUE // 2 - 1)
+    chunks = _chunks(text)
     return [*_numbered(key, chunks), (key, {"chunks": len(chunks)})]
 
 
@@ -65,7 +65,7 @@ def split_numbered(key: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:
         >>> split_numbered("asked", {"x": 1})
         [('asked:0', '{"x": 1}'), ('asked', 1)]
     """
-    chunks = _chunks(json.dumps(value), LONGEST_VALUE)
+    chunks = _chunks(json.dumps(value))
     return [*_numbered(key, chunks), (key, len(chunks))]
 
 
@@ -117,7 +117,9 @@ def read_if_whole(attributes: Mapping[str, Any], key: str) -> dict[str, Any] | N
         return None
 
 
-def _chunks(text: str, width: int) -> list[str]:
+def _chunks(text: str) -> list[str]:
+    # Each chunk is a JSON text inside a JSON value; escapes may double it, hence half the length.
+    width = LONGEST_VALUE // 2 - 1
     return [text[start : start + width] for start in range(0, len(text), width)]
 
 

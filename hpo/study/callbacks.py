@@ -22,7 +22,7 @@ class StudyState:
     Attributes:
         name: Name of the study; None in memory.
         direction: Direction of the loss.
-        cost: Declared unit of the costs; None for seconds that are recorded only.
+        cost: Declared unit of the costs; None for costs that are derived from the config, if any.
         target: Value of each scale axis of the final training, or None.
         workers: Number of trials at a time.
         log: Every trial, report and result so far.

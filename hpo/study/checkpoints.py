@@ -13,7 +13,8 @@ that turns out to be alive writes where nothing is read any more.
 Every folder made here holds a marker, `.scaletune.json`, with the unique id of its study and the
 fingerprint of its config; each state repeats both. A folder without the marker of this study is
 never written to, read or deleted, whatever its name, and a state of another study or of a config
-that the run does not descend from is not loaded.
+that the run does not descend from is not loaded. A state is read without running any code that it
+may hold, and folders and files are for their owner only, whatever the umask.
 
 Three levels: `save_state` and `load_state` handle one file, `CheckpointStore` the folders of a
 study, and `RunCheckpoints` decides which folders one driver keeps.
@@ -30,9 +31,10 @@ import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hpo.errors import StudyError
 from hpo.schedulers import Schedule
@@ -41,10 +43,12 @@ from hpo.trials import Cause, Observation, Status, Trial, TrialLog
 STATE_FILE = "state.pt"
 PARENT_FILE = "parent.pt"
 MARKER_FILE = ".scaletune.json"
+OWNER_FOLDER, OWNER_FILE = 0o700, 0o600  # permissions for the owner only
 LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
 _SLUG = 40  # characters of a study's name in the name of its folder
+_UNIQUE = 16  # characters of its unique id there
 
 _log = logging.getLogger(__name__)
 
@@ -133,8 +137,8 @@ def study_folder(base: Path, name: str, study: str) -> Path:
         >>> study_folder(Path("runs"), "../my study", "0123456789abcdef0123").as_posix()
         'runs/my-study-0123456789abcdef'
     """
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:_SLUG].strip("-")
-    return base / f"{slug or 'study'}-{study[:16]}"
+    slug, unique = (re.sub(r"[^A-Za-z0-9_]+", "-", text) for text in (name, study[:_UNIQUE]))
+    return base / f"{slug[:_SLUG].strip('-') or 'study'}-{unique}"
 
 
 def bounded(stem: str, ending: str) -> str:
@@ -150,11 +154,12 @@ def bounded(stem: str, ending: str) -> str:
         >>> len(bounded("長" * 80, "_checkpoints").encode()) <= LONGEST_FILE_NAME
         True
     """
-    if len(os.fsencode(stem + ending)) <= LONGEST_FILE_NAME:
+    whole = stem.encode(errors="surrogateescape")  # UTF-8 in every locale: the longest there is
+    if len(whole) + len(ending.encode()) <= LONGEST_FILE_NAME:
         return stem + ending
-    ending = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}{ending}"
-    room = LONGEST_FILE_NAME - len(os.fsencode(ending))
-    return os.fsencode(stem)[:room].decode(errors="ignore") + ending
+    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{ending}"
+    room = LONGEST_FILE_NAME - len(ending.encode())
+    return whole[:room].decode(errors="ignore") + ending
 
 
 class CheckpointStore:
@@ -206,7 +211,11 @@ class CheckpointStore:
         if marker is None or not key.accepts(marker):
             return
         prepare(destination, key)
-        shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        try:
+            shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
+        except OSError:
+            if source.exists():
+                raise  # else it was deleted meanwhile, with what was saved
 
     def descend(self, child: int) -> None:
         """Keep what trial `child` starts from, linked before, readable as its parent's state."""
@@ -230,9 +239,10 @@ class CheckpointStore:
 
     def numbers(self) -> set[int]:
         """Return the trials that have a folder of this study, whichever driver holds it."""
-        if not self.root.is_dir():
+        try:
+            folders = [path for path in self.root.iterdir() if path.name.isdecimal()]
+        except FileNotFoundError:
             return set()
-        folders = (path for path in self.root.iterdir() if path.name.isdecimal())
         return {int(path.name) for path in folders if self._is_ours(path)}
 
     def take_over(self, folder: Path) -> None:
@@ -248,8 +258,9 @@ class CheckpointStore:
                 continue
             destination = self.folder(int(path.name))
             if not destination.exists():
-                self.root.mkdir(parents=True, exist_ok=True)
+                make_private(self.root)
                 os.replace(path, destination)
+                destination.chmod(OWNER_FOLDER)
                 _write_marker(destination, {"study": self.study, "config": None})
 
     def hold(self, number: int) -> None:
@@ -321,10 +332,11 @@ class RunCheckpoints:
     def begin(self, trial: Trial, *, confirming: bool) -> None:
         """Hold the folder of a new trial, and put there what the trial starts from."""
         self._store.hold(trial.number)
-        if trial.parent is not None:
-            self._inherit(trial)
-        elif self._warm_start and not confirming:
-            self._store.descend_from_best(trial.number, self.key(trial))
+        with _disk_errors(self._store.root):
+            if trial.parent is not None:
+                self._inherit(trial)
+            elif self._warm_start and not confirming:
+                self._store.descend_from_best(trial.number, self.key(trial))
 
     def resume(self, number: int) -> None:
         """Note that a paused trial runs again."""
@@ -352,11 +364,13 @@ class RunCheckpoints:
             and other.loss is not None
             and other.number not in others
         ):
-            self._store.keep_best(observation.number)
+            with _disk_errors(self._store.root):
+                self._store.keep_best(observation.number)
 
     def unheld(self) -> set[int]:
         """Return the ended and running trials that have a folder, without those held as ended."""
-        return self._store.numbers() - self._ended
+        with _disk_errors(self._store.root):
+            return self._store.numbers() - self._ended
 
     def take_over(self, numbers: Iterable[int]) -> None:
         """Hold what drivers that are gone have left, until the schedule has no use for it."""
@@ -396,6 +410,45 @@ class RunCheckpoints:
                 self._store.release(number)
 
 
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """Raise errors of the disk as StudyError, with the place and the way out."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StudyError(
+            f"the checkpoints in {root} cannot be kept: {reason}; make room there, or make it "
+            "readable and writable, and call again. What was told before is still there"
+        ) from error
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner only.
+
+    A folder that is there keeps its permissions.
+
+    Args:
+        folder: Folder to make.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as base:
+        ...     make_private(Path(base, "study", "0"))
+        ...     oct(Path(base, "study").stat().st_mode & 0o777)
+        '0o700'
+    """
+    if folder.is_dir():
+        return
+    make_private(folder.parent)
+    try:
+        folder.mkdir(mode=OWNER_FOLDER)
+    except FileExistsError:  # another driver was faster
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(OWNER_FOLDER)  # where the umask takes rights from the owner, too
+
+
 def prepare(folder: Path, key: CheckpointKey) -> None:
     """Make the folder of a run, with its marker.
 
@@ -414,7 +467,7 @@ def prepare(folder: Path, key: CheckpointKey) -> None:
             f"{folder} is where this run keeps its checkpoints, but it holds files of another "
             "study, of another config, or that scaletune did not make; move that folder away"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     _write_marker(folder, key.marker())
 
 
@@ -451,19 +504,30 @@ def save_state(
 
     _check_loadable(state, "state")
     if key is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     else:
         prepare(folder, key)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
+    with _replacing(folder / STATE_FILE) as file:
+        whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
+        torch.save(whole | ({} if key is None else key.marker()), file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, for its owner only, that takes the place of `path` once it is on the disk."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_SAVING)
+    os.chmod(temporary, OWNER_FILE)  # where the umask takes rights from the owner, too
     try:
         with os.fdopen(handle, "wb") as file:
-            whole = {"state": state, "seconds": seconds, "cost": cost, "offset": offset}
-            torch.save(whole | ({} if key is None else key.marker()), file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, folder / STATE_FILE)
-    except BaseException:
+        os.replace(temporary, path)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        for cause in causes(error):
+            if isinstance(cause, OSError) and cause is not error:
+                raise cause from None  # torch raises an error of its own for it
         raise
 
 
@@ -477,13 +541,38 @@ def load_state(
         file: `STATE_FILE`, or `PARENT_FILE` for the run that this one descends from.
         key: Key of the run. A state of another study, or of a config that the run does not descend
             from, then counts as nothing, with a warning. None, outside of a study, takes any state.
+
+    Returns:
+        What was saved. None also for a file that is damaged or that `save_state` has not written,
+        with a warning: no code in it is run, and training again is all that can be done.
+
+    Raises:
+        OSError: If the file is there but cannot be read.
     """
     import torch
 
     path = folder / file
     if not path.exists():
         return None
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+        saved = Saved(
+            stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
+        )
+    except FileNotFoundError:  # deleted since
+        return None
+    except (OSError, MemoryError):
+        raise  # it may be whole
+    except Exception as error:  # whatever a file that is damaged or made by others leads to
+        if "memory" in str(error):
+            raise
+        _log.warning(
+            "%s is damaged, or not a state that scaletune has written (%s); it is not loaded, and "
+            "the run starts from the beginning",
+            path,
+            type(error).__name__,  # torch suggests to load it without its guard
+        )
+        return None
     if key is not None and not _is_of(stored, folder, file, key):
         _log.warning(
             "%s was saved by another study or with another config; it is not loaded, and the run "
@@ -491,9 +580,7 @@ def load_state(
             path,
         )
         return None
-    return Saved(
-        stored["state"], stored["seconds"], stored.get("cost", 0.0), stored.get("offset", 0.0)
-    )
+    return saved
 
 
 def _is_of(stored: Mapping[str, Any], folder: Path, file: str, key: CheckpointKey) -> bool:
@@ -518,10 +605,8 @@ def _marker(folder: Path) -> dict[str, Any] | None:
 
 def _write_marker(folder: Path, marker: Mapping[str, str | None]) -> None:
     """Write a marker atomically: a kill leaves the old one, the new one or none."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_SAVING)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(marker, file)
-    os.replace(temporary, folder / MARKER_FILE)
+    with _replacing(folder / MARKER_FILE) as file:
+        file.write(json.dumps(marker).encode())
 
 
 def _link_state(source: str, destination: str) -> None:
@@ -540,7 +625,7 @@ def _link_state(source: str, destination: str) -> None:
 
 def _link_in_place(source: Path, destination: Path) -> None:
     """Give a finished state one more name, in one step, whatever had that name before."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    make_private(destination.parent)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=_SAVING) as folder:
         temporary = Path(folder) / destination.name
         try:
@@ -548,6 +633,20 @@ def _link_in_place(source: Path, destination: Path) -> None:
         except OSError:  # a file system without links
             shutil.copy2(source, temporary)
         os.replace(temporary, destination)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, what it was raised from, and so on.
+
+    Args:
+        error: The error that came last.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def _check_loadable(state: Any, where: str) -> None:

@@ -18,15 +18,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
+from hpo.space.arguments import Count, Kind, Number, Table
 from hpo.space.scalars import metric_values, shown, to_float, whole
-from hpo.study.checkpoints import PARENT_FILE, CheckpointKey, Saved, load_state, prepare, save_state
+from hpo.study.checkpoints import (
+    PARENT_FILE,
+    CheckpointKey,
+    Saved,
+    causes,
+    load_state,
+    make_private,
+    prepare,
+    save_state,
+)
 from hpo.trials import FurthestStep, Report, Trial
 
 
@@ -80,6 +91,10 @@ class Context:
             included, and counted twice where they had to be trained again.
         diverged: Whether a NaN or infinite loss was reported.
         refusal: Error raised by a wrong call of `report`, or None.
+        fault: Error of the disk under the last checkpoint that could not be written or read, or
+            None. It says nothing about the config, even if it ends the run.
+        driver_error: Error of the driver that a report has met, or None. `report` raises `Stop` in
+            its place, and `execute` raises it once the function has ended.
 
     Example:
         >>> from hpo import Budget, Float, optimize
@@ -107,14 +122,26 @@ class Context:
         consumed: Consumed = Consumed(),  # noqa: B008  a frozen value
         furthest: FurthestStep | None = None,
     ) -> None:
-        self.trial = trial
-        self.seed = seed
-        self.fidelity = fidelity
-        self.scale = dict(scale or {})
+        self.trial = Kind(Trial)(trial, "`trial`")
+        self.seed = Count(0)(seed, "`seed`")
+        self.fidelity = Count(0, optional=True)(fidelity, "`fidelity`")
+        self.scale = Table(Number(above=0), optional=True)(scale, "`scale`") or {}
+        if channel is not None and not callable(getattr(channel, "send", None)):
+            raise TypeError(
+                f"`channel` must have a method send(report), got {shown(channel)}; write an object"
+                " whose send returns Decision.CONTINUE"
+            )
+        folder = Kind(Path, optional=True, way_out='write Path("checkpoints")')
+        checkpoint_dir = folder(checkpoint_dir, "`checkpoint_dir`")
+        checkpoint_key = Kind(CheckpointKey, optional=True)(checkpoint_key, "`checkpoint_key`")
+        consumed = Kind(Consumed)(consumed, "`consumed`")
+        furthest = Kind(FurthestStep, optional=True)(furthest, "`furthest`")
         self.last_loss: float | None = None
         self.last_cost: float | None = None
         self.diverged = False
         self.refusal: Exception | None = None
+        self.fault: Exception | None = None
+        self.driver_error: BaseException | None = None
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
@@ -158,10 +185,11 @@ class Context:
             0 True
             1 True
         """
-        if self._checkpoint_dir is not None and self._checkpoint_key is not None:
-            prepare(self._checkpoint_dir, self._checkpoint_key)
-        elif self._checkpoint_dir is not None:
-            self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        with self._noting_faults():
+            if self._checkpoint_dir is not None and self._checkpoint_key is not None:
+                prepare(self._checkpoint_dir, self._checkpoint_key)
+            elif self._checkpoint_dir is not None:
+                make_private(self._checkpoint_dir)
         return self._checkpoint_dir
 
     @property
@@ -199,7 +227,8 @@ class Context:
         """
         if self._checkpoint_dir is None:
             return None
-        saved = load_state(self._checkpoint_dir, PARENT_FILE, key=self._checkpoint_key)
+        with self._noting_faults():
+            saved = load_state(self._checkpoint_dir, PARENT_FILE, key=self._checkpoint_key)
         return None if saved is None else saved.state
 
     @property
@@ -315,7 +344,11 @@ class Context:
             raise Stop(f"loss is {report.loss} at step {report.step}")
         if report.loss is not None:
             self.last_loss = report.loss
-        decision = self._channel.send(report)
+        try:
+            decision = self._channel.send(report)
+        except BaseException as error:
+            self.driver_error, self._stopped = error, True
+            raise Stop(f"the study ends at step {report.step}: {error!r}") from error
         if decision is not Decision.CONTINUE:
             self._stopped, self._paused = True, decision is Decision.PAUSE
             what = "pause" if self._paused else "stop"
@@ -341,7 +374,7 @@ class Context:
             5.5
         """
         level = self._last_step if self.fidelity is None else self.fidelity
-        total = self._total(cost, max(level, self._last_step))
+        total = self._total(to_cost(cost), max(level, self._last_step))
         self.last_cost = max(total, self.last_cost or 0.0)
 
     def save(self, state: Any) -> None:
@@ -352,6 +385,8 @@ class Context:
 
         Raises:
             TypeError: For values that could not be loaded again.
+            OSError: If the disk fails or is full; the checkpoint before is kept. If the function
+                lets it pass, the run is lost, and continued from that checkpoint.
             StudyError: If there is no checkpoint folder.
 
         Example:
@@ -369,23 +404,27 @@ class Context:
         offset = self._offset
         if offset is None:
             offset = self._consumed.cost if self._loaded is None else self._loaded.offset
-        save_state(
-            self._folder("save"),
-            state,
-            seconds=self.seconds,
-            cost=self._counted,
-            offset=offset,
-            key=self._checkpoint_key,
-        )
+        folder = self._folder("save")
+        with self._noting_faults():
+            save_state(
+                folder,
+                state,
+                seconds=self.seconds,
+                cost=self._counted,
+                offset=offset,
+                key=self._checkpoint_key,
+            )
         self._saved = True
 
     def load(self) -> Any | None:
         """Return what this trial, or the one that it continues, saved last; None if nothing.
 
         Returns:
-            The state, with its tensors on the CPU.
+            The state, with its tensors on the CPU. A damaged file counts as nothing, with a
+            warning.
 
         Raises:
+            OSError: If the disk fails; the run is then lost and tried again.
             StudyError: If there is no checkpoint folder.
 
         Example:
@@ -402,7 +441,9 @@ class Context:
             ...     print(attempt(folder).load())
             {'step': 3}
         """
-        saved = load_state(self._folder("load"), key=self._checkpoint_key)
+        folder = self._folder("load")
+        with self._noting_faults():
+            saved = load_state(folder, key=self._checkpoint_key)
         if saved is None:
             return None
         if not self._saved:  # from an earlier stage or attempt, whose cost and time count here
@@ -437,6 +478,16 @@ class Context:
             return before.cost
         base = self._loaded.cost if step <= before.step else before.cost - self._loaded.offset
         return before.cost - min(base, before.cost)
+
+    @contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        """Note an error of the disk, so that it is told from one of the training function."""
+        try:
+            yield
+        except Exception as error:
+            if any(isinstance(cause, OSError | StudyError) for cause in causes(error)):
+                self.fault = error
+            raise
 
     def _folder(self, action: str) -> Path:
         if self._checkpoint_dir is None:

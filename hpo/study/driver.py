@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import StudyError
+from hpo.errors import StudyError, printable
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.multi_fidelity import (
     CloneTrial,
@@ -39,15 +39,19 @@ from hpo.space import Direction, DirectionName, SearchSpace
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointStore, RunCheckpoints
 from hpo.study.context import Consumed
+from hpo.study.progress import continued
 from hpo.study.runners import Job, Outcome, Runner, TrainFunction, priced
 from hpo.study.storage import Asked, Entry, StudyStorage
-from hpo.study.takeover import RETRIES, SharedStudy
+from hpo.study.takeover import RETRIES, SharedStudy, completed, keep_unwritten, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
+from hpo.trials.other_tasks import OtherTask
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 _ALL_FAILED = 10  # first trials that all raised
 _POLL = 0.5  # seconds between looks at the budget, the leases and Ctrl-C while trials run
@@ -77,6 +81,7 @@ class StudyOptions:
     name: str | None
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
+    other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -98,6 +103,7 @@ class StudyOptions:
             surrogate=self.surrogate,
             seed=self.seed,
             driver=driver,
+            other_tasks=self.other_tasks,
         )
         return StagedOptimizer(optimizer, self.scheduler, seed=self.seed, driver=driver)
 
@@ -164,6 +170,7 @@ class Driver:
             optimizer.ledger,
         )
         self._running: dict[int, _Running] = {}
+        self._unanswered: dict[int, Exception] = {}  # by trial: what went wrong at its report
         self._began = time.monotonic()
         self._interrupts = Interrupts()
         self._interrupted = False
@@ -174,14 +181,7 @@ class Driver:
         """Search until the budget is used, confirm the recommendation, and return the result."""
         with self._interrupts:
             try:
-                self._shared.sync_from_storage()
-                for callback in self._options.callbacks:
-                    callback.on_start(self._state)
-                self._search()
-                self._confirm(self._options.confirm)
-            except KeyboardInterrupt:
-                _log.warning("interrupted; the result so far is returned")
-                self._stop_running()
+                self._run()
             except BaseException as error:
                 for callback in self._options.callbacks:
                     callback.on_error(self._state, error)
@@ -193,13 +193,39 @@ class Driver:
                 callback.on_finish(self._state, result)
             return result
 
+    def _run(self) -> None:
+        """Search and confirm, or end cleanly after an interrupt."""
+        try:
+            self._shared.sync_from_storage()
+            self._announce()
+            for callback in self._options.callbacks:
+                callback.on_start(self._state)
+            self._search()
+            self._confirm(self._options.confirm)
+        except KeyboardInterrupt:
+            _log.warning("interrupted; the result so far is returned")
+            self._stop_running()
+
+    def _announce(self) -> None:
+        """Say what earlier calls have left and what this one does; a log line that is shown."""
+        self._spent_out()  # counts the seconds that others have driven
+        found, seed = continued(self._state), self._storage.seed
+        if found is None:
+            return
+        if seed != self._options.seed:
+            found += f"; it was started with seed={seed}, new trials draw from this call's"
+        _log.warning("%s", found)
+
     def _search(self) -> None:
         while True:
             self._interrupts.check()
             if self._shared.others_changed():
                 self._shared.sync_from_storage()
+            else:
+                self._shared.learn_from_elsewhere()
             self._fill()
             if not self._running:
+                self._shared.warn_of_enqueued()
                 return
             self._collect()
 
@@ -207,7 +233,7 @@ class Driver:
         """Train `runs` times with the recommendation, learning from each; never twice on resume."""
         done = 0
         for observation in reversed(self._log.observations):
-            if observation.cause is Cause.LOST:
+            if observation.cause is Cause.LOST or observation.ask_index is None:
                 continue
             if observation.number not in self._shared.confirming:
                 break
@@ -249,8 +275,11 @@ class Driver:
                 outcomes = self._runner.poll(_POLL, self._decide)
         else:
             outcomes = self._runner.poll(_POLL, self._decide)
-        for outcome in outcomes:
-            self._finish(outcome)
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.refusal is not None):
+            if outcome.number not in self._unanswered:
+                self._finish(outcome)  # first what ends no study
+        for error in self._unanswered.values():
+            raise error
 
     def _stop_running(self) -> None:
         """After an interrupt: let running trials stop, and record those that still finish."""
@@ -264,10 +293,14 @@ class Driver:
                     self._finish(outcome)
 
     def _release(self) -> None:
-        """End what still runs, whatever happened, so that another call can continue it."""
+        """End what still runs, whatever happened, so that another call can continue it.
+
+        If the storage is away the trials stay as they are until this driver's lease ends.
+        """
         self._runner.close()
         for number in self._running:
-            self._storage.release(number, driven=self._driven())
+            with passed_over(f"trial {number} could not be released: %s"):
+                self._storage.release(number, driven=self._driven())
 
     # --- starting trials -------------------------------------------------------------------------
 
@@ -281,6 +314,9 @@ class Driver:
         match action:
             case StartTrial():
                 asked = self._asked(action.ask_index)
+                if self._shared.enqueued:
+                    self._start_enqueued(self._shared.enqueued.popleft(), asked, action)
+                    return True
                 asked = replace(asked, prediction=action.prediction, assignment=action.assignment)
                 self._add(asked, action.config)
             case ResumeTrial():
@@ -336,6 +372,21 @@ class Driver:
         asked = self._asked(action.ask_index)
         self._add(replace(asked, parent=action.parent, assignment=action.assignment), action.config)
 
+    def _start_enqueued(self, waiting: FrozenTrial, asked: Asked, action: StartTrial) -> None:
+        """Start a trial that somebody enqueued, in place of the config of `action`.
+
+        What it leaves open is as in that config. The fidelity is the scheduler's.
+        """
+        params, asked = wanted_params(waiting), replace(asked, assignment=action.assignment)
+        if action.assignment is not None and self._optimizer.space.fidelity is not None:
+            params.pop(self._optimizer.space.fidelity, None)
+        config = completed(self._optimizer, params, action.config)
+        distributions = self._distributions(config)
+        trial = self._storage.start_enqueued(waiting, asked, config, distributions)
+        if trial is not None:  # else another driver was faster
+            self._shared.note(trial.number, asked)
+            self._begin(trial, asked)
+
     def _continue_lost(self, entry: Entry) -> None:
         """Start a lost trial again, from its checkpoint."""
         asked = replace(
@@ -350,13 +401,19 @@ class Driver:
 
     def _add(self, asked: Asked, config: dict[str, Any]) -> None:
         """Write a new trial and start it, unless another driver is at the same config."""
+        trial = self._storage.ask(asked, config, self._distributions(config))
+        self._shared.note(trial.number, asked)
+        if not self._shared.is_superseded(trial):
+            self._begin(trial, asked)
+
+    def _distributions(self, config: dict[str, Any]) -> dict[str, BaseDistribution]:
+        """Optuna distributions of a config's values."""
         encoder = self._optimizer.encoder
         box = encoder.value_box((encoder.lower, encoder.upper))
-        distributions = self._optimizer.space.distributions(config, box)
-        trial = self._storage.ask(asked, config, distributions)
-        self._shared.note(trial.number, asked)
-        if self._shared.is_superseded(trial):
-            return
+        return self._optimizer.space.distributions(config, box)
+
+    def _begin(self, trial: Trial, asked: Asked) -> None:
+        """Start a new trial that is written and no other driver's."""
         self._optimizer.add_pending(trial)
         self._checkpoints.begin(trial, confirming=asked.confirming)
         self._start(trial, asked)
@@ -389,36 +446,58 @@ class Driver:
     # --- reports and results ---------------------------------------------------------------------
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
-        """Answer a report of a running trial."""
+        """Answer a report of a running trial.
+
+        What goes wrong here is not the trial's fault: it is stopped, to be continued by the next
+        call, and the error ends the study.
+        """
         with self._interrupts.shielded():
-            running = self._running[trial.number]
-            self._log.report(trial.number, report)
-            self._storage.report(trial.number, report)
-            for callback in self._options.callbacks:
-                callback.on_report(self._state, trial, report)
-            if self._interrupted:
+            try:
+                return self._answer(trial, report)
+            except Exception as error:
+                self._unanswered[trial.number] = error
                 return Decision.STOP
-            if not running.asked.confirming and self._spends_too_much(running, report):
-                return Decision.STOP
-            if running.asked.confirming:
-                return Decision.CONTINUE
-            return self._engine.schedule.on_report(running.trial, report, self._log)
+
+    def _answer(self, trial: Trial, report: Report) -> Decision:
+        """Record a report, and say whether its trial continues."""
+        running = self._running[trial.number]
+        self._log.report(trial.number, report)
+        self._storage.report(trial.number, report)
+        for callback in self._options.callbacks:
+            callback.on_report(self._state, trial, report)
+        if self._interrupted:
+            return Decision.STOP
+        if not running.asked.confirming and self._spends_too_much(running, report):
+            return Decision.STOP
+        if running.asked.confirming:
+            return Decision.CONTINUE
+        return self._engine.schedule.on_report(running.trial, report, self._log)
 
     def _finish(self, outcome: Outcome) -> None:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
-        running = self._running.pop(outcome.number)
+        running = self._running[outcome.number]  # released if its end cannot be written
         outcome = priced(outcome, self._options.cost)
+        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning("trial %d was lost (%s); trying again", outcome.number, outcome.text)
-            self._storage.mark_lost(outcome.number, order=self._log.next_order)
+            _log.warning(
+                "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
+            )
+            self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
+            del self._running[outcome.number]
             self._shared.sync_from_storage()
             return
+        if outcome.cause is Cause.LOST and outcome.refusal is not None:
+            raise outcome.refusal
         if outcome.cause is Cause.LOST:
             outcome = replace(
                 outcome, cause=Cause.ERROR, text=f"lost {RETRIES + 1} times: {outcome.text}"
             )
         observation = self._observed(running.trial, outcome)
-        if not self._write(observation, outcome.text):
+        if self._options.cost is None:
+            observation = self._optimizer.with_default_cost(observation)
+        written = self._write(observation, outcome.text)
+        del self._running[outcome.number]
+        if not written:
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._shared.sync_from_storage()
             return
@@ -426,10 +505,9 @@ class Driver:
             self._checkpoints.keep_if_best(observation, but=self._shared.confirming)
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
-        last_line = outcome.text.strip().rpartition("\n")[2]
         if observation.cause is not None:
             cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, last_line)
+            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:
@@ -456,16 +534,23 @@ class Driver:
         )
 
     def _write(self, observation: Observation, text: str) -> bool:
-        """Write the end of a stage; False if another driver has finished the trial before."""
-        if observation.status is Status.PAUSED:
-            stage = self._log.resumed(observation.number)
-            self._storage.pause(observation, stage, driven=self._driven())
-            return True
-        return self._storage.tell(observation, driven=self._driven(), text=text)
+        """Write the end of a stage; False if another driver has finished the trial before.
+
+        If the storage is away, the next call in this process writes it.
+        """
+        try:
+            if observation.status is Status.PAUSED:
+                stage = self._log.resumed(observation.number)
+                self._storage.pause(observation, stage, driven=self._driven())
+                return True
+            return self._storage.tell(observation, driven=self._driven(), text=text)
+        except StudyError:
+            keep_unwritten(self._owner, observation, text)
+            raise
 
     def _all_failed(self) -> bool:
         """Whether all trials raised, which says more of `train_fn` than of configs."""
-        told = self._log.observations
+        told = [o for o in self._log.observations if o.ask_index is not None]
         return len(told) >= _ALL_FAILED and all(o.cause is Cause.ERROR for o in told)
 
     # --- the budget ------------------------------------------------------------------------------
@@ -493,12 +578,27 @@ class Driver:
         if ledger.remaining_seconds == 0.0:
             return True
         cost, before = report.cost, self._consumed(running.trial).cost
-        if cost is None and self._options.cost in (None, SECONDS):
+        if cost is None and self._options.cost == SECONDS:
             cost = before + time.monotonic() - running.started
+        elif cost is None:
+            cost = self._optimizer.cost_at(running.trial, report.step)
         if cost is None:
             return False
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost
         return (limit is not None and cost >= limit) or (left is not None and cost - before >= left)
+
+
+@contextmanager
+def passed_over(message: str) -> Iterator[None]:
+    """Log a StudyError in place of raising it, where what ended the study before says more.
+
+    Args:
+        message: Message to log, with a `%s` for the error.
+    """
+    try:
+        yield
+    except StudyError as error:
+        _log.warning(message, error)
 
 
 class Interrupts:

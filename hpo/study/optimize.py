@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
 import tempfile
 import weakref
@@ -24,11 +25,13 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
-from hpo.space import DirectionName, Fidelity, Parameter, SearchSpace
-from hpo.space.scalars import shown, whole
+from hpo.schedulers.base import check_scheduler
+from hpo.space import Direction, DirectionName, Fidelity, Parameter, SearchSpace
+from hpo.space.arguments import Count, Flag, Kind, Row
+from hpo.space.scalars import shown
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
-from hpo.study.driver import Driver, StudyOptions
+from hpo.study.driver import Driver, StudyOptions, passed_over
 from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
@@ -40,13 +43,19 @@ from hpo.study.storage import (
     sqlite_file,
     without_password,
 )
-from hpo.study.takeover import replay
+from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
+from hpo.trials.default_cost import DefaultCost
+from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
 from hpo.trials.read_runs import read_runs
+from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+
+_MOST = 10_000  # workers, and runs of the recommendation
+_log = logging.getLogger(__name__)
 
 
 def optimize(
@@ -68,6 +77,7 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -79,10 +89,12 @@ def optimize(
         space: Parameters by name.
         budget: Totals over all calls with the same name, and limits of each trial. A running trial
             is told to stop at its next report once the seconds or the cost are used up.
-        cost: Unit of the costs. None and "seconds" measure wall-clock seconds of each trial, and
-            "seconds" (as any scale axis) makes the search weigh them; a "seconds" cost that is
-            reported replaces the measured one. Any other unit, such as "flops", must be reported
-            by `train_fn`.
+        cost: Unit of the costs. "seconds" measures those of each trial, or takes what it reports;
+            any other unit, such as "flops", must be reported by `train_fn`. Naming one (as any
+            scale axis) makes the search weigh costs. None derives them from the config, so that
+            wall-clock time decides nothing: 6 N D FLOPs where the space has axes of parameters and
+            tokens, else the level of the fidelity that was trained, else none
+            (:mod:`hpo.trials.default_cost`).
         direction: Direction of the loss, "minimize" or "maximize".
         target: Value of each scale axis at which the final training will be.
         confirm: Number of runs of the recommendation (at the target) after the search, on top of
@@ -112,7 +124,16 @@ def optimize(
             with the same budget or a larger one.
         storage: Optuna storage or its URL; by default the SQLite file scaletune.db in the current
             folder.
-        seed: Seed of every random choice.
+        seed: Seed of every random choice. With `workers=1` the same seed asks for the same configs
+            in every run, as long as `train_fn` returns the same; with more, what is asked depends
+            on which trial ends first. Measured time decides only under `cost="seconds"` and where
+            a limit in seconds is set.
+        other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
+            returns or can read, a :class:`Result`, or a list of (config, loss). The search starts
+            with what did best on them and learns from each as far as it agrees with this task
+            (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
+            are not stored, and a resumed study uses those of its call; if they changed, it says so.
+            Spaces with scale axes do not learn from them yet.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -143,24 +164,26 @@ def optimize(
         2
         5
     """
+    searched = space if isinstance(space, SearchSpace) else SearchSpace(space)
     options = StudyOptions(
         train_fn=train_fn,
-        space=space if isinstance(space, SearchSpace) else SearchSpace(space),
+        space=searched,
         budget=budget,
         cost=cost,
         direction=direction,
         target=target,
-        confirm=_count("confirm", confirm, 0),
+        confirm=Count(0, most=_MOST, way_out="0 runs none")(confirm, "`confirm`"),
         scheduler=scheduler,
         surrogate=surrogate,
         priors=priors,
-        workers=_count("workers", workers, 1),
+        workers=Count(1, most=_MOST, way_out="1 runs in this process")(workers, "`workers`"),
         runner=runner,
-        warm_start=warm_start,
+        warm_start=Flag()(warm_start, "`warm_start`"),
         callbacks=_with_progress(callbacks),
         name=name,
         storage=storage,
-        seed=_count("seed", seed, 0),
+        seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
+        other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
     )
     _check(options)
     return _drive(options)
@@ -172,6 +195,7 @@ def load_result(
     storage: str | BaseStorage | None = None,
     target: Mapping[str, float] | None = None,
     priors: Priors = None,
+    other_tasks: GivenTasks = None,
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
@@ -182,6 +206,7 @@ def load_result(
         storage: Its storage, as given to `optimize`.
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
+        other_tasks: Runs of other tasks; they are not stored with a study.
 
     Raises:
         StudyError: If there is no such study, or it cannot be read.
@@ -196,6 +221,8 @@ def load_result(
         >>> load_result("mine", storage=storage).best == result.best
         True
     """
+    if name is None:
+        raise ValueError("`name` must be the name of a study, got None; pass that of `optimize`")
     check_texts(name, storage)
     try:
         stored, header = StudyStorage.read(name=name, storage=storage)
@@ -217,8 +244,11 @@ def load_result(
         target=target,
         priors=priors,
         seed=header["seed"],
+        other_tasks=other_tasks,
     )
-    replay(optimizer, stored.entries())
+    elsewhere = Elsewhere.read(stored, optimizer)
+    replay(optimizer, stored.entries(), elsewhere.recorded)
+    replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
     return replace(optimizer.result(), study=stored.study)
 
 
@@ -281,6 +311,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             seed=options.seed,
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
+        _say_changed_tasks(options, storage)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
@@ -321,6 +352,19 @@ def _extend(
     return _drive(replace(options, space=space, budget=budget or Budget()), folder)
 
 
+def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
+    """Store which other tasks the study learns from, and say so if they were others before."""
+    now = fingerprint(options.other_tasks)
+    before = storage.exchange_other_tasks(now)
+    if before is not None and (said := changes(before, now)):
+        _log.warning(
+            "the study %r learned from other runs of other tasks before: %s; its next trials follow"
+            " those of this call",
+            options.name,
+            said,
+        )
+
+
 def _settings(scheduler: Scheduler) -> str:
     """Text by which a scheduler is told from another one in storage."""
     text = repr(scheduler)
@@ -331,13 +375,21 @@ def _settings(scheduler: Scheduler) -> str:
 def _leased(storage: StudyStorage) -> Iterator[tuple[int, str]]:
     """Hold a driver's lease on the study; gives the driver's index and the lease's owner."""
     lease = Lease.take()
-    index = storage.claim(lease)
-    renewer = LeaseRenewer(lambda: storage.write_lease(index, lease.renewed()))
     try:
-        with renewer if storage.durable else nullcontext():
-            yield index, lease.owner
+        index = place = storage.claim(lease)
+
+        def renew() -> None:
+            nonlocal place
+            place = storage.renew(place, lease.renewed())
+
+        try:
+            with LeaseRenewer(renew) if storage.durable else nullcontext():
+                yield index, lease.owner
+        finally:
+            with passed_over("the lease could not be given up and ends by itself: %s"):
+                storage.write_lease(place, lease.released())
     finally:
-        storage.write_lease(index, lease.released())
+        lease.end()
 
 
 def _runner_for(options: StudyOptions) -> Runner:
@@ -370,41 +422,43 @@ def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     """The callbacks, with a live view unless one is among them."""
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(
-                f"callbacks must derive from hpo.study.callbacks.Callback, got {callback!r}; "
-                "derive from it and override what you need"
-            )
-    if any(isinstance(callback, Progress) for callback in callbacks):
-        return tuple(callbacks)
-    return (*callbacks, Progress())
+    way_out = "derive from hpo.study.callbacks.Callback and override what you need"
+    given: tuple[Callback, ...] = Row(Kind(Callback), way_out=way_out)(
+        callbacks, "`callbacks`", TypeError
+    )
+    if any(isinstance(callback, Progress) for callback in given):
+        return given
+    return (*given, Progress())
 
 
 def _check(options: StudyOptions) -> None:
     """Refuse what breaks a rule that neither the space nor the optimizer checks."""
     _check_train_function(options.train_fn)
-    budget: object = options.budget
-    if not isinstance(budget, Budget):
-        raise TypeError(f"budget must be a Budget, got {budget!r}; write Budget(trials=60)")
+    budget = Kind(Budget, way_out="write Budget(trials=60)")(options.budget, "`budget`", TypeError)
     if not budget.bounded:
         raise BudgetError(
             f"a budget needs at least one of trials, seconds and cost to end, got {budget}; "
             "write Budget(trials=60)"
         )
-    cost: object = options.cost
-    if cost is not None and (not isinstance(cost, str) or not cost):
+    UNIT(options.cost, "`cost`", TypeError)
+    Direction.of(options.direction)
+    check_scheduler(options.scheduler)
+    runner: object = options.runner
+    if runner is not None and not all(
+        callable(getattr(runner, name, None)) and not isinstance(runner, type)
+        for name in ("open", "submit", "poll", "kill", "close")
+    ):
         raise TypeError(
-            f'cost must be None or the name of a unit, got {cost!r}; write cost="seconds" or '
-            'cost="flops"'
+            f"`runner` must be a runner such as ProcessRunner(), or None, got {shown(runner)}; None"
+            " picks one"
         )
-    if options.direction not in ("minimize", "maximize"):
-        raise ValueError(f'direction must be "minimize" or "maximize", got {options.direction!r}')
-    scheduler: object = options.scheduler
-    if scheduler is not None and not callable(getattr(scheduler, "begin", None)):
-        raise TypeError(
-            f"scheduler must be one of hpo.schedulers, such as ASHA(eta=3), got {scheduler!r}; "
-            "derive your own stopping rule from hpo.schedulers.StoppingRule"
+    limits = {"cost": budget.cost, "per_trial": budget.limits.cost}
+    counted = [f"{name}={value!r}" for name, value in limits.items() if value is not None]
+    if counted and options.cost is None and DefaultCost.of(options.space) is None:
+        raise BudgetError(
+            f"Budget({', '.join(counted)}) needs a cost to count, but optimize() was given none; "
+            'add cost="flops" or another unit that train_fn reports, or cost="seconds" to measure '
+            "time, or limit Budget(trials=...) or Budget(seconds=...) instead"
         )
     check_texts(options.name, options.storage)
     if options.storage is not None and options.name is None:
@@ -418,7 +472,7 @@ def _check_train_function(train_fn: object) -> None:
     """Refuse what cannot be called as `train_fn(config, ctx)`."""
     if not callable(train_fn):
         raise TypeError(
-            f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}; "
+            f"train_fn must be callable as train_fn(config, ctx), got {shown(train_fn)}; "
             "pass the function itself"
         )
     try:
@@ -432,10 +486,3 @@ def _check_train_function(train_fn: object) -> None:
             f"train_fn must be callable as train_fn(config, ctx), got {train_fn!r}, for which "
             f"{mismatch}; change its parameters"
         ) from None
-
-
-def _count(argument: str, value: object, least: int) -> int:
-    number = whole(value)
-    if number is None or number < least:
-        raise ValueError(f"{argument} must be an int of at least {least}, got {shown(value)}")
-    return number

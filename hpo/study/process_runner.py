@@ -13,22 +13,52 @@ import threading
 import time
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import connection as pipes
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
+from hpo.errors import StudyError
 from hpo.schedulers import Decision
-from hpo.study.runners import Job, OnReport, Outcome, Task, execute, traceback_text
+from hpo.space.arguments import BROKEN, Count, Row, Rule
+from hpo.space.scalars import shown
+from hpo.study.runners import (
+    Job,
+    OnReport,
+    Outcome,
+    Task,
+    execute,
+    lost,
+    pickled,
+    traceback_text,
+    unloadable,
+)
 from hpo.trials import Cause, Report, Status
 from hpo.trials.budget import Limits
 
 _MEMORY_POLL = 0.1  # seconds between looks at a worker's resident memory
 _END_GRACE = 1.0  # seconds a worker may take to flush its streams after its outcome
 _START_GRACE = 300.0  # seconds a worker may take to import what it needs before its clock starts
+_START_TRIES = 3  # of a process whose fork server is gone
+_UNKNOWN_EXIT = 255  # exit code that multiprocessing gives when the fork server is gone
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_OWN_SIGNALS = (  # that a process sends to itself, or meets by its own doing
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGPIPE,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+)
+
+_server: Any = forkserver._forkserver  # what its types leave out is read here
+_starting = threading.Lock()  # held while `__main__` is hidden
 
 
 @dataclass(slots=True)
@@ -42,6 +72,7 @@ class _Worker:
         deadline: Monotonic time at which the worker is killed.
         training: Whether the function has begun.
         cost: Highest cost that was reported.
+        server: Process id of the fork server that it was forked from.
         gpu: The one GPU that it sees, if assigned.
     """
 
@@ -51,6 +82,7 @@ class _Worker:
     lifeline: Connection
     started: float
     deadline: float
+    server: int | None
     training: bool = False
     cost: float | None = None
     gpu: str | None = None
@@ -58,6 +90,24 @@ class _Worker:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class _GPUName(Rule):
+    """Name of one GPU: its number, or what CUDA_VISIBLE_DEVICES may hold for it."""
+
+    @property
+    def text(self) -> str:
+        return "a number or the name of one GPU"
+
+    def read(self, value: Any) -> Any:
+        """Return the name as a text."""
+        if isinstance(value, str):
+            return value.strip() if value.strip() and "," not in value else BROKEN
+        return str(Count(0)(value, "gpu"))
+
+
+_GPU = _GPUName()
 
 
 class ProcessRunner:
@@ -96,10 +146,16 @@ class ProcessRunner:
     interruptible = False
 
     def __init__(self, *, gpus: Sequence[int | str] = (), per_gpu: int = 1) -> None:
-        if per_gpu < 1:
-            raise ValueError(f"`per_gpu` must be at least 1, got {per_gpu}")
-        self._gpus = tuple(str(gpu) for gpu in gpus)
-        self._per_gpu = per_gpu
+        names = Row(_GPU, way_out='write gpus=[0, 1] or gpus=["GPU-8932f937"]')(gpus, "`gpus`")
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"`gpus` must name each GPU once, got {shown(gpus)}; per_gpu=2 puts two trials on"
+                " each"
+            )
+        self._gpus = names
+        self._per_gpu = Count(1, way_out="1 gives each trial a GPU of its own")(
+            per_gpu, "`per_gpu`"
+        )
         self._workers: dict[int, _Worker] = {}
         self._task = b""
         self._limits = Limits()
@@ -116,6 +172,7 @@ class ProcessRunner:
 
         Raises:
             TypeError: For a training function that cannot be pickled.
+            StudyError: In a process that may not start others.
             ValueError: For more workers than the GPUs have room for.
 
         Example:
@@ -135,16 +192,18 @@ class ProcessRunner:
                 f"workers={workers} do not fit on {len(self._gpus)} GPUs with per_gpu="
                 f"{self._per_gpu}; use workers={places}, or a larger per_gpu"
             )
-        import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
-
-        try:
-            self._task = cloudpickle.dumps(task)
-        except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
-            raise TypeError(
-                f"train_fn must be picklable to run in worker processes, but {error}; create "
-                "locks, open files, CUDA tensors and the like inside the function, or run inline "
-                "with workers=1 and no time or memory limit"
-            ) from error
+        if multiprocessing.current_process().daemon:
+            raise StudyError(
+                "trials cannot run in processes of their own here, because this process is a "
+                "daemon, as those of multiprocessing.Pool are; start it by "
+                "concurrent.futures.ProcessPoolExecutor, or run inline with workers=1 and no time "
+                "or memory limit"
+            )
+        self._task = pickled(
+            task,
+            "in worker processes",
+            ", or run inline with workers=1 and no time or memory limit",
+        )
         self._limits = task.limits
         self._threads = max(1, _available_cores() // workers)
         self._oom_kills = _cgroup_oom_kills()
@@ -175,6 +234,23 @@ class ProcessRunner:
             ('completed', 0.25)
             >>> runner.close()
         """
+        for left in reversed(range(_START_TRIES)):
+            try:
+                self._workers[job.trial.number] = self._start(job)
+                return
+            except (EOFError, OSError) as error:  # the fork server was killed, or never came up
+                if isinstance(error, ChildProcessError):
+                    _forget_server()  # somebody else has waited for it
+                if left == 0:
+                    raise StudyError(
+                        f"no process can be started for trial {job.trial.number}: "
+                        f"{str(error) or 'the fork server ends at once'}; look at the limits on "
+                        "processes and open files (ulimit -a), then call again. What was told "
+                        "before is still there"
+                    ) from error
+
+    def _start(self, job: Job) -> _Worker:
+        """A worker for a job, which has just been started."""
         ours, theirs = self._context.Pipe()
         watched, lifeline = self._context.Pipe(duplex=False)
         gpu = self._free_gpu()
@@ -183,13 +259,26 @@ class ProcessRunner:
             args=(self._task, job, theirs, watched, self._threads, self._limits.memory, gpu),
             name=f"scaletune-trial-{job.trial.number}",
         )
-        with _without_main_module():
-            process.start()
-        theirs.close()
-        watched.close()
+        try:
+            with _without_main_module():
+                process.start()
+        except BaseException:
+            ours.close()
+            lifeline.close()
+            raise
+        finally:
+            theirs.close()
+            watched.close()
         now = time.monotonic()
-        self._workers[job.trial.number] = _Worker(
-            job, process, ours, lifeline, started=now, deadline=now + _START_GRACE, gpu=gpu
+        return _Worker(
+            job,
+            process,
+            ours,
+            lifeline,
+            started=now,
+            deadline=now + _START_GRACE,
+            server=_server._forkserver_pid,
+            gpu=gpu,
         )
 
     def _free_gpu(self) -> str | None:
@@ -264,28 +353,30 @@ class ProcessRunner:
     def _serve(self, worker: _Worker, on_report: OnReport) -> Outcome | None:
         """Answer what `worker` sent; its outcome if it ended or must end."""
         alive = worker.process.is_alive()  # asked first: then all that a dead worker sent is read
-        try:
-            while worker.pipe.poll():
-                message = worker.pipe.recv()
-                if isinstance(message, Outcome):
+        while (message := _received(worker.pipe)) is not None:
+            match message:
+                case Outcome():
                     worker.process.join(_END_GRACE)
                     self.kill(message.number)
                     return message
-                if isinstance(message, Report):
+                case Report():
                     self._answer(worker, message, on_report)
-                else:
+                case _Closed():
+                    worker.process.join(_END_GRACE)
+                    return self._died(worker)
+                case _:
                     self._start_clock(worker)
-        except (EOFError, OSError):
-            worker.process.join()
-            alive = False
         if not alive:
             return self._died(worker)
         return self._over_limit(worker)
 
     def _answer(self, worker: _Worker, report: Report, on_report: OnReport) -> None:
+        """Carry the answer to `report` back; what `on_report` raises is the driver's own error."""
         if report.cost is not None:
             worker.cost = max(report.cost, worker.cost or 0.0)
-        worker.pipe.send(on_report(worker.job.trial, report))
+        decision = on_report(worker.job.trial, report)
+        with suppress(OSError):  # the worker is gone, as the next look at it shows
+            worker.pipe.send(decision)
 
     def _start_clock(self, worker: _Worker) -> None:
         worker.training = True
@@ -301,29 +392,55 @@ class ProcessRunner:
         if time.monotonic() < worker.deadline:
             return None
         if not worker.training:
-            text = f"the worker did not start within {_START_GRACE:.0f} s"
-            return self._ended_by_force(worker, Cause.LOST, text)
+            return self._lost(worker, f"the worker did not start within {_START_GRACE:.0f} s")
         text = f"killed after {self._limits.seconds} s, its time limit"
         return self._ended_by_force(worker, Cause.TIMEOUT, text)
 
     def _died(self, worker: _Worker) -> Outcome:
-        """The outcome of a worker that ended without sending one."""
+        """The outcome of a worker that ended without sending one.
+
+        A process that others kill is lost. One that crashes or exits may be its config's fault, so
+        it is lost, too, but without an error that ends the study.
+        """
         oom_kills = _cgroup_oom_kills()
-        out_of_memory = oom_kills > self._oom_kills and worker.process.exitcode == -signal.SIGKILL
-        self._oom_kills = oom_kills
         code = worker.process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        out_of_memory = oom_kills > self._oom_kills and code == -signal.SIGKILL
+        self._oom_kills = oom_kills
+        if code is None:
+            text = "the worker process closed its connection to the driver"
+            return self._ended_by_force(worker, Cause.LOST, text)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if out_of_memory:
             return self._ended_by_force(worker, Cause.OOM, f"{how}: out of memory in the cgroup")
-        return self._ended_by_force(worker, Cause.LOST, f"the worker process ended with {how}")
+        if code == _UNKNOWN_EXIT and not _runs(worker.server):
+            return self._lost(worker, "the fork server was killed, and the worker process with it")
+        text = f"the worker process ended with {how}"
+        if code < 0 and -code not in _OWN_SIGNALS:
+            way_out = (
+                "the system does this when memory runs out, so try fewer workers or "
+                "Budget(per_trial=Limits(memory=...)), and call again"
+            )
+            return self._lost(worker, text, way_out)
+        return self._ended_by_force(worker, Cause.LOST, text)
 
     def _ended_by_force(self, worker: _Worker, cause: Cause, text: str) -> Outcome:
-        number = worker.job.trial.number
-        seconds = worker.job.consumed.seconds + (worker.seconds if worker.training else 0.0)
+        """End a worker, with an outcome that may be its config's fault."""
+        number, seconds = worker.job.trial.number, self._seconds(worker)
         self.kill(number)
         return Outcome(
             number, Status.FAILED, seconds=seconds, cause=cause, cost=worker.cost, text=text
         )
+
+    def _lost(
+        self, worker: _Worker, text: str, way_out: str = "mend that and call again"
+    ) -> Outcome:
+        """End a worker, with an outcome that is the machine's."""
+        seconds = self._seconds(worker)
+        self.kill(worker.job.trial.number)
+        return lost(worker.job, text, seconds=seconds, cost=worker.cost, way_out=way_out)
+
+    def _seconds(self, worker: _Worker) -> float:
+        return worker.job.consumed.seconds + (worker.seconds if worker.training else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,18 +484,17 @@ def _work(
     try:
         loaded: Task = pickle.loads(task)
     except Exception as error:  # anything can go wrong while the user's modules are imported
-        text = f"train_fn could not be loaded in the worker:\n{traceback_text(error)}"
-        pipe.send(Outcome(job.trial.number, Status.FAILED, 0.0, Cause.ERROR, text=text))
+        pipe.send(lost(job, f"{traceback_text(error)}\n{unloadable(error)}", seconds=0.0))
         return
     terminated = _terminations()
     process = os.getpid()
     pipe.send("training")
-    outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
+    try:
+        outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
+    except (EOFError, OSError):
+        return  # the driver is gone
     if terminated.is_set() and outcome.status is Status.STOPPED:
-        text = "ended by SIGTERM; it is continued from what it saved last"
-        outcome = replace(
-            outcome, status=Status.FAILED, cause=Cause.LOST, loss=None, text=text, refusal=None
-        )
+        outcome = lost(job, "ended by SIGTERM", seconds=outcome.seconds, cost=outcome.cost)
     if os.getpid() == process:  # else a child that the function forked and let return
         pipe.send(outcome)
 
@@ -448,6 +564,41 @@ def _end(worker: _Worker) -> None:
     worker.lifeline.close()
 
 
+class _Closed:
+    """In place of a message: the other end of the pipe is closed, or sends what is no message."""
+
+
+def _received(pipe: Connection) -> object:
+    """What a worker has sent; None if that is nothing, `_Closed` if nothing more can come."""
+    try:
+        return pipe.recv() if pipe.poll() else None
+    except Exception:  # a function may write anything to a descriptor that is not its own
+        return _Closed()
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether a fork server of this process runs; its exit status is left for `multiprocessing`."""
+    if pid is None:
+        return False
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is None
+
+
+def _forget_server() -> None:
+    """Let a forked child start a fork server of its own: its parent's is no child of it."""
+    if _server._forkserver_alive_fd is not None:
+        with suppress(OSError):
+            os.close(_server._forkserver_alive_fd)
+    _server._forkserver_alive_fd = _server._forkserver_address = _server._forkserver_pid = None
+    _server._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_server)
+
+
 @contextmanager
 def _without_main_module() -> Iterator[None]:
     """Keep multiprocessing from importing the user's script again in every worker.
@@ -455,12 +606,13 @@ def _without_main_module() -> Iterator[None]:
     The training function travels by value, so nothing of `__main__` is needed there, and a script
     without the `if __name__ == "__main__"` guard would start its study over in each worker.
     """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _available_cores() -> int:

@@ -7,13 +7,16 @@ A runner takes jobs, returns how they ended, and carries reports and decisions i
     outcome  how a job ended, as its process or its runner saw it
 
 `execute` turns whatever a training function does (return, raise, diverge, run out of memory) into
-an outcome; the driver and worker processes share this code.
+an outcome; the driver and worker processes share this code. What is not the function's doing never
+becomes a result of its config: an error of the driver itself, such as one of its storage or of a
+callback, is raised in the driver, and a failing disk or process is an outcome made by `lost`.
 """
 
 from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
 import traceback
 from collections import deque
@@ -22,10 +25,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from hpo.errors import BudgetError, Stop
+from hpo.errors import BudgetError, Stop, StudyError
 from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, to_float
-from hpo.study.checkpoints import CheckpointKey
+from hpo.study.checkpoints import CheckpointKey, causes
 from hpo.study.context import Channel, Consumed, Context, to_cost
 from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
@@ -35,6 +38,22 @@ TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
 OnReport: TypeAlias = Callable[[Trial, Report], Decision]
 
 _LONGEST_TEXT = 4000  # characters of a traceback that are kept, from its end
+
+# What disks, file servers and networks do, whatever the config.
+_MACHINE_ERRORS = frozenset(
+    number
+    for name in (
+        "ENOSPC EDQUOT EIO EROFS ESTALE ENXIO ENODEV ENFILE EREMOTEIO ETIMEDOUT EHOSTDOWN "
+        "EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET"
+    ).split()
+    if (number := getattr(errno, name, None)) is not None
+)
+_MACHINE_SIGNS = (  # in errors of torch, which has no types for them
+    "PytorchStreamWriter failed",
+    "PytorchStreamReader failed",
+    "killed by signal: Killed",
+    "killed by signal: Bus error",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +139,9 @@ class Outcome:
             this one.
         metrics: Further results.
         text: A traceback or a reason.
-        refusal: The error that ends the study, when the function broke the rules of `optimize`.
+        refusal: The error that ends the study: at once where the function broke the rules of
+            `optimize`, and for a lost trial once it has been tried in vain. A lost trial without
+            one ended its own process, and counts as failed in the end.
     """
 
     number: int
@@ -181,7 +202,8 @@ class Runner(Protocol):
 def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     """Run one job to its end, in this process.
 
-    Only KeyboardInterrupt passes through: it is about the study, not about the trial.
+    Two things pass through, because they are about the study and not about the trial:
+    KeyboardInterrupt, and whatever `channel` raises, even where the function catches it.
 
     Args:
         task: What all jobs of the study share.
@@ -192,6 +214,14 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
         How the trial ended.
     """
     context = task.context(job, channel)
+    outcome = _run(task, job, context)
+    if context.driver_error is not None:
+        raise context.driver_error
+    return outcome
+
+
+def _run(task: Task, job: Job, context: Context) -> Outcome:
+    """Run the function of `task` in `context`, and say how that ended."""
     refusal: Exception | None = None
     loss: float | None = None
     cause: Cause | None = None
@@ -202,10 +232,14 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     except Stop:
         loss = context.last_loss
         status = Status.PAUSED if context.paused else Status.STOPPED
-    except (Exception, SystemExit) as error:
-        status, cause = Status.FAILED, _cause(error)
+    except KeyboardInterrupt:
+        if context.driver_error is None:
+            raise
+        status = Status.FAILED  # of no interest: the driver's own error is raised
+    except BaseException as error:  # SystemExit, or a cancellation, is the function's own, too
+        status, cause = Status.FAILED, _cause(error, context, job.checkpoint_dir)
         text = traceback_text(error)
-        refusal = context.refusal if error is context.refusal else None
+        refusal = _plain(error) if error is context.refusal else None
     else:
         status = Status.STOPPED if context.should_stop else Status.COMPLETED
         if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
@@ -213,7 +247,14 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
         try:
             loss, metrics = _read_returned(returned, context)
         except (TypeError, ValueError) as error:
-            status, cause, text, refusal = Status.FAILED, Cause.ERROR, str(error), error
+            status, cause, text = Status.FAILED, Cause.ERROR, str(error)
+            refusal = _plain(error)
+        except Exception as error:  # the value itself raised, as a tensor of a broken GPU does
+            status, cause, text = (
+                Status.FAILED,
+                _cause(error, context, job.checkpoint_dir),
+                traceback_text(error),
+            )
     if status is Status.PAUSED and loss is None:
         status, cause = Status.FAILED, Cause.ERROR
         text = f"no loss was reported up to level {context.fidelity}, where the run was to pause"
@@ -221,6 +262,8 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     if context.diverged or (loss is not None and not math.isfinite(loss)):
         status, cause = Status.FAILED, Cause.DIVERGED
         text = text or f"the loss became {'non-finite' if loss is None else loss}"
+    if cause is Cause.LOST:
+        return lost(job, text, seconds=context.seconds, cost=context.last_cost)
     return Outcome(
         number=job.trial.number,
         status=status,
@@ -234,12 +277,70 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
     )
 
 
+def lost(
+    job: Job,
+    text: str,
+    *,
+    seconds: float,
+    cost: float | None = None,
+    way_out: str = "mend that and call again",
+) -> Outcome:
+    """Return the outcome of a job that the machine ended, which says nothing about its config.
+
+    Args:
+        job: The trial.
+        text: What happened; the last line is what the study's error tells.
+        seconds: Wall-clock time of the training function, over all stages of the trial.
+        cost: Cost of all stages of the trial, if it was reported.
+        way_out: What the user can do about it.
+    """
+    what = text.strip().rpartition("\n")[2]
+    refusal = StudyError(
+        f"trial {job.trial.number} cannot be run here, however often it is tried: {what}; "
+        f"{way_out}. Nothing was learned from it, and what was told before is still there"
+    )
+    number = job.trial.number
+    return Outcome(
+        number, Status.FAILED, seconds, Cause.LOST, cost=cost, text=text, refusal=refusal
+    )
+
+
+def pickled(task: Task, where: str, or_else: str = "") -> bytes:
+    """Return a task as bytes that another process can load.
+
+    Args:
+        task: What all jobs of a study share.
+        where: Where it is to run, for the message.
+        or_else: Another way out, for the message.
+
+    Raises:
+        TypeError: For a training function that cannot be pickled.
+    """
+    import cloudpickle  # type: ignore[import-untyped]  # it publishes no types
+
+    try:
+        dumped: bytes = cloudpickle.dumps(task)
+    except Exception as error:  # what a function refers to may raise anything
+        what = _message(error) or type(error).__name__
+        raise TypeError(
+            f"train_fn must be picklable to run {where}, but {what}; create locks, open files, "
+            f"CUDA tensors and the like inside the function{or_else}"
+        ) from error
+    return dumped
+
+
+def unloadable(error: Exception) -> str:
+    """Return in one line that a worker could not load the training function, and why."""
+    what = " ".join(f"{type(error).__name__}: {_message(error)}".split())
+    return f"train_fn could not be loaded in the worker ({what})"
+
+
 def priced(outcome: Outcome, unit: str | None) -> Outcome:
     """Return `outcome` with its cost in the study's unit, or as the error of a missing one.
 
     Args:
         outcome: How a trial ended.
-        unit: Declared unit of the study; None and "seconds" measure wall-clock seconds.
+        unit: Declared unit of the study; "seconds" measures them. None leaves the cost open.
 
     Example:
         >>> priced(Outcome(0, Status.COMPLETED, seconds=2.5, loss=0.1), "seconds").cost
@@ -252,12 +353,14 @@ def priced(outcome: Outcome, unit: str | None) -> Outcome:
             outcome,
             BudgetError(
                 f"train_fn reported cost={outcome.cost!r}, but optimize() was given no unit "
-                'for it; add cost="flops" or another name, or leave the cost out to count '
-                "seconds"
+                'for it; add cost="flops" or another name, or leave the cost out of what it '
+                "returns"
             ),
-            cost=outcome.seconds,
+            cost=None,
         )
-    if unit in (None, SECONDS):
+    if unit is None:
+        return outcome
+    if unit == SECONDS:
         return outcome if outcome.cost is not None else replace(outcome, cost=outcome.seconds)
     if outcome.cost is None and outcome.status is not Status.FAILED:
         return _refused(
@@ -466,8 +569,8 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
     return loss, metric_values(metrics, texts=True)
 
 
-def _cause(error: BaseException) -> Cause:
-    """Cause of a failure: out of memory or any other error."""
+def _cause(error: BaseException, context: Context, folder: Path) -> Cause:
+    """Cause of a failure: out of memory, the machine, or any other error."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (
         torch is not None and isinstance(error, torch.OutOfMemoryError)
@@ -475,12 +578,57 @@ def _cause(error: BaseException) -> Cause:
         return Cause.OOM
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return Cause.OOM
-    text = str(error)
+    text = _message(error)
     if isinstance(error, RuntimeError) and (
         "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
     ):
         return Cause.OOM  # torch has no type of its own for the CPU and for some CUDA libraries
+    if any(cause is context.fault or _is_machines(cause, folder) for cause in causes(error)):
+        return Cause.LOST
     return Cause.ERROR
+
+
+def _is_machines(error: BaseException, folder: Path) -> bool:
+    """Whether `error` is one of the machine or another one that it talks to.
+
+    So is any error about the run's own `folder`, or a file that is not found, once somebody has
+    deleted that folder or the one in which the process works.
+    """
+    text = _message(error)
+    if isinstance(error, ConnectionError) or (
+        isinstance(error, OSError) and error.errno in _MACHINE_ERRORS
+    ):
+        return True
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _MACHINE_SIGNS):
+        return True
+    if isinstance(error, FileNotFoundError) and not _in_a_folder():
+        return True
+    return str(folder) in text and not folder.exists()
+
+
+def _in_a_folder() -> bool:
+    """Whether the folder in which this process works is still there."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def _message(error: BaseException) -> str:
+    """Message of an error; empty where a class of the user cannot tell it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _plain(error: Exception) -> Exception:
+    """`error` without a class of the user's own, which may not survive the way to the driver."""
+    if type(error).__module__.partition(".")[0] in ("builtins", "hpo"):
+        return error
+    base = TypeError if isinstance(error, TypeError) else ValueError
+    return base(_message(error))
 
 
 def traceback_text(error: BaseException) -> str:

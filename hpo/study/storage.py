@@ -7,9 +7,11 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 ========================  ======================================================================
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
+`scaletune:other_tasks`   digest of the runs of each other task that the study learns from
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
+`scaletune:added:<k>`     numbers of trials that others added, learned as tells k, k + 1, ..
 trial attributes
 `scaletune:asked`         ask index, driver, owner, parent, attempt, rung ("place"), prediction
                           ("belief"); written with the trial
@@ -18,6 +20,8 @@ trial attributes
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt has no result, and another one continues it
 `scaletune:released`      its driver gave it up cleanly, as after Ctrl-C
+`scaletune:claimed:<o>`   of an enqueued trial: `asked` and config, by the driver with owner o that
+                          tries to start it; whose claim succeeds writes `asked` and the params
 ========================  ======================================================================
 
 One writer per trial. A trial is created whole, so a crash leaves no empty one. Result first, state
@@ -30,29 +34,33 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, unquote_plus
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
+from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
-from hpo.study.lease import DRIVER_KEY, Lease, claim_index
+from hpo.study.checkpoints import OWNER_FILE
+from hpo.study.lease import DRIVER_KEY, RETURN, Lease, ObserverClock, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.records import SECONDS
 
 SCHEMA = 2
 DEFAULT_STORAGE = "sqlite:///scaletune.db"
@@ -72,6 +80,7 @@ _RACE_SIGNS = (  # what databases say of something that another connection is cr
     "no such table",
     "does not exist",
 )
+_RETRY_PAUSES = (0.02, 0.2)  # seconds before a call that failed is made again
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
 _LONGEST_NAME = 200  # characters
 _BAD_LETTERS = re.compile("[\0\ud800-\udfff]")  # NUL, and surrogates without their partner
@@ -80,6 +89,7 @@ _OPTIONS = frozenset(  # of an SQLite URL
     "cache cached_statements check_same_thread detect_types immutable isolation_level mode modeof "
     "nolock psow timeout uri vfs".split()
 )
+_TRUE = ("true", "t", "yes", "y", "on", "1")  # of an option of a URL
 _SQLITE_FILES = ("sqlite", "sqlite+pysqlite")  # schemes of a URL that is a path
 
 T = TypeVar("T")
@@ -88,12 +98,15 @@ _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
 _ID = "scaletune:id"
+_ADDED = "scaletune:added:"
+_OTHER_TASKS = "scaletune:other_tasks"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
 _TOLD = "scaletune:told"
 _LOST = "scaletune:lost"
 _RELEASED = "scaletune:released"
+_CLAIMED = "scaletune:claimed:"
 
 _STATES = {
     Status.COMPLETED: TrialState.COMPLETE,
@@ -246,6 +259,7 @@ class StudyStorage:
         study: The Optuna study.
         storage: The Optuna storage that holds it.
         durable: Whether it outlives this process.
+        seed: Seed of the call that started it.
 
     Example:
         >>> from hpo import Float
@@ -273,6 +287,12 @@ class StudyStorage:
         self._reported: dict[int, float] = {}
         self._written: dict[int, int] = {}  # reports of a trial that earlier stages have written
         self._closed: dict[int, Entry] = {}
+        self._ours: set[int] = set()  # trials that optimize() made or has claimed
+        self._clock = ObserverClock()
+        self._largest_step = _largest_step(storage)
+        self._step_unit = _step_unit(space, self._largest_step)
+        self._said_too_large = False
+        self.seed = 0
 
     @classmethod
     def open(
@@ -312,7 +332,8 @@ class StudyStorage:
                         storage=backend, study_name=name, load_if_exists=True, direction=direction
                     )
                 )
-            opened = cls(study, backend, space, where)
+            opened = _repeated(lambda: cls(study, backend, space, where))
+            opened.seed = seed
             header = {
                 "schema": SCHEMA,
                 "space": space.fingerprint(),
@@ -321,22 +342,30 @@ class StudyStorage:
                 "seed": seed,
                 "scheduler": scheduler,
             }
+            # Trials come after the header, which may be written by another driver just now.
+            found = bool(_repeated(lambda: study.get_trials(deepcopy=False)))
+            attributes = _repeated(lambda: study.user_attrs)
+            objectives = _repeated(lambda: study.directions)
             with _damage_errors(where, "header"):
-                found = bool(study.get_trials(deepcopy=False))  # they come after the header
-                stored = read_attribute(study.user_attrs, _STUDY)
+                stored = read_attribute(attributes, _STUDY)
                 if stored is not None:
+                    undeclared = cost == SECONDS and stored["cost"] is None
+                    if undeclared and opened._counts_seconds():
+                        header |= {"cost": None}  # an earlier version counted them unasked
                     _check_same_study(study.study_name, stored, header, space)
+                    header |= {"cost": cost}
             if stored is not None:
-                if stored["space"] == header["space"]:
+                opened.seed = stored["seed"]
+                if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
-            elif found or len(study.directions) != 1:
+            elif found or len(objectives) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
                 )
             for key, value in split_attribute(_STUDY, header):
-                backend.set_study_user_attr(opened._study_id, key, value)
+                opened._set_study_attribute(key, value)
             return opened
 
     @classmethod
@@ -355,17 +384,20 @@ class StudyStorage:
         where = _Where.of(storage)
         _require_file(storage)
         with _storage_errors(where):
-            backend = _backend(name, storage)
+            backend = _created(lambda: _backend(name, storage))
             try:
                 with _quiet_optuna():
-                    study = optuna.load_study(study_name=name, storage=backend)
+                    study = _repeated(lambda: optuna.load_study(study_name=name, storage=backend))
             except KeyError:
-                known = sorted(optuna.get_all_study_names(backend))
+                known = sorted(_repeated(lambda: optuna.get_all_study_names(backend)))
+                if name in known:
+                    raise
                 raise StudyError(
                     f"there is no study {name!r} in {where}; it has {known or 'none'}"
                 ) from None
+            attributes = _repeated(lambda: study.user_attrs)
             with _damage_errors(where, "header"):
-                header = read_attribute(study.user_attrs, _STUDY)
+                header = read_attribute(attributes, _STUDY)
         if header is None:
             raise ForeignStudyError(
                 f"the study {name!r} in {where} was not made by optimize(); name one that was",
@@ -375,7 +407,13 @@ class StudyStorage:
             _check_schema(name, header)
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
-        return cls(study, backend, space, where), header
+        with _storage_errors(where):
+            return _repeated(lambda: cls(study, backend, space, where)), header
+
+    def _counts_seconds(self) -> bool:
+        """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
+        told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
+        return all(o.cost in (None, o.seconds) for o in told)
 
     @staticmethod
     def names(storage: str | BaseStorage | None) -> list[str]:
@@ -451,6 +489,79 @@ class StudyStorage:
                 return trial._trial_id
         return None
 
+    def made_elsewhere(self) -> tuple[list[FrozenTrial], dict[int, int]]:
+        """Return the trials that `optimize` did not ask for, and the orders of those recorded.
+
+        Returns:
+            Trials by number; and by number, the order of its tell, where `record_added` wrote it.
+        """
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        others = [t for t in stored if t.number not in self._ours and _is_foreign(t)]
+        self._ours = {t.number for t in stored} - {t.number for t in others}
+        attributes = self._attributes() if others else {}
+        orders: dict[int, int] = {}
+        for key in attributes:
+            first = key.removeprefix(_ADDED)
+            if key == first or not first.isdecimal():
+                continue
+            with _damage_errors(self._where, "record of added trials"):
+                numbers = (read_attribute(attributes, key) or {"numbers": []})["numbers"]
+            for order, number in enumerate(numbers, int(first)):
+                orders[number] = min(order, orders.get(number, order))
+        return others, orders
+
+    def record_added(self, order: int, numbers: Sequence[int]) -> None:
+        """Write that trials which others added were learned, in this order.
+
+        Args:
+            order: Order of the first tell.
+            numbers: Their numbers.
+        """
+        for key, value in split_attribute(f"{_ADDED}{order}", {"numbers": list(numbers)}):
+            self._set_study_attribute(key, value)
+
+    def start_enqueued(
+        self,
+        waiting: FrozenTrial,
+        asked: Asked,
+        config: dict[str, Any],
+        distributions: dict[str, Any],
+    ) -> Trial | None:
+        """Start a trial that somebody enqueued, in its place.
+
+        The claim holds all that another driver needs to continue it, and comes first.
+
+        Args:
+            waiting: The trial as it waits.
+            asked: How it is asked for.
+            config: Its whole config.
+            distributions: Optuna distributions of the config's values.
+
+        Returns:
+            The trial; None if another driver was faster.
+        """
+        number, identity = waiting.number, waiting._trial_id
+        claim = {"asked": asked.to_json(), "config": config}
+        with _storage_errors(self._where), _unless_finished():
+            self._ids[number] = identity
+            for key, value in split_attribute(f"{_CLAIMED}{asked.owner}", claim):
+                self._set_attribute(number, key, value)
+            if not self.storage.set_trial_state_values(identity, TrialState.RUNNING):
+                self._set_attribute(number, f"{_CLAIMED}{asked.owner}", None)
+                return None
+            for key, value in split_attribute(_ASKED, asked.to_json()):
+                self._set_attribute(number, key, value)
+            for name, distribution in distributions.items():
+                if name not in waiting.params:
+                    inner = distribution.to_internal_repr(config[name])
+                    self._set_param(identity, name, inner, distribution)
+            return Trial(number, config, asked.ask_index, None, None, asked.assignment)
+        return None
+
+    def _set_param(self, identity: int, name: str, inner: float, distribution: Any) -> None:
+        _repeated(lambda: self.storage.set_trial_param(identity, name, inner, distribution))
+
     def pause(self, observation: Observation, stage: int, *, driven: float) -> None:
         """Write the end of a stage of a trial that is paused now.
 
@@ -483,17 +594,33 @@ class StudyStorage:
     def report(self, number: int, report: Report) -> None:
         """Write the loss of a report as an intermediate value, at most a few a second.
 
-        All reports are written with the result.
+        All reports are written with the result. Intermediate values are what Optuna's tools show:
+        under a fidelity with larger steps than the storage holds, theirs are in a larger unit.
         """
         now = time.monotonic()
         if report.loss is None or now < self._reported.get(number, 0.0) + _REPORT_INTERVAL:
             return
         self._reported[number] = now
+        step = report.step // self._step_unit
+        if step > self._largest_step:
+            self._say_too_large(report.step)
+            return
         with _storage_errors(self._where), _unless_finished():
             loss, identity = report.loss, self._id(number)
-            _repeated(
-                lambda: self.storage.set_trial_intermediate_value(identity, report.step, loss)
-            )
+            _repeated(lambda: self.storage.set_trial_intermediate_value(identity, step, loss))
+
+    def _say_too_large(self, step: int) -> None:
+        """Say once that intermediate values of large steps are left out."""
+        if self._said_too_large:
+            return
+        self._said_too_large = True
+        _log.warning(
+            "step=%d is above %d, the largest that %s can show as an intermediate value; such "
+            "losses are written with each result alone. Report in a larger unit to see them sooner",
+            step,
+            self._largest_step,
+            self._where,
+        )
 
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
         """Write a result and finish its trial.
@@ -523,8 +650,12 @@ class StudyStorage:
             **observation.to_json(),
             "reports": [report.to_json() for report in reports],
             "driven": driven,
-            "text": text,
+            "text": self.without_secrets(text),
         }
+
+    def without_secrets(self, text: str) -> str:
+        """Return `text` without the secrets of the storage's URL, as of a traceback."""
+        return self._where.without_secrets(text)
 
     def finalize(self, observation: Observation) -> None:
         """Set the Optuna state of a trial to that of its written result."""
@@ -535,20 +666,23 @@ class StudyStorage:
             identity, state = self._id(observation.number), _STATES[observation.status]
             _repeated(lambda: self.storage.set_trial_state_values(identity, state, values))
 
-    def mark_lost(self, number: int, *, order: int, superseded: bool = False) -> bool:
+    def mark_lost(
+        self, number: int, *, order: int, superseded: bool = False, text: str = ""
+    ) -> bool:
         """Finish an attempt without a result.
 
         Args:
             number: The trial.
             order: Order of this tell.
             superseded: Whether another trial does the same.
+            text: What happened, if it is known.
 
         Returns:
             False if the attempt was finished before, with a result or without. Also if the
             connection broke after this was stored: then neither of two drivers counts as the one
             that did it, and the trial is one that has not been continued yet.
         """
-        lost = {"order": order, "superseded": superseded}
+        lost = {"order": order, "superseded": superseded} | ({"text": text} if text else {})
         with _storage_errors(self._where), _unless_finished():
             for key, value in split_attribute(_LOST, lost):
                 self._set_attribute(number, key, value)
@@ -568,18 +702,58 @@ class StudyStorage:
             self._set_attribute(number, _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
-        """Take the lowest driver index that no living driver holds, and return it."""
-        return claim_index(lease, self._attributes, self._set_study_attribute)
+        """Take the lowest driver index that no living driver holds, and return it.
+
+        A driver whose lease ended only lately may wait for the storage that has just come back: it
+        gets the time to say so.
+        """
+        now = time.time()
+        lapsed = [one for one in self._leases() if not one.holds(now)]
+        if any(one.holds(now - _SERVER_PATIENCE) for one in lapsed):
+            time.sleep(RETURN)
+        index = claim_index(lease, self._attributes, self._set_study_attribute)
+        self._clock.renewed()
+        return index
+
+    def renew(self, driver: int, lease: Lease) -> int:
+        """Write a renewed lease.
+
+        Args:
+            driver: Index under which it was written before.
+            lease: The lease.
+
+        Returns:
+            The index under which it is now: another one if a driver that came meanwhile holds that.
+        """
+        held = self._attributes().get(f"{DRIVER_KEY}{driver}")
+        other = None if held is None else Lease.from_json(held)
+        if other is None or other.owner == lease.owner or not other.holds(self._clock.now()):
+            self.write_lease(driver, lease)
+        else:
+            driver = claim_index(
+                lease, self._attributes, self._set_study_attribute, self._clock.now
+            )
+        self._clock.renewed()
+        return driver
 
     def write_lease(self, driver: int, lease: Lease) -> None:
-        """Write the lease of the driver with an index: renewed, or released."""
+        """Write the lease of the driver with an index."""
         self._set_study_attribute(f"{DRIVER_KEY}{driver}", lease.to_json())
 
     def owners(self) -> dict[str, bool]:
-        """Return the owners that hold or held a lease, and whether they still drive."""
+        """Return the owners that hold or held a lease, and whether they still drive.
+
+        A study in memory is driven by this process alone, though perhaps by several of its threads.
+        """
+        now, here = self._clock.now(), os.getpid()
+        return {
+            lease.owner: lease.holds(now) and (self.durable or lease.pid == here)
+            for lease in self._leases()
+        }
+
+    def _leases(self) -> list[Lease]:
         stored = [v for k, v in self._attributes().items() if k.startswith(DRIVER_KEY)]
-        leases = [Lease.from_json(lease) for lease in stored]
-        return {lease.owner: lease.alive for lease in leases}
+        return [Lease.from_json(lease) for lease in stored]
 
     def identity(self, driver: int) -> str:
         """Return the unique id of this study, made once; two studies of one name differ in it.
@@ -599,6 +773,25 @@ class StudyStorage:
                 self._set_study_attribute(_ID, made)
                 return made
             time.sleep(_YIELD)
+
+    def exchange_other_tasks(self, digests: Mapping[str, str]) -> dict[str, str] | None:
+        """Store from which other tasks the study learns now, and return from which it did before.
+
+        Args:
+            digests: Digest of the runs of each task, by its name.
+
+        Returns:
+            What was stored before; None for a study without trials. Nothing is written where it
+            never learned from others, or learns from the same.
+        """
+        attributes = self._attributes()
+        with _damage_errors(self._where, "other tasks"):
+            before: dict[str, str] = read_attribute(attributes, _OTHER_TASKS) or {}
+        if before != digests:
+            for key, value in split_attribute(_OTHER_TASKS, digests):
+                self._set_study_attribute(key, value)
+        with _storage_errors(self._where):
+            return before if self.study.get_trials(deepcopy=False) else None
 
     @property
     def has_identity(self) -> bool:
@@ -642,6 +835,7 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     from sqlalchemy import event
 
     if url.startswith("sqlite"):
+        _make_private_file(url)
         url = _sqlite_url(url)
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_PATIENCE}})
     if without_password(url).endswith("://***"):
@@ -659,6 +853,22 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
 
     event.listen(storage.engine, "do_connect", connect)
     return storage
+
+
+def _largest_step(storage: BaseStorage) -> int:
+    """Largest step that a storage holds: an integer of the database has 64 bits, or 32."""
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)  # behind a cache
+    short = engine is not None and engine.dialect.name != "sqlite"
+    return 2**31 - 1 if short else 2**63 - 1
+
+
+def _step_unit(space: SearchSpace, largest: int) -> int:
+    """Smallest power of ten in which a storage holds every step of the fidelity."""
+    unit = 1
+    if space.fidelity is not None:
+        while space[space.fidelity].limits[1] // unit > largest:
+            unit *= 10
+    return unit
 
 
 def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
@@ -687,6 +897,32 @@ def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
         return None
     written, unquoted = Path(path), Path(unquote(path))
     return unquoted if unquoted.exists() and not written.exists() else written
+
+
+def _make_private_file(url: str) -> None:
+    """Make the file of an SQLite URL for its owner only, unless it is there or cannot be made.
+
+    SQLite would make it as the umask has it; its journal gets the same permissions.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        file = _uri_file(url)
+    if file is None:
+        return
+    with suppress(OSError):  # SQLite says better what is wrong
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_FILE))
+        file.chmod(OWNER_FILE)  # where the umask takes rights from the owner, too
+
+
+def _uri_file(url: str) -> Path | None:
+    """File that a URL such as "sqlite:///file:runs.db?uri=true" lets SQLite make, or None."""
+    scheme, _, rest = url.partition("://")
+    path, options = _split_options(rest[1:])
+    makes = options.get("mode", "rwc") == "rwc" and options.get("uri", "").lower() in _TRUE
+    if scheme not in _SQLITE_FILES or not path.startswith("file:") or not makes:
+        return None
+    file = unquote(urlsplit(path).path)
+    return Path(file) if file and not file.startswith(":") else None
 
 
 def _split_options(path: str) -> tuple[str, dict[str, str]]:
@@ -730,27 +966,36 @@ def _created(make: Callable[[], T]) -> T:
     """
     for pause in _CREATION_PAUSES:
         try:
-            return make()
+            return _repeated(make)
         except Exception as error:
             if not _is_race(error):
                 raise
             time.sleep(pause * (1.0 + random.random()))  # noqa: S311  only a delay
-    return make()
+    return _repeated(make)
 
 
-def _is_race(error: BaseException | None) -> bool:
+def _is_race(error: BaseException) -> bool:
     """Whether a creation failed because another driver creates the same."""
     from sqlalchemy.exc import DBAPIError
 
-    while error is not None:
-        if isinstance(error, DBAPIError) and any(
-            sign in str(error.orig).lower() for sign in _RACE_SIGNS
+    for one in _chain(error):
+        if isinstance(one, DBAPIError) and any(
+            sign in str(one.orig).lower() for sign in _RACE_SIGNS
         ):
             return True
-        if isinstance(error, DuplicatedStudyError | KeyError | AssertionError):
+        if isinstance(one, DuplicatedStudyError | KeyError | AssertionError):
             return True  # a row that was not there a moment before, or not yet
-        error = error.__cause__ or error.__context__
     return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it; an error that is raised again may lead to itself."""
+    seen = set[int]()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def _connect_patiently(
@@ -772,24 +1017,32 @@ def _connect_patiently(
 
 
 def _repeated(call: Callable[[], T]) -> T:
-    """Result of `call`, which is repeated when the server goes away in the middle of it.
+    """Result of `call`, repeated when the server goes away in the middle of it or it fails at all.
 
     Whether the first try was stored is not known then. So this is only for calls that may happen
     twice: reads, writes that set something to a value, and calls that first look whether they were
-    stored.
+    stored. A server is waited for; another error of a storage, whatever its type, is given a few
+    more tries.
     """
-    until = time.monotonic() + _SERVER_PATIENCE
+    until, pauses = time.monotonic() + _SERVER_PATIENCE, iter(_RETRY_PAUSES)
     while True:
         try:
             return call()
+        except (UpdateFinishedTrialError, StudyError, ImportError):
+            raise  # answers, not faults
         except Exception as error:
-            if not _cut_off(error) or time.monotonic() > until:
+            if _cut_off(error) and time.monotonic() <= until:
+                _log.warning("the database went away in the middle of a call, trying again")
+                time.sleep(1.0)
+                continue
+            pause = next(pauses, None)
+            if pause is None:
                 raise
-            _log.warning("the database went away in the middle of a call, trying again")
-            time.sleep(1.0)
+            _log.info("the storage failed (%s), trying again", type(error).__name__)
+            time.sleep(pause)
 
 
-def _cut_off(error: BaseException | None) -> bool:
+def _cut_off(error: BaseException) -> bool:
     """Whether a call failed because its connection broke.
 
     Optuna may try something else on the same connection before it gives up: hence the context is
@@ -797,11 +1050,7 @@ def _cut_off(error: BaseException | None) -> bool:
     """
     from sqlalchemy.exc import DBAPIError
 
-    while error is not None:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(one, DBAPIError) and one.connection_invalidated for one in _chain(error))
 
 
 def check_texts(name: object, storage: object) -> None:
@@ -817,7 +1066,7 @@ def check_texts(name: object, storage: object) -> None:
     """
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME):
         raise ValueError(
-            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {name!r}; "
+            f"name must be a text of 1 to {_LONGEST_NAME} characters or None, got {shown(name)}; "
             "None keeps the study in memory"
         )
     if storage is not None and not isinstance(storage, str | BaseStorage):
@@ -842,8 +1091,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
     Example:
         >>> without_password("postgresql://me:secret@host/runs?sslpassword=secret")
         'postgresql://me:***@host/runs?sslpassword=***'
-        >>> without_password("me:secret@host/runs")
-        '***@host/runs'
+        >>> without_password("me:secret@host/runs?token=secret")
+        '***@host/runs?token=***'
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -852,10 +1101,12 @@ def without_password(storage: str | BaseStorage | None) -> str:
         behind = _url_of(storage)
         return type(storage).__name__ if behind is None else without_password(behind)
     text = storage or DEFAULT_STORAGE
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, rest = text.partition("://")
     if not separator:
-        return f"***@{text.rpartition('@')[2]}" if "@" in text else text
-    if scheme in _SQLITE_FILES:  # a path, without an account
+        _, at, place = text.rpartition("@")
+        name, equals, _ = place.partition("=")  # of an option, as in "host/runs?password=secret"
+        return f"{'***@' * bool(at)}{name}{equals}{'***' * bool(equals)}"
+    if scheme in _SQLITE_FILES and rest.startswith("/"):  # a path, without an account
         return text
     try:
         url = make_url(text)
@@ -870,8 +1121,8 @@ def without_password(storage: str | BaseStorage | None) -> str:
 
 def _url_of(storage: BaseStorage) -> str | None:
     """URL of an Optuna storage; None for one that has none."""
-    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache
-    url = getattr(inner, "url", None)
+    inner = getattr(storage, "_backend", storage)  # behind Optuna's cache or journal
+    url = getattr(inner, "url", getattr(inner, "_url", None))
     return url if isinstance(url, str) else None
 
 
@@ -884,8 +1135,9 @@ def _secrets(storage: str | BaseStorage | None) -> frozenset[str]:
     account, at, _ = rest.rpartition("@")
     written = {account.partition(":")[2]} if at else set()
     written |= {option.partition("=")[2] for option in rest.partition("?")[2].split("&")}
-    written |= {part for whole in written for part in re.split("[@:/?&]", whole)}
-    texts = written | {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    read = {unquote(text) for text in written} | {unquote_plus(text) for text in written}
+    # An option may hold a whole list of them, as ODBC's "DSN=runs;PWD=secret" does.
+    texts = {part for text in written | read for part in (text, *re.split("[@:/?&;=]", text))}
     return frozenset(text for text in texts if len(text) >= _SHORTEST_SECRET)
 
 
@@ -910,7 +1162,9 @@ class _Where:
 
     def told(self, error: BaseException) -> str:
         """First line of another library's error, or its type if it says nothing."""
-        return next(iter(self.without_secrets(str(error)).splitlines()), type(error).__name__)
+        details = getattr(error, "details", None)  # of gRPC, whose first line is a heading
+        text = str(details() if callable(details) else error)
+        return next(iter(self.without_secrets(text).splitlines()), type(error).__name__)
 
     def without_secrets(self, text: str) -> str:
         """`text` with every secret gone, longest first."""
@@ -973,11 +1227,17 @@ def _require_file(storage: str | BaseStorage | None) -> None:
 def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
     """Entry of a stored trial; None for one that optimize() did not ask for."""
     attributes = stored.user_attrs
-    asked_json = read_attribute(attributes, _ASKED)
+    asked_json, params = read_attribute(attributes, _ASKED), stored.params
+    claims = [] if stored.state is TrialState.WAITING else _claims(attributes)
+    if asked_json is None and claims:  # its driver died before it could write more
+        asked_json = claims[0]["asked"]
     if asked_json is None:
         return None
     asked = Asked.from_json(asked_json)
-    config = {name: stored.params[name] for name in space if name in stored.params}
+    for claim in claims:
+        if claim["asked"]["owner"] == asked.owner:
+            params = claim["config"]
+    config = {name: params[name] for name in space if name in params}
     trial = Trial(
         stored.number, config, asked.ask_index, asked.prediction, asked.parent, asked.assignment
     )
@@ -1007,6 +1267,20 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         pauses=pauses,
         resumptions=resumptions,
     )
+
+
+def _is_foreign(stored: FrozenTrial) -> bool:
+    """Whether somebody else made a trial, and no driver has claimed it."""
+    if _ASKED in stored.user_attrs:
+        return False
+    return stored.state is TrialState.WAITING or not _claims(stored.user_attrs)
+
+
+def _claims(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What drivers wrote before they tried to start an enqueued trial; in most trials nothing."""
+    keys = [key for key in attributes if key.startswith(_CLAIMED)]
+    owned = [key for key in keys if ":" not in key.removeprefix(_CLAIMED)]
+    return [claim for key in owned if (claim := read_attribute(attributes, key)) is not None]
 
 
 def _stages(
@@ -1040,11 +1314,11 @@ def _observation(
 @contextmanager
 def _storage_errors(where: _Where) -> Iterator[None]:
     """Raise storage errors as StudyError, with the place and the way out."""
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError, ImportError) as error:
+    except (StudyError, UpdateFinishedTrialError):
+        raise
+    except Exception as error:  # storages raise whatever their libraries do
         refused = StudyError(
             f"the storage {where} cannot be used: {where.told(error.__cause__ or error)}; "
             + _way_out(error)
@@ -1058,6 +1332,8 @@ def _way_out(error: Exception) -> str:
     """What to do about a storage that fails."""
     if isinstance(error, ImportError):
         return "install the driver of its database, or name another one with storage="
+    if isinstance(error, UnicodeError):
+        return "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give its file a name in ASCII"
     return "make sure that its folder exists and can be written, or name another one with storage="
 
 

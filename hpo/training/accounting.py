@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hpo.training.data import examples_in
+from hpo.space.arguments import Count, Kind, Number, store
+from hpo.training.data import examples_in, tensors_in
 from hpo.training.transformer import VOCABULARY, TransformerShape
 
 
@@ -56,6 +57,10 @@ class Work:
     flops: float
     tokens: float
 
+    def __post_init__(self) -> None:
+        amount = Number(least=0)
+        store(self, flops=amount, tokens=amount)
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
@@ -72,6 +77,9 @@ class ParameterCount:
 
     rest: int
     embedding: int
+
+    def __post_init__(self) -> None:
+        store(self, rest=Count(0), embedding=Count(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,8 @@ def forward_flops_per_token(shape: TransformerShape, context: int) -> float:
         >>> forward_flops_per_token(TransformerShape(8, 2, heads=2, hidden=16), context=10)
         6784.0
     """
+    shape = Kind(TransformerShape, way_out="write params_to_shape(1e6)")(shape, "`shape`")
+    context = Count(1, most=2**40, way_out="give the bytes of a sequence")(context, "`context`")
     d, depth = shape.width, shape.depth
     used = shape.experts_used if shape.experts > 1 else 1
     router = d * shape.experts if shape.experts > 1 else 0
@@ -213,6 +223,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         >>> count_parameters(nn.Linear(4, 3))
         ParameterCount(rest=15, embedding=0)
     """
+    model = Kind(nn.Module)(model, "`model`")
     embedded = {
         id(weight)
         for module in model.modules()
@@ -305,11 +316,7 @@ class Meter:
 
 
 def _tokens_in(batch: Any) -> int:
-    tensors = [batch] if isinstance(batch, Tensor) else []
-    if isinstance(batch, dict | list | tuple):
-        items = batch.values() if isinstance(batch, dict) else batch
-        tensors = [item for item in items if isinstance(item, Tensor)]
-    for tensor in tensors:
+    for tensor in tensors_in(batch):
         if tensor.ndim >= 2 and not tensor.is_floating_point():
             return tensor.numel()
     return examples_in(batch)

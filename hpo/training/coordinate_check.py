@@ -27,8 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpo.errors import printable_str
+from hpo.space.arguments import Count, File, Function, Interface, Number, Row, Text
+from hpo.space.scalars import shown
 from hpo.training.devices import seeded
-from hpo.training.optimizers import UpdateRule
+from hpo.training.optimizers import UPDATE_RULE, UpdateRule
 from hpo.training.parametrization import (
     ParameterLayout,
     Parametrization,
@@ -142,6 +145,7 @@ class CoordinateCheck:
         """Whether all layers are flat."""
         return all(trace.verdict is CoordinateVerdict.FLAT for trace in self.traces)
 
+    @printable_str
     def __str__(self) -> str:
         widest = max(len(trace.layer) for trace in self.traces)
         lines = [
@@ -171,6 +175,7 @@ class CoordinateCheck:
         """
         from hpo.drawing.plots import plot_coordinates
 
+        path = File(optional=True)(path, "`path`")
         return plot_coordinates(
             self.sizes,
             {trace.layer: trace.change for trace in self.traces},
@@ -220,14 +225,14 @@ def coordinate_check(
         >>> round(check.traces[0].slope, 3), check.passed
         (0.5, False)
     """
-    sizes = sorted(set(sizes))
+    make = Function("make(size, seed)")(make, "`make`")
+    sizes = sorted(set(Row(Count(1), way_out="such as [64, 128, 256]")(sizes, "`sizes`")))
+    updates = Count(1, most=10**6)(updates, "`updates`")
+    seeds = Count(2, most=10**4)(seeds, "`seeds`")
+    tolerance = Number(least=0, way_out="0.25 is usual")(tolerance, "`tolerance`")
     if len(sizes) < 3 or sizes[-1] < 4 * sizes[0]:
         raise ValueError(
             f"`sizes` must be at least three over a factor of four, got {sizes}; such as 64 .. 512"
-        )
-    if updates < 1 or seeds < 2:
-        raise ValueError(
-            f"`updates` must be at least 1 and `seeds` at least 2, got {updates} and {seeds}"
         )
     found = [[_follow(make, size, seed, updates) for seed in range(seeds)] for size in sizes]
     if len({frozenset(run) for row in found for run in row}) > 1:
@@ -278,8 +283,18 @@ def transformer_probe(
         >>> round(float(make(32, 0).loss().detach()), 4)  # ln 256, since the head starts at zero
         5.5452
     """
-    if along not in ("width", "depth"):
-        raise ValueError(f"`along` must be 'width' or 'depth', got {along!r}; pick one")
+    if not isinstance(along, str) or along not in ("width", "depth"):
+        raise ValueError(f"`along` must be 'width' or 'depth', got {shown(along)}; pick one")
+    rule = UPDATE_RULE(rule, "`rule`")
+    parametrization = Interface("a parametrization such as MUP", ("factors", "branch_factor"))(
+        parametrization, "`parametrization`"
+    )
+    base = Count(1, most=2**20)(base, "`base`")
+    if along == "width" and (base % _HEAD_WIDTH or base < _HEAD_WIDTH):
+        raise ValueError(
+            f"`base` must be a multiple of {_HEAD_WIDTH}, the width of a head, got {base}; 64 is"
+            " usual"
+        )
 
     def build(width: int, depth: int) -> Transformer:
         start = base if along == "depth" else _DEPTH
@@ -314,12 +329,13 @@ def load_probe(path: str) -> Callable[[int, int], Probe]:
         >>> load_probe("hpo.training.coordinate_check:transformer_probe").__name__
         'transformer_probe'
     """
+    path = Text(way_out="write package.module:function")(path, "`path`")
     module, _, name = path.partition(":")
     try:
         make = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"the probe must be named as package.module:function, got {path!r}: {error}"
+            f"`path` of the probe must name package.module:function, got {path!r}: {error}"
         ) from None
     if not callable(make):
         raise ValueError(f"{path} must be a function of size and seed, got {make!r}")

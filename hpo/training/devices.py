@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpo.space.arguments import Count, Kind
+
 #: Dense bfloat16 FLOP/s without sparsity by a part of the device's name, from the vendor's data
 #: sheets. The first part that the name contains counts.
 _PEAK_FLOPS: Mapping[str, float] = {
@@ -114,6 +116,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         >>> torch.equal(first, second)
         True
     """
+    seed = Count(0, most=2**64 - 1)(seed, "`seed`")
+    device = Kind(torch.device, way_out='write torch.device("cpu")')(device, "`device`")
     before = random_states(device)
     try:
         torch.manual_seed(seed)  # on all devices

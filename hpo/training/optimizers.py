@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hpo.space.arguments import Flag, Interface, Kind, Number, Row, Text, store
+
 
 class LayerRole(Enum):
     """Position of a parameter relative to the widths that grow with the model.
@@ -44,6 +46,13 @@ class Step(Enum):
     PROPORTIONAL = "proportional"  # SGD: lr times the gradient
     ENTRYWISE = "entrywise"  # AdamW, Lion: every entry of order lr
     ORTHOGONAL = "orthogonal"  # Muon: every singular value of order lr
+
+
+_LR = Number(above=0, way_out="search it on a log scale")
+_WEIGHT_DECAY = Number(least=0, way_out="0 switches it off")
+_AVERAGE = Number(least=0, below=1, way_out="0 keeps no average")
+_FACTOR = Number(least=0, way_out="1 leaves the base setting as it is")
+_ROLE = Kind(LayerRole, way_out="write LayerRole.HIDDEN or another member")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,28 @@ class ParameterGroup:
     weight_decay: float = 1.0
     epsilon: float = 1.0
 
+    def __post_init__(self) -> None:
+        store(
+            self,
+            names=Row(Text()),
+            parameters=Row(Kind(torch.Tensor), way_out="list nn.Parameters"),
+            role=_ROLE,
+            lr=_FACTOR,
+            weight_decay=_FACTOR,
+            epsilon=_FACTOR,
+        )
+
     @property
     def decays(self) -> bool:
         """Whether weight decay acts on the group: on matrices and convolutions only."""
         return self.parameters[0].ndim >= 2
+
+
+#: Rule of an optimizer and its base settings.
+UPDATE_RULE = Interface("an optimizer such as AdamW(lr=1e-3)", ("step_of", "build"))
+_GROUPS = Row(
+    Kind(ParameterGroup), empty=False, way_out="pass what plain_groups or parameter_groups returned"
+)
 
 
 class UpdateRule(Protocol):
@@ -126,16 +153,23 @@ class AdamW:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, beta1=self.beta1, beta2=self.beta2)
-        if not self.epsilon >= 0:
-            raise ValueError(f"`epsilon` must be at least 0, got {self.epsilon}")
+        store(
+            self,
+            lr=_LR,
+            weight_decay=_WEIGHT_DECAY,
+            beta1=_AVERAGE,
+            beta2=_AVERAGE,
+            epsilon=Number(least=0, way_out="1e-8 is usual"),
+        )
 
     def step_of(self, role: LayerRole) -> Step:
         """Return how parameters of that role are updated: the same for all."""
+        _ROLE(role, "`role`")
         return Step.ENTRYWISE
 
     def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
         """Return one new torch optimizer for all groups."""
+        groups = _GROUPS(groups, "`groups`")
         settings = [
             {**_shared(group, self.lr, self.weight_decay), "eps": self.epsilon * group.epsilon}
             for group in groups
@@ -170,14 +204,16 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, momentum=self.momentum)
+        store(self, lr=_LR, weight_decay=_WEIGHT_DECAY, momentum=_AVERAGE, nesterov=Flag())
 
     def step_of(self, role: LayerRole) -> Step:
         """Return how parameters of that role are updated: the same for all."""
+        _ROLE(role, "`role`")
         return Step.PROPORTIONAL
 
     def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
         """Return one new torch optimizer for all groups."""
+        groups = _GROUPS(groups, "`groups`")
         settings = [_shared(group, self.lr, self.weight_decay) for group in groups]
         return (
             torch.optim.SGD(
@@ -219,14 +255,16 @@ class Lion:
     beta2: float = 0.99
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, beta1=self.beta1, beta2=self.beta2)
+        store(self, lr=_LR, weight_decay=_WEIGHT_DECAY, beta1=_AVERAGE, beta2=_AVERAGE)
 
     def step_of(self, role: LayerRole) -> Step:
         """Return how parameters of that role are updated: the same for all."""
+        _ROLE(role, "`role`")
         return Step.ENTRYWISE
 
     def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
         """Return one new torch optimizer for all groups."""
+        groups = _GROUPS(groups, "`groups`")
         settings = [_shared(group, self.lr, self.weight_decay) for group in groups]
         return (_Lion(settings, lr=self.lr, betas=(self.beta1, self.beta2)),)
 
@@ -257,10 +295,12 @@ class Muon:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, momentum=self.momentum)
+        others = Kind(AdamW, way_out="write others=AdamW(lr=3e-3)")
+        store(self, lr=_LR, others=others, momentum=_AVERAGE, weight_decay=_WEIGHT_DECAY)
 
     def step_of(self, role: LayerRole) -> Step:
         """Return how parameters of that role are updated: hidden matrices differ."""
+        _ROLE(role, "`role`")
         return Step.ORTHOGONAL if role is LayerRole.HIDDEN else Step.ENTRYWISE
 
     def build(self, groups: Sequence[ParameterGroup]) -> tuple[torch.optim.Optimizer, ...]:
@@ -272,6 +312,7 @@ class Muon:
         Raises:
             ValueError: No group is hidden, or torch is older than 2.9.
         """
+        groups = _GROUPS(groups, "`groups`")
         hidden = [group for group in groups if group.role is LayerRole.HIDDEN]
         rest = [group for group in groups if group.role is not LayerRole.HIDDEN]
         if not hidden:
@@ -298,6 +339,8 @@ def plain_groups(model: nn.Module, rule: UpdateRule) -> list[ParameterGroup]:
         >>> [group.names for group in plain_groups(nn.Linear(2, 3), SGD(lr=0.1))]
         [('weight',), ('bias',)]
     """
+    model = Kind(nn.Module)(model, "`model`")
+    UPDATE_RULE(rule, "`rule`")
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     parts = (
         (LayerRole.INPUT, [(n, w) for n, w in named if w.ndim >= 2]),
@@ -348,15 +391,3 @@ def _shared(group: ParameterGroup, lr: float, weight_decay: float) -> dict[str, 
 def _has_fused(groups: Sequence[ParameterGroup]) -> bool:
     # One kernel for all parameters: a third of the time of the plain loop on small models.
     return all(weight.device.type in ("cpu", "cuda") for g in groups for weight in g.parameters)
-
-
-def _check(lr: float, weight_decay: float, **decays: float) -> None:
-    if not lr > 0:
-        raise ValueError(f"`lr` must be positive, got {lr}; search it on a log scale")
-    if not weight_decay >= 0:
-        raise ValueError(
-            f"`weight_decay` must be at least 0, got {weight_decay}; 0 switches it off"
-        )
-    for name, value in decays.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"`{name}` must lie in [0, 1), got {value}; 0 keeps no average")

@@ -10,8 +10,9 @@ acts through the initial weights and through optimizer groups only: no tensor ge
 the forward pass is unchanged, so compiled and sharded models work. What a forward multiplier would
 do (1 / width on the output layer in Yang et al., 2022, table 8) is moved into weights and learning
 rates by their lemma J.1; that is table 3 of the same paper. Two things remain in the model:
-attention logits divided by the head width, not by its root, where heads themselves widen, and the
-factor on residual branches of a parametrization in depth, `branch_factor`.
+attention logits divided by the head width, not by its root, where heads themselves widen, the
+factor on residual branches of a parametrization in depth, `branch_factor`, and, where one weight is
+both embedding and output layer, the factor on the logits, `readout_factor`.
 
 Notation
 --------
@@ -32,9 +33,13 @@ import torch
 from torch import nn
 
 from hpo.scaling.transfer_rules import Alignment, Layer, ScalingExponents, Update
+from hpo.space.arguments import Flag, Kind, Number, store
 from hpo.training.optimizers import LayerRole, ParameterGroup, Step, UpdateRule
 
+_RESCALED = "rescaled_"  # attribute of a model whose weights were
 _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole part of a dotted name
+
+_RATIO = Number(above=0, way_out="1 is the size of the base model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,18 @@ class Growth:
     depth: float = 1.0
     in_block: bool = False
 
+    def __post_init__(self) -> None:
+        store(
+            self,
+            role=Kind(LayerRole, way_out="write LayerRole.HIDDEN or another member"),
+            m_in=_RATIO,
+            m_out=_RATIO,
+            aspect=_RATIO,
+            base_aspect=_RATIO,
+            depth=_RATIO,
+            in_block=Flag(),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -83,6 +100,9 @@ class Factors:
     weight_decay: float = 1.0
     epsilon: float = 1.0
     initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        store(self, lr=_RATIO, weight_decay=_RATIO, epsilon=_RATIO, initial=_RATIO)
 
 
 class Parametrization(Protocol):
@@ -111,6 +131,14 @@ class Parametrization(Protocol):
         """
         ...
 
+    def readout_factor(self, width: float) -> float:
+        """Return the factor on the logits of an output layer that is tied to the embedding.
+
+        Args:
+            width: Width over that of the base model, m_in of an output layer of its own.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Standard:
@@ -123,9 +151,16 @@ class Standard:
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return factors of one."""
+        Kind(Growth)(growth, "`growth`")
+        Kind(Step)(step, "`step`")
         return Factors()
 
     def branch_factor(self, depth: float) -> float:
+        """Return one."""
+        _RATIO(depth, "`depth`")
+        return 1.0
+
+    def readout_factor(self, width: float) -> float:
         """Return one."""
         return 1.0
 
@@ -159,17 +194,21 @@ class MaximalUpdate:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and not 0.5 <= self.alpha <= 1:
-            raise ValueError(
-                f"`alpha` must lie in [0.5, 1], got {self.alpha}; leave it out for no rule in depth"
-            )
+        way_out = "leave it out for no rule in depth"
+        store(self, alpha=Number(least=0.5, most=1, optional=True, way_out=way_out))
 
     def branch_factor(self, depth: float) -> float:
         """Return depth^-alpha, or one without a rule in depth."""
+        depth = _RATIO(depth, "`depth`")
         return 1.0 if self.alpha is None else float(depth**-self.alpha)
+
+    def readout_factor(self, width: float) -> float:
+        """Return 1 / width: table 8, where the tied weight itself is that of an embedding."""
+        return 1.0 / width
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return the factors of one parameter that is updated by `step`."""
+        growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
         lr = self._lr_in_width(growth, step)
         # Gradients of whatever sits below the output layer are of order 1 / width.
         epsilon = 1.0 if growth.role is LayerRole.OUTPUT else 1 / growth.m_out
@@ -214,9 +253,24 @@ class PerLayer:
 
     alignment: Alignment = Alignment.FULL
 
+    def __post_init__(self) -> None:
+        store(self, alignment=Kind(Alignment, way_out="write Alignment.FULL or Alignment.NONE"))
+
     def branch_factor(self, depth: float) -> float:
         """Return one: there is no rule in depth."""
+        _RATIO(depth, "`depth`")
         return 1.0
+
+    def readout_factor(self, width: float) -> float:
+        """Raise: the learning rates of embedding and output layer differ, and a weight has one.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "PerLayer gives the embedding and the output layer learning rates of their own, so the "
+            "two cannot share a weight; untie them or use MUP"
+        )
 
     def factors(self, growth: Growth, step: Step) -> Factors:
         """Return the factors of one parameter that is updated by `step`.
@@ -228,6 +282,7 @@ class PerLayer:
         Raises:
             ValueError: `step` is that of Muon, for which no exponents are known.
         """
+        growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
         if step is Step.ORTHOGONAL:
             raise ValueError(
                 "the scaling exponents are known for AdamW, Lion and SGD, not for Muon; use MUP"
@@ -267,6 +322,7 @@ class ParameterLayout:
         counterparts: Parameters of the base model by name.
         blocks: Name of the list of residual blocks in the module tree, such as "blocks".
         depth: Number of residual blocks of the base model.
+        tied: Names of embeddings whose weight is also that of an output layer.
 
     Example:
         >>> def build(width):
@@ -280,9 +336,17 @@ class ParameterLayout:
     counterparts: Mapping[str, _Counterpart] = field(repr=False)
     blocks: str
     depth: int
+    tied: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, base: nn.Module, wider: nn.Module, *, blocks: str = "blocks") -> ParameterLayout:
+    def of(
+        cls,
+        base: nn.Module,
+        wider: nn.Module,
+        *,
+        blocks: str = "blocks",
+        tied_readout: bool = False,
+    ) -> ParameterLayout:
         """Compare `base` with a model that differs from it in width only.
 
         Roles follow from the dimensions that differ and from the kind of layer, since an embedding
@@ -294,11 +358,23 @@ class ParameterLayout:
             base: Base model, for which all factors are one.
             wider: Model of the same depth in which every dimension that may grow is larger.
             blocks: Name of the list of residual blocks in the module tree.
+            tied_readout: Confirms that a model whose output layer shares the embedding's weight
+                multiplies its logits by `readout_factor` of the parametrization. A tie that is
+                made inside `forward` alone cannot be seen from outside.
 
         Raises:
-            ValueError: Parameters do not correspond, or none grows.
+            ValueError: Parameters do not correspond, none grows, or an output layer is tied to an
+                embedding without `tied_readout`.
         """
         embeddings = _embedding_weights(base)
+        tied = _tied_embeddings(base)
+        if tied and not tied_readout:
+            raise ValueError(
+                f"{', '.join(map(repr, sorted(tied)))} is the weight of an embedding and of an "
+                "output layer, which scale differently with the width; multiply the logits by "
+                "`MUP.readout_factor(width / base_width)` and pass `tied_readout=True`, or untie "
+                "them"
+            )
         wide = dict(wider.named_parameters())
         found: dict[str, _Counterpart] = {}
         for name, weight in base.named_parameters():
@@ -314,7 +390,7 @@ class ParameterLayout:
             found[name] = _Counterpart(_role(weight, grows), *fans, *grows)
         if not any(c.grows_in or c.grows_out for c in found.values()):
             raise ValueError("`wider` must be wider than `base`, but all shapes are equal")
-        return cls(found, blocks, _depth(base, blocks))
+        return cls(found, blocks, _depth(base, blocks), tied)
 
     def growth(self, model: nn.Module) -> dict[str, Growth]:
         """Return the size of every parameter of `model` relative to its counterpart, by name.
@@ -412,6 +488,9 @@ def parameter_groups(
         parametrization: Rule for the factors.
         rule: Optimizer, whose steps the factors depend on.
 
+    Raises:
+        ValueError: A weight that is tied cannot be, under this parametrization.
+
     Example:
         >>> from hpo.training.optimizers import SGD
         >>> base, wide = nn.Linear(3, 8), nn.Linear(3, 16)
@@ -419,6 +498,8 @@ def parameter_groups(
         >>> [group.lr for group in parameter_groups(wide, layout, MUP, SGD(0.1))]
         [2.0, 2.0]
     """
+    if layout.tied:
+        parametrization.readout_factor(1.0)  # which says so if a weight cannot be shared
     weights = dict(model.named_parameters())
     together: dict[tuple[LayerRole, bool, Factors], list[str]] = {}
     for name, growth in layout.growth(model).items():
@@ -445,12 +526,16 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
 
     Standard means variance 1 / fan-in for matrices, up to a constant, as in torch's own layers, and
     biases of that order too; embeddings, gains and zeros of any kind are unchanged. To be called
-    once, before training, and never on a loaded checkpoint.
+    once, before training, and never on a loaded checkpoint: the attribute `rescaled_` of the model
+    notes it.
 
     Args:
         model: Model with new weights.
         layout: Roles and base sizes of its parameters.
         parametrization: Rule for the factors.
+
+    Raises:
+        ValueError: The model was rescaled before.
 
     Example:
         >>> base, wide = nn.Linear(4, 2), nn.Linear(16, 2)
@@ -459,7 +544,13 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
         >>> torch.equal(wide.weight, 0.5 * before)
         True
     """
+    if getattr(model, _RESCALED, False):
+        raise ValueError(
+            "`rescale_` must be called once on new weights, but this model was rescaled before; "
+            "build a new one"
+        )
     growth = layout.growth(model)
+    setattr(model, _RESCALED, True)
     for name, weight in model.named_parameters():
         # The same for every optimizer.
         factor = parametrization.factors(growth[name], Step.ENTRYWISE).initial
@@ -468,11 +559,26 @@ def rescale_(model: nn.Module, layout: ParameterLayout, parametrization: Paramet
 
 
 def _embedding_weights(model: nn.Module) -> frozenset[str]:
-    return frozenset(
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
+    """Names of embeddings' weights, those that they share with other layers included."""
+    inside = {
+        id(weight)
+        for module in model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    )
+        for weight in module.parameters(recurse=False)
+    }
+    return frozenset(name for name, weight in model.named_parameters() if id(weight) in inside)
+
+
+def _tied_embeddings(model: nn.Module) -> frozenset[str]:
+    """Names of embeddings' weights that another kind of layer has as well."""
+    outside = {
+        id(weight)
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for weight in module.parameters(recurse=False)
+    }
+    weights = dict(model.named_parameters())
+    return frozenset(name for name in _embedding_weights(model) if id(weights[name]) in outside)
 
 
 def _fans(weight: nn.Parameter, embedding: bool) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,16 +74,21 @@ def range_test(run: TrainingRun, lowest: float, highest: float, updates: int) ->
         run: New training run; it is used up.
         lowest: First factor on the peak rates.
         highest: Last factor on the peak rates.
-        updates: Updates from the first to the last.
+        updates: Updates from the first to the last; at most all of the run's, over which the rate
+            then grows faster.
+
+    Warns:
+        UserWarning: The loss was lowest at an end of the range, so that `box` says little.
 
     Raises:
         ValueError: Fewer than 3 updates were done, since training diverged or `run` is too short.
     """
     rise = Exponential(lowest / highest)
+    updates = min(updates, run.settings.updates)
     shares, losses = [], list[float]()
     smooth = 0.0
-    for i in range(min(updates, run.settings.updates)):
-        share = highest * rise.share(i, updates - 1)
+    for i in range(updates):
+        share = highest * rise.share(i, max(updates - 1, 1))
         smooth = _SMOOTHING * smooth + (1 - _SMOOTHING) * float(run.update(share))
         unbiased = smooth / (1 - _SMOOTHING ** (i + 1))
         if not math.isfinite(unbiased) or (losses and unbiased > _DIVERGENCE * abs(losses[0])):
@@ -94,4 +100,19 @@ def range_test(run: TrainingRun, lowest: float, highest: float, updates: int) ->
             f"training must survive at least 3 updates, got {len(losses)}; lower `lowest` or "
             "train on more examples"
         )
-    return RangeTest(run.peak_lr, np.array(shares), np.array(losses))
+    test = RangeTest(run.peak_lr, np.array(shares), np.array(losses))
+    _warn_of_ends(test, whole=len(losses) == updates)
+    return test
+
+
+def _warn_of_ends(test: RangeTest, *, whole: bool) -> None:
+    """Warn if the loss was lowest at an end; `whole` if the rate came to its highest."""
+    lowest = int(np.argmin(test.loss))
+    rates = test.rate * test.share
+    if whole and lowest == len(rates) - 1:
+        text = f"at the last rate, {rates[-1]:.2g}, and may fall further; raise `highest`"
+    elif lowest == 0:
+        text = f"at the first rate, {rates[0]:.2g}, and rose from there; reduce `lowest`"
+    else:
+        return
+    warnings.warn(f"the loss of the range test was lowest {text}", stacklevel=2)

@@ -28,25 +28,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from hpo.space.arguments import Count, Flag, Function, Kind, Number, Row, Table, store
 from hpo.training.accounting import ParameterCount, Quantity, Work, count_parameters
 from hpo.training.data import Batch, Split
 from hpo.training.devices import Precision, best_device, free_memory, is_out_of_memory, seeded
-from hpo.training.optimizers import ParameterGroup, UpdateRule, plain_groups
+from hpo.training.optimizers import UPDATE_RULE, ParameterGroup, UpdateRule, plain_groups
 from hpo.training.range_test import RangeTest, range_test
-from hpo.training.schedules import Constant, LearningRateSchedule
-from hpo.training.training_run import TrainingRun
+from hpo.training.schedules import (
+    SCHEDULE,
+    Constant,
+    LearningRateSchedule,
+    WarmupStableDecay,
+)
+from hpo.training.training_run import Branch, TrainingRun
 
 if TYPE_CHECKING:
     from hpo.study.context import Context
 
 __all__ = [
     "Batch",
+    "Branch",
     "Config",
     "Precision",
     "RangeTest",
@@ -102,16 +109,19 @@ class Settings:
     checkpoint_updates: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("examples", "batch_size", "evaluations", "micro_batch", "checkpoint_updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"`clip` must be positive, got {self.clip}; None switches it off")
-        if not self.divergence > 1:
-            raise ValueError(
-                f"`divergence` must exceed 1, got {self.divergence}; math.inf switches it off"
-            )
+        count, optional = Count(1), Count(1, optional=True)
+        store(
+            self,
+            examples=count,
+            batch_size=count,
+            optimizer=UPDATE_RULE,
+            schedule=SCHEDULE,
+            clip=Number(above=0, optional=True, infinite=True, way_out="None switches it off"),
+            micro_batch=optional,
+            evaluations=count,
+            divergence=Number(above=1, infinite=True, way_out="math.inf switches it off"),
+            checkpoint_updates=optional,
+        )
 
     @property
     def updates(self) -> int:
@@ -139,8 +149,9 @@ class TorchTrainer:
             It draws the initial weights from torch's global generator, which is seeded with the
             trial's seed, or from a generator of its own.
         make_data: Function of the config and the split. For `Split.TRAIN` it returns a `Source`, or
-            an iterable of batches, each one update, that can be iterated over repeatedly, such as a
-            `DataLoader`. For `Split.VALIDATION` it returns an iterable of batches.
+            an iterable of batches that can be iterated over repeatedly, such as a `DataLoader`; an
+            update takes `batch_size` examples of it, whatever the size of its batches. For
+            `Split.VALIDATION` it returns an iterable of batches.
         loss: Function of the model and a batch that returns the mean loss over the batch, a scalar.
             It may depend on `model.training`.
         settings: Function of the config that returns the settings.
@@ -155,6 +166,8 @@ class TorchTrainer:
         cost: Quantity that is reported as the cost; name the same unit in `optimize(cost=)`.
         device: Device to train on; None for the best available.
         precision: Number format of products; None for bfloat16 on CUDA and float32 elsewhere.
+        peak_flops: Largest FLOP/s of the device, for the metric `mfu`; None takes it from the data
+            sheets of common GPUs.
         compile: Whether to train through `torch.compile`, which pays in long runs.
         checkpoint_seconds: Seconds of work that may be lost to a kill. With a fidelity in the
             space, a checkpoint is also saved before each report, since a scheduler may end the
@@ -167,7 +180,7 @@ class TorchTrainer:
             weights that it concerned is returned as `warm_started`.
 
     Raises:
-        ValueError: `warm_start` lies outside [0, 1].
+        ValueError: `warm_start` lies outside [0, 1], or `peak_flops` is not positive.
 
     Example:
         >>> from hpo.training.data import Shuffled
@@ -195,16 +208,32 @@ class TorchTrainer:
     cost: Quantity = Quantity.FLOPS
     device: torch.device | None = None
     precision: Precision | None = None
+    peak_flops: float | None = None
     compile: bool = False
     checkpoint_seconds: float = 60.0
     warm_start: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warm_start <= 1:
-            raise ValueError(
-                f"`warm_start` must lie in [0, 1], a share of the weights, got {self.warm_start}; "
-                "0 trains from new weights"
-            )
+        store(
+            self,
+            make_model=Function("make_model(config, scale)"),
+            make_data=Function("make_data(config, split)"),
+            loss=Function("loss(model, batch)"),
+            settings=Function("settings(config)"),
+            groups=Function("groups(model, rule)"),
+            measure=Function("measure(model, batch)", optional=True),
+            work=Function("work(model, batch)", optional=True),
+            count=Function("count(model)"),
+            cost=Kind(Quantity, way_out="write Quantity.FLOPS or another member"),
+            device=Kind(torch.device, optional=True, way_out='write torch.device("cuda")'),
+            precision=Kind(Precision, optional=True, way_out="write Precision.FLOAT32"),
+            peak_flops=Number(above=0, optional=True, way_out="None takes it from data sheets"),
+            compile=Flag(),
+            checkpoint_seconds=Number(least=0, infinite=True, way_out="60 is usual"),
+            warm_start=Number(
+                least=0, most=1, way_out="it is a share of the weights, 0 trains from new ones"
+            ),
+        )
 
     def __call__(self, config: Config, ctx: Context) -> dict[str, float]:
         """Run one trial, or one more stage of it.
@@ -214,8 +243,10 @@ class TorchTrainer:
             ctx: Context of the trial.
 
         Returns:
-            `loss`, `cost`, all of `Usage.metrics`, `updates_per_second` of this stage and what
-            `measure` returned. The loss of a run that diverged is NaN.
+            `loss`, `cost`, all of `Usage.metrics`, `updates_per_second`, `tokens_per_second` and
+            `mfu` of this stage, and what `measure` returned. The loss of a run that diverged is
+            NaN. Reports have further metrics: training loss, gradient norms, the share of clipped
+            updates, and those of `hpo.training.metrics`.
 
         Raises:
             MemoryError: Memory was exhausted. All that the run held is released.
@@ -240,9 +271,78 @@ class TorchTrainer:
         Raises:
             MemoryError: Memory was exhausted. All that the run held is released.
         """
+        config, scale, seed = _checked(config, scale, seed)
         return self._guarded(
-            seed, lambda device: TrainingRun(self, config, scale or {}, seed, device).fit(None)
+            seed, lambda device: TrainingRun(self, config, scale, seed, device).fit(None)
         )
+
+    def branch(
+        self,
+        config: Config,
+        *,
+        scale: Scale | None = None,
+        seed: int = 0,
+        **axis: Sequence[float],
+    ) -> list[Branch]:
+        """Train once to several horizons: one stable run, with a cooldown for each of them.
+
+        Hägele et al., 2024 (arXiv:2405.18392, section 4): points for the law's token axis at a
+        fraction of the cost of separate runs. On a CPU in float32 each loss is that of a separate
+        run with the same seed, to the last bit.
+
+        Args:
+            config: Config, as in a trial.
+            scale: Values of the other scale axes.
+            seed: Seed of the weights and of the order of the data.
+            axis: Name of one scale axis and its values, such as `tokens=[1e6, 2e6, 4e6]`.
+                `settings(config | {"tokens": 1e6})` are the settings of the run to 1e6: they must
+                differ in `examples` alone and have the schedule `WarmupStableDecay`.
+
+        Returns:
+            One result for each value, from small to large, to be told as a run of its own that
+            costs what it took beyond the ones before. The list ends with the first run that
+            diverged before its cooldown.
+
+        Raises:
+            ValueError: There is not exactly one axis, or the settings do not allow branches.
+            MemoryError: Memory was exhausted. All that the run held is released.
+
+        Example:
+            >>> from hpo.training.data import Shuffled
+            >>> from hpo.training.optimizers import SGD
+            >>> from hpo.training.schedules import WarmupStableDecay
+            >>> x = torch.linspace(-1, 1, 40)[:, None]
+            >>> data = {Split.TRAIN: Shuffled([x]), Split.VALIDATION: [(x,)]}
+            >>> trainer = TorchTrainer(
+            ...     make_model=lambda config, scale: nn.Linear(1, 1),
+            ...     make_data=lambda config, split: data[split],
+            ...     loss=lambda model, batch: (model(batch[0]) - 3 * batch[0]).square().mean(),
+            ...     settings=lambda config: Settings(
+            ...         int(config["tokens"]), 10, SGD(lr=config["lr"]), WarmupStableDecay()
+            ...     ),
+            ... )
+            >>> for branch in trainer.branch({"lr": 0.01}, tokens=[100, 200, 400]):
+            ...     print(branch.horizon, branch.loss < 3, branch.metrics["tokens"])
+            100 True 100.0
+            200 True 200.0
+            400 True 400.0
+        """
+        config, sizes, seed = _checked(config, scale, seed)
+        if len(axis) != 1:
+            raise ValueError(
+                f"one axis must be given, such as tokens=[1e6, 2e6], got {len(axis)}: {list(axis)}"
+            )
+        ((name, given),) = axis.items()
+        values = sorted(set(Row(Number(above=0), empty=False)(given, f"`{name}`")))
+        horizons = [(value, self.settings({**config, name: value})) for value in values]
+        _check_branches(horizons)
+
+        def train(device: torch.device) -> list[Branch]:
+            last = {**config, name: values[-1]}
+            run = TrainingRun(self, last, {**sizes, name: values[-1]}, seed, device)
+            return run.branch([*horizons[:-1], (values[-1], run.settings)])
+
+        return self._guarded(seed, train)
 
     def range_test(
         self,
@@ -265,7 +365,10 @@ class TorchTrainer:
             seed: Seed of the weights and of the order of the data.
             lowest: First factor on the peak rates of the settings.
             highest: Last factor on the peak rates of the settings.
-            updates: Updates from the first to the last factor.
+            updates: Updates from the first to the last factor, at most those of the whole run.
+
+        Warns:
+            UserWarning: The loss was lowest at an end of the range.
 
         Returns:
             Loss against learning rate.
@@ -283,17 +386,21 @@ class TorchTrainer:
             ...     loss=lambda model, batch: (model(batch[0]) - 3 * batch[0]).square().mean(),
             ...     settings=lambda config: Settings(10_000, 10, SGD(lr=1e-2)),
             ... )
-            >>> low, high = trainer.range_test({}).box
+            >>> low, high = trainer.range_test({}, highest=1e4).box
             >>> low < 0.1 < high
             True
         """
+        config, scale, seed = _checked(config, scale, seed)
+        lowest = Number(above=0)(lowest, "`lowest`")
+        highest = Number(above=0, most=1e12)(highest, "`highest`")
+        updates = Count(3, way_out="200 is usual")(updates, "`updates`")
         if not 0 < lowest < highest:
             raise ValueError(
                 f"`0 < lowest < highest` must hold, got {lowest} and {highest}; swap them?"
             )
 
         def test(device: torch.device) -> RangeTest:
-            run = TrainingRun(self, config, scale or {}, seed, device)
+            run = TrainingRun(self, config, scale, seed, device)
             return range_test(run, lowest, highest, updates)
 
         return self._guarded(seed, test)
@@ -311,3 +418,25 @@ class TorchTrainer:
         # The error and the frames it held, with model and batch in them, are gone by now.
         free_memory(device)
         raise MemoryError(f"out of memory on {device}: {text}")
+
+
+def _check_branches(horizons: Sequence[tuple[float, Settings]]) -> None:
+    """Raise ValueError unless the settings are those of one run to several horizons."""
+    last = horizons[-1][1]
+    if not isinstance(last.schedule, WarmupStableDecay):
+        raise ValueError(
+            f"branches need the schedule WarmupStableDecay, got {last.schedule}: under another one "
+            "a shorter run is no part of a longer one"
+        )
+    for value, settings in horizons:
+        if replace(settings, examples=last.examples) != last:
+            raise ValueError(
+                "settings(config) must differ in `examples` alone between the branches, got "
+                f"{settings} at {value:g} and {last} at {horizons[-1][0]:g}"
+            )
+
+
+def _checked(config: Config, scale: Scale | None, seed: int) -> tuple[Config, Scale, int]:
+    """Return the arguments of a run outside of a study, checked."""
+    sizes: Scale = Table(Number(above=0), optional=True)(scale, "`scale`") or {}
+    return Table()(config, "`config`"), sizes, Count(0, most=2**64 - 1)(seed, "`seed`")

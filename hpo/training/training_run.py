@@ -1,27 +1,56 @@
-"""One training in progress: its update, its loop with reports, and its checkpoints."""
+"""One training in progress: its update, its loop with reports, its checkpoints and branches."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hpo.training.accounting import Meter, Usage, Work, count_work
+from hpo.training.accounting import Meter, Quantity, Usage, Work, count_work
 from hpo.training.data import Batch, BatchStream, Split, examples_in, to_device
-from hpo.training.devices import Precision, random_states, restore_random_states
-from hpo.training.metrics import ActivationRecorder, RunningMetrics
+from hpo.training.devices import (
+    Precision,
+    peak_flops_per_second,
+    random_states,
+    restore_random_states,
+)
+from hpo.training.metrics import ActivationRecorder, LogitRecorder, RunningMetrics, weight_metrics
+from hpo.training.schedules import WarmupStableDecay
 
 if TYPE_CHECKING:
     from hpo.study.context import Context
-    from hpo.training.trainer import Config, Scale, TorchTrainer
+    from hpo.training.trainer import Config, Scale, Settings, TorchTrainer
 
 _UPDATES_BETWEEN_CHECKS = 16  # reading a loss waits for the device
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One horizon of `TorchTrainer.branch`.
+
+    Args:
+        horizon: Value of the axis.
+        loss: Validation loss of the run to there; NaN if it diverged.
+        cost: Cost in the trainer's unit, beyond that of the horizons before.
+        metrics: Further figures, as a trial returns them, of the run to there alone.
+
+    Example:
+        >>> Branch(1e6, 2.5, 3e12, {"tokens": 1e6}).loss
+        2.5
+    """
+
+    horizon: float
+    loss: float
+    cost: float
+    metrics: Mapping[str, float]
 
 
 class TrainingRun:
@@ -72,9 +101,10 @@ class TrainingRun:
         forward = cast(nn.Module, torch.compile(self.model)) if trainer.compile else self.model
         self._loss = partial(trainer.loss, forward)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        groups = trainer.groups(self.model, self.settings.optimizer)
-        self.optimizers = self.settings.optimizer.build(groups)
+        self._groups = trainer.groups(self.model, self.settings.optimizer)
+        self.optimizers = self.settings.optimizer.build(self._groups)
         self._peaks = _peaks(self.optimizers)
+        self._betas = _betas(self.optimizers)
         self._data = BatchStream(
             trainer.make_data(config, Split.TRAIN),
             micro_batch=self.settings.micro_batch or self.settings.batch_size,
@@ -91,6 +121,8 @@ class TrainingRun:
         self.examples = 0
         self.evaluations = 0
         self._recent = RunningMetrics()
+        self._before: list[Tensor] | None = None  # weights before the last update
+        self._reported = (time.perf_counter(), 0)  # the last report's time and examples
         self._first_loss: float | None = None
         self._warm_started = 0.0  # share of the weights that were mixed with the parent's
         self._saved_at = time.monotonic()
@@ -113,7 +145,8 @@ class TrainingRun:
             self._check_level(ctx)
             if not self._resume(ctx) and self.trainer.warm_start > 0:
                 self._mix_in_parent(ctx)
-        started, before = time.perf_counter(), self.updates
+            self._reported = time.perf_counter(), self.examples
+        started, before, examples = time.perf_counter(), self.updates, self.examples
         loss, measured = math.nan, dict[str, float]()
         for number in range(self.evaluations + 1, self.settings.evaluations + 1):
             due = self.settings.evaluated_after(number)
@@ -136,6 +169,7 @@ class TrainingRun:
             **measured,
             **({"warm_started": self._warm_started} if self.trainer.warm_start > 0 else {}),
             "updates_per_second": (self.updates - before) / seconds if seconds > 0 else 0.0,
+            **self._speed(self.examples - examples, seconds),
         }
 
     def update(self, share: float | None = None) -> Tensor:
@@ -162,9 +196,7 @@ class TrainingRun:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         if share is None:
-            # At the middle of the step, so that neither the first nor the last is wasted.
-            done = self.updates + 0.5 * count / settings.batch_size
-            share = settings.schedule.share(done, settings.examples / settings.batch_size)
+            share = self._scheduled(count)
         if settings.clip is not None:
             self._recent.add_norm(nn.utils.clip_grad_norm_(self.weights, settings.clip))
         for group, peak in self._peaks:
@@ -176,6 +208,19 @@ class TrainingRun:
         self.examples += count
         self._recent.add_loss(total)
         return total
+
+    def _scheduled(self, count: int) -> float:
+        """Share of the peak rates for an update of `count` examples; sets beta2 if it changes."""
+        settings = self.settings
+        # At the middle of the step, so that neither the first nor the last is wasted.
+        done = self.updates + 0.5 * count / settings.batch_size
+        total = settings.examples / settings.batch_size
+        schedule = settings.schedule
+        if isinstance(schedule, WarmupStableDecay) and schedule.beta2 is not None:
+            cools = schedule.cools(done, total)
+            for group, (beta1, beta2) in self._betas:
+                group["betas"] = (beta1, schedule.beta2 if cools else beta2)
+        return schedule.share(done, total)
 
     def usage(self) -> Usage:
         """Return what the run has consumed so far, over all its stages."""
@@ -192,6 +237,8 @@ class TrainingRun:
         """Train up to update `until`; return False if the run diverged."""
         every = self.settings.checkpoint_updates
         while self.updates < until:
+            if ctx is not None and self.updates == until - 1:  # a report follows
+                self._before = [w.detach().clone() for g in self._groups for w in g.parameters]
             self.update()
             if self.updates % _UPDATES_BETWEEN_CHECKS == 0 and self._has_diverged():
                 return False
@@ -216,16 +263,23 @@ class TrainingRun:
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[float, dict[str, float]]:
-        """Return mean validation loss and figures; record activations on the first batch."""
+        """Return mean validation loss and figures; record activations on the first batch.
+
+        The random states are kept, so that training does not depend on how often it is evaluated.
+        """
+        states = random_states(self.device)
         self.model.eval()
-        activations = ActivationRecorder(self.model)
+        activations, logits = ActivationRecorder(self.model), LogitRecorder()
         total, sums = 0.0, dict[str, float]()
         seen = 0
         measure = self.trainer.measure
         for batch in self._validation_data:
             placed = to_device(batch, self.device)
             count = examples_in(placed)
-            with self._autocast(), activations if seen == 0 else nullcontext():
+            with self._autocast(), ExitStack() as watched:
+                if seen == 0:
+                    watched.enter_context(activations)
+                    watched.enter_context(logits)
                 loss = self.trainer.loss(self.model, placed)
             figures = {} if measure is None else measure(self.model, placed)
             total += float(loss) * count
@@ -239,19 +293,41 @@ class TrainingRun:
                 "iterated over, got none; return a list, not a generator"
             )
         self._recent.activations = activations.largest()
+        self._recent.logits = logits.metrics()
+        restore_random_states(states, self.device)
         return total / seen, {name: value / seen for name, value in sums.items()}
 
     def _report(self, ctx: Context, loss: float, measured: Mapping[str, float]) -> None:
         usage = self.usage()
-        metrics = {**usage.metrics(), **self._recent.metrics(self.settings.clip), **measured}
-        metrics["weight_norm"] = float(nn.utils.get_total_norm(self.weights))
-        self._recent = RunningMetrics()
+        then, examples = self._reported
+        metrics = {
+            **usage.metrics(),
+            **self._speed(self.examples - examples, time.perf_counter() - then),
+            **self._recent.metrics(self.settings.clip),
+            **weight_metrics(self.model, self._groups, self._before),
+            **measured,
+        }
+        self._recent, self._before = RunningMetrics(), None
         # First, for a report may end the stage; and a later run may start from this one's weights.
         if ctx.fidelity is not None or self._checkpoint_is_due() or self.trainer.warm_start > 0:
             self._save(ctx)
         ctx.report(
             step=self.evaluations, loss=loss, cost=usage.of(self.trainer.cost), metrics=metrics
         )
+        self._reported = time.perf_counter(), self.examples
+
+    def _speed(self, examples: int, seconds: float) -> dict[str, float]:
+        """Tokens per second, and the share of the device's peak FLOP/s where that is known.
+
+        The share is the model FLOPs utilization of Chowdhery et al., 2022 (appendix B).
+        """
+        if self.work is None or seconds <= 0:
+            return {}
+        speed = {"tokens_per_second": examples * self.work.tokens / seconds}
+        peak = self.trainer.peak_flops or peak_flops_per_second(self.device)
+        if peak is not None:
+            speed["mfu"] = examples * self.work.flops / seconds / peak
+        return speed
 
     def _measure_work(self, batch: Batch) -> None:
         """Set `work`, once a run on its first piece, without changing the random states."""
@@ -280,25 +356,26 @@ class TrainingRun:
         """Save everything that the rest of the run depends on."""
         if not ctx.can_save:
             return
-        self._recent.gather()
-        ctx.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
-                "random": random_states(self.device),
-                "data": self._data.state(),
-                "updates": self.updates,
-                "examples": self.examples,
-                "evaluations": self.evaluations,
-                "length": self.settings.examples,
-                "first_loss": self._first_loss,
-                "recent": self._recent.state(),
-                "work": None if self.work is None else [self.work.flops, self.work.tokens],
-                "meter": self.meter.state(),
-                "warm_started": self._warm_started,
-            }
-        )
+        ctx.save({**self._state(), "meter": self.meter.state()})
         self._saved_at = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on; tensors are those in use."""
+        self._recent.gather()
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "random": random_states(self.device),
+            "data": self._data.state(),
+            "updates": self.updates,
+            "examples": self.examples,
+            "evaluations": self.evaluations,
+            "length": self.settings.examples,
+            "first_loss": self._first_loss,
+            "recent": self._recent.state(),
+            "work": None if self.work is None else [self.work.flops, self.work.tokens],
+            "warm_started": self._warm_started,
+        }
 
     def _check_level(self, ctx: Context) -> None:
         if ctx.fidelity is not None and ctx.fidelity != self.settings.evaluations:
@@ -335,26 +412,96 @@ class TrainingRun:
                 f"{state['length']} examples when it was paused and is {settings.examples} now; "
                 "use Constant, Power or WarmupStableDecay(decay=0), or keep the length fixed"
             )
+        self.meter.resume(state["meter"])
+        self._restore(state)
+        return True
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `_state` returned; its tensors are copied, or not used afterwards."""
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             # Rates and decays are those of the config, which a clone may have changed.
             optimizer.load_state_dict(
                 {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
             )
-        # Loading makes new groups, whose rates are still those that they were built with.
+        # Loading makes new groups, whose rates are those of the last update.
+        for (_, peak), (group, _) in zip(self._peaks, _peaks(self.optimizers), strict=True):
+            group["lr"] = peak
         self._peaks = _peaks(self.optimizers)
+        for (_, betas), group in zip(self._betas, _with_betas(self.optimizers), strict=True):
+            group["betas"] = betas
+        self._betas = _betas(self.optimizers)
         self.updates, self.examples = state["updates"], state["examples"]
         self.evaluations = state["evaluations"]
         self._first_loss = state["first_loss"]
         self._warm_started = state.get("warm_started", 0.0)
         self._recent = RunningMetrics.of(state["recent"])
         self.work = None if state["work"] is None else Work(*state["work"])
-        self.meter.resume(state["meter"])
         self._data.resume(state["data"], self.device)
         restore_random_states(state["random"], self.device)
-        return True
+
+    # --- branches ---
+
+    def branch(self, horizons: Sequence[tuple[float, Settings]]) -> list[Branch]:
+        """Train along the stable part of the longest run, and cool down once for each horizon.
+
+        Args:
+            horizons: Values of the axis, ascending, each with the settings of a run to there; the
+                last ones are this run's own.
+
+        Returns:
+            What each run would have come to, with what it took beyond the ones before; up to the
+            first that diverged before its cooldown.
+        """
+        found: list[Branch] = []
+        whole, spent, beside = self.settings, 0.0, 0  # examples trained on in cooldowns before
+        for horizon, settings in horizons:
+            self.settings = settings
+            diverged = not self._train_until(self._stable_updates(settings), None)
+            stable = copy.deepcopy(self._state())
+            loss, measured = math.nan, dict[str, float]()
+            if not diverged and self._train_until(settings.updates, None):
+                loss, measured = self._evaluate()
+                loss = math.nan if self._has_diverged(loss) else loss
+            usage = self.usage()
+            cost = self.trainer.cost
+            total = replace(usage, examples=usage.examples + beside).of(cost)
+            charged = total if cost is Quantity.PEAK_MEMORY else total - spent
+            metrics = {**usage.metrics(), **measured}
+            found.append(Branch(horizon, loss, charged, metrics))
+            if diverged:  # and so would every longer run
+                break
+            spent = total
+            beside += self.examples - stable["examples"]
+            if settings is not whole:
+                self._restore(stable)
+        self.settings = whole
+        return found
+
+    @staticmethod
+    def _stable_updates(settings: Settings) -> int:
+        """Updates before the first that takes place in the cooldown."""
+        schedule = settings.schedule
+        assert isinstance(schedule, WarmupStableDecay)
+        total = settings.examples / settings.batch_size
+        updates = range(settings.updates)
+        return next((n for n in updates if schedule.cools(n + 0.5, total)), settings.updates)
 
 
 def _peaks(optimizers: Iterable[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
     """Return every group as built, with its peak learning rate."""
     return [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _with_betas(optimizers: Iterable[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+    """Groups of optimizers of Adam's kind."""
+    return [
+        group for optimizer in optimizers for group in optimizer.param_groups if "betas" in group
+    ]
+
+
+def _betas(
+    optimizers: Iterable[torch.optim.Optimizer],
+) -> list[tuple[dict[str, Any], tuple[float, float]]]:
+    """Return those groups as built, with their decays of the moments."""
+    return [(group, tuple(group["betas"])) for group in _with_betas(optimizers)]

@@ -12,12 +12,13 @@ biases; optional grouped queries, normalized queries and keys, and experts. Nota
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hpo.space.arguments import Count, Flag, Kind, Number, store
 
 VOCABULARY = 256
 _HEAD_WIDTHS = (16, 32, 64, 128)
@@ -57,11 +58,7 @@ class TransformerShape:
     experts_used: int = 1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(
-                    f"`{field.name}` must be at least 1, got {getattr(self, field.name)}"
-                )
+        store(self, **{field.name: Count(1, most=2**40) for field in fields(self)})
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 "`width / heads` must be an even integer, got "
@@ -130,11 +127,10 @@ def params_to_shape(n_params: float) -> TransformerShape:
         >>> shape.width, shape.depth, shape.hidden, shape.non_embedding
         (128, 4, 704, 984192)
     """
-    if not (math.isfinite(n_params) and n_params >= 1000):
-        raise ValueError(
-            f"`n_params` must be a finite number of at least 1000, got {n_params}; "
-            "raise the lower bound of the scale"
-        )
+    most = _plain_shape(_MAX_WIDTH).non_embedding
+    n_params = Number(least=1000, most=most, way_out="change the bounds of the scale")(
+        n_params, "`n_params`"
+    )
     shapes = (_plain_shape(d) for d in range(8, _MAX_WIDTH, 4) if d % _head_width(d) == 0)
     previous = plain = next(shapes)
     for plain in shapes:
@@ -202,9 +198,14 @@ class Transformer(nn.Module):
         rng: torch.Generator,
     ) -> None:
         super().__init__()
-        self.shape = shape
-        self.context = context
+        self.shape = shape = Kind(TransformerShape)(shape, "`shape`")
+        self.context = context = Count(1, most=2**40)(context, "`context`")
+        dropout = Number(least=0, below=1, way_out="0 leaves it out")(dropout, "`dropout`")
         self.dropout = dropout
+        qk_norm = Flag()(qk_norm, "`qk_norm`")
+        attention_scale = Number(optional=True)(attention_scale, "`attention_scale`")
+        branch_factor = Number(optional=True)(branch_factor, "`branch_factor`")
+        rng = Kind(torch.Generator, way_out="write torch.Generator().manual_seed(0)")(rng, "`rng`")
         self.embedding = nn.Embedding(VOCABULARY, shape.width)
         factor = 1.0 if branch_factor is None else branch_factor
         self.blocks = nn.ModuleList(

@@ -10,6 +10,7 @@ seconds    wall-clock time spent driving the study: from the start of each `opti
            sum continues from the last trial that was told.
 cost       the sum of the trials' costs in the study's declared unit. With `cost="seconds"` that
            is the sum of the trials' own seconds: with four workers it grows four times as fast.
+           Without a declared unit costs follow from the configs (:mod:`hpo.trials.default_cost`).
 =========  ======================================================================================
 
 A run that pauses is one trial from its first pause on. Each stage is charged the cost it adds; a
@@ -22,12 +23,13 @@ undisturbed one, and what depends on it stays equal too.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.errors import BudgetError
-from hpo.space.scalars import real, shown, whole
+from hpo.space.arguments import Count, Kind, Number, Rule
 from hpo.trials.records import Cause, Observation, Trial
+
+_AMOUNT = Number(above=0, optional=True, way_out="leave it out for no limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Limits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        _store_positive(self, "seconds", "cost")
-        _store_positive_integer(self, "memory", "give bytes, such as 2 * 1024**3")
+        memory = Count(1, optional=True, way_out="give bytes, such as 2 * 1024**3")
+        _store(self, seconds=_AMOUNT, cost=_AMOUNT, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Budget:
     Attributes:
         trials: Number of trials that come to a result, failed ones included.
         seconds: Wall-clock seconds spent driving the study, summed over all its calls.
-        cost: Sum of the trials' costs, in the study's declared unit.
+        cost: Sum of the trials' costs, in the study's declared unit; without one as derived by
+            :mod:`hpo.trials.default_cost`.
         per_trial: Limits of each single trial; a plain number is `Limits(cost=number)`.
 
     Raises:
@@ -83,10 +86,11 @@ class Budget:
     per_trial: Limits | float | None = None
 
     def __post_init__(self) -> None:
-        _store_positive_integer(self, "trials", "give the number of trials to run")
-        _store_positive(self, "seconds", "cost")
+        trials = Count(1, optional=True, way_out="give the number of trials to run")
+        _store(self, trials=trials, seconds=_AMOUNT, cost=_AMOUNT)
         if not isinstance(self.per_trial, Limits):
-            _store_positive(self, "per_trial")
+            per_trial = replace(_AMOUNT, way_out="give a cost, or Limits(seconds=...)")
+            _store(self, per_trial=per_trial)
 
     @property
     def limits(self) -> Limits:
@@ -149,7 +153,7 @@ class Ledger:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+        self.budget = Kind(Budget, way_out="write Budget(trials=60)")(budget, "`budget`")
         self._excluded: set[int] = set()
         self._counted: set[int] = set()
         self._charged: dict[int, float] = {}  # by trial, cost of its run that is charged already
@@ -245,36 +249,8 @@ class Ledger:
         return None
 
 
-def _store_positive(limits: Limits | Budget, *arguments: str) -> None:
-    """Raise unless the named arguments are None or finite numbers above zero; store them so."""
-    for argument in arguments:
-        value, name = getattr(limits, argument), f"{type(limits).__name__}.{argument}"
-        if value is None:
-            continue
-        number = real(value)
-        if number is None:
-            raise BudgetError(
-                f"{name} must be a number above zero or None, got {shown(value)}; "
-                "leave it out for no limit"
-            )
-        if not (math.isfinite(number) and number > 0):
-            raise BudgetError(
-                f"{name} must be finite and above zero, got {shown(value)}; "
-                "leave it out for no limit"
-            )
-        if type(value) is not int:
-            object.__setattr__(limits, argument, number)
-
-
-def _store_positive_integer(limits: Limits | Budget, argument: str, way_out: str) -> None:
-    """Raise unless the named argument is None or a whole number of at least one; store the int."""
-    value = getattr(limits, argument)
-    if value is None:
-        return
-    number = whole(value)
-    if number is None or number < 1:
-        raise BudgetError(
-            f"{type(limits).__name__}.{argument} must be an int of at least 1 or None, "
-            f"got {shown(value)}; {way_out}"
-        )
-    object.__setattr__(limits, argument, number)
+def _store(limits: Limits | Budget, **rules: Rule) -> None:
+    """Check the named parts and store them; their messages name them as users write them."""
+    for part, rule in rules.items():
+        name = f"{type(limits).__name__}.{part}"
+        object.__setattr__(limits, part, rule(getattr(limits, part), name, BudgetError))

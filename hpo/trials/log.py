@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TypeAlias
 
 from hpo.errors import StudyError
-from hpo.trials.records import Cause, Observation, Report, Trial
+from hpo.trials.records import Cause, Observation, Report, RungAssignment, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,20 @@ class TrialLog:
         """
         return self._trials[number]
 
+    def assignment(self, number: int) -> RungAssignment | None:
+        """Return the current rung assignment of trial `number`; None without one, or if unknown."""
+        trial = self._trials.get(number)
+        return None if trial is None else trial.assignment
+
     def reports(self, number: int) -> tuple[Report, ...]:
         """Return what trial `number` reported in all its stages, by growing step."""
         return tuple(self._reports.get(number, ()))
+
+    def step_before(self, number: int, step: int) -> int | None:
+        """Return the last step before `step` that trial `number` reported; None without one."""
+        reports = self._reports.get(number, [])
+        before = bisect_left(reports, step, key=attrgetter("step"))
+        return reports[before - 1].step if before else None
 
     def resumed(self, number: int) -> int:
         """Return how often trial `number` was resumed."""

@@ -5,12 +5,18 @@ Code and tests read the fields; the sentence is for people and nothing depends o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Self
 
+from hpo.errors import printable_str
+from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
+
 __all__ = ["Reason", "ReasonKind"]
+
+#: What the argument of every `from_json` is, for its message.
+READ_BACK = "pass what to_json returned"
 
 
 class ReasonKind(Enum):
@@ -53,6 +59,8 @@ class Reason:
             loss.
         start: Number of the start point, from 1, and the number of all start points.
         log_parameters: Parameters declared linear whose logarithm the model uses.
+        other_tasks: Other tasks that the config comes from, each with its share in (0, 1]: of the
+            prior of the model or, for a start point, of the tasks that it serves.
         text: Message of the model's error; for kind `OTHER` the whole sentence.
 
     Example:
@@ -74,8 +82,30 @@ class Reason:
     expected_regret: float | None = None
     start: tuple[int, int] | None = None
     log_parameters: tuple[str, ...] = ()
+    other_tasks: tuple[tuple[str, float], ...] = ()
     text: str = ""
 
+    def __post_init__(self) -> None:
+        flag, number = Flag(), Number(optional=True, infinite=True)
+        name = Text(optional=True, empty=True)
+        store(
+            self,
+            kind=Kind(ReasonKind, way_out="write ReasonKind.OTHER or another member"),
+            repeated=flag,
+            from_pool=flag,
+            surrogate=name,
+            log_acquisition=number,
+            cost_level=number,
+            quantile=number,
+            forest_share=number,
+            expected_regret=number,
+            start=Row(Count(0), length=2, optional=True, way_out="write (1, 4)"),
+            log_parameters=Row(Text(empty=True)),
+            other_tasks=Row(Kind(tuple, way_out='write ("task a", 0.5)')),
+            text=Text(empty=True),
+        )
+
+    @printable_str
     def __str__(self) -> str:
         sentence = self._tried() if self.repeated else self._sentence()
         notes = []
@@ -85,13 +115,16 @@ class Reason:
             notes.append(f"{self.surrogate} model" if self.kind is not _FOREST else self._forest())
         if self.log_parameters:
             notes.append(f"in logarithms: {', '.join(self.log_parameters)}")
+        if self.other_tasks:
+            notes.append(self._learned())
         return f"{sentence} ({'; '.join(notes)})" if notes else sentence
 
     def _sentence(self) -> str:
         match self.kind:
             case ReasonKind.START_POINT:
-                assert self.start is not None
-                return f"start point {self.start[0]} of {self.start[1]}"
+                return "start point" + (
+                    "" if self.start is None else " {} of {}".format(*self.start)
+                )
             case ReasonKind.EXPLORE:
                 return "explores: no run has been completed yet"
             case ReasonKind.RANDOM:
@@ -126,6 +159,11 @@ class Reason:
             return "quantile forest, as asked for"
         return f"quantile forest, used for {self.forest_share:.0%} of the asks by forecast skill"
 
+    def _learned(self) -> str:
+        if self.kind is ReasonKind.START_POINT:
+            return f"did best on other tasks: {_listed(name for name, _ in self.other_tasks)}"
+        return _listed(f"{share:.0%} from {name}" for name, share in self.other_tasks)
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values, from which `from_json` restores an equal reason.
 
@@ -154,12 +192,23 @@ class Reason:
             >>> reason.kind, reason.start
             (<ReasonKind.START_POINT: 'start point'>, (2, 4))
         """
-        read: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in stored.items()
-            if key != "kind"
-        }
-        return cls(ReasonKind(stored["kind"]), **read)
+        kind, *others = (item.name for item in fields(cls))
+        read = Table(keys=(kind,), way_out=READ_BACK)(stored, "`stored`")
+        known = {name: _as_tuple(read[name]) for name in others if name in read}
+        return cls(Member(ReasonKind)(read[kind], "`kind` in `stored`"), **known)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return lists, and lists in them, as tuples."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Return the first parts, and how many more there are."""
+    names = list(parts)
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join(names[:_SHOWN] + more)
 
 
 _FOREST = ReasonKind.POSTERIOR_SAMPLE
+_SHOWN = 3  # other tasks that a sentence names

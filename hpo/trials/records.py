@@ -15,9 +15,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
-from hpo.trials.reason import Reason, ReasonKind
+from hpo.errors import printable_str
+from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
+from hpo.space.scalars import metric_values, to_float
+from hpo.trials.reason import READ_BACK, Reason, ReasonKind
 
 Interval = tuple[float, float]
+
+#: Rule of the name of a cost's unit.
+UNIT = Text(optional=True, way_out='name the unit, such as "seconds" or "flops"')
 
 SECONDS = "seconds"  # the cost unit that is measured rather than reported
 
@@ -126,20 +132,31 @@ class Prediction:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("loss", "cost", "success", "seconds"):
-            _check_finite(f"`{name}` of a prediction", getattr(self, name))
+        store(
+            self,
+            loss=_KNOWN,
+            loss_interval=_INTERVAL,
+            cost=_KNOWN,
+            cost_interval=_INTERVAL,
+            success=_PROBABILITY,
+            degraded=_FLAG,
+            fallbacks=_INDEX,
+            reason=_REASON,
+            config=_CONFIG,
+            cost_unit=UNIT,
+            seconds=_KNOWN,
+            seconds_interval=_INTERVAL,
+            extrapolation=_AT_LEAST_ZERO,
+            warnings=_TEXTS,
+        )
         for name in ("loss_interval", "cost_interval", "seconds_interval"):
             interval = getattr(self, name)
-            if interval is None:
-                continue
-            low, high = interval
-            _check_finite(f"`{name}` of a prediction", low)
-            _check_finite(f"`{name}` of a prediction", high)
-            if low > high:
-                raise ValueError(f"`{name}` of a prediction must be (low, high), got {interval!r}")
-        if self.success is not None and not 0 <= self.success <= 1:
-            raise ValueError(f"`success` of a prediction must lie in [0, 1], got {self.success!r}")
+            if interval is not None and interval[0] > interval[1]:
+                raise ValueError(
+                    f"`{name}` of Prediction must be (low, high), got {interval!r}; swap them?"
+                )
 
+    @printable_str
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
         lines = [f"One run{f' at {settings}' if settings else ''}, with 90 % intervals"]
@@ -191,6 +208,8 @@ class Prediction:
             >>> Prediction.from_json(prediction.to_json()).reason.kind
             <ReasonKind.EXPLORE: 'explore'>
         """
+        names = ("loss", "loss_interval", "cost", "cost_interval", "success", "degraded")
+        stored = Table(keys=(*names, "fallbacks", "reason"), way_out=READ_BACK)(stored, "`stored`")
         reason = None
         if known := stored.get("reason_fields"):
             reason = Reason.from_json(known)
@@ -198,9 +217,9 @@ class Prediction:
             reason = Reason(ReasonKind.OTHER, text=stored["reason"])
         return cls(
             loss=stored["loss"],
-            loss_interval=_as_interval(stored["loss_interval"]),
+            loss_interval=stored["loss_interval"],
             cost=stored["cost"],
-            cost_interval=_as_interval(stored["cost_interval"]),
+            cost_interval=stored["cost_interval"],
             success=stored["success"],
             degraded=stored["degraded"],
             fallbacks=stored["fallbacks"],
@@ -227,6 +246,9 @@ class RungAssignment:
     level: int
     bracket: int = 0
     cohort: int = 0
+
+    def __post_init__(self) -> None:
+        store(self, level=_INDEX, bracket=_INDEX, cohort=_INDEX)
 
     def to_json(self) -> list[int]:
         """Return JSON-compatible values, from which `from_json` restores an equal assignment."""
@@ -267,7 +289,15 @@ class Trial:
     assignment: RungAssignment | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "config", dict(self.config))
+        object.__setattr__(self, "config", _CONFIG(self.config, "`config` of Trial"))
+        store(
+            self,
+            number=_INDEX,
+            ask_index=_INDEX,
+            prediction=_PREDICTION,
+            parent=_OPTIONAL_INDEX,
+            assignment=_ASSIGNMENT,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +325,11 @@ class Report:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", dict(self.metrics))
-        if self.step < 0:
-            raise ValueError(f"`step` of a report must be >= 0, got {self.step}; count up from 0")
-        _check_amount("`cost` of a report", self.cost)
+        metrics = metric_values(self.metrics, texts=False)
+        object.__setattr__(self, "metrics", metrics)
+        store(self, step=_STEP, cost=_AMOUNT)
+        if self.loss is not None:
+            object.__setattr__(self, "loss", to_float(self.loss, "`loss` of Report"))
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values, NaN and infinities as strings, for `from_json`.
@@ -325,7 +356,9 @@ class Report:
             >>> Report.from_json({"step": 3, "loss": "inf", "cost": None, "metrics": {}})
             Report(step=3, loss=inf, cost=None, metrics={})
         """
-        metrics = {name: _from_json_number(value) for name, value in stored["metrics"].items()}
+        stored = _STORED_REPORT(stored, "`stored`")
+        given = _CONFIG(stored["metrics"], "`metrics` in `stored`")
+        metrics = {name: _from_json_number(value) for name, value in given.items()}
         return cls(
             step=stored["step"],
             loss=_from_json_number(stored["loss"]),
@@ -414,8 +447,20 @@ class Observation:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "config", dict(self.config))
-        object.__setattr__(self, "metrics", dict(self.metrics))
+        object.__setattr__(self, "config", _CONFIG(self.config, "`config` of Observation"))
+        object.__setattr__(self, "metrics", _CONFIG(self.metrics, "`metrics` of Observation"))
+        store(
+            self,
+            number=_INDEX,
+            loss=_LOSS,
+            cost=_AMOUNT,
+            status=_STATUS,
+            cause=_CAUSE,
+            order=_INDEX,
+            ask_index=_OPTIONAL_INDEX,
+            seconds=_AMOUNT,
+            reports=_REPORTS,
+        )
         if self.status is Status.PENDING:
             raise ValueError(
                 "`status` of an observation must not be PENDING; a trial is pending by not being"
@@ -430,13 +475,6 @@ class Observation:
             raise ValueError(
                 "`loss` must be given when `status` is COMPLETED, got None; tell a failure instead"
             )
-        if self.loss is not None and not math.isfinite(self.loss):
-            raise ValueError(
-                f"`loss` of an observation must be finite, got {self.loss!r}; tell status FAILED"
-                " with cause DIVERGED"
-            )
-        _check_amount("`cost` of an observation", self.cost)
-        _check_amount("`seconds` of an observation", self.seconds)
 
     @classmethod
     def lost(cls, trial: Trial, order: int) -> Self:
@@ -452,6 +490,7 @@ class Observation:
             >>> lost.number, lost.status.value, lost.cause.value
             (3, 'failed', 'lost')
         """
+        trial = Kind(Trial)(trial, "`trial`")
         return cls(
             number=trial.number,
             config=trial.config,
@@ -508,13 +547,15 @@ class Observation:
             ... )
             True
         """
+        names = ("status", "cause", "loss", "cost", "seconds", "order", "metrics")
+        stored = Table(keys=names, way_out=READ_BACK)(stored, "`stored`")
         return cls(
             number=number,
-            config=dict(config),
+            config=config,  # type: ignore[arg-type]  # copied there
             loss=stored["loss"],
             cost=stored["cost"],
-            status=Status(stored["status"]),
-            cause=None if stored["cause"] is None else Cause(stored["cause"]),
+            status=Member(Status)(stored["status"], "`status` in `stored`"),
+            cause=Member(Cause, optional=True)(stored["cause"], "`cause` in `stored`"),
             order=stored["order"],
             ask_index=ask_index,
             seconds=stored["seconds"],
@@ -536,6 +577,7 @@ class Observation:
             >>> done == again, done.same_result(again)
             (False, True)
         """
+        other = Kind(Observation)(other, "`other`")
         return (
             self.number == other.number
             and self.config == other.config
@@ -546,24 +588,31 @@ class Observation:
         )
 
 
-def _check_finite(what: str, value: float | None) -> None:
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"{what} must be finite, got {value!r}; leave out what is not known")
-
-
-def _check_amount(what: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"{what} must be finite and >= 0, got {value!r}; leave it out if it is not known"
-        )
+# Rules of the fields.
+_UNKNOWN = "leave out what is not known"
+_KNOWN = Number(optional=True, way_out=_UNKNOWN)
+_LOSS = Number(optional=True, way_out="tell status FAILED with cause DIVERGED")
+_AMOUNT = Number(least=0, optional=True, way_out=_UNKNOWN)
+_AT_LEAST_ZERO = Number(least=0, infinite=True)
+_PROBABILITY = Number(least=0, most=1, optional=True, way_out=_UNKNOWN)
+_INTERVAL = Row(Number(), length=2, optional=True, way_out="write (low, high)")
+_INDEX = Count(0, way_out="count up from 0")
+_OPTIONAL_INDEX = Count(0, optional=True, way_out="count up from 0")
+_STEP = Count(0, way_out="count up from 0")
+_FLAG = Flag()
+_TEXTS = Row(Text(empty=True))
+_CONFIG = Table(way_out="pass a dict")
+_STATUS = Kind(Status, way_out="write Status.COMPLETED or another member")
+_CAUSE = Kind(Cause, optional=True, way_out="write Cause.OOM or another member")
+_REASON = Kind(Reason, optional=True)
+_PREDICTION = Kind(Prediction, optional=True)
+_ASSIGNMENT = Kind(RungAssignment, optional=True)
+_REPORTS = Row(Kind(Report))
+_STORED_REPORT = Table(keys=("step", "loss", "cost", "metrics"), way_out=READ_BACK)
 
 
 def _as_list(interval: Interval | None) -> list[float] | None:
     return None if interval is None else list(interval)
-
-
-def _as_interval(stored: list[float] | None) -> Interval | None:
-    return None if stored is None else (stored[0], stored[1])
 
 
 def _to_json_number(value: float | None) -> float | str | None:

@@ -441,6 +441,46 @@ def test_a_parameter_added_to_a_running_study_is_searched_from_then_on(declared:
     assert best.values[0] < 2.3
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_first_trials_with_an_added_parameter_keep_the_best_of_the_others(
+    direction: str,
+) -> None:
+    """What was found before it was added is the best guess of the others."""
+    sign = 1 if direction == "minimize" else -1
+
+    def objective(trial: optuna.Trial) -> float:
+        loss = (trial.suggest_float("x", 0, 1) - 0.7) ** 2
+        if trial.number >= 6:
+            loss += (trial.suggest_float("y", 0, 1) - 0.2) ** 2
+        return sign * loss
+
+    study = optuna.create_study(sampler=ScaleTuneSampler(seed=0), direction=direction)
+    study.optimize(objective, n_trials=6)
+    best = study.best_params["x"]
+    study.sampler = ScaleTuneSampler({"y": Float(0, 1)}, seed=0)
+    study.optimize(objective, n_trials=6)
+    added = study.trials[6:]
+    assert all(trial.params["x"] == best for trial in added[:4])
+    assert len({trial.params["y"] for trial in added}) == 6
+    assert any(trial.params["x"] != best for trial in added[4:])
+
+
+def test_a_parameter_that_is_declared_but_never_suggested_does_not_end_the_search(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return (trial.suggest_float("x", 0, 1) - 0.7) ** 2
+
+    study = study_of(ScaleTuneSampler({"x": Float(0, 1), "typo": Float(0, 1)}, seed=0))
+    study.optimize(objective, n_trials=14)
+    asked = [trial.system_attrs["scaletune:asked:0"] for trial in study.trials]
+    assert "typo" in asked[0] and not any("typo" in each for each in asked[1:])
+    assert study.best_value < 1e-3
+    assert [r.getMessage() for r in caplog.records if "typo" in r.getMessage()] == [
+        "'typo' is declared in `space`, but the objective did not suggest it"
+    ]
+
+
 def test_a_declared_parameter_that_few_trials_had_stays_in_the_search() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)

@@ -161,6 +161,18 @@ def test_a_file_that_holds_no_state_is_refused(tmp_path: Path) -> None:
             ScaleTuneSearcher(SPACE, metric="loss", mode="min").restore(str(tmp_path / "state"))
 
 
+def test_no_file_that_a_searcher_restores_runs_as_code(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.write_text, (tmp_path / "proof", "was here"))
+
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "state").write_bytes(pickle.dumps(Planted(), protocol))
+        with pytest.raises(StudyError, match="holds no state"):
+            ScaleTuneSearcher(SPACE, metric="loss", mode="min").restore(str(tmp_path / "state"))
+    assert not (tmp_path / "proof").exists()
+
+
 DYING = """
 import ray, sys, time
 from pathlib import Path

@@ -1,8 +1,10 @@
 """The callbacks in real trainers, paused and promoted by a real study."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -144,3 +146,75 @@ def test_hugging_face_trials_pause_and_resume(tmp_path: Path) -> None:
         storage=f"sqlite:///{tmp_path / 'study.db'}",
     )
     check(result, seen)
+
+
+class Reports:
+    """A context that keeps what is reported."""
+
+    checkpoint_dir = None
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def report(self, **report: Any) -> None:
+        self.seen.append(report)
+
+
+def test_metrics_of_hugging_face_are_kept_whatever_type_of_number_they_have() -> None:
+    pytest.importorskip("transformers", reason="pip install 'scaletune[transformers]' to run this")
+    from hpo.adapters.transformers import TrialCallback
+
+    measured = {
+        "eval_loss": np.float32(0.5),
+        "eval_f1": np.float64(0.25),
+        "eval_top1": torch.tensor([0.75]),
+        "eval_ok": np.True_,
+        "eval_model": "bert",
+        "eval_rows": np.ones(3),
+        "eval_none": None,
+    }
+    for epochs, state, step in (
+        (True, {"epoch": 1.5}, 1),  # half of the second epoch is not trained
+        (True, {"epoch": 2.0}, 2),
+        (True, {"epoch": 2.9999999}, 3),
+        (False, {"epoch": 1.5, "global_step": 30}, 30),
+    ):
+        context: Any = Reports()
+        callback, control = TrialCallback(context, epochs=epochs), SimpleNamespace()
+        now: Any = SimpleNamespace(is_world_process_zero=True, total_flos=1.0, **state)
+        callback.on_train_begin(None, now, control)
+        callback.on_evaluate(None, now, control, metrics=measured)
+        callback.on_save(None, now, control)
+        (report,) = context.seen
+        assert (report["step"], report["loss"]) == (step, 0.5)
+        assert report["metrics"] == {"eval_f1": 0.25, "eval_top1": 0.75, "eval_ok": 1.0}
+    with pytest.raises(ValueError, match="must name a number, got 'eval_model'"):
+        TrialCallback(context, metric="eval_model").on_evaluate(
+            None, now, control, metrics=measured
+        )
+
+
+def test_metrics_of_lightning_are_kept_and_an_epoch_without_validation_is_passed_over() -> None:
+    pytest.importorskip(
+        "lightning.pytorch", reason="pip install 'scaletune[lightning]' to run this"
+    )
+    from hpo.adapters.lightning import TrialCallback
+
+    context: Any = Reports()
+    callback = TrialCallback(context, "val_loss")
+    trainer: Any = SimpleNamespace(
+        callback_metrics={"train_loss": torch.tensor(2.0)},
+        check_val_every_n_epoch=2,
+        current_epoch=0,
+        is_global_zero=True,
+    )
+    callback.on_train_epoch_end(trainer, None)
+    assert not context.seen
+    trainer.current_epoch = 1
+    with pytest.raises(ValueError, match="must be a logged metric"):
+        callback.on_train_epoch_end(trainer, None)
+    trainer.callback_metrics |= {"val_loss": torch.tensor([0.5]), "acc": torch.tensor(0.75)}
+    callback.on_train_epoch_end(trainer, None)
+    (report,) = context.seen
+    assert report["step"] == 2 and float(report["loss"]) == 0.5
+    assert report["metrics"] == {"train_loss": 2.0, "acc": 0.75}

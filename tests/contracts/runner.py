@@ -8,7 +8,11 @@ Derive a test class from `RunnerContract` and override the fixture `make`:
             return InlineRunner
 """
 
+import asyncio
+import errno
 import os
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.errors import Stop
+from hpo.errors import Stop, StudyError
 from hpo.schedulers import Decision
+from hpo.study.checkpoints import PARENT_FILE, STATE_FILE, load_state, save_state
 from hpo.study.context import Context
 from hpo.study.runners import Job, Outcome, Runner, Task
 from hpo.trials import Cause, Report, Status, Trial
@@ -172,6 +177,137 @@ class RunnerContract:
         (outcome,) = bench.run(train, {})
         assert isinstance(outcome.refusal, TypeError)
         assert "loss must be a real number, got 'low'" in str(outcome.refusal)
+
+    @pytest.mark.parametrize(
+        "error", [RuntimeError, OSError, EOFError, BrokenPipeError, SystemExit, Stop]
+    )
+    def test_what_the_driver_raises_at_a_report_is_raised_there_and_is_no_outcome(
+        self, bench: Bench, error: type[BaseException]
+    ) -> None:
+        def train(config: Config, ctx: Context) -> float:
+            try:
+                ctx.report(step=0, loss=5.0)
+            except Exception:  # the habit that it must survive
+                pass
+            return 0.0
+
+        def answer(trial: Trial, report: Report) -> Decision:
+            raise error("the database is gone")
+
+        with pytest.raises(error, match="the database is gone"):
+            bench.run(train, {}, answer=answer)
+
+    def test_a_checkpoint_that_cannot_be_written_says_nothing_of_the_config(
+        self, bench: Bench
+    ) -> None:
+        def train(config: Config, ctx: Context) -> float:
+            ctx.report(step=0, loss=5.0, cost=2.0)
+            try:
+                ctx.save({"step": 0})
+            except OSError as error:
+                if config["rescued"]:
+                    return 4.0
+                raise RuntimeError("so much for that") from error
+            return 0.0
+
+        (bench.folder / "file").touch()
+        bench.folder = bench.folder / "file"  # below which no folder can be made
+        (outcome,) = bench.run(train, {"rescued": False})
+        assert (outcome.status, outcome.cause, outcome.cost) == (Status.FAILED, Cause.LOST, 2.0)
+        assert isinstance(outcome.refusal, StudyError) and str(bench.folder) in outcome.text
+        (outcome,) = bench.run(train, {"rescued": True})
+        assert (outcome.status, outcome.loss, outcome.refusal) == (Status.COMPLETED, 4.0, None)
+
+    @pytest.mark.parametrize("content", [b"", b"torn", b"PK\x03\x04" + b"\0" * 64, "half"])
+    def test_a_damaged_checkpoint_counts_as_none(self, bench: Bench, content: bytes | str) -> None:
+        def train(config: Config, ctx: Context) -> float:
+            started = ctx.load() is None and ctx.parent_checkpoint is None
+            ctx.save({"step": 1})
+            return float(started)
+
+        save_state(bench.folder / "0", {"step": 1}, seconds=0.0)
+        for name in (STATE_FILE, PARENT_FILE):
+            whole = (bench.folder / "0" / STATE_FILE).read_bytes()
+            damaged = content if isinstance(content, bytes) else whole[: len(whole) // 2]
+            (bench.folder / "0" / name).write_bytes(damaged)
+        (outcome,) = bench.run(train, {})
+        assert (outcome.status, outcome.loss) == (Status.COMPLETED, 1.0)
+        saved = load_state(bench.folder / "0")
+        assert saved is not None and saved.state == {"step": 1}
+
+    def test_errors_of_disks_and_networks_are_the_machines_and_others_are_the_configs(
+        self, bench: Bench
+    ) -> None:
+        def train(config: Config, ctx: Context) -> float:
+            assert ctx.checkpoint_dir is not None
+            match config["what"]:
+                case "full":
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                case "reset":
+                    raise RuntimeError("no data") from ConnectionResetError("by peer")
+                case "torch":
+                    raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+                case "loader":
+                    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+                case "vanished":
+                    folder = ctx.checkpoint_dir
+                    shutil.rmtree(folder)
+                    (folder / "mine").write_text("")
+                case "missing":
+                    (ctx.checkpoint_dir / "mine").read_text()
+                case "cancelled":
+                    raise asyncio.CancelledError
+
+                case "mute":
+
+                    class Mute(Exception):
+                        def __init__(self) -> None:
+                            self.lock = threading.Lock()
+
+                        def __str__(self) -> str:
+                            raise AttributeError
+
+                    raise Mute
+                case "value":
+
+                    class Lazy(dict[str, Any]):
+                        def get(self, *arguments: Any) -> Any:
+                            raise RuntimeError("CUDA error: device-side assert triggered")
+
+                    return Lazy(loss=0.5)  # type: ignore[return-value]
+            return 0.0
+
+        machine, config = (
+            ["full", "reset", "torch", "loader", "vanished"],
+            [
+                "missing",
+                "cancelled",
+                "mute",
+                "value",
+            ],
+        )
+        causes = {}
+        for what in machine + config:
+            (outcome,) = bench.run(train, {"what": what})
+            causes[what] = outcome.cause
+            assert (outcome.refusal is None) is (what in config)
+        assert causes == dict.fromkeys(machine, Cause.LOST) | dict.fromkeys(config, Cause.ERROR)
+
+    def test_a_refusal_of_a_class_of_the_users_own_arrives_in_plain(self, bench: Bench) -> None:
+        def train(config: Config, ctx: Context) -> Any:
+            class Odd(ValueError):
+                def __init__(self, message: str) -> None:
+                    super().__init__(message)
+                    self.lock = threading.Lock()
+
+            class Loss(dict[str, Any]):
+                def get(self, *arguments: Any) -> Any:
+                    raise Odd("no such cost")
+
+            return Loss(loss=0.5)
+
+        (outcome,) = bench.run(train, {})
+        assert type(outcome.refusal) is ValueError and str(outcome.refusal) == "no such cost"
 
     def test_a_checkpoint_carries_the_time_that_led_to_it(
         self, bench: Bench, make: Callable[[], Runner]

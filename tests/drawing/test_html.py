@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
-from hpo import ASHA, Categorical, Fidelity, Float, Optimizer, StagedOptimizer
+from hpo import ASHA, Categorical, Fidelity, Float, Optimizer, Scale, StagedOptimizer
 from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage, ShownTrial, write_report
 
 
@@ -29,6 +32,47 @@ def test_report_escapes_what_the_user_named_and_loads_nothing_from_elsewhere(
     assert "<b>kind</b>" not in page and "&lt;b&gt;kind&lt;/b&gt;" in page
     assert "http" not in page
     assert page.count("<tr>") > 6
+
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "</title><img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "\"'><iframe src=javascript:alert(1)>",
+    "<!-- <![CDATA[ &lt;b&gt; -->",
+    "$\\frac$ and $x_1$",
+    "\x1b[2J\x00\ud800",
+    "=cmd|' /C calc'!A1",
+)
+
+TAGS = "!doctype html meta title style h1 h2 p div table tr th td img".split()
+
+
+@pytest.mark.filterwarnings("error")
+def test_report_holds_only_its_own_tags_whatever_things_are_called(tmp_path: Path) -> None:
+    text = " ".join(HOSTILE)
+    space: dict[str, Any] = {name: Categorical([*HOSTILE, "b"]) for name in HOSTILE[:3]}
+    space |= {name: Float(0.1, 1.0) for name in HOSTILE[3:]}
+    space |= {f"size {text}": Scale(1.0, 8.0)}
+    optimizer = Optimizer(space, cost=text, target={f"size {text}": 16.0})
+    for _ in range(5):
+        trial = optimizer.ask()
+        loss = trial.config[HOSTILE[3]]
+        optimizer.tell(trial, loss, 1.0 + loss, metrics={text: 1.0, f"m{text}": text})
+    trial = optimizer.ask()
+    optimizer.tell(trial, failed="error")
+    study = optuna.create_study(study_name=text)
+    page = replace(optimizer.result(), study=study).report(tmp_path / "report.html").read_text()
+    tags = re.findall("<([^>]*)>", re.sub(' src="data:[^"]*"', "", page))
+    assert {tag.split()[0].strip("/") for tag in tags} <= set(TAGS)
+    assert {tag.split(maxsplit=1)[1] for tag in tags if " " in tag} == {
+        "html",
+        'lang="en"',
+        'charset="utf-8"',
+        'class="scroll"',
+        'class="warning"',
+        'alt="loss against cost"',
+    }
 
 
 @pytest.mark.parametrize("failed", [0, 2])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hpo import Axis, Float, Optimizer, Role, Scale
 from hpo.drawing.plot_data import FrontPlot, LRCurvePlot, Measured, PredictedLosses, TransferPanel
@@ -163,3 +165,76 @@ def test_coordinates_name_the_layers_that_are_not_flat() -> None:
     assert np.asarray(axes.lines[2].get_ydata()) == pytest.approx([1.0, 2.0, 4.0])
     good = plot_coordinates(sizes, changes, verdicts=dict.fromkeys(changes, "flat"), **arguments)
     assert good.axes[0].get_title() == "passed"
+
+
+@pytest.mark.parametrize(
+    "name", ["$", "$x$", r"$\frac$", "a_$b^c$_{", "_hidden", "^", "cost $^$ {"]
+)
+def test_names_of_users_are_shown_letter_by_letter_and_never_read_as_formulas(
+    tmp_path: Path, name: str
+) -> None:
+    s, z = np.log([1e5, 1e6]), np.log([1e-3, 1e-2])
+    panel = TransferPanel(
+        name, name, name, True, "drifts", 0.0, (-0.1, 0.1), s, z, z * 0, (1,), s, z, z - 1, z + 1
+    )
+    lr = np.array([1e-3, 1e-2])
+    curve = LRCurvePlot(name, lr, lr + 1, 1e-3, 8e-3, (5e-3, 9e-3))
+    figures = [
+        plot_front(
+            replace(FRONT, cost_unit=name),
+            tmp_path / "front.png",
+            measured={name: Measured(8.0, 1.5)},
+        ),
+        plot_transfer([panel], tmp_path / "transfer.png"),
+        plot_instability([curve], tmp_path / "lr.png", parameter=name, initial_loss=5.0),
+        plot_coordinates(
+            [64, 128],
+            {name: np.array([[1.0], [2.0]])},
+            tmp_path / "layers.png",
+            slopes={name: 1.0},
+            verdicts={name: "grows"},
+            updates=3,
+        ),
+    ]
+    assert len(list(tmp_path.iterdir())) == 4
+    shown = [text for figure in figures for text in (*labels(figure.axes[0]), _xlabel(figure))]
+    assert sum(name.replace("$", r"\$") in text for text in shown) >= 5
+    assert not any(text.startswith("_") for text in shown)
+
+
+def _xlabel(figure: Figure) -> str:
+    return figure.axes[0].get_xlabel()
+
+
+def test_a_format_that_cannot_be_written_is_refused_with_those_that_can(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`path` must end in one of the formats .*write \.png"):
+        plot_front(FRONT, tmp_path / "front.xyz")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_with_dollar_signs_is_drawn_letter_by_letter(tmp_path: Path) -> None:
+    name = r"$\frac$, $x_1$"
+    s, z = np.log([1e5, 1e5, 1e6, 1e6]), np.log([1e-3, 1e-2, 1e-3, 1e-2])
+    line, losses = np.log([3e-3, 3e-3]), np.array([2.0, 1.0, 1.5, 3.0])
+    excess, band = np.array([0.2, 0.1, 0.3, 0.0]), (-0.1, 0.1)
+    panel = TransferPanel(
+        name, name, name, True, "drifts", 0.0, band, s, z, excess, (1, 3), s[::2], line, line, line
+    )
+    curve = LRCurvePlot(name, np.geomspace(1e-4, 1e-1, 4), losses, 1e-3, 5e-2, (2e-2, 1e-1))
+    figures = [
+        plot_front(replace(FRONT, cost_unit=name), measured={name: Measured(8.0, 1.5)}),
+        plot_transfer([panel]),
+        plot_instability([curve], parameter=name, initial_loss=4.0),
+        plot_coordinates(
+            [16, 32],
+            {name: np.ones((2, 1))},
+            slopes={name: 0.5},
+            verdicts={name: "grows"},
+            updates=4,
+        ),
+    ]
+    for number, figure in enumerate(figures):
+        path = tmp_path / f"{number}.svg"
+        with rc_context({"svg.fonttype": "none"}):
+            figure.savefig(path)
+        assert r"$\frac$, $x_1$" in path.read_text()

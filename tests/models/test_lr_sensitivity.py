@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -120,6 +121,13 @@ def test_the_picture_has_a_curve_for_each_scale(tmp_path: Path) -> None:
     assert "edge at the target, 90 %" in labels
 
 
+def test_axes_called_like_our_columns_keep_a_column_of_their_own() -> None:
+    curve = replace(report(True, 5.0, 50.0).curves[0], scale={"edge": 1e5, "cause": 2.0, "n": 3.0})
+    table = Instability("lr", (curve,), initial_loss=5.0, warnings=()).to_pandas()
+    assert table["edge"].tolist() == [curve.edge] and table["cause"].tolist() == [curve.cause.value]
+    assert table[["params_edge", "params_cause", "n"]].to_numpy().tolist() == [[1e5, 2.0, 3.0]]
+
+
 def test_bad_arguments_are_refused_with_the_way_out() -> None:
     optimizer = Optimizer(SPACE)
     for lr in (1e-3, 1e-2, 1e-1):
@@ -127,7 +135,7 @@ def test_bad_arguments_are_refused_with_the_way_out() -> None:
     told = optimizer.result()
     with pytest.raises(ValueError, match="`initial_loss` must be worse than the best run's"):
         told.instability(initial_loss=1.0)
-    with pytest.raises(ValueError, match="`rise` must be positive"):
+    with pytest.raises(ValueError, match="`rise` must be a finite number above 0"):
         told.instability(rise=-1.0)
     with pytest.raises(SpaceError, match="log=True, got 'params'"):
         told.instability(parameter="params")
@@ -163,3 +171,22 @@ def test_success_beyond_the_runs_does_not_rise_again() -> None:
     straight = FeasibilityModel(scale_square_sd=1e-6).fit(data)
     far = straight.probability(np.array([[0.5], [1.0], [2.0]]))
     assert np.all(np.diff(far) < 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e3, 1e5), (3.7e4, 7e9), (1 / 3, 2e7 / 3)])
+def test_the_sizes_at_the_ends_of_an_axis_are_those_ends(low, high):
+    optimizer = Optimizer({"x": Float(0, 1), "n": Scale(low, high)}, target={"n": low})
+    for n in (low, math.sqrt(low * high), high):
+        optimizer.tell({"x": 0.5, "n": n}, loss=1.0 / n)
+    found = [at["n"] for at in sizes(optimizer.result().models)]
+    assert (found[0], found[-1]) == (low, high)
+
+
+def test_a_target_at_the_least_size_is_not_below_every_proxy_by_rounding():
+    space = {"lr": Float(1e-4, 1e-1, log=True, role=Role.LR), "n": Scale(1e3, 1e5)}
+    optimizer = Optimizer(space, target={"n": math.exp(math.log(1e3))})
+    for i in range(6):
+        n, lr = (1e3, 1e5)[i % 2], 10.0 ** (-4 + i / 2)
+        optimizer.tell({"lr": lr, "n": n}, n**-0.3 + 0.1 * (math.log10(lr) + 2.5) ** 2)
+    report = optimizer.result().instability()
+    assert len(report.curves) == 2  # the target is the size of three runs

@@ -41,6 +41,7 @@ from hpo import (
     optimize,
 )
 from hpo.schedulers import ASHAVariant, Decision, Scheduler
+from hpo.study.checkpoints import load_state
 
 ROOT = Path(__file__).parents[2]
 SPACE = {"x": Float(0, 1), "y": Float(0, 1)}
@@ -147,7 +148,7 @@ def test_a_clock_that_jumps_by_days_changes_nothing(
     assert all(o.seconds is not None and o.seconds < 60 for o in jumpy.log.observations)
 
 
-def test_a_checkpoint_that_does_not_fit_fails_its_trial_and_keeps_the_old_one(
+def test_a_checkpoint_that_does_not_fit_is_no_result_and_the_old_one_is_kept(
     url: str, tmp_path: Path
 ) -> None:
     import torch
@@ -165,11 +166,13 @@ def test_a_checkpoint_that_does_not_fit_fails_its_trial_and_keeps_the_old_one(
             raise
         return 0.0
 
-    result = optimize(train, SPACE, budget=Budget(trials=1), workers=2, name="s", storage=url)
-    frame = result.to_pandas()
-    assert list(frame["cause"]) == ["error"]
-    (trial,) = optuna.load_study(study_name="s", storage=url).trials
-    assert "File too large" in trial.user_attrs["scaletune:told"]["text"]
+    with pytest.raises(StudyError, match="File too large"):
+        optimize(train, SPACE, budget=Budget(trials=1), workers=2, name="s", storage=url)
+    first, second, third = optuna.load_study(study_name="s", storage=url).trials
+    assert "File too large" in first.user_attrs["scaletune:lost"]["text"]
+    assert "scaletune:told" not in third.user_attrs  # left to the next call
+    (root,) = (tmp_path / "study_checkpoints").iterdir()
+    assert load_state(root / str(third.number)) is not None
 
 
 # --- the training function ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from hpo import Axis, Float, Int, Optimizer, Role, Scale, SpaceError
 from hpo.optimizer.result import Result
+from hpo.scaling.cost_law import CostLaw
 
 SPACE = {
     "lr": Float(1e-4, 1e-1, log=True, role=Role.LR),
@@ -59,7 +60,7 @@ def test_exponents_of_cost_lie_within_their_standard_errors_of_the_truth() -> No
         assert declared.exponent(axis).mean == pytest.approx(1.0, abs=0.02)
         assert timed.exponent(axis).prior_mean == pytest.approx(1.0)
         assert timed.exponent(axis).prior_sd == pytest.approx(0.3)
-    with pytest.raises(KeyError, match="no 'width'"):
+    with pytest.raises(KeyError, match="`name` must be one of .*, got 'width'"):
         timed.exponent("width")
 
 
@@ -152,3 +153,48 @@ def test_costs_in_seconds_are_one_law_under_both_names() -> None:
     assert found.wall_clock_law is not None and found.cost_law is not None
     assert found.wall_clock_law.predict(config) == found.cost_law.predict(config)
     assert str(found.predict(config=config)).count("seconds") == 1
+
+
+@pytest.mark.parametrize(
+    ("price", "noise", "runs"),
+    [
+        (lambda params, tokens: 6.0 * tokens, 0.0, 12),  # an axis that costs nothing
+        (lambda params, tokens: 6.0 * tokens, 0.2, 12),
+        (lambda params, tokens: 6.0 * tokens, 0.2, 8),
+        (lambda params, tokens: 6.0 * tokens * params**-0.1, 0.05, 12),  # or saves
+    ],
+    ids=["exact", "noisy", "few", "cheaper"],
+)
+def test_an_axis_that_may_cost_nothing_has_no_allocation(price, noise, runs):
+    result = told_sizes(price, noise, runs)
+    with pytest.raises(ValueError, match=r"'params' \(cost grows as its power .* more proxies"):
+        result.scaling_law.allocation(6e9)
+    with pytest.raises(ValueError, match="'params'"):
+        result.scaling_law.frontier([6e9, 6e10])
+    law = CostLaw.of_seconds(result.models.encoder, result.log.observations)
+    with pytest.raises(ValueError, match="'params'"):
+        result.scaling_law.allocation(6e9, law)
+
+
+def test_an_axis_that_costs_little_has_an_allocation_within_reach_of_its_cost():
+    best = told_sizes(lambda params, tokens: 6.0 * tokens * params**0.3, 0.0, 12).scaling_law
+    found = best.allocation(6.0 * 1e8 * 1e7**0.3)
+    spent = 6.0 * found.scale["tokens"] * found.scale["params"] ** 0.3
+    assert spent == pytest.approx(found.compute, rel=0.05)
+
+
+def told_sizes(price, noise: float, runs: int) -> Result:
+    rng = np.random.default_rng(0)
+    space = {
+        "lr": Float(1e-4, 1e-1, log=True),
+        "params": Scale(1e5, 1e7, axis=Axis.PARAMS),
+        "tokens": Scale(1e6, 1e8, axis=Axis.TOKENS),
+    }
+    optimizer = Optimizer(space, cost="flops")
+    for _ in range(runs):
+        params, tokens = 10.0 ** rng.uniform(5, 7), 10.0 ** rng.uniform(6, 8)
+        lr = 10.0 ** rng.uniform(-4, -1)
+        loss = 1.7 + 400 / params**0.4 + 500 / tokens**0.4 + 0.05 * np.log(lr / 1e-2) ** 2
+        cost = price(params, tokens) * np.exp(noise * rng.standard_normal())
+        optimizer.tell({"lr": lr, "params": params, "tokens": tokens}, loss, cost, seconds=cost)
+    return optimizer.result()

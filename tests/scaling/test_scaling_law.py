@@ -90,13 +90,36 @@ def test_the_prior_beside_it_is_the_one_before_the_runs_and_rules_move_it():
     assert moved == pytest.approx(-0.32 * 0.75 * steps, rel=1e-6)
 
 
+def test_axes_called_like_our_columns_keep_a_column_of_their_own():
+    space = {"lr": Float(1e-4, 1e-1, log=True), "loss": Scale(1e5, 1e7), "compute": Scale(1, 9)}
+    optimizer = Optimizer(space, cost="flops")
+    for lr, loss, compute in [(1e-3, 1e5, 1), (1e-2, 1e6, 3), (1e-3, 1e7, 9), (1e-2, 1e5, 9)]:
+        config = {"lr": lr, "loss": loss, "compute": compute}
+        optimizer.tell(config, 2.0 + loss**-0.3 + 1 / compute, 6 * loss * compute)
+    law = optimizer.result().scaling_law
+    table, best = law.frontier([1e7]), law.allocation(1e7)
+    assert table["loss"].tolist() == [best.loss] and table["compute"].tolist() == [1e7]
+    assert table["params_loss"].tolist() == [best.scale["loss"]]
+    assert table["params_compute"].tolist() == [best.scale["compute"]]
+
+
+def test_a_compute_for_which_no_size_is_a_number_is_refused():
+    optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "n": Scale(1e5, 1e7)}, cost="flops")
+    for lr, n in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+        optimizer.tell({"lr": lr, "n": n}, 2.0 + n**-0.3, 1e-300 * n)
+    with pytest.raises(ValueError, match="`compute` must lie nearer to the costs of the runs"):
+        optimizer.result().scaling_law.allocation(1e299)
+
+
 def test_sizes_that_are_missing_unknown_or_not_positive_are_refused(result):
     law = law_of(result)
     with pytest.raises(ValueError, match=r"every scale axis a value, got none for \['tokens'\]"):
         law.best("lr", {"params": 1e9})
-    with pytest.raises(ValueError, match=r"`at\['tokens'\]` must be positive and finite, got 0"):
+    with pytest.raises(
+        ValueError, match=r"`at\['tokens'\]` must be a finite number above 0 .*, got 0"
+    ):
         law.best("lr", {"params": 1e9, "tokens": 0})
-    with pytest.raises(KeyError, match="no 'width'"):
+    with pytest.raises(KeyError, match="`.*` must be one of .*, got 'width'"):
         law.best("lr", {**TARGET, "width": 64})
-    with pytest.raises(KeyError, match="no 'params'"):
+    with pytest.raises(KeyError, match="`parameter` must be one of .*, got 'params'"):
         law.best("params", TARGET)

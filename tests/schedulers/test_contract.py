@@ -79,14 +79,14 @@ def test_studies_in_databases_recognize_their_scheduler(scheduler: Scheduler, st
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (lambda: ASHA(eta=1), "`eta` must be an int of at least 2"),
-        (lambda: ASHA(brackets=0), "`brackets` must be an int of at least 1"),
+        (lambda: ASHA(eta=1), "`eta` of ASHA must be an int of at least 2"),
+        (lambda: ASHA(brackets=0), "`brackets` of ASHA must be an int of at least 1"),
         (lambda: ASHA(brackets=9).begin(space(1, 81)), "must not exceed the 5 levels"),
         (lambda: ASHA().begin(SearchSpace({"x": Float(0, 1)})), "ASHA needs a fidelity"),
         (lambda: IterativeDeepening().begin(space(1, 80)), "make it 27 or 81"),
         (lambda: IterativeDeepening(max_fidelity="81"), "Fidelity\\(1, 243\\)"),
         (lambda: PBT(mutate=("y",)).begin(space()), "choose among \\['x'\\]"),
-        (lambda: OneEpoch(keep=0), "`keep` must be"),
+        (lambda: OneEpoch(keep=0), "`keep` of OneEpoch must be"),
         (lambda: OneEpoch().begin(SearchSpace({"x": Float(0, 1)})), "OneEpoch needs a fidelity"),
         (lambda: PBT().begin(SearchSpace({"x": Float(0, 1)})), "PBT needs a fidelity"),
     ],

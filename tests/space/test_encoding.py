@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from hpo import Categorical, Fidelity, Float, Int, Role, Scale, SearchSpace
+from hpo import Categorical, Fidelity, Float, Int, Role, Scale, SearchSpace, SpaceError
 from hpo.space import Parameter
 from hpo.space.encoding import Encoder, row_keys
 from hpo.space.parameters import condition
@@ -431,3 +431,59 @@ def test_a_linear_value_outside_the_range_survives_encoding(width: float) -> Non
         row = encoder.encode([config])
         decoded = encoder.within(row[0], row[0]).decode(row)[0]
         assert space.canonical(decoded, extrapolate=True) == config
+
+
+def ends(low: Any, high: Any) -> SearchStrategy[tuple[Any, Any]]:
+    values = st.integers(low, high) if isinstance(low, int) else st.floats(low, high)
+    return st.tuples(values, values).map(lambda pair: (min(pair), max(pair)))
+
+
+def ranges() -> SearchStrategy[Parameter]:
+    return (
+        bounded_floats()
+        | ends(1e-300, 1e300).map(lambda pair: Scale(*pair))
+        | ends(1, 10**12).map(lambda pair: Int(*pair, log=True))
+        | ends(1, 10**12).map(lambda pair: Fidelity(*pair))
+    )
+
+
+@given(ranges())
+@example(Scale(1e3, 1e5))
+@example(Float(1 / 3, 2 / 3, log=True))
+@example(Float(0.1, 0.3))
+def test_an_end_of_a_range_survives_the_way_to_rows_and_back(parameter):
+    encoder = Encoder(SearchSpace({"p": parameter}))
+    for end in parameter.limits:
+        (config,) = encoder.decode(encoder.encode([{"p": end}]))
+        assert config["p"] == end
+        assert encoder.space.canonical({"p": end}) == {"p": end}
+        inside = encoder.within(encoder.lower, encoder.upper)
+        (config,) = inside.decode(encoder.encode([{"p": end}]))
+        assert config["p"] == end
+
+
+@given(ranges())
+@example(Scale(1e3, 1e5))
+@example(Float(0.1, 0.3))
+def test_an_end_that_went_through_natural_units_is_that_end(parameter):
+    space, unit = SearchSpace({"p": parameter}), parameter.unit
+    if isinstance(parameter, Int | Fidelity):
+        return  # whole numbers are rounded by whoever computes them
+    for end in parameter.limits:
+        assert space.canonical({"p": unit.value_of(unit.natural_of(end))}) == {"p": end}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        (Scale(1e3, 1e5), 999.999999),
+        (Float(1e-4, 1e-1, log=True), 0.1000000001),
+        (Float(0.0, 1.0), -1e-9),
+        (Float(0.9, 1.0 - 1e-15, logit=True), 1.0),
+        (Float(low=0.0, center=1.0, spread=0.5), -1e-9),
+        (Int(1, 9), 10),
+    ],
+)
+def test_a_value_beyond_its_range_by_more_than_rounding_is_refused(parameter, value):
+    with pytest.raises(SpaceError, match="must lie in"):
+        SearchSpace({"p": parameter}).canonical({"p": value})

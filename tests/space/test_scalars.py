@@ -198,15 +198,19 @@ HUGE = 10**5000  # beyond what Python prints
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Budget(cost=10**400), BudgetError, "Budget.cost must be finite"),
-        (lambda: Budget(cost=HUGE), BudgetError, "Budget.cost must be finite"),
+        (lambda: Budget(cost=10**400), BudgetError, "Budget.cost must be a finite number above 0"),
+        (lambda: Budget(cost=HUGE), BudgetError, "Budget.cost must be a finite number above 0"),
         (lambda: Budget(trials=-HUGE), BudgetError, "Budget.trials must be an int of at least 1"),
-        (lambda: Budget(seconds=True), BudgetError, "Budget.seconds must be a number"),
-        (lambda: ASHA(eta=-HUGE), SpaceError, "`eta` must be an int of at least 2"),
-        (lambda: ASHA(eta=None), SpaceError, "`eta` must be an int of at least 2"),
+        (
+            lambda: Budget(seconds=True),
+            BudgetError,
+            "Budget.seconds must be a finite number above 0",
+        ),
+        (lambda: ASHA(eta=-HUGE), SpaceError, "`eta` of ASHA must be an int of at least 2"),
+        (lambda: ASHA(eta=None), SpaceError, "`eta` of ASHA must be an int of at least 2"),
         (lambda: Float(0, HUGE), SpaceError, "`high` of Float must be finite"),
-        (lambda: Optimizer(SPACE, seed=1.5), ValueError, "`seed` must be a whole number"),
-        (lambda: Optimizer(SPACE, seed=True), ValueError, "`seed` must be a whole number"),
+        (lambda: Optimizer(SPACE, seed=1.5), ValueError, "`seed` must be an int of at least 0"),
+        (lambda: Optimizer(SPACE, seed=True), ValueError, "`seed` must be an int of at least 0"),
         (lambda: Optimizer(SPACE, budget=5), TypeError, "`budget` must be a Budget or None"),
     ],
 )

@@ -79,6 +79,23 @@ REFUSED = {
         "must differ, got 1 and True; drop one of the two or name them by strings",
     ),
     "a string for choices": (lambda: Categorical("abc"), r"write Categorical\(\[...\]\)"),
+    "bytes for choices": (lambda: Categorical(b"ab"), r"got b'ab' \(bytes\); write Cat"),
+    "a set for choices": (
+        lambda: Categorical({"a", "b"}),
+        r"a set has no order, write Categorical\(sorted\(...\)\)",
+    ),
+    "a frozenset for choices": (lambda: Categorical(frozenset("a")), "a set has no order"),
+    "a generator for choices": (
+        lambda: Categorical(c for c in "ab"),
+        r"\(generator\); write Categorical\(list\(...\)\)",
+    ),
+    "a dict for choices": (lambda: Categorical({"a": 1}), r"\(dict\); write Categorical\(list"),
+    "keys for choices": (lambda: Categorical({"a": 1}.keys()), r"\(dict_keys\); write"),
+    "values for choices": (lambda: Categorical({"a": 1}.values()), r"\(dict_values\); write"),
+    "1 and 1.0": (lambda: Categorical([1, 1.0]), "must differ, got 1 and 1.0"),
+    "rows for choices": (lambda: Categorical(np.ones((2, 2))), r"\(ndarray\); write"),
+    "bytes in when": (lambda: Float(0, 1, when=("a", b"ab")), "must be a name and a list"),
+    "a dict in when": (lambda: Float(0, 1, when=("a", {"b": 1})), "must be a name and a list"),
     "an object as choice": (lambda: Categorical([object()]), "name it by a string"),
     "nan as choice": (lambda: Categorical([math.nan]), "must hold finite numbers, got nan"),
     "center is no choice": (
@@ -105,6 +122,16 @@ REFUSED = {
     "when with a string": (lambda: Float(0, 1, when=("a", "b")), "must be a name and a list"),
     "when not a pair": (lambda: Float(0, 1, when="a"), "must be a pair"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [np.array(["a", "b"]), ("a", "b"), [np.str_("a"), "b"]],
+    ids=lambda c: type(c).__name__,
+)
+def test_choices_may_be_any_list_whose_order_is_that_of_its_writing(choices: Any) -> None:
+    assert Categorical(choices).choices == ("a", "b")
+    assert Categorical(np.array([1, 2])).choices == Categorical(range(1, 3)).choices == (1, 2)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -175,7 +202,7 @@ CONFIGS_REFUSED: dict[str, tuple[Any, str]] = {
     "no choice": (CONFIG | {"size": "xl"}, r"`size` must be one of \['s', 'm', 'l'\], got 'xl'"),
     "beyond the scale": (CONFIG | {"params": 1e9}, "`params` must lie in"),
     "fraction of an epoch": (CONFIG | {"epochs": 2.5}, "`epochs` must be an integer, got 2.5"),
-    "not a mapping": (3, "a config must be a mapping from names to values, got int"),
+    "not a mapping": (3, "a config must be a mapping from names to values, got 3"),
 }
 
 

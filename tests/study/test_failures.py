@@ -66,7 +66,7 @@ def test_failures_are_told_with_their_cause_and_their_text_and_the_search_contin
     told = read(result.study.trials[0].user_attrs, "scaletune:told") if result.study else None
     assert told is not None and told["text"].endswith("too wide \n")
     assert all(
-        len(json.dumps(value)) <= 2045
+        len(json.dumps(value)) <= 65_535  # bytes of a text in MySQL
         for trial in (result.study.trials if result.study else [])
         for value in trial.user_attrs.values()
     )

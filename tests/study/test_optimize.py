@@ -39,18 +39,26 @@ from tests.study.studies import SPACE, Config, Recorder, asks, bowl
         ({"train_fn": 3}, TypeError, "train_fn must be callable"),
         ({"budget": 60}, TypeError, r"write Budget\(trials=60\)"),
         ({"budget": Budget(per_trial=3.0)}, BudgetError, "at least one of trials, seconds"),
-        ({"workers": 0}, ValueError, "workers must be an int of at least 1, got 0"),
-        ({"workers": True}, ValueError, "workers must be an int"),
-        ({"confirm": -1}, ValueError, "confirm must be an int of at least 0"),
-        ({"seed": 1.5}, ValueError, "seed must be an int"),
-        ({"direction": "down"}, ValueError, "direction must be"),
-        ({"cost": 3}, TypeError, "cost must be None or the name of a unit"),
+        (
+            {"workers": 0},
+            ValueError,
+            "`workers` must be an int of at least 1 and at most 10000, got 0",
+        ),
+        ({"workers": True}, ValueError, "`workers` must be an int"),
+        ({"confirm": -1}, ValueError, "`confirm` must be an int of at least 0"),
+        ({"seed": 1.5}, ValueError, "`seed` must be an int"),
+        ({"direction": "down"}, ValueError, "`direction` must be"),
+        (
+            {"cost": 3},
+            TypeError,
+            "`cost` must be a str that is not empty or None, got 3; name the unit",
+        ),
         ({"target": {"params": 1e9}}, SpaceError, "target"),
         ({"space": {"x": 3}}, SpaceError, "`x` must be"),
         ({"name": ""}, ValueError, "name must be a text"),
         ({"storage": "sqlite:///a.db"}, ValueError, "storage= needs name="),
         ({"callbacks": [print]}, TypeError, "derive from hpo.study.callbacks.Callback"),
-        ({"scheduler": print}, TypeError, "scheduler must be one of hpo.schedulers"),
+        ({"scheduler": print}, TypeError, "`scheduler` must be one of hpo.schedulers"),
         ({"surrogate": "magic"}, ValueError, "`surrogate` must be one of"),
         ({"priors": "mup"}, ValueError, "priors must be"),
         ({"runner": InlineRunner(), "workers": 2}, ValueError, "InlineRunner runs one trial"),
@@ -128,8 +136,9 @@ def test_seconds_are_measured_unless_they_are_reported() -> None:
     measured = optimize(sleep, SPACE, budget=Budget(trials=1), cost="seconds")
     unnamed = optimize(sleep, SPACE, budget=Budget(trials=1))
     reported = optimize(bowl, SPACE, budget=Budget(trials=1), cost="seconds")
-    for result in (measured, unnamed):
-        assert 0.05 <= (result.log.observations[0].cost or 0.0) < 1.0
+    assert 0.05 <= (measured.log.observations[0].cost or 0.0) < 1.0
+    assert unnamed.log.observations[0].cost is None
+    assert 0.05 <= (unnamed.log.observations[0].seconds or 0.0) < 1.0
     assert reported.log.observations[0].cost == 2.0
 
 

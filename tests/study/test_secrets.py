@@ -5,18 +5,23 @@ import subprocess
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 
 from hpo import ASHA, Budget, Context, Fidelity, Float, StudyError, load_result, optimize
-from hpo.study.storage import without_password
+from hpo.study.storage import _Where, without_password
 
 SECRET = "hunter2secret"
 SPACE = {"x": Float(0.0, 1.0)}
 URLS = [
     f"me:{SECRET}@host/runs",
+    f"host/runs?password={SECRET}",
+    f"password={SECRET} host=localhost dbname=runs",
+    f"sqlite://me:{SECRET}@host/runs",
+    f"postgresql://me:%68unter2secret@127.0.0.1:1/runs?options={SECRET}",
     f"postgresql://me:{SECRET}@127.0.0.1:1/runs",
     f"postgresql://me:{SECRET}@127.0.0.1:port/runs",
     f"postgresql://me:a@{SECRET}@127.0.0.1/runs",
@@ -57,6 +62,50 @@ def test_no_message_traceback_or_log_tells_the_password(
         assert SECRET not in "".join(traceback.format_exception(refused.value))
         assert "storage" in str(refused.value)
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://me:{SECRET}@host/runs",
+        f"postgresql://me:%68unter2secret@host/runs?token={SECRET}",
+        f"mssql+pyodbc:///?odbc_connect=DSN%3Druns%3BPWD%3D{SECRET}%3B",
+        f"redis://:{SECRET}@host:1/0",
+    ],
+)
+def test_a_secret_is_found_however_the_url_holds_it(url: str) -> None:
+    where = _Where.of(url)
+    assert (
+        where.without_secrets(f"login of me with {SECRET} failed") == "login of me with *** failed"
+    )
+    assert SECRET not in where.without_secrets(f"cannot open {url}")
+
+
+def test_a_journal_in_redis_is_known_by_its_url() -> None:
+    class Journal(InMemoryStorage):
+        _backend = SimpleNamespace(_url=f"redis://:{SECRET}@host:1/0")
+
+    assert str(_Where.of(Journal())) == "redis://:***@host:1/0"
+    assert _Where.of(Journal()).without_secrets(SECRET) == "***"
+
+
+def test_a_stored_traceback_and_the_log_of_a_failed_trial_do_not_tell_the_password(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite+pysqlite:///{folder}/a.db"
+    storage = RDBStorage(url)
+    storage.url = f"postgresql://me:{SECRET}@host/runs"  # an SQLite file behind a server's URL
+
+    def failing(config: dict[str, Any], ctx: Context) -> float:
+        raise OSError(f"cannot connect to postgresql://me:{SECRET}@host/runs")
+
+    result = optimize(failing, SPACE, budget=Budget(trials=1), name="s", storage=storage)
+    assert result.study is not None
+    (trial,) = result.study.trials
+    assert "cannot connect to" in str(trial.user_attrs)
+    for text in (str(trial.user_attrs), caplog.text, result.to_pandas().to_string()):
+        assert SECRET not in text
+    assert SECRET.encode() not in (folder / "a.db").read_bytes()
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -112,13 +161,15 @@ def test_a_result_its_study_and_what_extends_it_do_not_show_the_password(folder:
     assert SECRET not in "".join(traceback.format_exception(refused.value))
 
 
-def test_no_process_of_a_study_has_the_password_among_its_arguments(folder: Path) -> None:
+def test_no_process_of_a_study_has_the_password_in_its_arguments_or_environment(
+    folder: Path,
+) -> None:
     secret_file = f"sqlite:///{folder}/{SECRET}.db"  # stands for a password in the URL
     listings: list[str] = []
 
     def listing(config: dict[str, Any], ctx: Context) -> float:
         (folder / f"listing{ctx.trial.number}").write_text(
-            subprocess.run(["ps", "-axww", "-o", "args"], capture_output=True, text=True).stdout
+            subprocess.run(["ps", "-axwwe", "-o", "args"], capture_output=True, text=True).stdout
         )
         return float(config["x"])
 

@@ -327,7 +327,7 @@ def test_a_rescaled_predictor_equals_one_fitted_in_those_units():
 
 def objective(d=None):
     d = d or data()
-    mean, sd = GaussianProcess()._prior(d.columns)
+    mean, sd = GaussianProcess().prior(d.columns)
     return _NegativeLogPosterior(d, mean, sd), mean, sd
 
 

@@ -104,6 +104,44 @@ def test_the_built_in_transformer_passes_in_mup_and_fails_without() -> None:
     assert not found["standard"].passed
 
 
+class Tied(nn.Module):
+    """Embedding, one hidden layer, and an output layer that shares the embedding's weight."""
+
+    def __init__(self, width: int, factor: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(32, width)
+        self.hidden = nn.Linear(width, width, bias=False)
+        self.head = nn.Linear(width, 32, bias=False)
+        self.head.weight = self.embedding.weight
+        self.logits = nn.Identity()  # whose output the check follows
+        self.factor = factor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.hidden(self.embedding(tokens)).tanh()
+        logits: Tensor = self.logits(self.factor * self.head(hidden))
+        return logits
+
+
+@pytest.mark.parametrize("with_factor", [True, False])
+def test_tied_embeddings_pass_in_mup_with_the_readout_factor_only(with_factor: bool) -> None:
+    layout = ParameterLayout.of(Tied(16, 1.0), Tied(32, 1.0), tied_readout=True)
+    rule = AdamW(1e-2)
+
+    def make(width: int, seed: int) -> Probe:
+        model = Tied(width, MUP.readout_factor(width / 16) if with_factor else 1.0)
+        rescale_(model, layout, MUP)
+        tokens = torch.arange(32)
+        return Probe(
+            model,
+            rule.build(parameter_groups(model, layout, MUP, rule)),
+            lambda: nn.functional.cross_entropy(model(tokens), tokens.roll(1)),
+        )
+
+    check = coordinate_check(make, [32, 64, 128, 256, 512])
+    logits = next(trace for trace in check.traces if trace.layer == "logits")
+    assert (logits.verdict is not CoordinateVerdict.GROWS) == with_factor
+
+
 def test_complete_p_passes_in_depth_and_plain_mup_fails() -> None:
     sizes = (2, 4, 8)
     complete_p, mup = (

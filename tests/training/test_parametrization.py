@@ -278,3 +278,36 @@ def test_experts_are_treated_as_hidden_matrices() -> None:
     assert groups["blocks.0.feed_forward.up"].role is LayerRole.HIDDEN
     assert groups["blocks.0.feed_forward.up"].lr == pytest.approx(1 / 4)
     assert groups["blocks.0.feed_forward.router.weight"].role is LayerRole.OUTPUT
+
+
+def _tied(width: int, *, head_first: bool = False) -> nn.Module:
+    embedding, head = nn.Embedding(7, width), nn.Linear(width, 7, bias=False)
+    head.weight = embedding.weight
+    return nn.ModuleDict(
+        {"head": head, "wte": embedding} if head_first else {"wte": embedding, "head": head}
+    )
+
+
+@pytest.mark.parametrize("head_first", [False, True])
+def test_a_tied_embedding_is_refused_unless_its_readout_has_a_factor(head_first: bool) -> None:
+    base, wider = _tied(8, head_first=head_first), _tied(16, head_first=head_first)
+    with pytest.raises(ValueError, match=r"weight of an embedding and of an output layer.*untie"):
+        ParameterLayout.of(base, wider)
+    layout = ParameterLayout.of(base, wider, tied_readout=True)
+    (group,) = parameter_groups(_tied(32, head_first=head_first), layout, MUP, AdamW(0.1))
+    assert (group.role, group.lr) == (LayerRole.INPUT, 1.0)
+    assert MUP.readout_factor(4.0) == 0.25 and STANDARD.readout_factor(4.0) == 1.0
+    with pytest.raises(ValueError, match="cannot share a weight; untie them"):
+        parameter_groups(_tied(32), layout, PerLayer(), AdamW(0.1))
+
+
+def test_weights_are_rescaled_once() -> None:
+    base, wide = nn.Linear(4, 2), nn.Linear(16, 2)
+    layout = ParameterLayout.of(base, nn.Linear(8, 2))
+    rescale_(wide, layout, MUP)
+    before = wide.weight.detach().clone()
+    with pytest.raises(ValueError, match="rescaled before; build a new one"):
+        rescale_(wide, layout, MUP)
+    with pytest.raises(ValueError, match="rescaled before"):
+        rescale_(copy.deepcopy(wide), layout, MUP)
+    assert torch.equal(wide.weight, before)

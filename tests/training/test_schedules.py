@@ -6,11 +6,15 @@ from hypothesis import strategies as st
 
 from hpo.training.schedules import (
     Constant,
+    Cooldown,
     Cosine,
+    Cyclical,
     Exponential,
     LearningRateSchedule,
     Linear,
+    OneCycle,
     Power,
+    Rewarmed,
     WarmupStableDecay,
 )
 
@@ -21,6 +25,10 @@ ALL: list[LearningRateSchedule] = [
     Linear(0.1, 0.2),
     WarmupStableDecay(warmup=5, decay=0.3, final=0.1),
     Exponential(1e-3),
+    OneCycle(),
+    Cyclical(7, low=0.1, shrink=0.5),
+    Rewarmed(0.1, 5, Constant()),
+    *(WarmupStableDecay(decay=0.3, final=0.1, shape=shape) for shape in Cooldown),
 ]
 
 
@@ -39,13 +47,26 @@ ALL: list[LearningRateSchedule] = [
         ),
         (WarmupStableDecay(warmup=10, decay=0.0), {5: 0.5, 100: 1.0}),
         (Exponential(1e-4), {0: 1e-4, 50: 1e-2, 100: 1.0}),
+        (OneCycle(rise=0.2, start=0.1, final=0.0), {0: 0.1, 10: 0.55, 20: 1.0, 60: 0.5, 100: 0.0}),
+        (Cyclical(40, low=0.2), {0: 0.2, 20: 1.0, 30: 0.6, 40: 0.2, 60: 1.0}),
+        (Cyclical(40, low=0.0, shrink=0.5), {20: 1.0, 60: 0.5, 100: 0.25}),
+        (Rewarmed(0.2, 20, Linear(warmup=0.0, final=0.1)), {0: 0.2, 10: 0.6, 20: 1.0, 60: 0.55}),
+        (Power.in_tokens(0.5, warmup=200, unit=100, tokens_per_update=10), {10: 0.5, 50: 0.5}),
+        (WarmupStableDecay(decay=0.5, shape=Cooldown.LINEAR), {50: 1.0, 75: 0.5, 100: 0.0}),
+        (WarmupStableDecay(decay=0.5, shape=Cooldown.SQUARE), {50: 1.0, 75: 0.75, 100: 0.0}),
+        (WarmupStableDecay(decay=0.5, shape=Cooldown.COSINE), {50: 1.0, 75: 0.5, 100: 0.0}),
+        (
+            WarmupStableDecay(decay=0.5, shape=Cooldown.MIRROR_COSINE),
+            {50: 1.0, 62.5: 0.646447, 75: 0.5, 100: 0.0},
+        ),
+        (WarmupStableDecay(decay=0.5, shape=Cooldown.EXPONENTIAL), {50: 1.0, 75: 0.0303, 100: 0.0}),
     ],
 )
 def test_shares_match_hand_computed_values(
     schedule: LearningRateSchedule, shares: dict[float, float]
 ) -> None:
     for done, share in shares.items():
-        assert schedule.share(done, 100) == pytest.approx(share)
+        assert schedule.share(done, 100) == pytest.approx(share, abs=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ALL)

@@ -27,11 +27,13 @@ from hpo.schedulers import Decision
 from hpo.study.checkpoints import save_state
 from hpo.study.context import Context
 from hpo.training.accounting import Quantity
-from hpo.training.data import Shuffled, Split
+from hpo.training.data import Shuffled, Split, Windows
+from hpo.training.metrics import LogitRecorder
 from hpo.training.optimizers import SGD, AdamW, Lion, Muon, UpdateRule
 from hpo.training.parametrization import STANDARD, ParameterLayout, Parametrized
-from hpo.training.schedules import Constant, Cosine
+from hpo.training.schedules import Constant, Cooldown, Cosine, WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
+from hpo.training.transformer import Transformer, TransformerShape, next_byte_loss
 from hpo.trials import Report, Trial
 
 CPU = torch.device("cpu")
@@ -109,7 +111,7 @@ def context(folder: Path | None, seed: int = 0, **fidelity: int) -> tuple[Contex
 
 
 def without_clock(result: Mapping[str, float]) -> dict[str, float]:
-    timed = ("seconds", "updates_per_second", "peak_memory")
+    timed = ("seconds", "updates_per_second", "tokens_per_second", "peak_memory")
     return {name: value for name, value in result.items() if name not in timed}
 
 
@@ -409,6 +411,59 @@ def test_reports_number_the_evaluations_and_carry_all_figures() -> None:
     assert [report.metrics["examples"] for report in reports] == [100, 200, 300, 400]
 
 
+def test_reports_carry_the_size_of_weights_and_of_their_last_update() -> None:
+    ctx, reports = context(None)
+    models: list[nn.Module] = []
+
+    def make_model(config: Any, scale: Any) -> nn.Module:
+        models.append(nn.Linear(6, 1))
+        return models[-1]
+
+    rate = 1e-2
+    settings = dataclasses.replace(SETTINGS, optimizer=Lion(rate, 0.0), schedule=Constant())
+    trainer_for(settings, make_model=make_model, peak_flops=1e3)(ctx.config, ctx)
+    last = reports[-1].metrics
+    # Lion moves every entry by the learning rate.
+    assert last["update_rms_input"] == pytest.approx(rate, rel=1e-4)
+    assert last["update_rms_vector"] == pytest.approx(rate, rel=1e-4)
+    weight = models[0].weight.detach()
+    assert last["weight_rms_input"] == pytest.approx(float(weight.square().mean().sqrt()))
+    assert last["readout_norm"] == pytest.approx(float(weight.norm() * 6**0.5))
+    work = last["flops"] / last["examples"]
+    assert last["mfu"] == pytest.approx(last["tokens_per_second"] * work / 1e3)
+    with pytest.raises(ValueError, match="`peak_flops` must be positive"):
+        trainer_for(peak_flops=0.0)
+
+
+def test_reports_carry_the_logits_of_attention_and_the_normalizer_of_the_output() -> None:
+    """Computed by hand from what the model is given; masked logits do not count."""
+    q, k = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[3.0], [50.0]]]])
+    recorder = LogitRecorder()
+    with recorder:
+        F.scaled_dot_product_attention(q, k.clone(), k.clone(), is_causal=True, scale=0.5)
+        F.cross_entropy(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]))
+    assert recorder.metrics()["attention_logit_max"] == 50.0  # 2 x 50 / 2, not 1 x 50 / 2
+    assert recorder.metrics()["log_z"] == pytest.approx(math.log(2) + 0.5)
+    mask = torch.tensor([[True, False], [True, False]])
+    masked = LogitRecorder()
+    with masked:
+        F.scaled_dot_product_attention(q, k, k, attn_mask=mask, scale=-1.0)
+    assert masked.metrics() == {"attention_logit_max": 6.0}
+
+    shape = TransformerShape(width=16, depth=1, heads=2, hidden=32)
+    text = torch.randint(0, 256, (200,), generator=torch.Generator().manual_seed(0))
+    ctx, reports = context(None)
+    trainer_for(
+        make_model=lambda c, s: Transformer(shape, context=8, rng=torch.Generator().manual_seed(0)),
+        make_data=lambda c, split: (
+            Windows(text, 9) if split is Split.TRAIN else [text[:180].view(-1, 9)]
+        ),
+        loss=next_byte_loss,
+    )(ctx.config, ctx)
+    assert reports[-1].metrics["attention_logit_max"] > 0
+    assert 4 < reports[-1].metrics["log_z"] < 12
+
+
 def test_flops_are_counted_by_torch_without_changing_the_run() -> None:
     from hpo.training.accounting import Work
 
@@ -488,7 +543,7 @@ HUNGRY = """
     import resource
     import torch
     from torch import nn
-    from hpo.training.data import Shuffled, Split
+    from hpo.training.data import Shuffled, Split, Windows
     from hpo.training.optimizers import SGD
     from hpo.training.trainer import Settings, TorchTrainer
 
@@ -588,6 +643,84 @@ def test_unusable_data_is_refused() -> None:
         ).train({})
 
 
+# --- branches ------------------------------------------------------------------------------------
+
+
+def _branching(optimizer: UpdateRule, make_data: Any = data, **changes: Any) -> TorchTrainer:
+    schedule = WarmupStableDecay(warmup=5, decay=0.2, beta2=0.99, shape=Cooldown.LINEAR)
+
+    def settings(config: Mapping[str, Any]) -> Settings:
+        return dataclasses.replace(
+            SETTINGS, examples=config["examples"], optimizer=optimizer, schedule=schedule, **changes
+        )
+
+    return trainer_for(settings=settings, make_data=make_data)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "make_data"),
+    [(AdamW(1e-2, 0.1), data), (AdamW(1e-2), loader), (SGD(1e-2, momentum=0.9), data)],
+    ids=["adamw", "dataloader", "sgd"],
+)
+def test_branches_equal_separate_runs_to_the_last_bit(
+    optimizer: UpdateRule, make_data: Any
+) -> None:
+    trainer = _branching(optimizer, make_data, evaluations=3)
+    horizons = [158, 400, 210, 306]
+    branches = trainer.branch({}, examples=horizons, seed=4)
+    assert [branch.horizon for branch in branches] == sorted(horizons)
+    for branch in branches:
+        alone = trainer.train({"examples": branch.horizon}, seed=4)
+        assert branch.loss == alone["loss"]
+        assert branch.metrics["examples"] == alone["examples"] == branch.horizon
+
+
+def test_a_branch_costs_what_it_took_beyond_the_ones_before() -> None:
+    """Four horizons: the stable part of the longest, and every cooldown."""
+    trainer = dataclasses.replace(_branching(AdamW(1e-2)), cost=Quantity.EXAMPLES)
+    branches = trainer.branch({}, examples=[100, 200, 300, 400])
+    assert [branch.cost for branch in branches] == [80 + 20, 80 + 40, 80 + 60, 80 + 80]
+    assert sum(branch.cost for branch in branches) == 0.8 * 400 + 0.2 * 1000
+    assert sum(branch.cost for branch in branches) <= 0.6 * 1000
+
+
+def test_branches_end_with_the_run_that_diverged() -> None:
+    trainer = _branching(SGD(1e3), clip=None)
+    (only,) = trainer.branch({}, examples=[100, 200])
+    assert math.isnan(only.loss) and only.cost > 0
+
+
+def test_runs_that_are_no_part_of_each_other_have_no_branches() -> None:
+    trainer = _branching(AdamW(1e-2))
+    with pytest.raises(ValueError, match="one axis must be given"):
+        trainer.branch({})
+    with pytest.raises(ValueError, match="`examples` must be a list or tuple that is not empty"):
+        trainer.branch({}, examples=[])
+    with pytest.raises(ValueError, match="need the schedule WarmupStableDecay"):
+        trainer_for().branch({}, examples=[100])
+    batches = dataclasses.replace(
+        trainer,
+        settings=lambda c: dataclasses.replace(trainer.settings(c), batch_size=c["examples"]),
+    )
+    with pytest.raises(ValueError, match="must differ in `examples` alone"):
+        batches.branch({}, examples=[100, 200])
+
+
+def test_how_often_a_run_is_evaluated_does_not_change_it() -> None:
+    """Although a loader of validation data draws from the global generator."""
+
+    def shuffled(config: Any, split: Split) -> Any:
+        return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=10, shuffle=True)
+
+    losses = {
+        trainer_for(dataclasses.replace(SETTINGS, evaluations=n), make_data=shuffled).train({})[
+            "loss"
+        ]
+        for n in (1, 2, 8)
+    }
+    assert len(losses) == 1
+
+
 # --- range test ----------------------------------------------------------------------------------
 
 
@@ -610,6 +743,62 @@ def test_a_range_test_finds_the_rates_at_which_training_succeeds() -> None:
     assert low < found.halfway < found.lowest < high
     assert len(found.share) == len(found.loss) < 200  # it ended where training diverged
     assert found.loss[0] > found.loss.min()
+
+
+def _bowl(examples: int) -> TorchTrainer:
+    return trainer_for(
+        dataclasses.replace(
+            SETTINGS,
+            examples=examples,
+            optimizer=SGD(1e-3, momentum=0.0),
+            clip=None,
+            micro_batch=None,
+        ),
+        make_model=lambda config, scale: nn.Linear(6, 1),
+    )
+
+
+def test_a_range_test_of_a_short_run_covers_the_whole_range_of_rates() -> None:
+    batch = SETTINGS.batch_size
+    short = _bowl(40 * batch).range_test({}, lowest=1e-2, highest=1e5, updates=200)
+    whole = _bowl(400 * batch).range_test({}, lowest=1e-2, highest=1e5, updates=200)
+    assert len(short.loss) < 40  # it came to where training diverged
+    assert 0.2 < short.lowest / whole.lowest < 5
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "message"),
+    [
+        (1e-2, 1.0, r"lowest at the last rate, 0\.001, and may fall further; raise `highest`"),
+        (900.0, 1800.0, r"lowest at the first rate, 0\.9, and rose from there; reduce `lowest`"),
+    ],
+)
+def test_a_range_test_that_has_its_minimum_at_an_end_says_so(
+    lowest: float, highest: float, message: str
+) -> None:
+    with pytest.warns(UserWarning, match=message):
+        _bowl(100 * SETTINGS.batch_size).range_test({}, lowest=lowest, highest=highest)
+
+
+def test_a_loader_of_any_batch_size_gives_the_updates_that_the_settings_ask_for() -> None:
+    """And what is counted is what was trained on."""
+
+    def from_loader(size: int) -> dict[str, float]:
+        def make_data(config: Any, split: Split) -> Any:
+            return DataLoader(TensorDataset(ROWS, TARGETS), batch_size=size)
+
+        settings = dataclasses.replace(SETTINGS, examples=240, batch_size=20, micro_batch=None)
+        linear = trainer_for(
+            settings, make_data=make_data, make_model=lambda config, scale: nn.Linear(6, 1)
+        )
+        return linear.train({})
+
+    expected = from_loader(20)
+    assert expected["examples"] == 240
+    for size in (5, 10, 16, 60):
+        found = from_loader(size)
+        assert found["examples"] == 240 and found["flops"] == expected["flops"]
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
 # --- weights of an earlier run -------------------------------------------------------------------

@@ -22,6 +22,9 @@ reasons = st.builds(
     expected_regret=numbers,
     start=st.none() | st.tuples(st.integers(1, 9), st.integers(1, 9)),
     log_parameters=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    other_tasks=st.lists(st.tuples(st.text(max_size=5), st.floats(0.0, 1.0)), max_size=3).map(
+        tuple
+    ),
     text=st.text(max_size=5),
 )
 
@@ -52,6 +55,19 @@ def test_fields_with_their_default_are_not_stored() -> None:
             ),
             "best posterior sample at quantile level 0.25"
             " (quantile forest, used for 61% of the asks by forecast skill)",
+        ),
+        (
+            Reason(ReasonKind.IMPROVE_LOSS, other_tasks=(("task a", 0.72), ("task b", 0.1))),
+            "maximizes expected improvement of the best loss (72% from task a, 10% from task b)",
+        ),
+        (
+            Reason(ReasonKind.IMPROVE_LOSS, other_tasks=tuple((name, 0.2) for name in "abcd")),
+            "maximizes expected improvement of the best loss"
+            " (20% from a, 20% from b, 20% from c, 1 more)",
+        ),
+        (
+            Reason(ReasonKind.START_POINT, start=(1, 3), other_tasks=(("task a", 1.0),)),
+            "start point 1 of 3 (did best on other tasks: task a)",
         ),
         (
             Reason(ReasonKind.IMPROVE_LOSS, log_parameters=("decay",)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
+from hpo.space.arguments import Kind
 from hpo.study.attributes import read_if_whole, split_numbered
 from hpo.trials import Prediction
 
@@ -43,6 +44,7 @@ def prediction_of(trial: FrozenTrial) -> Prediction | None:
         >>> low < prediction.loss < high
         True
     """
+    trial = Kind(FrozenTrial, way_out="pass one of study.trials")(trial, "`trial`")
     asked = read_attribute(trial.system_attrs, ASKED)
     return None if asked is None else Prediction.from_json(asked["belief"])
 

@@ -114,6 +114,20 @@ class ObservedSpace:
         """
         return {name: when for name, (when, _) in self._understood().items()}
 
+    def contradicts(self, name: str, condition: Condition) -> bool:
+        """Return whether a trial suggested `name` although a condition says that it has no place.
+
+        One that lacks it where it has its place is no contradiction: it may have ended before.
+        """
+        parent, values = condition
+        distribution = self.distributions.get(parent)
+        if distribution is None:
+            return False
+        return any(
+            names[name] and distribution.to_external_repr(code) not in values
+            for code, names in self._with[parent].items()
+        )
+
     def partial(self) -> dict[str, int]:
         """Return the parameters that trials lack without a rule, although others had them before.
 
@@ -224,7 +238,7 @@ class ParameterAdapter:
         Raises:
             SpaceError: For a range that cannot be searched.
         """
-        return cls(distribution, _without_condition(_parameter(distribution, declared)))
+        return cls(distribution, without_condition(_parameter(distribution, declared)))
 
     def under(self, parent: str, values: Sequence[Any]) -> ParameterAdapter:
         """Return a copy that is active when `parent` has one of `values`, given as the engine's."""
@@ -384,7 +398,8 @@ def _float(low: float, high: float, log: bool, declared: Parameter | None) -> Fl
     )
 
 
-def _without_condition(parameter: Parameter) -> Parameter:
+def without_condition(parameter: Parameter) -> Parameter:
+    """The parameter without its `when`."""
     if condition(parameter) is None or isinstance(parameter, Scale | Fidelity):
         return parameter
     return replace(parameter, when=None)
@@ -438,9 +453,9 @@ def parameter_adapters(
             continue
     for name, parameter in declared.items():
         if name not in search_space:
-            found[name] = ParameterAdapter(None, _without_condition(parameter))
+            found[name] = ParameterAdapter(None, without_condition(parameter))
     for name in list(found):
-        when = _declared_condition(declared.get(name)) or conditions.get(name)
+        when = declared_condition(declared.get(name)) or conditions.get(name)
         if when is None or when[0] not in found:
             continue
         parent, values = when
@@ -455,7 +470,7 @@ def parameter_adapters(
     return found
 
 
-def _declared_condition(parameter: Parameter | None) -> Condition | None:
+def declared_condition(parameter: Parameter | None) -> Condition | None:
     """The `when` that a user declared."""
     when = None if parameter is None else condition(parameter)
     return None if when is None else (when[0], tuple(when[1]))

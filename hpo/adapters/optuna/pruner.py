@@ -17,7 +17,18 @@ from hpo.errors import SpaceError
 from hpo.schedulers import ASHA, ASHAVariant, Decision, Schedule, Scheduler, Start, StoppingRule
 from hpo.schedulers.median import MedianStopping
 from hpo.space import Categorical, Fidelity, SearchSpace
-from hpo.trials import Cause, Observation, Report, RungAssignment, Status, Trial, TrialLog
+from hpo.space.arguments import Kind
+from hpo.space.scalars import shown
+from hpo.trials import (
+    Cause,
+    FurthestStep,
+    Observation,
+    Report,
+    RungAssignment,
+    Status,
+    Trial,
+    TrialLog,
+)
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -31,7 +42,8 @@ class ScaleTunePruner(BasePruner):
     Optuna cannot pause a trial and resume it later, so only schedulers that stop for good can be
     used: `ASHA(kind=ASHAVariant.STOPPING)`, `MedianStopping()`, or a `StoppingRule` of your own.
 
-    A NaN or infinite value ends a trial at once, whatever the rule.
+    A NaN or infinite value ends a trial at once, whatever the rule. After a report with a step
+    beyond the fidelity, `should_prune` raises ValueError: such a run would pass for a whole one.
 
     Args:
         scheduler: Rule that says which trials stop.
@@ -66,21 +78,30 @@ class ScaleTunePruner(BasePruner):
         if not only_stops:
             raise SpaceError(
                 "`scheduler` must only stop trials, because Optuna cannot resume a paused one, got"
-                f" {scheduler!r}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or run"
-                " it with hpo.optimize(..., scheduler=...)"
+                f" {shown(scheduler)}; use ASHA(kind=ASHAVariant.STOPPING) or MedianStopping(), or"
+                " run it with hpo.optimize(..., scheduler=...)"
             )
+        kind = Kind(Fidelity, optional=True, way_out="write Fidelity(1, 81)")
+        fidelity = kind(fidelity, "`fidelity`", SpaceError)
         self._scheduler = scheduler
         self._space = SearchSpace({FIDELITY: fidelity or Categorical([0])})
+        self._furthest = None if fidelity is None else FurthestStep("fidelity", fidelity.high)
         scheduler.begin(self._space)  # refuses a scheduler that needs a fidelity and has none
         self._states: PerStudy[PrunerState] = PerStudy()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether `trial` should end after what it has reported."""
+        """Return whether `trial` should end after what it has reported.
+
+        Raises:
+            ValueError: For a step beyond the fidelity.
+        """
         last = trial.last_step
         if last is None:
             return False
         if not math.isfinite(trial.intermediate_values[last]):
             return True
+        if self._furthest is not None:
+            self._furthest.check(last)
 
         def begin() -> PrunerState:
             direction = engine_direction(study.direction)

@@ -16,7 +16,8 @@ How a study becomes the engine's log:
 =====================================  ============================================================
 complete trial                         completed run at full fidelity
 its intermediate values                runs of lower fidelity, once trials have been pruned
-pruned trial                           completed run at the fidelity of its last finite value
+pruned trial                           completed run at the fidelity of its last finite value;
+                                       unknown if that step is beyond the declared fidelity
 value or last report infinite or NaN   failed: diverged
 a constraint above 0                   failed: the search learns where constraints hold
 failed trial                           failed; user attribute "failed" may say oom, timeout, ...;
@@ -39,24 +40,35 @@ from optuna.trial import FrozenTrial
 
 from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.attributes import ASKED, write_attribute
-from hpo.adapters.optuna.define_by_run import ParameterAdapter, parameter_adapters
+from hpo.adapters.optuna.define_by_run import (
+    Condition,
+    ParameterAdapter,
+    declared_condition,
+    parameter_adapters,
+    without_condition,
+)
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
-from hpo.adapters.optuna.trial_reader import TrialReader
+from hpo.adapters.optuna.trial_reader import TrialReader, engine_direction
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
+from hpo.optimizer.recommend import check_target
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.space import Fidelity, Float, Parameter, Scale, SearchSpace
+from hpo.space.arguments import Count
 from hpo.space.encoding import Encoder
+from hpo.space.parameters import condition
+from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
 __all__ = ["ScaleTuneSampler"]
 
+_KEEPING = 4  # first trials with a parameter that was added, which keep the other values
 _MOST_OPTIMIZERS = 32  # kept for one study: one for each space and scalarization met lately
 _RETRIES = 3  # proposals after one that another worker has made at the same moment
 _log = logging.getLogger(__name__)
@@ -81,7 +93,8 @@ class ScaleTuneSampler(BaseSampler):
             for that scale. A `Fidelity` gives the range of steps that are reported; without one it
             reaches to the last step of any complete trial.
         cost: Unit of the costs, and the user attribute that holds a trial's; "seconds" are measured
-            where there is no such attribute. Naming one makes the search cost-aware.
+            where there is no such attribute. Naming one makes the search cost-aware. None derives
+            costs from the config (:mod:`hpo.trials.default_cost`): durations never decide.
         target: Scale values to train at in the end.
         priors: Transfer rules (:mod:`hpo.scaling.transfer_rules`); their roles must be in `space`.
         surrogate: Model of the loss, as for `hpo.optimize`.
@@ -113,20 +126,21 @@ class ScaleTuneSampler(BaseSampler):
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
-        declared = dict(SearchSpace(space)) if space else {}
+        undeclared = space is None or (isinstance(space, Mapping) and not space)
+        declared = {} if undeclared else dict(SearchSpace(space))  # type: ignore[arg-type]
         if declared:
             known = SearchSpace(declared)
             rule_mixture(check_priors(priors), known, Encoder(known).columns)
-        elif check_priors(priors) or target:
+            target = None if target is None else check_target(known, target)
+        elif check_priors(priors) or not (target is None or target == {}):
             raise SpaceError("`target` and `priors` need `space`; declare the scale axes and roles")
         # Without anything declared, one parameter stands for all: only the name is checked.
         check_surrogate(surrogate, SearchSpace(declared or {"x": Float(0, 1)}))
-        if seed is not None and seed < 0:
-            raise ValueError(f"`seed` must be >= 0 or None, got {seed}; pass a seed such as 0")
+        seed = Count(0, optional=True, way_out="pass a seed such as 0")(seed, "`seed`")
         fidelities = [p for p in declared.values() if isinstance(p, Fidelity)]
         self._fidelity = fidelities[0] if fidelities else None
         self._declared = {n: p for n, p in declared.items() if not isinstance(p, Fidelity)}
-        self._cost = cost
+        self._cost = UNIT(cost, "`cost`")
         self._target = target
         self._priors = priors
         self._surrogate = surrogate
@@ -162,10 +176,11 @@ class ScaleTuneSampler(BaseSampler):
             if not adapters:
                 return {}
             scales = self._given_scales(trial, adapters, cache)
-            given = SpaceView(adapters).to_engine(_settled(trial)) | scales
+            began = self._began(trial.number, adapters, cache)
+            kept = self._kept(study, trial.number, began, adapters, cache)
+            given = SpaceView(adapters).to_engine(kept | _settled(trial)) | scales
             for attempt in range(1 + _RETRIES):
                 optimizer = self._optimizer(study, cache, adapters, trial.number, scales)
-                began = min(cache.observed.began(), trial.number)
                 proposal = optimizer.propose(
                     trial.number, given, attempt, began=began, seed=self._seed
                 )
@@ -205,7 +220,7 @@ class ScaleTuneSampler(BaseSampler):
                 return param_distribution.to_external_repr(inner)
             if cache.observed.trials and param_name not in cache.warned:
                 cache.warned.add(param_name)
-                if not param_distribution.single():
+                if not param_distribution.single() and param_name not in self._declared:
                     _log.warning(
                         "%r is drawn at random in trial %d: its range or condition could not be "
                         "foreseen from earlier trials; declare it with space={%r: ...}",
@@ -224,16 +239,92 @@ class ScaleTuneSampler(BaseSampler):
     def _updated_cache(self, study: Study) -> StudyCache:
         """What was read of `study`, with what is new in it."""
         cache = self._cache(study)
-        cache.update(study.get_trials(deepcopy=False))
+        for trial in cache.update(study.get_trials(deepcopy=False)):
+            self._check_steps(trial, cache)
         return cache
+
+    def _check_steps(self, trial: FrozenTrial, cache: StudyCache) -> None:
+        """Say once that steps are reported which the declared fidelity does not have."""
+        last, fidelity = trial.last_step, self._fidelity
+        if fidelity is None or last is None or last <= fidelity.high or cache.warned_of_steps:
+            return
+        cache.warned_of_steps = True
+        _log.warning(
+            "trial %d reports step %d, but the declared fidelity ends at %d: what pruned trials of "
+            "such steps have reached is not used; report in the unit of the fidelity, or declare "
+            "it in the unit of the steps",
+            trial.number,
+            last,
+            fidelity.high,
+        )
 
     def _adapters(
         self, search_space: Mapping[str, BaseDistribution], cache: StudyCache
     ) -> dict[str, ParameterAdapter]:
         """Parameters to search together: those of `search_space`, and declared ones never seen."""
-        unseen = {n: p for n, p in self._declared.items() if n not in cache.observed.distributions}
-        declared = {n: p for n, p in self._declared.items() if n in search_space} | unseen
+        observed = cache.observed
+        unseen = {
+            name: parameter
+            for name, parameter in self._declared.items()
+            if name not in observed.distributions
+            and (isinstance(parameter, Scale) or name not in cache.unsuggested)
+        }
+        for name in cache.unsuggested - observed.distributions.keys() - cache.warned:
+            if name in self._declared and name not in unseen:
+                cache.warned.add(name)
+                _log.warning(
+                    "%r is declared in `space`, but the objective did not suggest it", name
+                )
+        declared: dict[str, Parameter] = {
+            **{n: p for n, p in self._declared.items() if n in search_space},
+            **unseen,
+        }
+        for name, parameter in declared.items():
+            when = declared_condition(parameter)
+            if when is not None and observed.contradicts(name, when):
+                declared[name] = without_condition(parameter)
+                self._warn_of_condition(cache, name, when)
         return parameter_adapters(search_space, cache.observed.space(), declared)
+
+    def _warn_of_condition(self, cache: StudyCache, name: str, when: Condition) -> None:
+        """Say once that trials contradict a declared `when`."""
+        if name not in cache.warned_of_condition:
+            cache.warned_of_condition.add(name)
+            _log.warning(
+                "%r was suggested where its declared when=%r says that it has no place; when it is "
+                "active is learned from the trials instead: correct `when` in space=, or leave it "
+                "out",
+                name,
+                when,
+            )
+
+    def _began(
+        self, number: int, adapters: Mapping[str, ParameterAdapter], cache: StudyCache
+    ) -> int:
+        """Number of the first trial over the space of `adapters`, at most `number`."""
+        for adapter in adapters.values():
+            new = adapter.distribution is None and not isinstance(adapter.parameter, Scale)
+            if new and condition(adapter.parameter) is None:
+                return number
+        return min(cache.observed.began(), number)
+
+    def _kept(
+        self,
+        study: Study,
+        number: int,
+        began: int,
+        adapters: Mapping[str, ParameterAdapter],
+        cache: StudyCache,
+    ) -> dict[str, Any]:
+        """Values of the best earlier trial that the first trials over a larger space keep.
+
+        What was found before a parameter was added is the best guess with it: first the new one is
+        varied alone.
+        """
+        if len(study.directions) > 1 or number - began >= _KEEPING:
+            return {}
+        best = cache.best_before(began, engine_direction(study.direction).sign)
+        return {} if best is None else {n: v for n, v in best.params.items() if n in adapters}
 
     def _optimizer(
         self,
@@ -253,6 +344,7 @@ class ScaleTuneSampler(BaseSampler):
             retried=frozenset(cache.retried),
             scalarization=cache.scalarization(number, len(study.directions)),
             full_step=cache.full_step(self._fidelity),
+            furthest=None if self._fidelity is None else self._fidelity.high,
         )
         view = SpaceView(adapters, reader.full_step, cache.observed.partial())
         given_scales = bool(scales) and set(scales) == set(view.space.scales)

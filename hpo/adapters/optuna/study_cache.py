@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.adapters.amounts import number_or_none
+from hpo.adapters.optuna.attributes import ASKED, read_attribute
 from hpo.adapters.optuna.define_by_run import ObservedSpace
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.scalarization import Scalarization, weights
 from hpo.space import Fidelity
+from hpo.study.takeover import retried_numbers
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -59,8 +61,11 @@ class StudyCache:
         running: Trials that ran at the last look.
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
         last_numbers: Last value of each user attribute that is a number.
+        unsuggested: Names of declared parameters that a trial got a value of and never suggested.
         proposals: What was stored as proposed for each running trial, by its number.
         warned: Names of parameters whose random draw was logged.
+        warned_of_condition: Names of parameters whose declared condition trials contradict.
+        warned_of_steps: Whether steps beyond the declared fidelity were logged.
         optimizers: Engines by what they search, the one used last at the end.
     """
 
@@ -70,8 +75,11 @@ class StudyCache:
         self.running: list[FrozenTrial] = []
         self.retried: set[int] = set()
         self.last_numbers: dict[str, float] = {}
+        self.unsuggested: set[str] = set()
         self.proposals: dict[int, dict[str, Any]] = {}
         self.warned: set[str] = set()
+        self.warned_of_condition: set[str] = set()
+        self.warned_of_steps = False
         self.optimizers: OrderedDict[Any, SyncedOptimizer] = OrderedDict()
         self._seen: set[int] = set()
         self._pruned = False
@@ -85,14 +93,14 @@ class StudyCache:
             Trials that have finished since the last call, then those that run.
         """
         self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        retried = retried_numbers(trials)
+        if any(number in self._seen for number in retried - self.retried):
+            self.optimizers.clear()  # they were told a failure before its repetition was there
+        self.retried |= retried
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         new.sort(key=lambda t: (_local(t.datetime_complete), t.number))
         for trial in new:
             self._add(trial)
-        for trial in (*new, *self.running):
-            original = trial.system_attrs.get("failed_trial")  # written by Optuna's heartbeat
-            if original is not None:
-                self.retried.add(original)
         return new + self.running
 
     def _add(self, trial: FrozenTrial) -> None:
@@ -102,6 +110,8 @@ class StudyCache:
         if trial.state is TrialState.FAIL:
             return  # it may have failed before it had suggested everything
         self.observed.add(trial)
+        asked = read_attribute(trial.system_attrs, ASKED) or {"declared": {}}
+        self.unsuggested.update(set(asked["declared"]) - set(trial.params))
         for name, value in trial.user_attrs.items():
             number = number_or_none(value)
             if number is not None:
@@ -111,6 +121,18 @@ class StudyCache:
             self._longest = max([self._longest, *trial.intermediate_values])
         elif any(math.isfinite(value) for value in trial.intermediate_values.values()):
             self._pruned = True
+
+    def best_before(self, number: int, sign: float) -> FrozenTrial | None:
+        """Return the complete trial of a lower number with the least `sign` times its value."""
+        finite = [
+            (sign * trial.value, trial.number, trial)
+            for trial in self.finished
+            if trial.number < number
+            and trial.state is TrialState.COMPLETE
+            and trial.value is not None
+            and math.isfinite(trial.value)
+        ]
+        return min(finite)[2] if finite else None
 
     def full_step(self, declared: Fidelity | None) -> int | None:
         """Return the last step of a whole run; None while no shorter run is to be compared."""

@@ -13,12 +13,12 @@ from hpo.adapters.amounts import amount_or_none
 from hpo.adapters.optuna.scalarization import Scalarization
 from hpo.schedulers.ladder import Ladder
 from hpo.space import Direction
+from hpo.study.takeover import failure_cause, trial_seconds
 from hpo.trials import Cause
 from hpo.trials.records import SECONDS
 
 __all__ = ["ReadRun", "TrialReader", "engine_direction"]
 
-_FAILED = "failed"  # the user attribute that may hold a cause
 _ETA = 4  # factor between the fidelities at which a complete trial is read
 
 
@@ -46,11 +46,13 @@ class TrialReader:
     """Rules by which the trials of one study are read.
 
     Attributes:
-        cost: Unit of the costs and user attribute that holds them; None if there are none.
+        cost: Unit of the costs and user attribute that holds them; None if none is declared.
         directions: Direction of each objective.
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
         scalarization: How several objectives become one; None for a single objective.
         full_step: Last step of a whole run; None while no shorter run is compared with whole ones.
+        furthest: Largest step of the declared fidelity; None if there is none. A shorter run with a
+            step beyond it counts in another unit, and its level is unknown.
     """
 
     cost: str | None
@@ -58,6 +60,7 @@ class TrialReader:
     retried: frozenset[int]
     scalarization: Scalarization | None
     full_step: int | None
+    furthest: int | None = None
 
     @property
     def direction(self) -> Direction:
@@ -67,9 +70,9 @@ class TrialReader:
 
     def runs(self, trial: FrozenTrial) -> list[ReadRun]:
         """Return the runs that a finished trial stands for, the longest last; none if unclear."""
-        seconds = _seconds(trial)
+        seconds = trial_seconds(trial)
         cost = amount_or_none(trial.user_attrs.get(self.cost)) if self.cost else None
-        if cost is None and self.cost in (None, SECONDS):
+        if cost is None and self.cost == SECONDS:
             cost = seconds
         finite = {s: v for s, v in trial.intermediate_values.items() if math.isfinite(v)}
         loss, cause, fidelity = self._outcome(trial, finite)
@@ -92,7 +95,7 @@ class TrialReader:
         if trial.number in self.retried:
             return None, Cause.LOST, None
         if trial.state is TrialState.FAIL:
-            return None, _cause(trial), None
+            return None, failure_cause(trial), None
         if any(value > 0 for value in trial.constraints.values()):
             return None, Cause.ERROR, None
         if trial.state is TrialState.COMPLETE:
@@ -104,30 +107,13 @@ class TrialReader:
                 return self.scalarization.loss(trial.values, signs), None, None
             return trial.values[0], None, None
         last = trial.last_step
-        if last is None:
+        if last is None or (self.furthest is not None and last > self.furthest):
             return None, None, None
         if last not in finite:
             return None, Cause.DIVERGED, None
         return finite[last], None, min(max(last, 1), self.full_step or 1)
 
 
-def _seconds(trial: FrozenTrial) -> float | None:
-    """Wall-clock time of a trial; None where it is unknown or its two clocks disagree."""
-    start, end = trial.datetime_start, trial.datetime_complete
-    if start is None or end is None:
-        return None
-    if (start.tzinfo is None) != (end.tzinfo is None):  # a time without a zone is local
-        start, end = start.astimezone(), end.astimezone()
-    seconds = (end - start).total_seconds()
-    return seconds if seconds >= 0 else None
-
-
 def engine_direction(direction: StudyDirection) -> Direction:
     """Return Optuna's direction by the engine's name for it."""
     return Direction(direction.name.lower())
-
-
-def _cause(trial: FrozenTrial) -> Cause:
-    """Cause that the user named in the attribute "failed", else an error."""
-    named = trial.user_attrs.get(_FAILED)
-    return Cause(named) if named in [cause.value for cause in Cause] else Cause.ERROR

@@ -16,13 +16,14 @@ Ray's controller and carries out its decisions. Saved state is JSON: the events 
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
 
@@ -34,10 +35,15 @@ from hpo.optimizer.multi_fidelity import StagedOptimizer
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Clone, Decision, Promote, Schedule, Scheduler, Setup, Start
 from hpo.space import Direction, Parameter, SearchSpace
-from hpo.trials import Cause, Report, Trial, TrialLog
+from hpo.space.scalars import shown, whole
+from hpo.trials import Cause, FurthestStep, Report, Trial, TrialLog
 from hpo.trials.records import SECONDS
 
 __all__ = ["Resumption", "ScaleTuneSearcher"]
+
+_DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # Ray's name for a session
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ class ScaleTuneSearcher(Searcher):
             `ScaleTuneScheduler` to carry it out.
         step: Result entry that counts the fidelity, such as an epoch.
         cost: Unit of the costs, and the result entry that holds a trial's cost so far; "seconds"
-            are Ray's `time_total_s` where there is none.
+            are Ray's `time_total_s` where there is none. None derives costs from the config
+            (:mod:`hpo.trials.default_cost`).
         target: Scale values to train at in the end, as for `hpo.optimize`.
         priors: Transfer rules, as for `hpo.optimize`.
         surrogate: Model of the loss, as for `hpo.optimize`.
@@ -116,6 +123,7 @@ class ScaleTuneSearcher(Searcher):
         self._max_concurrent: int | None = None
         self._numbers: dict[str, int] = {}  # engine's trial that each of Ray's carries, by its id
         self._stopping: set[str] = set()  # ids of trials that the schedule has stopped
+        self._warned = False  # of results without a step
         self._engine: Optimizer | None = None
         self._build([])  # refuses bad arguments at once
 
@@ -152,10 +160,19 @@ class ScaleTuneSearcher(Searcher):
         return dict(trial.config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record a report."""
+        """Record a report.
+
+        Raises:
+            ValueError: For a step beyond the fidelity.
+        """
         report = self._report(result)
-        if report is not None and trial_id in self._numbers:
-            self.log.report(self._numbers[trial_id], report)
+        if report is None or trial_id not in self._numbers:
+            return
+        number = self._numbers[trial_id]
+        furthest = FurthestStep.of(self.log.trial(number), self._space.fidelity)
+        if furthest is not None:
+            furthest.check(report.step)
+        self.log.report(number, report)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -275,8 +292,9 @@ class ScaleTuneSearcher(Searcher):
     # --- state ------------------------------------------------------------------------------------
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the log and Ray's ids as JSON."""
+        """Write the log, Ray's ids and what is searched as JSON."""
         state = {
+            "searched": {**self._searched, "space": self._space.fingerprint()},
             "events": events_to_json(self.log),
             "numbers": self._numbers,
             "stopping": sorted(self._stopping),
@@ -287,19 +305,67 @@ class ScaleTuneSearcher(Searcher):
         """Read what `save` wrote.
 
         Raises:
-            StudyError: For any other file.
+            StudyError: For any other file, or one of a searcher with another space, metric, mode or
+                cost.
         """
         try:
             state = json.loads(Path(checkpoint_path).read_text())
-            self._numbers = {str(k): int(v) for k, v in state["numbers"].items()}
-            self._stopping = set(state["stopping"])
-            events = state["events"]
+            numbers = {str(k): int(v) for k, v in state["numbers"].items()}
+            stopping, events = set(state["stopping"]), state["events"]
+            searched = state.get("searched")  # not in files of earlier versions
+            difference = None if searched is None else self._difference(searched)
         except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise StudyError(
                 f"{checkpoint_path} holds no state of a ScaleTuneSearcher ({error!r}); restore it "
                 "from the file that `save` wrote"
             ) from error
+        if difference is not None:
+            raise StudyError(
+                f"{checkpoint_path} is of a searcher with another {difference}; restore it with "
+                "the arguments that it was made with, or keep each experiment in its own folder"
+            )
         self._build(events)
+        self._numbers, self._stopping = numbers, stopping
+
+    def restore_from_dir(self, checkpoint_dir: str) -> None:
+        """Restore the newest state in a folder that is of a searcher like this one.
+
+        An experiment writes a file for each time it was started. A folder may hold those of other
+        experiments and searchers, too; they are passed over.
+
+        Raises:
+            RuntimeError: If there is no file.
+            StudyError: If no file can be restored.
+        """
+        files = _newest_first(Path(checkpoint_dir).glob(self.CKPT_FILE_TMPL.format("*")))
+        if not files:
+            raise RuntimeError(f"{checkpoint_dir} holds no state of a searcher")
+        refusals: list[str] = []
+        for file in files:
+            try:
+                self.restore(str(file))
+            except StudyError as refusal:
+                refusals.append(str(refusal))
+            else:
+                for refusal_text in refusals:
+                    _log.warning("%s was restored instead: %s", file.name, refusal_text)
+                return
+        raise StudyError("; ".join(refusals))
+
+    @property
+    def _searched(self) -> dict[str, Any]:
+        """What a stored state must have in common with this searcher, the space apart."""
+        return {"metric": self._loss_name, "mode": self._mode, "cost": self._cost}
+
+    def _difference(self, searched: Mapping[str, Any]) -> str | None:
+        """What a stored state has otherwise; None if it belongs here."""
+        space = self._space.difference(searched["space"])
+        if space is not None:
+            return f"space: {space}"
+        for name, mine in self._searched.items():
+            if searched[name] != mine:
+                return f"{name}: {searched[name]!r}, here {mine!r}"
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and the log's events; everything fitted is rebuilt."""
@@ -355,17 +421,29 @@ class ScaleTuneSearcher(Searcher):
         )
 
     def _report(self, result: Mapping[str, Any]) -> Report | None:
-        step = result.get(self._step)
-        if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        step = whole(result.get(self._step))
+        if step is None or step < 0:
+            self._warn_of_step(result)
             return None
-        return Report(int(step), self._loss(result), self._cost_so_far(result))
+        return Report(step, self._loss(result), self._cost_so_far(result))
+
+    def _warn_of_step(self, result: Mapping[str, Any]) -> None:
+        """Say once that a result tells nothing of the fidelity that was reached."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "a result without a step is not used as a report: its %r is %s; report a whole "
+                "number of at least 0 under that name, or name another entry with step=",
+                self._step,
+                shown(result.get(self._step)),
+            )
 
     def _loss(self, result: Mapping[str, Any]) -> float | None:
         return number_or_none(result.get(self._loss_name))
 
     def _cost_so_far(self, result: Mapping[str, Any]) -> float | None:
         cost = number_or_none(result.get(self._cost)) if self._cost else None
-        if cost is None and self._cost in (None, SECONDS):
+        if cost is None and self._cost == SECONDS:
             cost = number_or_none(result.get("time_total_s"))
         return amount_or_none(cost)
 
@@ -381,6 +459,22 @@ class _ScheduleKeeper(Scheduler):
         """Begin the schedule and keep it; see `Scheduler`."""
         self.kept = self._scheduler.schedule(setup)
         return self.kept
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    """Files of states, the newest first.
+
+    Ray names them by the time at which the experiment was started. That order outlives a copy, the
+    files' own times do not; these count only for a file that somebody has named otherwise.
+    """
+    found = list(files)
+    dated = sorted((f for f in found if _DATED.search(f.name)), key=lambda f: f.name)
+    others = sorted((f for f in found if f not in dated), key=lambda f: (f.stat().st_mtime, f.name))
+    order: list[Path] = []
+    while dated or others:
+        named = not others or (dated and dated[-1].stat().st_mtime >= others[-1].stat().st_mtime)
+        order.append((dated if named else others).pop())
+    return order
 
 
 def _is_searched(config: Mapping[str, Any]) -> bool:

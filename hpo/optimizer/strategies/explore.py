@@ -35,7 +35,11 @@ def start_point(ask: Ask) -> Search:
     assert start is not None
     X = start.row[None] if ask.pool is None else ask.pool
     nearness = -np.sum((X - start.row) ** 2, axis=1)
-    why = Reason(ReasonKind.START_POINT, start=(start.number, start.count))
+    why = Reason(
+        ReasonKind.START_POINT,
+        start=(start.number, start.count),
+        other_tasks=start.other_tasks,
+    )
     return Search(_Scores(nearness), Rows(X), why)
 
 

@@ -8,6 +8,8 @@ ancestor; here front values are posterior means, radii are learned, and a failed
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -89,6 +91,10 @@ def improve_front(ask: Ask) -> Search:
         members = order[eligible[order]][:CENTERS]
         box = encoder.box(X[members])
         why = Reason(ReasonKind.IMPROVE_LOSS, surrogate=name)
+    extra = scale_moves(encoder, predictor, X[members], rng) if ask.cost_aware else X[:0]
+    if models.other_tasks is not None:
+        why = replace(why, other_tasks=models.other_tasks.shares(predictor))
+        extra = np.concatenate([extra, models.other_tasks.best_rows])
     width = radii(predictor, encoder, region_scale(runs.loss, int(encoder.free.sum())))
     restrained = encoder.columns.decision if ask.cost_aware else encoder.unbounded
     trust = TrustRegion(X[members], np.maximum(REGION * width, SMALLEST_REGION), restrained)
@@ -96,7 +102,7 @@ def improve_front(ask: Ask) -> Search:
         *box,
         centers=X[members],
         radii=width,
-        extra=scale_moves(encoder, predictor, X[members], rng) if ask.cost_aware else X[:0],
+        extra=extra,
         global_share=_GLOBAL_SHARE_FRONT if ask.cost_aware else GLOBAL_SHARE,
         candidates=int(np.clip(_WORK / len(rows) ** 2, CANDIDATES // 4, CANDIDATES)),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from hpo.scaling.claims import Slope
+from hpo.errors import SpaceError
+from hpo.scaling.claims import EXPONENT, SD, Slope
 from hpo.scaling.transfer_rules.reading import LR_OF_BATCH, followed, has, required, slope_claims
 from hpo.space import Axis, Role, SearchSpace
+from hpo.space.arguments import store
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class TokenHorizon:
     _: KW_ONLY
     exponent: float = -0.32
     sd: float = 0.15
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, exponent=EXPONENT, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slope of every LR in ln D, at fixed batch.
@@ -98,6 +103,9 @@ class TimeTransfer:
     size_sd: float = 0.1
     lr_sd: float = 0.3
 
+    def __post_init__(self) -> None:
+        store(self, SpaceError, batch_exponent=EXPONENT, batch_sd=SD, size_sd=SD, lr_sd=SD)
+
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slopes of every BATCH, and of every LR at fixed batch.
 
@@ -154,6 +162,9 @@ class PowerScheduler:
     source: ClassVar[str] = "Shen et al. 2024, arXiv:2408.13359"
     _: KW_ONLY
     sd: float = 0.15
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim slope 0 of every LR in ln D.

@@ -8,12 +8,16 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 from hpo.errors import SpaceError
-from hpo.scaling.claims import Level, Slope
+from hpo.scaling.claims import SD, Level, Slope
 from hpo.scaling.transfer_rules.reading import followed, has, only, required, slope_claims
 from hpo.space import Axis, Role, SearchSpace
+from hpo.space.arguments import Flag, Number, store
 
 _KAPLAN_LEVEL, _KAPLAN_SLOPE = 0.003239, 0.0001395  # eq. D.1
 _KAPLAN_LARGEST = math.log(1.5e9)
+
+
+_PARAMS = Number(above=0, optional=True, way_out="give a count, such as 1e8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,16 @@ class StepLaw:
     batch_sd: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "params"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SpaceError(
-                    f"`{name}` of StepLaw must be positive and finite, got {value!r}; give a count,"
-                    " such as 2048, or None"
-                )
+        store(
+            self,
+            SpaceError,
+            sequence_length=Number(above=0, optional=True, way_out="give a count, such as 2048"),
+            params=_PARAMS,
+            levels=Flag(),
+            slope_sd=SD,
+            lr_sd=SD,
+            batch_sd=SD,
+        )
 
     def claims(self, space: SearchSpace) -> tuple[Slope | Level, ...]:
         """Claim slopes of every LR and BATCH, and their levels at the middle of the scales.
@@ -148,6 +155,9 @@ class DeepSeekLaw:
     lr_sd: float = 0.15
     batch_sd: float = 0.15
 
+    def __post_init__(self) -> None:
+        store(self, SpaceError, lr_sd=SD, batch_sd=SD)
+
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slopes of every LR, and of every BATCH if there is one, in ln N and ln D.
 
@@ -220,11 +230,7 @@ class KaplanLR:
     sd: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.params is not None and not 0 < self.params < math.inf:
-            raise SpaceError(
-                f"`params` of KaplanLR must be positive and finite, got {self.params!r}; give a"
-                " count, such as 1e8, or None"
-            )
+        store(self, SpaceError, params=_PARAMS, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slope of every LR in ln N.

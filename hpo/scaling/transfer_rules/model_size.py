@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from hpo.scaling.claims import MeanSd, Slope
+from hpo.errors import SpaceError
+from hpo.scaling.claims import SD, MeanSd, Slope
 from hpo.scaling.transfer_rules.reading import optional, required, slope_claims
 from hpo.space import Axis, Role, SearchSpace
+from hpo.space.arguments import store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class MuP:
     source: ClassVar[str] = "Yang et al. 2022, arXiv:2203.03466"
     _: KW_ONLY
     sd: float = 0.2
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim slope 0 of every LR, and of every INIT if there is one.
@@ -85,6 +90,9 @@ class DepthMuP:
     _: KW_ONLY
     width_sd: float = 0.2
     depth_sd: float = 0.3
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, width_sd=SD, depth_sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim slope 0 of every LR, and of every INIT if there is one.
@@ -136,6 +144,9 @@ class CompleteP:
     _: KW_ONLY
     sd: float = 0.2
     other_sd: float = 0.3
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, sd=SD, other_sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim slope 0 of every LR, and of INIT, WEIGHT_DECAY and EPSILON where present.

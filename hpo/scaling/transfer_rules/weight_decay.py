@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from hpo.scaling.claims import Slope
+from hpo.errors import SpaceError
+from hpo.scaling.claims import EXPONENT, SD, Slope
 from hpo.scaling.transfer_rules.reading import followed, has, required, slope_claims
 from hpo.space import Axis, Role, SearchSpace
+from hpo.space.arguments import store
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class AdamWTimescale:
     ratio_exponent: float = 0.0
     hidden_lr_exponent: float = 0.0
     sd: float = 0.25
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, ratio_exponent=EXPONENT, hidden_lr_exponent=EXPONENT, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slopes of every WEIGHT_DECAY in ln D and ln N, given LR and BATCH.
@@ -113,6 +118,9 @@ class WeightDecayTransfer:
     _: KW_ONLY
     hidden_lr_exponent: float = -1.0
     sd: float = 0.3
+
+    def __post_init__(self) -> None:
+        store(self, SpaceError, hidden_lr_exponent=EXPONENT, sd=SD)
 
     def claims(self, space: SearchSpace) -> tuple[Slope, ...]:
         """Claim the slope of every WEIGHT_DECAY in ln width, given LR.

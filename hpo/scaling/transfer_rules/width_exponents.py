@@ -6,9 +6,11 @@ from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import ClassVar
 
-from hpo.scaling.claims import Slope
+from hpo.errors import SpaceError
+from hpo.scaling.claims import SD, Slope
 from hpo.scaling.transfer_rules.reading import optional, required, slope_claims
 from hpo.space import Axis, Role, SearchSpace
+from hpo.space.arguments import Kind, store
 
 
 class ParametrizationScheme(Enum):
@@ -63,6 +65,7 @@ class Alignment(Enum):
     NONE = 0.5
 
 
+_FROM_RULES = "import it from hpo.scaling.transfer_rules and pick a member"
 _E, _H, _R = Layer.EMBEDDING, Layer.HIDDEN, Layer.READOUT
 #: exponents of n in (multiplier, standard deviation of the initial entries)
 _WIDTH_EXPONENTS = {
@@ -107,6 +110,17 @@ class ScalingExponents:
     layer: Layer = Layer.HIDDEN
     alignment: Alignment = Alignment.FULL
     sd: float = 0.3
+
+    def __post_init__(self) -> None:
+        store(
+            self,
+            SpaceError,
+            parametrization=Kind(ParametrizationScheme, way_out=_FROM_RULES),
+            update=Kind(Update, way_out=_FROM_RULES),
+            layer=Kind(Layer, way_out=_FROM_RULES),
+            alignment=Kind(Alignment, way_out=_FROM_RULES),
+            sd=SD,
+        )
 
     @property
     def gradient_exponent(self) -> float:

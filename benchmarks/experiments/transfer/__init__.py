@@ -1,0 +1,1 @@
+"""How much a search gains from runs of other tasks, and what unrelated tasks cost it."""
