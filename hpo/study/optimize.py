@@ -47,7 +47,7 @@ from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
-from hpo.trials.read_runs import read_runs
+from hpo.trials.read_runs import History, earlier_runs, read_runs
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def optimize(
     storage: str | BaseStorage | None = None,
     seed: int = 0,
     other_tasks: GivenTasks = None,
+    history: History = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -134,6 +135,11 @@ def optimize(
             (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
             Spaces with scale axes do not learn from them yet.
+        history: Earlier runs of this very task, to go on from: what `read_runs` returned or can
+            read (a path, a DataFrame, an Optuna study), a `Result`, or observations. They are
+            stored with the study as trials that were added to it, count as told and not against the
+            budget, and are told once, whether the call is repeated or the source has grown. Runs
+            that the space cannot hold are left out with a warning.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -184,6 +190,9 @@ def optimize(
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
         other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
+        history=()
+        if history is None
+        else earlier_runs(history, searched, Direction.of(direction), cost),
     )
     _check(options)
     return _drive(options)
@@ -312,6 +321,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
         _say_changed_tasks(options, storage)
+        storage.add_earlier(options.history, options.cost)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
@@ -349,7 +359,8 @@ def _extend(
             "give one, larger than what the study has spent: Budget(cost=...)"
         )
     space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
-    return _drive(replace(options, space=space, budget=budget or Budget()), folder)
+    options = replace(options, space=space, budget=budget or Budget(), history=())
+    return _drive(options, folder)
 
 
 def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
