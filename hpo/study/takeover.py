@@ -4,6 +4,7 @@ A driver may die at any moment. The next one, or another one that works on the s
 trials in storage and deals with each of them:
 
     running, result written    the result counts; only the final Optuna state was missing
+    running, result kept       the driver ran in this process and its storage was away: written now
     running, no result         lost; too many losses in a row make it an error of the config
     lost                       an orphan: continued from its checkpoint as a new trial, with the
                                same config, ask index and seed
@@ -20,14 +21,29 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from hpo.errors import StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.study.checkpoints import RunCheckpoints
 from hpo.study.storage import Asked, Entry, Resumed, StudyStorage
-from hpo.trials import Cause, Observation, Trial
+from hpo.trials import Cause, Observation, Status, Trial
 
-__all__ = ["RETRIES", "SharedStudy", "replay"]
+__all__ = ["RETRIES", "SharedStudy", "keep_unwritten", "replay"]
 
 RETRIES = 2  # attempts after a lost one, before the loss counts as the config's error
+
+# Results that could not be written, with their texts, by lease owner and trial
+_unwritten: dict[tuple[str, int], tuple[Observation, str]] = {}
+
+
+def keep_unwritten(owner: str, observation: Observation, text: str) -> None:
+    """Keep a result that storage did not take for the next call in this process, which writes it.
+
+    Args:
+        owner: Lease owner of the driver that ends.
+        observation: End of a stage of one of its trials.
+        text: A traceback or a reason.
+    """
+    _unwritten[owner, observation.number] = (observation, text)
 
 
 class SharedStudy:
@@ -75,8 +91,8 @@ class SharedStudy:
         return self.asked[number].owner == self._owner
 
     def others(self) -> dict[str, bool]:
-        """Return the other drivers of this study, and whether they live; none in memory."""
-        owners = self._storage.owners() if self._storage.durable else {}
+        """Return the other drivers of this study, and whether they live."""
+        owners = self._storage.owners()
         owners.pop(self._owner, None)
         return owners
 
@@ -102,7 +118,14 @@ class SharedStudy:
         if self._end_abandoned(entries):
             entries = self._storage.entries()
         self._learn(entries)
-        continued = {entry.trial.parent for entry in entries}
+        asks = {entry.number: entry.asked.ask_index for entry in entries}
+        # A clone has an ask of its own: it does not continue its parent.
+        continued = {
+            entry.trial.parent
+            for entry in entries
+            if entry.trial.parent is not None
+            and asks.get(entry.trial.parent) == entry.asked.ask_index
+        }
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self.others() if orphans else {}
         self.orphans = deque(e for e in orphans if not others.get(e.asked.owner))
@@ -158,8 +181,11 @@ class SharedStudy:
         abandoned = [entry for entry in running if not others.get(entry.asked.owner)]
         for entry in abandoned:
             order = 1 + max(e.last_order for e in entries)
+            kept = _unwritten.pop((entry.asked.owner, entry.number), None)
             if entry.observation is not None:
                 self._storage.finalize(entry.observation)
+            elif kept is not None:
+                self._write_kept(entry, replace(kept[0], order=order), kept[1])
             elif entry.released or entry.asked.attempt < RETRIES:
                 self._storage.mark_lost(entry.number, order=order)
             else:
@@ -167,6 +193,16 @@ class SharedStudy:
                 text = f"lost {RETRIES + 1} times, each time with its driver"
                 self._storage.tell(failed, driven=0.0, text=text)
         return bool(abandoned)
+
+    def _write_kept(self, entry: Entry, observation: Observation, text: str) -> None:
+        try:
+            if observation.status is Status.PAUSED:
+                self._storage.pause(observation, len(entry.pauses), driven=entry.driven)
+            else:
+                self._storage.tell(observation, driven=entry.driven, text=text)
+        except StudyError:  # away again
+            keep_unwritten(entry.asked.owner, observation, text)
+            raise
 
     def _learn(self, entries: Iterable[Entry]) -> None:
         """Note how trials were asked for, and let the optimizer learn what it has not seen."""
