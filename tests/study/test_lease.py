@@ -16,7 +16,6 @@ from hpo import Budget, Context, Float, Result, SearchSpace, load_result, optimi
 from hpo.study.lease import DURATION, RETURN, Lease
 from hpo.study.storage import StudyStorage
 
-
 pytestmark = pytest.mark.usefixtures("folder")  # checkpoints go to the current directory
 
 
