@@ -102,7 +102,12 @@ class SharedStudy:
         if self._end_abandoned(entries):
             entries = self._storage.entries()
         self._learn(entries)
-        continued = {entry.trial.parent for entry in entries}
+        runs = {entry.number: (entry.asked.driver, entry.asked.ask_index) for entry in entries}
+        continued = {  # a clone descends from a run, but does not continue it
+            entry.trial.parent
+            for entry in entries
+            if entry.trial.parent is not None and runs.get(entry.trial.parent) == runs[entry.number]
+        }
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self.others() if orphans else {}
         self.orphans = deque(e for e in orphans if not others.get(e.asked.owner))
