@@ -70,6 +70,7 @@ def test_a_file_name_is_shortened_by_its_bytes_in_every_locale() -> None:
 @pytest.fixture
 def vanished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory that has been deleted."""
+    told(InlineRunner(), name="before", storage=InMemoryStorage())  # libraries load from a folder
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -81,7 +82,6 @@ def test_a_vanished_working_directory_is_named_where_it_is_needed(
     vanished: Path, tmp_path: Path
 ) -> None:
     kept = f"sqlite:///{tmp_path / 'kept.db'}"
-    assert told(InlineRunner(), name="n", storage=kept) == 2
     with pytest.raises(StudyError, match="working directory.* has been deleted; change to one"):
         told(ProcessRunner(), name="m", storage=kept)
     with pytest.raises(StudyError, match="working directory.* has been deleted; change to one"):
@@ -133,7 +133,7 @@ def test_a_view_that_the_terminal_cannot_show_ends_no_study(
     monkeypatch.setattr(sys, "stdout", None if state is None else stream)
 
     def train(config: Config, ctx: Context) -> float:
-        if state == "closed":
+        if state == "closed" and ctx.trial.number == 0:
             stream.detach()
         return float(config["x"])
 
