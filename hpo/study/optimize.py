@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hpo.errors import BudgetError, SpaceError
+from hpo.errors import BudgetError, SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
 from hpo.scaling.claims import Priors
@@ -367,9 +367,15 @@ def _checkpoints(storage: StudyStorage, base: Path, driver: int) -> CheckpointSt
 def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
     """Folder for the checkpoints of named runs: beside an SQLite file, else in the current one."""
     file = sqlite_file(storage)
-    if file is None:
-        return Path("scaletune_checkpoints").absolute()
-    return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    try:
+        if file is None:
+            return Path("scaletune_checkpoints").absolute()
+        return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    except FileNotFoundError as error:
+        raise StudyError(
+            "there is no place for checkpoints, because the working directory of this process has "
+            "been deleted; change to one that exists (os.chdir) and call again"
+        ) from error
 
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
