@@ -36,11 +36,18 @@ from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
-from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
+from hpo.study.storage import (
+    ForeignStudyError,
+    StudyStorage,
+    check_texts,
+    sqlite_file,
+    without_password,
+)
 from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
+from hpo.trials.read_runs import read_runs
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -192,8 +199,10 @@ def load_result(
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
+    A study that was made with Optuna and another sampler is read as `read_runs` does.
+
     Args:
-        name: Name of the study, as given to `optimize`.
+        name: Name of the study, as given to `optimize` or to Optuna.
         storage: Its storage, as given to `optimize`.
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
@@ -215,7 +224,19 @@ def load_result(
     if name is None:
         raise ValueError("`name` must be the name of a study, got None; pass that of `optimize`")
     check_texts(name, storage)
-    stored, header = StudyStorage.read(name=name, storage=storage)
+    try:
+        stored, header = StudyStorage.read(name=name, storage=storage)
+    except ForeignStudyError as found:
+        runs = read_runs(found.study)
+        engine = Optimizer(
+            runs.space,
+            direction=runs.direction,
+            cost=runs.cost_unit,
+            target=target,
+            priors=priors,
+        )
+        engine.tell_many(runs)
+        return replace(engine.result(), study=found.study)
     optimizer = Optimizer(
         SearchSpace.from_fingerprint(header["space"]),
         direction=header["direction"],
@@ -229,6 +250,33 @@ def load_result(
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
     return replace(optimizer.result(), study=stored.study)
+
+
+def only_study(storage: str | BaseStorage) -> str:
+    """Return the name of the only study in a storage.
+
+    Args:
+        storage: Optuna storage or its URL.
+
+    Raises:
+        StudyError: If there is none or another, or the storage cannot be read.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> from optuna.storages import InMemoryStorage
+        >>> storage = InMemoryStorage()
+        >>> _ = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...              budget=Budget(trials=1), name="mine", storage=storage)
+        >>> only_study(storage)
+        'mine'
+    """
+    names = StudyStorage.names(storage)
+    if len(names) != 1:
+        raise StudyError(
+            f"{without_password(storage)} must hold one study to go without a name, got"
+            f" {names or 'none'}; name the study"
+        )
+    return names[0]
 
 
 class _Folder:

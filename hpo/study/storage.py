@@ -115,6 +115,19 @@ _STATES = {
 }
 
 
+class ForeignStudyError(StudyError):
+    """A study that was not made by `optimize`.
+
+    Args:
+        message: What to say where such a study cannot be used.
+        study: The study.
+    """
+
+    def __init__(self, message: str, study: optuna.Study) -> None:
+        super().__init__(message)
+        self.study = study
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is written when a trial is created.
@@ -386,8 +399,9 @@ class StudyStorage:
             with _damage_errors(where, "header"):
                 header = read_attribute(attributes, _STUDY)
         if header is None:
-            raise StudyError(
-                f"the study {name!r} in {where} was not made by optimize(); name one that was"
+            raise ForeignStudyError(
+                f"the study {name!r} in {where} was not made by optimize(); name one that was",
+                study,
             )
         with _damage_errors(where, "header"):
             _check_schema(name, header)
@@ -400,6 +414,21 @@ class StudyStorage:
         """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
         told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
         return all(o.cost in (None, o.seconds) for o in told)
+
+    @staticmethod
+    def names(storage: str | BaseStorage | None) -> list[str]:
+        """Return the names of the studies in a storage, sorted.
+
+        Args:
+            storage: Optuna storage or its URL; None for the default file.
+
+        Raises:
+            StudyError: If it cannot be read.
+        """
+        where = _Where.of(storage)
+        _require_file(storage)
+        with _storage_errors(where):
+            return sorted(optuna.get_all_study_names(_backend("", storage)))
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""
