@@ -6,6 +6,7 @@ cannot be used, with one line on standard error, and 2 for options that do not e
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections import Counter
@@ -36,6 +37,9 @@ def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
     if typer is None:
         sys.exit("scaletune's command line needs typer; run: pip install 'scaletune[cli]'")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of any encoding, whatever parameters are called
+            stream.reconfigure(errors="backslashreplace")
     command_line()()
 
 

@@ -99,7 +99,7 @@ def test_a_study_that_does_not_exist_is_refused_and_no_file_is_made(tmp_path: Pa
         (("--name", "a", "--loss", "y"), "describe a CSV file"),
         (("sweep.csv", "--prior", "NuP"), "--prior must be one of"),
         (("sweep.csv", "--prior", "TokenHorizon"), "needs a scale axis"),
-        (("sweep.csv", "--tolerance", "0"), "`tolerance` must be positive"),
+        (("sweep.csv", "--tolerance", "0"), "`tolerance` must be a finite number above 0"),
         (("sweep.csv", "--param", "lr:log:lr:lr"), "name:kind:role"),
     ],
 )

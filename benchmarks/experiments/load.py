@@ -254,7 +254,7 @@ def run(case: Case, trials: int, at: Sequence[int], folder: Path) -> list[str]:
         load_result(where["name"], storage=where["storage"])
         read = f"{time.perf_counter() - start:.1f}"
     return [
-        str(trials),
+        str(watch.told),
         *(f"{amount:.1f}" for amount in seconds),
         f"{1e3 * sum(watch.asks) / len(watch.asks):.0f}",
         f"{1e3 * max(watch.asks):.0f}",

@@ -42,7 +42,7 @@ from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
 from hpo.space.arguments import Count, Flag, Kind, Member, Row
 from hpo.space.encoding import Encoder
-from hpo.space.scalars import metric_values, real, shown, whole
+from hpo.space.scalars import metric_values, real, scalar, shown, whole
 from hpo.trials import (
     Cause,
     Observation,
@@ -697,7 +697,8 @@ class Optimizer:
         """Return number, config and ask index of the trial meant; a bare config has no index."""
         if isinstance(trial, Mapping):
             return self.log.next_number, self.space.validate(trial, extrapolate=True), None
-        number = whole(trial)
+        value = scalar(trial)
+        number = None if isinstance(value, float) else whole(value)
         if number is None and not isinstance(trial, Trial):
             raise TypeError(
                 f"`trial` must be a Trial, its number or a config, got {shown(trial)};"

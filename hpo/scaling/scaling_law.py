@@ -54,6 +54,7 @@ _DRAWS = 1000  # of the coefficients, for intervals
 _LEAST_RATE = 0.02  # exponent of cost that cannot be told from 0; less makes no sense
 _NINETY = normal_half_width(0.9)  # in standard deviations
 _KEY = 0xA110C  # random key of the draws: the same fit gives the same intervals
+_FARTHEST = 690.0  # logarithm of a size; exp overflows beyond 709
 _SIZE = Number(above=0, most=LARGEST_FLOAT, way_out="give e.g. 1e9")
 
 
@@ -268,9 +269,10 @@ class FittedLaw:
                 the law of the study's declared unit if costs were told, else 6 N D FLOPs.
 
         Raises:
-            ValueError: for a compute that is not positive and finite, for a space without costs
-                whose axes are not parameters and tokens, or if the 90 % interval of an exponent of
-                cost reaches 0, so that an axis may cost nothing.
+            ValueError: for a compute that is not positive and finite, or so far from the costs of
+                the runs that no number holds the sizes, for a space without costs whose axes are
+                not parameters and tokens, or if the 90 % interval of an exponent of cost reaches 0,
+                so that an axis may cost nothing.
         """
         compute = replace(_SIZE, way_out="give e.g. 1e20")(compute, "`compute`")
         cost = Kind(CostLaw, optional=True, way_out="pass result.cost_law")(cost, "`cost`")
@@ -292,10 +294,17 @@ class FittedLaw:
         spare = level - math.log(compute) + ((reference[:count] + pull) * rate).sum(axis=1)
         log_m = spare / (rate / p).sum(axis=1)
         scales = reference[:count] + pull - log_m[:, None] / p
+        if not np.abs(scales[0]).max() <= _FARTHEST:
+            raise ValueError(
+                f"`compute` must lie nearer to the costs of the runs, got {compute!r} {unit}, for"
+                " which the law names sizes beyond any number; give what a run may cost"
+            )
+        scales = np.clip(scales, -_FARTHEST, _FARTHEST)
 
         offset = np.zeros_like(log_R) + (layout.origin + layout.unit) - reference  # full fidelity
         offset[:, :count] = scales - reference[:count]
-        rho = np.exp(gamma[:, 0] * logsumexp(log_R - total - alpha * offset / gamma, axis=1))
+        with np.errstate(over="ignore"):  # of a draw that gives no interval
+            rho = np.exp(gamma[:, 0] * logsumexp(log_R - total - alpha * offset / gamma, axis=1))
         sign = self._encoder.loss_sign
         best_codes = _best_offsets(layout.codes, theta[:, layout.offsets])
         loss = sign * (theta[:, 0] + np.exp(total[:, 0]) * (rho - 1.0) + best_codes)

@@ -21,7 +21,14 @@ import numpy as np
 from hpo.errors import SpaceError
 from hpo.schedulers.base import Action, Clone, Promote, Scheduler, Setup, Start
 from hpo.schedulers.ladder import Ladder, fidelity_of
-from hpo.schedulers.run_history import Arrival, PausingSchedule, Run, RunIndex, Started
+from hpo.schedulers.run_history import (
+    Arrival,
+    PausingSchedule,
+    Run,
+    RunIndex,
+    RunState,
+    Started,
+)
 from hpo.space import Float
 from hpo.space.arguments import Count, Number, Row, Text, store
 from hpo.space.parameters import condition
@@ -141,13 +148,18 @@ class PBTSchedule(PausingSchedule):
             if run.assignment.level < above and run.number not in locked
         }
         # Clones come first: a parent that continues would replace the checkpoint they start from.
+        # But a parent whose stage is not told yet has a cost that nobody knows, and that its clone
+        # would be charged for as well; and the run that is replaced could not be stopped yet.
         parents = self._parents(generation)
+        replaced = [member for member in waiting if member in parents]
+        for member in replaced:
+            run, parent = waiting[member], parents[member]
+            if not any(_in_stage(each, levels[generation]) for each in (run, parent)):
+                assignment = RungAssignment(above, 0, member)
+                return Clone(parent.number, assignment, run.number, self._mutate)
+        needed = {*replaced, *(parents[member].assignment.cohort for member in replaced)}
         for member, run in waiting.items():
-            if member in parents:
-                parent = parents[member].number
-                return Clone(parent, RungAssignment(above, 0, member), run.number, self._mutate)
-        for run in waiting.values():
-            if run.paused:
+            if run.paused and member not in needed:
                 return Promote(run.number, above)
         return None
 
@@ -197,6 +209,11 @@ class PBTSchedule(PausingSchedule):
             rng = np.random.default_rng([self._seed, generation, member])
             parents[member] = reached[best[int(rng.integers(len(best)))]]
         return parents
+
+
+def _in_stage(run: Run, level: int) -> bool:
+    """Whether a run has reported from `level` already, but the end of that stage is not told."""
+    return run.assignment.level == level and run.state in (RunState.RUNNING, RunState.LOST)
 
 
 @dataclass(frozen=True, slots=True)

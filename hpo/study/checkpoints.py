@@ -154,11 +154,12 @@ def bounded(stem: str, ending: str) -> str:
         >>> len(bounded("長" * 80, "_checkpoints").encode()) <= LONGEST_FILE_NAME
         True
     """
-    if len(os.fsencode(stem + ending)) <= LONGEST_FILE_NAME:
+    whole = stem.encode(errors="surrogateescape")  # UTF-8 in every locale: the longest there is
+    if len(whole) + len(ending.encode()) <= LONGEST_FILE_NAME:
         return stem + ending
-    ending = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]}{ending}"
-    room = LONGEST_FILE_NAME - len(os.fsencode(ending))
-    return os.fsencode(stem)[:room].decode(errors="ignore") + ending
+    ending = f"-{hashlib.sha256(whole).hexdigest()[:16]}{ending}"
+    room = LONGEST_FILE_NAME - len(ending.encode())
+    return whole[:room].decode(errors="ignore") + ending
 
 
 class CheckpointStore:

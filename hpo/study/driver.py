@@ -39,9 +39,10 @@ from hpo.space import Direction, DirectionName, SearchSpace
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import CheckpointStore, RunCheckpoints
 from hpo.study.context import Consumed
+from hpo.study.progress import continued
 from hpo.study.runners import Job, Outcome, Runner, TrainFunction, priced
 from hpo.study.storage import Asked, Entry, StudyStorage
-from hpo.study.takeover import RETRIES, SharedStudy, completed, wanted_params
+from hpo.study.takeover import RETRIES, SharedStudy, completed, keep_unwritten, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
 from hpo.trials.other_tasks import OtherTask
@@ -169,6 +170,7 @@ class Driver:
             optimizer.ledger,
         )
         self._running: dict[int, _Running] = {}
+        self._unanswered: dict[int, Exception] = {}  # by trial: what went wrong at its report
         self._began = time.monotonic()
         self._interrupts = Interrupts()
         self._interrupted = False
@@ -179,14 +181,7 @@ class Driver:
         """Search until the budget is used, confirm the recommendation, and return the result."""
         with self._interrupts:
             try:
-                self._shared.sync_from_storage()
-                for callback in self._options.callbacks:
-                    callback.on_start(self._state)
-                self._search()
-                self._confirm(self._options.confirm)
-            except KeyboardInterrupt:
-                _log.warning("interrupted; the result so far is returned")
-                self._stop_running()
+                self._run()
             except BaseException as error:
                 for callback in self._options.callbacks:
                     callback.on_error(self._state, error)
@@ -197,6 +192,29 @@ class Driver:
             for callback in self._options.callbacks:
                 callback.on_finish(self._state, result)
             return result
+
+    def _run(self) -> None:
+        """Search and confirm, or end cleanly after an interrupt."""
+        try:
+            self._shared.sync_from_storage()
+            self._announce()
+            for callback in self._options.callbacks:
+                callback.on_start(self._state)
+            self._search()
+            self._confirm(self._options.confirm)
+        except KeyboardInterrupt:
+            _log.warning("interrupted; the result so far is returned")
+            self._stop_running()
+
+    def _announce(self) -> None:
+        """Say what earlier calls have left and what this one does; a log line that is shown."""
+        self._spent_out()  # counts the seconds that others have driven
+        found, seed = continued(self._state), self._storage.seed
+        if found is None:
+            return
+        if seed != self._options.seed:
+            found += f"; it was started with seed={seed}, new trials draw from this call's"
+        _log.warning("%s", found)
 
     def _search(self) -> None:
         while True:
@@ -258,7 +276,10 @@ class Driver:
         else:
             outcomes = self._runner.poll(_POLL, self._decide)
         for outcome in sorted(outcomes, key=lambda outcome: outcome.refusal is not None):
-            self._finish(outcome)  # first what ends no study
+            if outcome.number not in self._unanswered:
+                self._finish(outcome)  # first what ends no study
+        for error in self._unanswered.values():
+            raise error
 
     def _stop_running(self) -> None:
         """After an interrupt: let running trials stop, and record those that still finish."""
@@ -272,10 +293,14 @@ class Driver:
                     self._finish(outcome)
 
     def _release(self) -> None:
-        """End what still runs, whatever happened, so that another call can continue it."""
+        """End what still runs, whatever happened, so that another call can continue it.
+
+        If the storage is away the trials stay as they are until this driver's lease ends.
+        """
         self._runner.close()
         for number in self._running:
-            self._storage.release(number, driven=self._driven())
+            with passed_over(f"trial {number} could not be released: %s"):
+                self._storage.release(number, driven=self._driven())
 
     # --- starting trials -------------------------------------------------------------------------
 
@@ -421,24 +446,36 @@ class Driver:
     # --- reports and results ---------------------------------------------------------------------
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
-        """Answer a report of a running trial."""
+        """Answer a report of a running trial.
+
+        What goes wrong here is not the trial's fault: it is stopped, to be continued by the next
+        call, and the error ends the study.
+        """
         with self._interrupts.shielded():
-            running = self._running[trial.number]
-            self._log.report(trial.number, report)
-            self._storage.report(trial.number, report)
-            for callback in self._options.callbacks:
-                callback.on_report(self._state, trial, report)
-            if self._interrupted:
+            try:
+                return self._answer(trial, report)
+            except Exception as error:
+                self._unanswered[trial.number] = error
                 return Decision.STOP
-            if not running.asked.confirming and self._spends_too_much(running, report):
-                return Decision.STOP
-            if running.asked.confirming:
-                return Decision.CONTINUE
-            return self._engine.schedule.on_report(running.trial, report, self._log)
+
+    def _answer(self, trial: Trial, report: Report) -> Decision:
+        """Record a report, and say whether its trial continues."""
+        running = self._running[trial.number]
+        self._log.report(trial.number, report)
+        self._storage.report(trial.number, report)
+        for callback in self._options.callbacks:
+            callback.on_report(self._state, trial, report)
+        if self._interrupted:
+            return Decision.STOP
+        if not running.asked.confirming and self._spends_too_much(running, report):
+            return Decision.STOP
+        if running.asked.confirming:
+            return Decision.CONTINUE
+        return self._engine.schedule.on_report(running.trial, report, self._log)
 
     def _finish(self, outcome: Outcome) -> None:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
-        running = self._running.pop(outcome.number)
+        running = self._running[outcome.number]  # released if its end cannot be written
         outcome = priced(outcome, self._options.cost)
         last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
@@ -446,10 +483,10 @@ class Driver:
                 "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
             )
             self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
+            del self._running[outcome.number]
             self._shared.sync_from_storage()
             return
         if outcome.cause is Cause.LOST and outcome.refusal is not None:
-            self._running[outcome.number] = running  # to be released
             raise outcome.refusal
         if outcome.cause is Cause.LOST:
             outcome = replace(
@@ -458,7 +495,9 @@ class Driver:
         observation = self._observed(running.trial, outcome)
         if self._options.cost is None:
             observation = self._optimizer.with_default_cost(observation)
-        if not self._write(observation, outcome.text):
+        written = self._write(observation, outcome.text)
+        del self._running[outcome.number]
+        if not written:
             _log.warning("another driver has taken over trial %d", outcome.number)
             self._shared.sync_from_storage()
             return
@@ -495,12 +534,19 @@ class Driver:
         )
 
     def _write(self, observation: Observation, text: str) -> bool:
-        """Write the end of a stage; False if another driver has finished the trial before."""
-        if observation.status is Status.PAUSED:
-            stage = self._log.resumed(observation.number)
-            self._storage.pause(observation, stage, driven=self._driven())
-            return True
-        return self._storage.tell(observation, driven=self._driven(), text=text)
+        """Write the end of a stage; False if another driver has finished the trial before.
+
+        If the storage is away, the next call in this process writes it.
+        """
+        try:
+            if observation.status is Status.PAUSED:
+                stage = self._log.resumed(observation.number)
+                self._storage.pause(observation, stage, driven=self._driven())
+                return True
+            return self._storage.tell(observation, driven=self._driven(), text=text)
+        except StudyError:
+            keep_unwritten(self._owner, observation, text)
+            raise
 
     def _all_failed(self) -> bool:
         """Whether all trials raised, which says more of `train_fn` than of configs."""
@@ -540,6 +586,19 @@ class Driver:
             return False
         limit, left = ledger.budget.limits.cost, ledger.remaining_cost
         return (limit is not None and cost >= limit) or (left is not None and cost - before >= left)
+
+
+@contextmanager
+def passed_over(message: str) -> Iterator[None]:
+    """Log a StudyError in place of raising it, where what ended the study before says more.
+
+    Args:
+        message: Message to log, with a `%s` for the error.
+    """
+    try:
+        yield
+    except StudyError as error:
+        _log.warning(message, error)
 
 
 class Interrupts:

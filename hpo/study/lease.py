@@ -2,8 +2,13 @@
 
 A lease names the process that holds it and the wall-clock time at which it expires unless it is
 renewed. On the holder's own machine the process itself is looked up, so a study can be continued at
-once after `kill -9`. From another machine only the expiry counts, which needs clocks that agree to
-within `DURATION`.
+once after `kill -9`; in the holder's own process it lasts exactly as long as the call that took it.
+Everywhere else it ends when it expires, even if the holder could not give it up because its storage
+was away. Between machines this needs clocks that agree to within `DURATION`.
+
+A database may be gone for longer than a lease lasts, with every driver waiting for it. A driver
+that could not renew its own lease therefore does not hold that against others (`ObserverClock`),
+and one that starts gives holders of leases that ended lately a moment to come back.
 
 Each driver of a study has an index, from 0, which is part of the key of its random numbers.
 `claim_index` gives the lowest free one to exactly one driver.
@@ -27,9 +32,13 @@ DURATION = 60.0  # seconds a lease lasts without renewal
 RENEWAL = 10.0  # seconds between renewals
 DRIVER_KEY = "scaletune:driver:"  # and an index: study attribute with the lease that holds it
 WANTED_KEY = "scaletune:wanted:"  # and an owner: study attribute with the index it wants
+RETRY = 1.0  # seconds before a renewal that failed is tried again
+RETURN = 3.0  # seconds in which a driver whose storage is back renews its lease
 _YIELD = 0.02  # seconds between looks at others who want the same driver index
 
 _log = logging.getLogger(__name__)
+
+_held_here: set[tuple[int, str]] = set()  # process and owner of each lease that is held here
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +66,12 @@ class Lease:
 
     @classmethod
     def take(cls) -> Lease:
-        """Return a new lease for this process."""
+        """Return a new lease for this process, which holds it until `end`."""
         pid = os.getpid()
         expires = time.time() + DURATION
-        return cls(uuid.uuid4().hex, _machine(), pid, _born(pid) or 0, expires)
+        lease = cls(uuid.uuid4().hex, _machine(), pid, _born(pid) or 0, expires)
+        _held_here.add((pid, lease.owner))
+        return lease
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Lease:
@@ -79,20 +90,64 @@ class Lease:
         """Return the same claim, given up."""
         return Lease(self.owner, self.machine, self.pid, self.born, 0.0)
 
+    def end(self) -> None:
+        """Let this process hold it no longer, whatever storage says of it."""
+        _held_here.discard((self.pid, self.owner))
+
     @property
     def alive(self) -> bool:
         """Whether the holder still drives its trials."""
+        return self.holds(time.time())
+
+    def holds(self, now: float) -> bool:
+        """Return whether the holder still drives its trials, if the clock says `now`.
+
+        Args:
+            now: Unix time in seconds.
+        """
         if self.expires == 0.0:
             return False
         if self.machine == _machine():
-            return _born(self.pid) == self.born
-        return time.time() < self.expires
+            if self.pid == os.getpid():
+                return _born(self.pid) == self.born and (self.pid, self.owner) in _held_here
+            if _born(self.pid) != self.born:
+                return False
+        return now < self.expires
+
+
+class ObserverClock:
+    """Time at which a driver judges the leases of others.
+
+    It stands still while the driver itself is cut off from storage, and until others that were cut
+    off, too, have had the time to renew theirs.
+    """
+
+    def __init__(self) -> None:
+        self._renewed: float | None = None
+        self._before, self._until = 0.0, 0.0  # the time that holds, and until when it does
+
+    def renewed(self) -> None:
+        """Note that this driver's own lease was written just now."""
+        now = time.time()
+        if self._renewed is not None and now - self._renewed > DURATION / 2:
+            self._before, self._until = self._renewed, now + 2 * RENEWAL
+        self._renewed = now
+
+    def now(self) -> float:
+        """Return the time at which to judge, in Unix seconds."""
+        now = time.time()
+        if now < self._until:
+            return self._before
+        if self._renewed is not None and now - self._renewed > DURATION / 2:
+            return self._renewed
+        return now
 
 
 def claim_index(
     lease: Lease,
     attributes: Callable[[], Mapping[str, Any]],
     write: Callable[[str, dict[str, Any]], None],
+    clock: Callable[[], float] = time.time,
 ) -> int:
     """Take the lowest driver index that no living driver holds.
 
@@ -104,6 +159,7 @@ def claim_index(
         lease: Lease of the driver.
         attributes: Reads all attributes of the study, at once.
         write: Writes one attribute of the study.
+        clock: Time at which the leases of others are judged.
 
     Returns:
         The index, which is written as held by `lease`.
@@ -115,7 +171,7 @@ def claim_index(
     for index in count():
         want(index)
         while True:
-            held, rivals = _claims(attributes(), index, but=lease.owner)
+            held, rivals = _claims(attributes(), index, clock(), but=lease.owner)
             if held or any(owner < lease.owner for owner in rivals):
                 break
             if not rivals:
@@ -126,7 +182,9 @@ def claim_index(
     raise AssertionError("count() does not end")
 
 
-def _claims(attributes: Mapping[str, Any], index: int, *, but: str) -> tuple[bool, list[str]]:
+def _claims(
+    attributes: Mapping[str, Any], index: int, now: float, *, but: str
+) -> tuple[bool, list[str]]:
     """Whether a living owner holds the index, and the living owners that want it.
 
     Both are read at once: an owner that has the index wants it until that is written.
@@ -135,8 +193,8 @@ def _claims(attributes: Mapping[str, Any], index: int, *, but: str) -> tuple[boo
     held = None if stored is None else Lease.from_json(stored)
     wanted = [v for k, v in attributes.items() if k.startswith(WANTED_KEY)]
     rivals = [Lease.from_json(v["lease"]) for v in wanted if v["driver"] == index]
-    living = [rival.owner for rival in rivals if rival.owner != but and rival.alive]
-    return held is not None and held.owner != but and held.alive, living
+    living = [rival.owner for rival in rivals if rival.owner != but and rival.holds(now)]
+    return held is not None and held.owner != but and held.holds(now), living
 
 
 class LeaseRenewer:
@@ -161,11 +219,15 @@ class LeaseRenewer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(RENEWAL):
+        pause = RENEWAL
+        while not self._done.wait(pause):
             try:
                 self._renew()
+                pause = RENEWAL
             except Exception as error:  # the storage may be busy only now
-                _log.warning("the lease could not be renewed: %s", error)
+                if pause != RETRY:
+                    _log.warning("the lease could not be renewed, trying again: %s", error)
+                pause = RETRY
 
 
 def _machine() -> str:

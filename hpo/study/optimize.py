@@ -31,7 +31,7 @@ from hpo.space.arguments import Count, Flag, Kind, Row
 from hpo.space.scalars import shown
 from hpo.study.callbacks import Callback
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
-from hpo.study.driver import Driver, StudyOptions
+from hpo.study.driver import Driver, StudyOptions, passed_over
 from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
@@ -328,13 +328,21 @@ def _settings(scheduler: Scheduler) -> str:
 def _leased(storage: StudyStorage) -> Iterator[tuple[int, str]]:
     """Hold a driver's lease on the study; gives the driver's index and the lease's owner."""
     lease = Lease.take()
-    index = storage.claim(lease)
-    renewer = LeaseRenewer(lambda: storage.write_lease(index, lease.renewed()))
     try:
-        with renewer if storage.durable else nullcontext():
-            yield index, lease.owner
+        index = place = storage.claim(lease)
+
+        def renew() -> None:
+            nonlocal place
+            place = storage.renew(place, lease.renewed())
+
+        try:
+            with LeaseRenewer(renew) if storage.durable else nullcontext():
+                yield index, lease.owner
+        finally:
+            with passed_over("the lease could not be given up and ends by itself: %s"):
+                storage.write_lease(place, lease.released())
     finally:
-        storage.write_lease(index, lease.released())
+        lease.end()
 
 
 def _runner_for(options: StudyOptions) -> Runner:

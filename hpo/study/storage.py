@@ -48,7 +48,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -58,7 +58,7 @@ from hpo.space.scalars import shown
 from hpo.study.attributes import read as read_attribute
 from hpo.study.attributes import split as split_attribute
 from hpo.study.checkpoints import OWNER_FILE
-from hpo.study.lease import DRIVER_KEY, Lease, claim_index
+from hpo.study.lease import DRIVER_KEY, RETURN, Lease, ObserverClock, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 from hpo.trials.records import SECONDS
 
@@ -80,6 +80,7 @@ _RACE_SIGNS = (  # what databases say of something that another connection is cr
     "no such table",
     "does not exist",
 )
+_RETRY_PAUSES = (0.02, 0.2)  # seconds before a call that failed is made again
 _SERVER_PATIENCE = 120.0  # seconds to wait for a database server that has gone away
 _LONGEST_NAME = 200  # characters
 _BAD_LETTERS = re.compile("[\0\ud800-\udfff]")  # NUL, and surrogates without their partner
@@ -245,6 +246,7 @@ class StudyStorage:
         study: The Optuna study.
         storage: The Optuna storage that holds it.
         durable: Whether it outlives this process.
+        seed: Seed of the call that started it.
 
     Example:
         >>> from hpo import Float
@@ -273,6 +275,11 @@ class StudyStorage:
         self._written: dict[int, int] = {}  # reports of a trial that earlier stages have written
         self._closed: dict[int, Entry] = {}
         self._ours: set[int] = set()  # trials that optimize() made or has claimed
+        self._clock = ObserverClock()
+        self._largest_step = _largest_step(storage)
+        self._step_unit = _step_unit(space, self._largest_step)
+        self._said_too_large = False
+        self.seed = 0
 
     @classmethod
     def open(
@@ -312,7 +319,8 @@ class StudyStorage:
                         storage=backend, study_name=name, load_if_exists=True, direction=direction
                     )
                 )
-            opened = cls(study, backend, space, where)
+            opened = _repeated(lambda: cls(study, backend, space, where))
+            opened.seed = seed
             header = {
                 "schema": SCHEMA,
                 "space": space.fingerprint(),
@@ -321,9 +329,12 @@ class StudyStorage:
                 "seed": seed,
                 "scheduler": scheduler,
             }
+            # Trials come after the header, which may be written by another driver just now.
+            found = bool(_repeated(lambda: study.get_trials(deepcopy=False)))
+            attributes = _repeated(lambda: study.user_attrs)
+            objectives = _repeated(lambda: study.directions)
             with _damage_errors(where, "header"):
-                found = bool(study.get_trials(deepcopy=False))  # they come after the header
-                stored = read_attribute(study.user_attrs, _STUDY)
+                stored = read_attribute(attributes, _STUDY)
                 if stored is not None:
                     undeclared = cost == SECONDS and stored["cost"] is None
                     if undeclared and opened._counts_seconds():
@@ -331,16 +342,17 @@ class StudyStorage:
                     _check_same_study(study.study_name, stored, header, space)
                     header |= {"cost": cost}
             if stored is not None:
+                opened.seed = stored["seed"]
                 if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
-            elif found or len(study.directions) != 1:
+            elif found or len(objectives) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
                 )
             for key, value in split_attribute(_STUDY, header):
-                backend.set_study_user_attr(opened._study_id, key, value)
+                opened._set_study_attribute(key, value)
             return opened
 
     @classmethod
@@ -359,17 +371,20 @@ class StudyStorage:
         where = _Where.of(storage)
         _require_file(storage)
         with _storage_errors(where):
-            backend = _backend(name, storage)
+            backend = _created(lambda: _backend(name, storage))
             try:
                 with _quiet_optuna():
-                    study = optuna.load_study(study_name=name, storage=backend)
+                    study = _repeated(lambda: optuna.load_study(study_name=name, storage=backend))
             except KeyError:
-                known = sorted(optuna.get_all_study_names(backend))
+                known = sorted(_repeated(lambda: optuna.get_all_study_names(backend)))
+                if name in known:
+                    raise
                 raise StudyError(
                     f"there is no study {name!r} in {where}; it has {known or 'none'}"
                 ) from None
+            attributes = _repeated(lambda: study.user_attrs)
             with _damage_errors(where, "header"):
-                header = read_attribute(study.user_attrs, _STUDY)
+                header = read_attribute(attributes, _STUDY)
         if header is None:
             raise StudyError(
                 f"the study {name!r} in {where} was not made by optimize(); name one that was"
@@ -378,7 +393,8 @@ class StudyStorage:
             _check_schema(name, header)
             space = SearchSpace.from_fingerprint(header["space"])
             header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
-        return cls(study, backend, space, where), header
+        with _storage_errors(where):
+            return _repeated(lambda: cls(study, backend, space, where)), header
 
     def _counts_seconds(self) -> bool:
         """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
@@ -549,17 +565,33 @@ class StudyStorage:
     def report(self, number: int, report: Report) -> None:
         """Write the loss of a report as an intermediate value, at most a few a second.
 
-        All reports are written with the result.
+        All reports are written with the result. Intermediate values are what Optuna's tools show:
+        under a fidelity with larger steps than the storage holds, theirs are in a larger unit.
         """
         now = time.monotonic()
         if report.loss is None or now < self._reported.get(number, 0.0) + _REPORT_INTERVAL:
             return
         self._reported[number] = now
+        step = report.step // self._step_unit
+        if step > self._largest_step:
+            self._say_too_large(report.step)
+            return
         with _storage_errors(self._where), _unless_finished():
             loss, identity = report.loss, self._id(number)
-            _repeated(
-                lambda: self.storage.set_trial_intermediate_value(identity, report.step, loss)
-            )
+            _repeated(lambda: self.storage.set_trial_intermediate_value(identity, step, loss))
+
+    def _say_too_large(self, step: int) -> None:
+        """Say once that intermediate values of large steps are left out."""
+        if self._said_too_large:
+            return
+        self._said_too_large = True
+        _log.warning(
+            "step=%d is above %d, the largest that %s can show as an intermediate value; such "
+            "losses are written with each result alone. Report in a larger unit to see them sooner",
+            step,
+            self._largest_step,
+            self._where,
+        )
 
     def tell(self, observation: Observation, *, driven: float, text: str) -> bool:
         """Write a result and finish its trial.
@@ -641,18 +673,58 @@ class StudyStorage:
             self._set_attribute(number, _RELEASED, {"driven": driven})
 
     def claim(self, lease: Lease) -> int:
-        """Take the lowest driver index that no living driver holds, and return it."""
-        return claim_index(lease, self._attributes, self._set_study_attribute)
+        """Take the lowest driver index that no living driver holds, and return it.
+
+        A driver whose lease ended only lately may wait for the storage that has just come back: it
+        gets the time to say so.
+        """
+        now = time.time()
+        lapsed = [one for one in self._leases() if not one.holds(now)]
+        if any(one.holds(now - _SERVER_PATIENCE) for one in lapsed):
+            time.sleep(RETURN)
+        index = claim_index(lease, self._attributes, self._set_study_attribute)
+        self._clock.renewed()
+        return index
+
+    def renew(self, driver: int, lease: Lease) -> int:
+        """Write a renewed lease.
+
+        Args:
+            driver: Index under which it was written before.
+            lease: The lease.
+
+        Returns:
+            The index under which it is now: another one if a driver that came meanwhile holds that.
+        """
+        held = self._attributes().get(f"{DRIVER_KEY}{driver}")
+        other = None if held is None else Lease.from_json(held)
+        if other is None or other.owner == lease.owner or not other.holds(self._clock.now()):
+            self.write_lease(driver, lease)
+        else:
+            driver = claim_index(
+                lease, self._attributes, self._set_study_attribute, self._clock.now
+            )
+        self._clock.renewed()
+        return driver
 
     def write_lease(self, driver: int, lease: Lease) -> None:
-        """Write the lease of the driver with an index: renewed, or released."""
+        """Write the lease of the driver with an index."""
         self._set_study_attribute(f"{DRIVER_KEY}{driver}", lease.to_json())
 
     def owners(self) -> dict[str, bool]:
-        """Return the owners that hold or held a lease, and whether they still drive."""
+        """Return the owners that hold or held a lease, and whether they still drive.
+
+        A study in memory is driven by this process alone, though perhaps by several of its threads.
+        """
+        now, here = self._clock.now(), os.getpid()
+        return {
+            lease.owner: lease.holds(now) and (self.durable or lease.pid == here)
+            for lease in self._leases()
+        }
+
+    def _leases(self) -> list[Lease]:
         stored = [v for k, v in self._attributes().items() if k.startswith(DRIVER_KEY)]
-        leases = [Lease.from_json(lease) for lease in stored]
-        return {lease.owner: lease.alive for lease in leases}
+        return [Lease.from_json(lease) for lease in stored]
 
     def identity(self, driver: int) -> str:
         """Return the unique id of this study, made once; two studies of one name differ in it.
@@ -754,6 +826,22 @@ def _backend(name: str | None, storage: str | BaseStorage | None) -> BaseStorage
     return storage
 
 
+def _largest_step(storage: BaseStorage) -> int:
+    """Largest step that a storage holds: an integer of the database has 64 bits, or 32."""
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)  # behind a cache
+    short = engine is not None and engine.dialect.name != "sqlite"
+    return 2**31 - 1 if short else 2**63 - 1
+
+
+def _step_unit(space: SearchSpace, largest: int) -> int:
+    """Smallest power of ten in which a storage holds every step of the fidelity."""
+    unit = 1
+    if space.fidelity is not None:
+        while space[space.fidelity].limits[1] // unit > largest:
+            unit *= 10
+    return unit
+
+
 def sqlite_file(storage: str | BaseStorage | None) -> Path | None:
     """Return the file that a storage opens; None for one that is no SQLite file.
 
@@ -849,27 +937,36 @@ def _created(make: Callable[[], T]) -> T:
     """
     for pause in _CREATION_PAUSES:
         try:
-            return make()
+            return _repeated(make)
         except Exception as error:
             if not _is_race(error):
                 raise
             time.sleep(pause * (1.0 + random.random()))  # noqa: S311  only a delay
-    return make()
+    return _repeated(make)
 
 
-def _is_race(error: BaseException | None) -> bool:
+def _is_race(error: BaseException) -> bool:
     """Whether a creation failed because another driver creates the same."""
     from sqlalchemy.exc import DBAPIError
 
-    while error is not None:
-        if isinstance(error, DBAPIError) and any(
-            sign in str(error.orig).lower() for sign in _RACE_SIGNS
+    for one in _chain(error):
+        if isinstance(one, DBAPIError) and any(
+            sign in str(one.orig).lower() for sign in _RACE_SIGNS
         ):
             return True
-        if isinstance(error, DuplicatedStudyError | KeyError | AssertionError):
+        if isinstance(one, DuplicatedStudyError | KeyError | AssertionError):
             return True  # a row that was not there a moment before, or not yet
-        error = error.__cause__ or error.__context__
     return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it; an error that is raised again may lead to itself."""
+    seen = set[int]()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def _connect_patiently(
@@ -891,24 +988,32 @@ def _connect_patiently(
 
 
 def _repeated(call: Callable[[], T]) -> T:
-    """Result of `call`, which is repeated when the server goes away in the middle of it.
+    """Result of `call`, repeated when the server goes away in the middle of it or it fails at all.
 
     Whether the first try was stored is not known then. So this is only for calls that may happen
     twice: reads, writes that set something to a value, and calls that first look whether they were
-    stored.
+    stored. A server is waited for; another error of a storage, whatever its type, is given a few
+    more tries.
     """
-    until = time.monotonic() + _SERVER_PATIENCE
+    until, pauses = time.monotonic() + _SERVER_PATIENCE, iter(_RETRY_PAUSES)
     while True:
         try:
             return call()
+        except (UpdateFinishedTrialError, StudyError, ImportError):
+            raise  # answers, not faults
         except Exception as error:
-            if not _cut_off(error) or time.monotonic() > until:
+            if _cut_off(error) and time.monotonic() <= until:
+                _log.warning("the database went away in the middle of a call, trying again")
+                time.sleep(1.0)
+                continue
+            pause = next(pauses, None)
+            if pause is None:
                 raise
-            _log.warning("the database went away in the middle of a call, trying again")
-            time.sleep(1.0)
+            _log.info("the storage failed (%s), trying again", type(error).__name__)
+            time.sleep(pause)
 
 
-def _cut_off(error: BaseException | None) -> bool:
+def _cut_off(error: BaseException) -> bool:
     """Whether a call failed because its connection broke.
 
     Optuna may try something else on the same connection before it gives up: hence the context is
@@ -916,11 +1021,7 @@ def _cut_off(error: BaseException | None) -> bool:
     """
     from sqlalchemy.exc import DBAPIError
 
-    while error is not None:
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(isinstance(one, DBAPIError) and one.connection_invalidated for one in _chain(error))
 
 
 def check_texts(name: object, storage: object) -> None:
@@ -1032,7 +1133,9 @@ class _Where:
 
     def told(self, error: BaseException) -> str:
         """First line of another library's error, or its type if it says nothing."""
-        return next(iter(self.without_secrets(str(error)).splitlines()), type(error).__name__)
+        details = getattr(error, "details", None)  # of gRPC, whose first line is a heading
+        text = str(details() if callable(details) else error)
+        return next(iter(self.without_secrets(text).splitlines()), type(error).__name__)
 
     def without_secrets(self, text: str) -> str:
         """`text` with every secret gone, longest first."""
@@ -1182,11 +1285,11 @@ def _observation(
 @contextmanager
 def _storage_errors(where: _Where) -> Iterator[None]:
     """Raise storage errors as StudyError, with the place and the way out."""
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError, OSError, ImportError) as error:
+    except (StudyError, UpdateFinishedTrialError):
+        raise
+    except Exception as error:  # storages raise whatever their libraries do
         refused = StudyError(
             f"the storage {where} cannot be used: {where.told(error.__cause__ or error)}; "
             + _way_out(error)
@@ -1200,6 +1303,8 @@ def _way_out(error: Exception) -> str:
     """What to do about a storage that fails."""
     if isinstance(error, ImportError):
         return "install the driver of its database, or name another one with storage="
+    if isinstance(error, UnicodeError):
+        return "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give its file a name in ASCII"
     return "make sure that its folder exists and can be written, or name another one with storage="
 
 

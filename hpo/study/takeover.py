@@ -4,6 +4,7 @@ A driver may die at any moment. The next one, or another one that works on the s
 trials in storage and deals with each of them:
 
     running, result written    the result counts; only the final Optuna state was missing
+    running, result kept       the driver ran in this process and its storage was away: written now
     running, no result         lost; too many losses in a row make it an error of the config
     lost                       an orphan: continued from its checkpoint as a new trial, with the
                                same config, ask index and seed
@@ -33,7 +34,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.space import Float, Int, Scale, SearchSpace
 from hpo.space.scalars import real
@@ -48,6 +49,7 @@ __all__ = [
     "SharedStudy",
     "completed",
     "failure_cause",
+    "keep_unwritten",
     "replay",
     "retried_numbers",
     "trial_seconds",
@@ -60,6 +62,20 @@ _MOST_REASONS = 3  # trials that one warning explains
 _log = logging.getLogger(__name__)
 
 RETRIES = 2  # attempts after a lost one, before the loss counts as the config's error
+
+# Results that could not be written, with their texts, by lease owner and trial
+_unwritten: dict[tuple[str, int], tuple[Observation, str]] = {}
+
+
+def keep_unwritten(owner: str, observation: Observation, text: str) -> None:
+    """Keep a result that storage did not take for the next call in this process, which writes it.
+
+    Args:
+        owner: Lease owner of the driver that ends.
+        observation: End of a stage of one of its trials.
+        text: A traceback or a reason.
+    """
+    _unwritten[owner, observation.number] = (observation, text)
 
 
 class SharedStudy:
@@ -110,8 +126,8 @@ class SharedStudy:
         return self.asked[number].owner == self._owner
 
     def others(self) -> dict[str, bool]:
-        """Return the other drivers of this study, and whether they live; none in memory."""
-        owners = self._storage.owners() if self._storage.durable else {}
+        """Return the other drivers of this study, and whether they live."""
+        owners = self._storage.owners()
         owners.pop(self._owner, None)
         return owners
 
@@ -139,7 +155,14 @@ class SharedStudy:
         elsewhere = Elsewhere.read(self._storage, self._optimizer)
         self._learn(entries, elsewhere.recorded)
         self._take_in(elsewhere)
-        continued = {entry.trial.parent for entry in entries}
+        asks = {entry.number: entry.asked.ask_index for entry in entries}
+        # A clone has an ask of its own: it does not continue its parent.
+        continued = {
+            entry.trial.parent
+            for entry in entries
+            if entry.trial.parent is not None
+            and asks.get(entry.trial.parent) == entry.asked.ask_index
+        }
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self.others() if orphans else {}
         self.orphans = deque(e for e in orphans if not others.get(e.asked.owner))
@@ -153,9 +176,8 @@ class SharedStudy:
         """Name the enqueued trials that the search has left, at its end."""
         if self.enqueued:
             _log.warning(
-                "%d enqueued trials still wait, numbers %s; the next call with a larger budget "
-                "runs them first",
-                len(self.enqueued),
+                "enqueued trials that still wait: %s; the next call with a larger budget runs them "
+                "first",
                 ", ".join(str(waiting.number) for waiting in self.enqueued),
             )
 
@@ -172,8 +194,7 @@ class SharedStudy:
         if unused:
             reasons = [f"{n}: {why}" for n, why in list(unused.items())[:_MOST_REASONS]]
             _log.warning(
-                "%d of the study's trials were made elsewhere and are not used, numbers %s (%s%s)",
-                len(unused),
+                "trials of the study that were made elsewhere and cannot be used: %s (%s%s)",
                 ", ".join(map(str, unused)),
                 "; ".join(reasons),
                 "; ..." if len(unused) > _MOST_REASONS else "",
@@ -229,8 +250,11 @@ class SharedStudy:
         abandoned = [entry for entry in running if not others.get(entry.asked.owner)]
         for entry in abandoned:
             order = 1 + max(e.last_order for e in entries)
+            kept = _unwritten.pop((entry.asked.owner, entry.number), None)
             if entry.observation is not None:
                 self._storage.finalize(entry.observation)
+            elif kept is not None:
+                self._write_kept(entry, replace(kept[0], order=order), kept[1])
             elif entry.released or entry.asked.attempt < RETRIES:
                 self._storage.mark_lost(entry.number, order=order)
             else:
@@ -238,6 +262,16 @@ class SharedStudy:
                 text = f"lost {RETRIES + 1} times, each time with its driver"
                 self._storage.tell(failed, driven=0.0, text=text)
         return bool(abandoned)
+
+    def _write_kept(self, entry: Entry, observation: Observation, text: str) -> None:
+        try:
+            if observation.status is Status.PAUSED:
+                self._storage.pause(observation, len(entry.pauses), driven=entry.driven)
+            else:
+                self._storage.tell(observation, driven=entry.driven, text=text)
+        except StudyError:  # away again
+            keep_unwritten(entry.asked.owner, observation, text)
+            raise
 
     def _learn(self, entries: Iterable[Entry], added: Iterable[Observation]) -> None:
         """Note how trials were asked for, and let the optimizer learn what it has not seen."""
@@ -280,7 +314,7 @@ class Elsewhere:
 
     @classmethod
     def read(cls, storage: StudyStorage, optimizer: Optimizer) -> Elsewhere:
-        """Return what a study holds now; nothing is written.
+        """Return what a study holds now and the optimizer has not learned; nothing is written.
 
         Args:
             storage: The study.
@@ -291,6 +325,8 @@ class Elsewhere:
         found = cls()
         for trial in trials:
             number, space = trial.number, optimizer.space
+            if optimizer.log.observation(number) is not None:
+                continue
             try:
                 if trial.state is TrialState.WAITING:
                     _check_values(space, wanted_params(trial))

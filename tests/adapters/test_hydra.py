@@ -137,6 +137,8 @@ def test_a_sweep_without_parameters_is_refused_in_one_line(tmp_path: Path) -> No
         ("x=range(8, 65, 8)", Int(8, 64, multiple_of=8)),
         ("x=range(0.0, 1.0, 0.5)", Categorical([0.0, 0.5], ordered=True)),
         ("x=choice(a, 'b c', 3, 1.5, true)", Categorical(["a", "b c", 3, 1.5, True])),
+        ("x=a,null,'null'", Categorical(["a", None, "null"])),
+        ("x=nan,inf", Categorical(["nan", "inf"])),  # by their texts
         ("x=tag(ordered, choice(1, 2, 4))", Categorical([1, 2, 4], ordered=True)),
     ],
 )
@@ -215,6 +217,7 @@ CHOICES: dict[str, list[Any]] = {
     "'a\nb','雪 é'": ["a\nb", "雪 é"],
     "'[1]',[1]": ["[1]", [1]],
     "'07'": ["07"],
+    "'${y}','$a'": ["${y}", "$a"],
 }
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from hpo import Categorical, Float
 from hpo.adapters.optuna import ScaleTuneSampler
+from hpo.space import Parameter
 
-SPACE = {
+SPACE: dict[str, Parameter] = {
     "opt": Categorical(["a", "b"]),
     "x": Float(0, 1, when=("opt", ["a"])),
     "y": Float(0, 1),

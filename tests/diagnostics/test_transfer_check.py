@@ -229,7 +229,7 @@ def test_the_picture_has_a_panel_for_each_pair(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_checked_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ValueError, match="`tolerance` must be positive"):
+    with pytest.raises(ValueError, match="`tolerance` must be a finite number above 0"):
         check_transfer(grid_result(0.0), tolerance=0.0)
     with pytest.raises(SpaceError, match="needs scale axes"):
         check_transfer(Optimizer({"lr": LR}).result())

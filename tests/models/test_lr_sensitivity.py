@@ -135,7 +135,7 @@ def test_bad_arguments_are_refused_with_the_way_out() -> None:
     told = optimizer.result()
     with pytest.raises(ValueError, match="`initial_loss` must be worse than the best run's"):
         told.instability(initial_loss=1.0)
-    with pytest.raises(ValueError, match="`rise` must be positive"):
+    with pytest.raises(ValueError, match="`rise` must be a finite number above 0"):
         told.instability(rise=-1.0)
     with pytest.raises(SpaceError, match="log=True, got 'params'"):
         told.instability(parameter="params")

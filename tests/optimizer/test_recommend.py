@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import qmc
 
-from hpo import Axis, Categorical, Float, Int, Optimizer, Role, Scale
+from hpo import Axis, Categorical, Float, Int, Optimizer, Role, Scale, SearchSpace, SpaceError
 from hpo.models.intervals import extrapolation
-from hpo.optimizer.recommend import Recommendation
+from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.space import Parameter
 from hpo.trials import Cause
 
@@ -324,3 +325,21 @@ def test_a_setting_with_an_effect_is_never_called_without() -> None:
     answer = told(space, loss, 48, noise=0.005).recommend({"tokens": 1e8})
     assert answer.no_effect == ()
     assert answer.config["x"] == pytest.approx(0.3, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "size", [10**9, np.float32(1e9), np.array([1e9]), torch.tensor(1e9), torch.tensor([[1e9]])]
+)
+def test_a_target_may_be_any_number_and_is_stored_as_a_float(size: object) -> None:
+    space = SearchSpace({"params": Scale(1e5, 1e7)})
+    checked = check_target(space, {"params": size})  # type: ignore[dict-item]
+    assert checked == {"params": 1e9} and type(checked["params"]) is float
+
+
+@pytest.mark.parametrize("target", [3, "params", ["params"], {1: 1e9}, np.ones(2), torch.ones(2)])
+def test_a_target_that_is_no_dict_of_names_is_refused_by_what_the_user_calls_it(
+    target: object,
+) -> None:
+    space = SearchSpace({"params": Scale(1e5, 1e7)})
+    with pytest.raises(SpaceError, match="`scale` must be a dict of names .*give each scale axis"):
+        check_target(space, target, "scale")  # type: ignore[arg-type]

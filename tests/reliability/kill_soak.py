@@ -81,7 +81,7 @@ def training(file: str) -> Any:
         loss = 10.0
         for epoch in range(loaded + 1, config["epochs"] + 1):
             note(what="begin", run=run, epoch=epoch)
-            time.sleep(0.03)
+            time.sleep(0.05)
             cost += 1.0
             loss = (config["x"] - 0.3) ** 2 + 1.0 / epoch
             ctx.save({"epoch": epoch, "cost": cost})
@@ -172,16 +172,15 @@ class Soak:
             try:
                 while left > 0 and life.is_alive():
                     life.join(rng.expovariate(1.0))
-                    if not life.is_alive() or at_risk(folder):
+                    of_driver = self.kills["drivers"] <= self.kills["workers"]
+                    if not life.is_alive() or (of_driver and at_risk(folder)):
                         continue
-                    if rng.random() < 0.5:
+                    if of_driver:
                         life.kill()
                         life.join()
-                        self.kills["drivers"] += 1
                     elif not kill_a_worker(life.pid, rng):
                         continue
-                    else:
-                        self.kills["workers"] += 1
+                    self.kills["drivers" if of_driver else "workers"] += 1
                     left -= 1
                     self._save()
                 if left == 0:
@@ -197,13 +196,16 @@ class Soak:
 
 
 def kill_a_worker(driver: int, rng: random.Random) -> bool:
-    """Kill one of the processes in which trials run; False if none does now."""
-    workers = [pid for server in children(driver) for pid in children(server)]
-    if not workers:
-        return False
-    with suppress(ProcessLookupError):
-        os.kill(rng.choice(workers), signal.SIGKILL)
-        return True
+    """Kill one of the processes in which trials run; False if none does within a moment."""
+    until = time.monotonic() + GRACE
+    while born(driver) is not None and time.monotonic() < until:
+        workers = [pid for server in children(driver) for pid in children(server)]
+        if workers:
+            time.sleep(rng.uniform(0.0, 0.5))
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                return True
+        time.sleep(0.01)
     return False
 
 
@@ -216,7 +218,7 @@ def children(pid: int) -> list[int]:
 
 
 def at_risk(folder: Path) -> bool:
-    """Whether a trial has lost an attempt before; a third loss would be one of the search's own."""
+    """Whether a trial has lost its driver before: after a third time the search gives it up."""
     try:
         result = load_result(NAME, storage=f"sqlite:///{folder / 'scaletune.db'}")
     except StudyError:  # killed before the study was created

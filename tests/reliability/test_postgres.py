@@ -22,6 +22,7 @@ from hpo import (
     Budget,
     Cause,
     Context,
+    Fidelity,
     Float,
     Observation,
     Prediction,
@@ -246,10 +247,72 @@ def test_a_call_cut_off_in_its_middle_is_made_again(
 def test_six_drivers_that_start_together_on_an_empty_database_share_one_study(
     database: Callable[[], str], tmp_path: Path
 ) -> None:
-    for _ in range(2):
-        url = database()
-        start_drivers(url, tmp_path, 6)
-        check_whole(url, 6)
+    url = database()
+    start_drivers(url, tmp_path, 6)
+    check_whole(url, 6)
+
+
+@pytest.mark.parametrize("high", [None, 10**12])
+def test_steps_beyond_the_integers_of_the_database_cost_no_trial(
+    database: Callable[[], str], high: int | None
+) -> None:
+    url, space = database(), {"x": Float(0, 1)}
+
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        ctx.report(step=10**9, loss=0.9)
+        time.sleep(0.25)  # one intermediate value in a while
+        ctx.report(step=5 * 10**9, loss=0.5)
+        return float(config["x"])
+
+    result = optimize(
+        train,
+        space if high is None else {**space, "tokens": Fidelity(1, high)},
+        budget=Budget(trials=2),
+        name="s",
+        storage=url,
+    )
+    assert [o.cause for o in result.log.observations] == [None] * 2
+    assert [r.step for r in load_result("s", storage=url).log.reports(0)] == [10**9, 5 * 10**9]
+    shown = optuna.load_study(study_name="s", storage=url).trials[0].intermediate_values
+    assert shown == ({10**9: 0.9} if high is None else {10**6: 0.9, 5 * 10**6: 0.5})
+
+
+def test_drivers_that_wait_for_a_server_longer_than_a_lease_lasts_keep_their_trials(
+    database: Callable[[], str], tmp_path: Path
+) -> None:
+    url = database()
+    script = (
+        "import sys, time, hpo.study.lease as lease\n"
+        "lease.DURATION, lease.RENEWAL = 2.0, 0.4\n"
+        "from hpo import Budget, Float, optimize\n"
+        "def train(config, ctx):\n"
+        "    print('training', flush=True)\n"
+        "    time.sleep(1.0)\n"
+        "    return config['x']\n"
+        "optimize(train, {'x': Float(0, 1)}, budget=Budget(trials=8), name='s',\n"
+        "         storage=sys.argv[1])\n"
+    )
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, url],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    for driver in drivers:
+        assert driver.stdout is not None and driver.stdout.readline() == "training\n"
+    server("stop")
+    time.sleep(6.0)  # three times as long as a lease
+    server("start")
+    for driver in drivers:
+        driver.communicate(timeout=120)
+        assert driver.returncode == 0
+    result = load_result("s", storage=url)
+    assert not result.log.pending and not any(o.cause for o in result.log.observations)
+    assert 8 <= len(result.log) <= 9
 
 
 def test_a_wrong_password_is_one_clear_error_at_once(database: Callable[[], str]) -> None:

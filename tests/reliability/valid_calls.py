@@ -19,6 +19,7 @@ import torch
 import hpo
 from hpo import Axis, Budget, Categorical, Cause, Fidelity, Float, Int, Role, Scale, Status
 from hpo.schedulers import ASHA
+from hpo.space import Parameter
 
 __all__ = ["HOSTILE", "NUMBERS", "Call", "quick_calls", "slow_calls"]
 
@@ -120,13 +121,13 @@ def loss_of(config: dict[str, Any], ctx: hpo.Context) -> float:
 
 
 LR = Float(1e-4, 1e-1, log=True, role=Role.LR)
-PLAIN = {"lr": LR, "layers": Int(1, 4), "kind": Categorical(["a", "b"])}
-SCALED = {"lr": LR, "params": Scale(1e5, 1e7, axis=Axis.PARAMS)}
-STAGED = {"lr": LR, "epochs": Fidelity(1, 9)}
+PLAIN: dict[str, Parameter] = {"lr": LR, "layers": Int(1, 4), "kind": Categorical(["a", "b"])}
+SCALED: dict[str, Parameter] = {"lr": LR, "params": Scale(1e5, 1e7, axis=Axis.PARAMS)}
+STAGED: dict[str, Parameter] = {"lr": LR, "epochs": Fidelity(1, 9)}
 CONFIG = {"lr": 1e-3, "layers": 2, "kind": "a"}
 
 
-def told(space: Mapping[str, Any] = SCALED, cost: str | None = "flops") -> hpo.Optimizer:
+def told(space: Mapping[str, Parameter] = SCALED, cost: str | None = "flops") -> hpo.Optimizer:
     """Optimizer that has seen a few results."""
     optimizer = hpo.Optimizer(space, cost=cost)
     for lr in (1e-4, 1e-3, 1e-2):
@@ -175,7 +176,14 @@ def _method(
 
 def core_calls() -> Iterator[Call]:
     """Calls of the names in `hpo`."""
-    rules = ("AdamWTimescale", "CompleteP", "DeepSeekLaw", "DepthMuP", "KaplanLR", "MuP")
+    rules: tuple[str, ...] = (
+        "AdamWTimescale",
+        "CompleteP",
+        "DeepSeekLaw",
+        "DepthMuP",
+        "KaplanLR",
+        "MuP",
+    )
     rules += ("PowerScheduler", "ScalingExponents", "StepLaw", "TimeTransfer", "TokenHorizon")
     for name in (*rules, "WeightDecayTransfer"):
         yield _named(name, getattr(hpo, name))
@@ -414,7 +422,8 @@ def result_calls() -> Iterator[Call]:
 
         def make() -> Callable[..., Any]:
             made[:] = [staged()]
-            return getattr(made[0], method)
+            function: Callable[..., Any] = getattr(made[0], method)
+            return function
 
         def arguments() -> dict[str, Any]:
             now = made[0].ask()
@@ -463,7 +472,7 @@ def training_runs() -> Iterator[Call]:
     )
 
 
-def _training_parts() -> dict[str, Callable[..., Any]]:
+def _training_parts() -> dict[str, Any]:
     """Return what a `TorchTrainer` needs."""
     from hpo.training import data
     from hpo.training.optimizers import AdamW
@@ -477,7 +486,8 @@ def _training_parts() -> dict[str, Callable[..., Any]]:
         return data.Shuffled(rows) if split is data.Split.TRAIN else [tuple(rows)]
 
     def loss(module: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return ((module(batch[0]) - batch[1]) ** 2).mean()
+        squares: torch.Tensor = (module(batch[0]) - batch[1]) ** 2
+        return squares.mean()
 
     return {
         "make_model": make_model,

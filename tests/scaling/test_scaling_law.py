@@ -103,6 +103,14 @@ def test_axes_called_like_our_columns_keep_a_column_of_their_own():
     assert table["params_compute"].tolist() == [best.scale["compute"]]
 
 
+def test_a_compute_for_which_no_size_is_a_number_is_refused():
+    optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "n": Scale(1e5, 1e7)}, cost="flops")
+    for lr, n in [(1e-3, 1e5), (1e-2, 1e6), (1e-3, 1e7), (1e-2, 1e5)]:
+        optimizer.tell({"lr": lr, "n": n}, 2.0 + n**-0.3, 1e-300 * n)
+    with pytest.raises(ValueError, match="`compute` must lie nearer to the costs of the runs"):
+        optimizer.result().scaling_law.allocation(1e299)
+
+
 def test_sizes_that_are_missing_unknown_or_not_positive_are_refused(result):
     law = law_of(result)
     with pytest.raises(ValueError, match=r"every scale axis a value, got none for \['tokens'\]"):

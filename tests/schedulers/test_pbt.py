@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpo import Status
+from hpo import Fidelity, Float, Optimizer, Report, StagedOptimizer, Status
 from hpo.schedulers import (
     PBT,
     ancestry,
@@ -43,3 +43,26 @@ def test_the_ancestry_of_the_best_member_is_a_schedule_without_gaps() -> None:
         assert stretches[-1].config == o.config
         changed |= len(stretches) > 1
     assert changed
+
+
+@pytest.mark.parametrize("last", ["best", "worst"])
+def test_a_run_is_cloned_or_replaced_once_its_stage_is_told_and_costs_nothing_twice(
+    last: str,
+) -> None:
+    """A report tells the loss before the end of the stage tells the cost."""
+    searched = {"x": Float(0, 1), "epochs": Fidelity(1, 3)}
+    optimizer = Optimizer(searched, cost="epochs")
+    engine = StagedOptimizer(optimizer, PBT(population=2, interval=2, share=0.5))
+    best, worst = engine.ask(), engine.ask()
+    assert best is not None and worst is not None
+    late, early = (best, worst) if last == "best" else (worst, best)
+    for trial, loss in ((best, 0.1), (worst, 0.9)):
+        engine.report(trial, Report(1, loss, cost=1.0))
+    engine.tell(early, 0.1 if early is best else 0.9, 1.0)
+    assert engine.ask() is None
+    engine.tell(late, 0.1 if late is best else 0.9, 1.0)
+    clone = engine.ask()
+    assert clone is not None and clone.parent == best.number
+    assert optimizer.log.observation(worst.number).status is Status.STOPPED  # type: ignore[union-attr]
+    engine.tell(clone, 0.05, 3.0)
+    assert optimizer.ledger.spent.cost == 1.0 + 1.0 + 2.0

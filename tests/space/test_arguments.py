@@ -33,7 +33,14 @@ from hpo.space.arguments import (
     store,
 )
 
-RULES = (Count(), File(), Flag(), Function("f()"), Interface("a list", ("append",)), Kind(Axis))
+RULES: tuple[Rule, ...] = (
+    Count(),
+    File(),
+    Flag(),
+    Function("f()"),
+    Interface("a list", ("append",)),
+    Kind(Axis),
+)
 RULES += (Member(Axis), Number(), OneOf(("a",)), Row(Count()), Table(Number()), Text())
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 
 from hpo import Budget, Context, Float, SearchSpace, load_result, optimize
 from hpo.study.storage import StudyStorage
@@ -95,13 +96,16 @@ def test_threads_that_open_no_file_together_get_one_study(attempt: int, folder: 
     assert optuna.get_all_study_names(url) == ["s"]
 
 
-@pytest.mark.parametrize("kind", ["file", "object", "memory"])
+@pytest.mark.parametrize("kind", ["file", "object", "memory", "journal"])
 def test_two_threads_drive_one_new_study_together(kind: str, folder: Path) -> None:
     url = f"sqlite:///{folder}/s.db"
     shared: Any = {
         "file": lambda: url,
         "object": lambda: RDBStorage(url),
         "memory": InMemoryStorage,
+        "journal": lambda: JournalStorage(
+            JournalFileBackend(f"{folder}/s.log")  # type: ignore[no-untyped-call]
+        ),
     }[kind]()
     together = threading.Barrier(2)
 
@@ -115,6 +119,8 @@ def test_two_threads_drive_one_new_study_together(kind: str, folder: Path) -> No
     assert max(logs) >= 6
     final = load_result("s", storage=shared)
     assert len(final.log.observations) >= 6 and not final.log.pending
+    told = [o for o in final.log.observations if o.cause is not Cause.LOST]
+    assert 6 <= len(told) <= 7 and len({o.config["x"] for o in told}) == len(told)
 
 
 def test_a_study_whose_first_trial_comes_while_it_is_opened_is_joined(folder: Path) -> None:

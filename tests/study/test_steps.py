@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,45 @@ def test_clones_of_an_extended_population_may_report_up_to_the_new_fidelity() ->
     longer = result.extend(max_fidelity=27, budget=Budget(trials=10))
     assert {trial.config["epochs"] for trial in longer.log.trials if trial.number > 10} == {27}
     assert max(o.reports[-1].step for o in longer.log.observations) == 27
+
+
+@pytest.mark.parametrize(("high", "unit"), [(None, 1), (10**12, 1000), (2**31 - 1, 1)])
+def test_steps_beyond_the_integers_of_a_database_cost_no_trial(
+    high: int | None,
+    unit: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("hpo.study.storage._largest_step", lambda storage: 2**31 - 1)
+    monkeypatch.setattr("hpo.study.storage._REPORT_INTERVAL", 0.0)
+    steps = [10**9, 2 * 10**9] if high == 2**31 - 1 else [10**9, 5 * 10**9, 6 * 10**9]
+    space = {"x": Float(0, 1)} if high is None else {"x": Float(0, 1), "tokens": Fidelity(1, high)}
+
+    def train(config: dict[str, Any], ctx: Any) -> float:
+        for step in steps:
+            ctx.report(step=step, loss=0.5)
+        return 0.5
+
+    result = optimize(train, space, budget=Budget(trials=2))
+    assert [o.cause for o in result.log.observations] == [None, None]
+    assert [report.step for report in result.log.reports(0)] == steps
+    assert result.study is not None
+    shown = [step // unit for step in steps if step // unit < 2**31]
+    assert list(result.study.trials[0].intermediate_values) == shown
+    left_out = [r for r in caplog.records if "larger unit" in r.getMessage()]
+    assert len(left_out) == (high is None)  # said once
+
+
+def test_a_step_beyond_what_sqlite_holds_costs_no_trial(tmp_path: Path) -> None:
+    def train(config: dict[str, Any], ctx: Any) -> float:
+        ctx.report(step=2**63, loss=0.5)
+        return 0.5
+
+    result = optimize(
+        train,
+        {"x": Float(0, 1)},
+        budget=Budget(trials=1),
+        name="s",
+        storage=f"sqlite:///{tmp_path}/s.db",
+    )
+    assert result.log.observations[0].cause is None
