@@ -133,7 +133,8 @@ def optimize(
             with what did best on them and learns from each as far as it agrees with this task
             (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
-            Spaces with scale axes do not learn from them yet.
+            In a space with scale axes, the law of each becomes part of one more transfer rule about
+            the drift and level of the best settings (:mod:`hpo.scaling.earlier_studies`).
 
     Returns:
         The result so far, also after Ctrl-C.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpo import Categorical, Float
-from hpo.models.other_tasks import PORTFOLIO, OtherTasks
+from hpo.models.other_tasks.tasks import PORTFOLIO, OtherTasks
 from hpo.space import SearchSpace
 from hpo.space.encoding import Encoder
 from hpo.trials.other_tasks import OtherTask

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import kendalltau, rankdata
 
-from hpo.models.transfer_process import TaskMean, TransferProcess, features
+from hpo.models.other_tasks.transfer_process import TaskMean, TransferProcess, features
 from hpo.space.encoding import Encoder
 from hpo.trials.other_tasks import OtherTask
 from surrogates.data import Array, TrainingData

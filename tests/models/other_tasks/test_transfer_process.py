@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.models.transfer_process import TaskMean, TransferProcess, features
+from hpo.models.other_tasks.transfer_process import TaskMean, TransferProcess, features
 from surrogates.data import Array, Columns, TrainingData
 from surrogates.gp import GaussianProcess, GPPredictor
 from surrogates.transforms import standardize
