@@ -36,6 +36,7 @@ from hpo.optimizer.strategies import STRATEGIES
 from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
+from hpo.scaling.earlier_studies import earlier_studies
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
@@ -111,7 +112,8 @@ class Optimizer:
         driver: Index of this driver among those that share a study.
         other_tasks: Runs of other tasks in the same space by name, from which the search learns
             where they agree with this one: what `read_runs` returns or can read, a
-            :class:`Result`, or a list of (config, loss). Only for spaces without scale axes.
+            :class:`Result`, or a list of (config, loss). With scale axes they are one more transfer
+            rule (:mod:`hpo.scaling.earlier_studies`).
 
     Attributes:
         space: The space searched.
@@ -166,10 +168,11 @@ class Optimizer:
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
-        self._rules = rule_mixture(check_priors(priors), self.space, columns)
+        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
+        earlier = earlier_studies(self.encoder, tasks) if self.space.scales else None
+        self._rules = rule_mixture(check_priors(priors), self.space, columns, earlier)
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
-        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])

@@ -134,7 +134,8 @@ def optimize(
             with what did best on them and learns from each as far as it agrees with this task
             (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
-            Spaces with scale axes do not learn from them yet.
+            In a space with scale axes, the law of each becomes part of one more transfer rule about
+            the drift and level of the best settings (:mod:`hpo.scaling.earlier_studies`).
         history: Earlier runs of this very task, to go on from: what `read_runs` returned or can
             read (a path, a DataFrame, an Optuna study), a `Result`, or observations. They are
             stored with the study as trials that were added to it, count as told and not against the
@@ -426,9 +427,15 @@ def _checkpoints(storage: StudyStorage, base: Path, driver: int) -> CheckpointSt
 def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
     """Folder for the checkpoints of named runs: beside an SQLite file, else in the current one."""
     file = sqlite_file(storage)
-    if file is None:
-        return Path("scaletune_checkpoints").absolute()
-    return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    try:
+        if file is None:
+            return Path("scaletune_checkpoints").absolute()
+        return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    except FileNotFoundError as error:
+        raise StudyError(
+            "there is no place for checkpoints, because the working directory of this process has "
+            "been deleted; change to one that exists (os.chdir) and call again"
+        ) from error
 
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

@@ -154,13 +154,11 @@ class SharedStudy:
         elsewhere = Elsewhere.read(self._storage, self._optimizer)
         self._learn(entries, elsewhere.recorded)
         self._take_in(elsewhere)
-        asks = {entry.number: entry.asked.ask_index for entry in entries}
-        # A clone has an ask of its own: it does not continue its parent.
-        continued = {
+        runs = {entry.number: (entry.asked.driver, entry.asked.ask_index) for entry in entries}
+        continued = {  # a clone descends from a run, but does not continue it
             entry.trial.parent
             for entry in entries
-            if entry.trial.parent is not None
-            and asks.get(entry.trial.parent) == entry.asked.ask_index
+            if entry.trial.parent is not None and runs.get(entry.trial.parent) == runs[entry.number]
         }
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self.others() if orphans else {}
