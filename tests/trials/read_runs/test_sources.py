@@ -138,6 +138,8 @@ def test_a_wandb_export_keeps_its_crashed_runs(tmp_path: Path) -> None:
     assert runs.space["config.optimizer.lr"].role is Role.LR  # type: ignore[union-attr]
     assert [o.cause for o in runs.observations] == [None] * 5 + [Cause.ERROR]
     assert runs.observations[0].seconds == 100.0
+    named = read_runs(tmp_path / "wandb.csv", params="lr", scales="width", loss="val_loss")
+    assert named.keys == runs.keys
     assert runs.guesses["val/loss"].reason == "well-known name of a result"
 
 
