@@ -8,7 +8,7 @@ same ask. :mod:`hpo.optimizer.ask` says which strategy answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,8 @@ from hpo.trials import (
 from hpo.trials.budget import Budget, Ledger
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, read_other_tasks
-from hpo.trials.read_runs import Runs, run_keys
-from hpo.trials.records import SECONDS, UNIT
+from hpo.trials.read_runs import History, earlier_runs, run_keys
+from hpo.trials.records import UNIT
 from hpo.trials.serialized import ThreadLock, serialized
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
@@ -584,79 +584,47 @@ class Optimizer:
         return level
 
     @serialized
-    @serialized
-    def tell_many(self, runs: Runs | Iterable[Observation]) -> int:
+    def tell_many(self, runs: History) -> int:
         """Record earlier runs, which the budget does not count; no run is told twice.
 
         A run's identity is its config, its result, and how many equal runs came before it
         (:attr:`Runs.keys`): telling the same source again changes nothing, and of a source that has
-        grown the new runs are told. Runs that do not fit the space are refused; give `read_runs`
-        the space, and it leaves them out.
+        grown the new runs are told. Runs that the space cannot hold are left out with a warning.
 
         Args:
-            runs: Runs that were read, or observations of them; numbers and orders are given anew.
+            runs: What :func:`hpo.read_runs` returned or can read, a `Result`, or observations;
+                numbers and orders are given anew.
 
         Returns:
             How many runs were new.
 
         Raises:
-            SpaceError: If a config does not belong to the space.
-            ValueError: If the runs have another direction than the search.
+            SpaceError: If the space can hold none of the runs.
+            ValueError: If the runs cannot be read, or have another direction than the search.
 
         Example:
-            >>> from hpo import Float, Optimizer, read_runs
+            >>> from hpo import Float, Optimizer
             >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True)})
             >>> rows = [{"lr": 1e-3, "loss": 2.5}, {"lr": 1e-2, "loss": 2.1}]
-            >>> runs = read_runs(rows, space=optimizer.space)
-            >>> optimizer.tell_many(runs), optimizer.tell_many(runs)
+            >>> optimizer.tell_many(rows), optimizer.tell_many(rows)
             (2, 0)
             >>> optimizer.result().best_observed.loss
             2.1
         """
-        observations, own = self._of_this_study(runs)
+        observations = earlier_runs(runs, self.space, self.encoder.direction, self.cost_unit)
         known = set(run_keys(o for o in self.log.observations if o.ask_index is None))
         new = 0
         for key, observation in zip(run_keys(observations), observations, strict=True):
             if key in known:
                 continue
-            number = self.log.next_number
-            config = observation.config
-            if not own:
-                config = self.space.canonical(config, extrapolate=True)
+            number, order = self.log.next_number, self.log.next_order
             self.ledger.exclude(number)
-            self.record(
-                replace(
-                    observation,
-                    number=number,
-                    config=config,
-                    order=self.log.next_order,
-                    ask_index=None,
-                )
-            )
+            run = replace(observation, number=number, order=order, ask_index=None)
+            self.record(run if run.cost is not None else self.with_default_cost(run))
             new += 1
         return new
 
-    def _of_this_study(
-        self, runs: Runs | Iterable[Observation]
-    ) -> tuple[Sequence[Observation], bool]:
-        """Return runs with costs in this study's unit, and whether they are of its very space."""
-        if not isinstance(runs, Runs):
-            return tuple(runs), False
-        if runs.direction != self.encoder.direction.value:
-            raise ValueError(
-                f"runs must have the direction of the search, {self.encoder.direction.value}, got"
-                f" {runs.direction} from {runs.name}; read them with"
-                f" direction={self.encoder.direction.value!r}"
-            )
-        observations: Sequence[Observation] = runs.observations
-        if runs.cost_unit != self.cost_unit:
-            timed = self.cost_unit == SECONDS
-            observations = [
-                self.with_default_cost(replace(o, cost=o.seconds if timed else None))
-                for o in observations
-            ]
-        return observations, runs.space == self.space
-
+    @serialized
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """Return the config to train with, at `target` if the space has scale axes.
 

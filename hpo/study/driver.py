@@ -82,6 +82,7 @@ class StudyOptions:
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
     other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
+    history: tuple[Observation, ...] = field(default=(), repr=False)
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.

@@ -47,7 +47,7 @@ from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
-from hpo.trials.read_runs import read_runs
+from hpo.trials.read_runs import History, earlier_runs, read_runs
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def optimize(
     storage: str | BaseStorage | None = None,
     seed: int = 0,
     other_tasks: GivenTasks = None,
+    history: History = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -135,6 +136,11 @@ def optimize(
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
             In a space with scale axes, the law of each becomes part of one more transfer rule about
             the drift and level of the best settings (:mod:`hpo.scaling.earlier_studies`).
+        history: Earlier runs of this very task, to go on from: what `read_runs` returned or can
+            read (a path, a DataFrame, an Optuna study), a `Result`, or observations. They are
+            stored with the study as trials that were added to it, count as told and not against the
+            budget, and are told once, whether the call is repeated or the source has grown. Runs
+            that the space cannot hold are left out with a warning.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -185,6 +191,9 @@ def optimize(
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
         other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
+        history=()
+        if history is None
+        else earlier_runs(history, searched, Direction.of(direction), cost),
     )
     _check(options)
     return _drive(options)
@@ -313,6 +322,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
         _say_changed_tasks(options, storage)
+        storage.add_earlier(options.history, options.cost)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
@@ -350,7 +360,8 @@ def _extend(
             "give one, larger than what the study has spent: Budget(cost=...)"
         )
     space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
-    return _drive(replace(options, space=space, budget=budget or Budget()), folder)
+    options = replace(options, space=space, budget=budget or Budget(), history=())
+    return _drive(options, folder)
 
 
 def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
