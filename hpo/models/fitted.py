@@ -17,9 +17,9 @@ from scipy.special import ndtr, ndtri
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.other_tasks import LazyProcess, OtherTasks
 from hpo.models.refits import CHAINED, RefitChain
-from hpo.models.serialized import ThreadLock
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Observation, Status, TrialLog
+from hpo.trials.serialized import ThreadLock
 from surrogates.base import Predictor, Rescaled, Surrogate
 from surrogates.conformal import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor

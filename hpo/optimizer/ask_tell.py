@@ -18,7 +18,6 @@ from hpo.errors import SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
-from hpo.models.serialized import ThreadLock, serialized
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -58,6 +57,7 @@ from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, read_other_tasks
 from hpo.trials.read_runs import History, earlier_runs, run_keys
 from hpo.trials.records import UNIT
+from hpo.trials.serialized import ThreadLock, serialized
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
 from surrogates.scaling_law.model import ScalingModel

@@ -17,7 +17,6 @@ from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
-from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
     SIZES,
@@ -35,6 +34,7 @@ from hpo.trials import Observation, Prediction, Report, Status, TrialLog
 from hpo.trials.budget import Budget
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
+from hpo.trials.serialized import ThreadLock, serialized
 from hpo.trials.table_columns import column_names
 from surrogates.numerics import single_threaded
 
