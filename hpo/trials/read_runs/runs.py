@@ -38,7 +38,7 @@ from hpo.trials.read_runs.errors import RunFileError, option
 from hpo.trials.read_runs.guesses import Guess, Guesses, Use
 from hpo.trials.read_runs.outcomes import Outcome, RunState, outcome, state_of
 from hpo.trials.read_runs.sources import read_table
-from hpo.trials.read_runs.tables import Table
+from hpo.trials.read_runs.tables import Table, expanded
 from hpo.trials.records import Observation, Status
 
 if TYPE_CHECKING:
@@ -252,9 +252,13 @@ def read_runs(
         space=None if space is None else SearchSpace(space),
         direction=_DIRECTION(direction, "`direction`"),
     )
-    table = read_table(source, _COLUMN(study_name, "`study_name`"))
+    table = expanded(read_table(source, _COLUMN(study_name, "`study_name`")))
     if not len(table):
         raise RunFileError(f"{table.name} is empty: it needs at least one run, got none")
+    if named.cost is None:
+        named = replace(named, cost=table.cost)
+    if named.space is None and not (named.params or named.scales or named.fidelity):
+        named = replace(named, space=table.space)
     reading = _Reading(table, columns_of(table), named)
     return reading.runs()
 
