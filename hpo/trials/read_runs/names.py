@@ -46,8 +46,8 @@ LOSSES = (
 BETTER_LARGER = (
     "val_accuracy", "val_acc", "validation_accuracy", "eval_accuracy", "test_accuracy", "test_acc",
     "accuracy", "acc", "top1", "top_1", "val_auc", "auc", "roc_auc", "val_f1", "f1", "score",
-    "mean_test_score", "mean_reward", "episode_reward_mean", "reward", "return", "map", "bleu", "r2",
-    "mean_accuracy",
+    "mean_test_score", "mean_reward", "episode_reward_mean", "reward", "return", "map", "bleu",
+    "r2", "mean_accuracy",
 )  # fmt: skip
 COSTS = (
     "cost", "flops", "compute", "total_flops", "train_flops", "training_flops", "total_flos",

@@ -338,11 +338,15 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     [
         "My sweep of July\n\n" + PLAIN,
         "|",
-        "config,loss\n" + "".join(f'"{{""lr"": {r["lr"]}, ""params"": {r["params"]}}}",{r["loss"]}\n'
-                                  for r in ROWS),
+        "config,loss\n"
+        + "".join(
+            f'"{{""lr"": {r["lr"]}, ""params"": {r["params"]}}}",{r["loss"]}\n' for r in ROWS
+        ),
         "config_lr,config_params,loss\n" + PLAIN.partition("\n")[2],
-        "params,loss\n" + "".join(f"\"{{'lr': {r['lr']}, 'params': '{r['params']:.0f}'}}\",{r['loss']}\n"
-                                  for r in ROWS),
+        "params,loss\n"
+        + "".join(
+            f"\"{{'lr': {r['lr']}, 'params': '{r['params']:.0f}'}}\",{r['loss']}\n" for r in ROWS
+        ),
     ],
     ids=["title", "markdown", "json cells", "config_", "dict cells"],
 )  # fmt: skip
