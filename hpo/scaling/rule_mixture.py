@@ -204,7 +204,9 @@ def rule_mixture(
     if not groups:
         return None
     sources = [_source(group) for group in groups]
-    counts = {source: _count(group) for source, group in zip(sources, groups, strict=True)}
+    counts: dict[Hashable, int] = {
+        source: _count(group) for source, group in zip(sources, groups, strict=True)
+    }
     weights = _shares(answers, sources, counts)
     holds, probability = _hypotheses(answers, weights)
     priors = tuple(

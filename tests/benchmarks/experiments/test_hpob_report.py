@@ -18,7 +18,7 @@ def results(value, length=101):
     rising = [0.0, *[value] * (length - 1)]
     late = [0.0] * min(10, length) + [value] * max(length - 10, 0)
     return {
-        space: {task: {"test0": rising, "test1": late} for task in members}
+        space: {task: {"test0": [*rising], "test1": [*late]} for task in members}
         for space, members in SPACES.items()
     }
 
