@@ -1,10 +1,8 @@
-"""`scaletune check-transfer` as users type it."""
+"""`scaletune` as users type it."""
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,7 +94,7 @@ def test_a_study_that_does_not_exist_is_refused_and_no_file_is_made(tmp_path: Pa
         (("sweep.csv", "--name", "a"), "give either a CSV file or a stored study"),
         (("none.csv",), "No such file"),
         (("sweep.csv", "--storage", "sqlite:///a.db"), "--storage goes with --name"),
-        (("--name", "a", "--loss", "y"), "describe a CSV file"),
+        (("--name", "a", "--loss", "y"), "describe a CSV"),
         (("sweep.csv", "--prior", "NuP"), "--prior must be one of"),
         (("sweep.csv", "--prior", "TokenHorizon"), "needs a scale axis"),
         (("sweep.csv", "--tolerance", "0"), "`tolerance` must be a finite number above 0"),
@@ -109,23 +107,6 @@ def test_bad_input_ends_in_one_line_on_standard_error(
     line = run(monkeypatch, "check-transfer", *arguments)
     assert isinstance(line, str) and line.startswith("error: ")  # printed, and exit code 1
     assert message in line and "\n" not in line
-
-
-def test_without_typer_one_line_says_how_to_install_it(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['typer'] = None; from hpo.cli import main; main()"
-    root = str(Path(__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip() == (
-        "scaletune's command line needs typer; run: pip install 'scaletune[cli]'"
-    )
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.errors import SpaceError
-from hpo.models.fitted import Models
+from hpo.errors import SpaceError, printable_str
+from hpo.models.fitted import MANY, Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
@@ -86,6 +86,8 @@ class Recommendation:
         True
         >>> print(*advice.warnings)
         the target needs 100 times the compute of the largest run: it is an extrapolation
+        >>> print(str(advice).splitlines()[0])
+        Recommended at params 1e+08, 100 times the compute of the largest run
 
         A best value that falls with size may lie below the searched range:
 
@@ -114,6 +116,36 @@ class Recommendation:
     extrapolation: float
     warnings: tuple[str, ...]
     no_effect: tuple[str, ...] = ()
+
+    @printable_str
+    def __str__(self) -> str:
+        at = ", ".join(f"{name} {value:.4g}" for name, value in self.target.items())
+        far = f", {self.extrapolation:.3g} times the compute of the largest run"
+        lines = [
+            f"Recommended{f' at {at}' if at else ''}{far if self.extrapolation > 1.01 else ''}"
+        ]
+        table = [("setting", "value", "90 % interval", "from data" if self.target else "")]
+        for name, value in self.config.items():
+            if name not in self.target:
+                low, high = self.intervals.get(name, (None, None))
+                share = self.informed_by_data.get(name)
+                from_data = "no effect seen" if name in self.no_effect else ""
+                if share is not None and not from_data:
+                    from_data = f"{share:.0%}"
+                between = "" if low is None else f"{low:.4g} to {high:.4g}"
+                shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+                table.append((name, shown, between, from_data))
+        widths = [max(len(row[j]) for row in table) for j in range(4)]
+        if len(table) > 1:
+            lines += [
+                "  ".join(
+                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                ).rstrip()
+                for row in table
+            ]
+        low, high = self.loss_interval
+        lines.append(f"predicted loss {self.loss:.5g} ({low:.5g} to {high:.5g})")
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
 def recommend(
@@ -283,7 +315,10 @@ def _outside(
     """Return a warning for each setting that lies outside what was tried, or on a bound."""
     encoder, warnings = models.encoder, []
     least, most = walls(encoder)
-    configs = encoder.decode(models.runs.X)
+    rows = models.runs.X
+    if len(rows) > MANY:  # those at the ends of what was tried are enough
+        rows = rows[np.unique([np.argmin(rows, axis=0), np.argmax(rows, axis=0)])]
+    configs = encoder.decode(rows)
     for name, interval in intervals.items():
         parameter = encoder.space[name]
         assert isinstance(parameter, Float | Int)
@@ -321,7 +356,7 @@ def _outside(
             )
         else:
             ran = [k for k, run in enumerate(configs) if name in run]  # its condition held
-            tried = models.runs.X[ran, j]
+            tried = rows[ran, j]
             if ran and not np.min(tried) - step <= x <= np.max(tried) + step:
                 values = [configs[k][name] for k in ran]
                 warnings.append(
@@ -355,7 +390,7 @@ def _refuted(models: Models, refutation: Refutation | None) -> tuple[str, ...]:
     """Return a warning that the model's own answer was not taken, and why."""
     if refutation is None:
         return ()
-    runs, sign = models.runs, models.encoder.loss_sign
+    runs, sign = models.answering, models.encoder.loss_sign
     near = "a run that failed"
     if refutation.near is not None:
         near = (

@@ -17,7 +17,7 @@ from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
-from hpo.models.serialized import ThreadLock, serialized
+from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
     SIZES,
     Recommendation,
@@ -34,6 +34,7 @@ from hpo.trials import Observation, Prediction, Report, Status, TrialLog
 from hpo.trials.budget import Budget
 from hpo.trials.pareto import front
 from hpo.trials.records import SECONDS
+from hpo.trials.serialized import ThreadLock, serialized
 from hpo.trials.table_columns import column_names
 from surrogates.numerics import single_threaded
 
@@ -277,7 +278,6 @@ class Result:
 
     @property
     @serialized
-    @serialized
     @single_threaded
     def scaling_law(self) -> FittedLaw | None:
         """Fitted scaling law, prior and posterior of every coefficient side by side.
@@ -300,7 +300,6 @@ class Result:
         return FittedLaw.of(self.models.encoder, self.models.scaling()[0], cost, self.rules)
 
     @property
-    @serialized
     @serialized
     @single_threaded
     def cost_law(self) -> CostLaw | None:
@@ -565,6 +564,41 @@ class Result:
         runs = Table(Kind(Measured), optional=True, way_out="write {'target': Measured(8.0, 0.04)}")
         measured = runs(measured, "`measured`")
         return plot_front(_front_plot(self, self.front), path, measured=measured)
+
+    @serialized
+    @single_threaded
+    def plot_law(
+        self, target: Mapping[str, float] | None = None, path: str | Path | None = None
+    ) -> Figure:
+        """Plot loss and best settings against scale, from the smallest run to the target.
+
+        Args:
+            target: One positive value per scale axis; see :meth:`recommend`.
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure; see :func:`hpo.drawing.plots.plot_law`.
+
+        Raises:
+            SpaceError: If the space has no scale axes, or the target does not fit it.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer, Scale
+            >>> optimizer = Optimizer({"x": Float(0, 1), "n": Scale(1, 100)})
+            >>> for x, n in ((0.2, 1), (0.5, 10), (0.8, 100)):
+            ...     _ = optimizer.tell({"x": x, "n": n}, loss=(x - 0.5) ** 2 + 1 / n)
+            >>> optimizer.result().plot_law({"n": 1000}).axes[0].get_xlabel()
+            'n'
+        """
+        from hpo.drawing.plots import plot_law
+
+        if not self.space.scales:
+            raise SpaceError(
+                f"a picture of the law needs a space with Scale axes, got {list(self.space)}; name"
+                " the size of the runs, such as Scale(1e5, 1e7, axis=Axis.PARAMS)"
+            )
+        return plot_law(law_plot(self.models, self.recommend(target)), path)
 
     @serialized
     def report(self, path: str | Path) -> Path:

@@ -5,7 +5,7 @@ reports, and writes its result before the optimizer learns of it. Everything is 
 a driver may die at any moment: the next one replays what is stored and takes over from there
 (:mod:`hpo.study.takeover`). What a free worker does is decided by `StagedOptimizer`.
 
-Ctrl-C and SIGTERM end a study cleanly: what has finished is told, and what still runs is
+Ctrl-C, SIGTERM and SIGHUP end a study cleanly: what has finished is told, and what still runs is
 released, to be continued by the next call.
 """
 
@@ -82,6 +82,7 @@ class StudyOptions:
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
     other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
+    history: tuple[Observation, ...] = field(default=(), repr=False)
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -602,7 +603,7 @@ def passed_over(message: str) -> Iterator[None]:
 
 
 class Interrupts:
-    """Defers SIGINT and SIGTERM, and raises them as KeyboardInterrupt between two writes.
+    """Defers SIGINT, SIGTERM and SIGHUP, and raises them as KeyboardInterrupt between two writes.
 
     Inside user code that runs inline a signal is raised at once. In the driver's own code, which
     must not be cut off between two writes, it is raised at the next `check`. A second signal is
@@ -620,6 +621,7 @@ class Interrupts:
             for number, default in (
                 (signal.SIGINT, signal.default_int_handler),
                 (signal.SIGTERM, signal.SIG_DFL),
+                (signal.SIGHUP, signal.SIG_DFL),  # the terminal is closed
             ):
                 if signal.getsignal(number) is default:
                     self._before[number] = signal.signal(number, self._handle)

@@ -32,6 +32,7 @@ from hpo.study.runners import (
     Outcome,
     Task,
     execute,
+    in_a_folder,
     lost,
     pickled,
     traceback_text,
@@ -242,12 +243,7 @@ class ProcessRunner:
                 if isinstance(error, ChildProcessError):
                     _forget_server()  # somebody else has waited for it
                 if left == 0:
-                    raise StudyError(
-                        f"no process can be started for trial {job.trial.number}: "
-                        f"{str(error) or 'the fork server ends at once'}; look at the limits on "
-                        "processes and open files (ulimit -a), then call again. What was told "
-                        "before is still there"
-                    ) from error
+                    raise _no_process(job, error) from error
 
     def _start(self, job: Job) -> _Worker:
         """A worker for a job, which has just been started."""
@@ -562,6 +558,19 @@ def _end(worker: _Worker) -> None:
     worker.process.close()
     worker.pipe.close()
     worker.lifeline.close()
+
+
+def _no_process(job: Job, error: Exception) -> StudyError:
+    """The error of a process that cannot be started, with the way out."""
+    what = str(error) or "the fork server ends at once"
+    way_out = "look at the limits on processes and open files (ulimit -a)"
+    if not in_a_folder():
+        what = "the working directory of this process has been deleted"
+        way_out = "change to one that exists (os.chdir)"
+    return StudyError(
+        f"no process can be started for trial {job.trial.number}: {what}; {way_out}, then call "
+        "again. What was told before is still there"
+    )
 
 
 class _Closed:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, printable_str
 from hpo.space import (
-    Axis,
     Categorical,
     DirectionName,
     Fidelity,
@@ -31,6 +30,7 @@ from hpo.space import (
 )
 from hpo.space.checks import LARGEST_INT
 from hpo.space.parameters import condition
+from hpo.trials.default_cost import DefaultCost
 from hpo.trials.read_runs.cells import Numbers, at_least
 from hpo.trials.read_runs.choose import Choice, Column, ColumnScale, Named, choose, columns_of
 from hpo.trials.read_runs.errors import RunFileError, option
@@ -54,7 +54,6 @@ _WIDE = 10.0  # ratio of largest to smallest from which an unknown positive colu
 _MOST_CHOICES = 50
 _LARGEST, _SMALLEST = 1e100, 1e-100  # no setting or size lies beyond; pictures would overflow
 _DIGITS = 10  # of a number in a run's identity
-_FLOPS = 6.0  # a run of N parameters on D tokens takes 6 N D
 _SHOWN = 3  # rows named in a sentence
 
 
@@ -96,6 +95,7 @@ class Runs:
     def __len__(self) -> int:
         return len(self.observations)
 
+    @printable_str
     def __str__(self) -> str:
         return f"{self.guesses.rows[0]}\n{replace(self.guesses, rows=self.guesses.rows[1:])}"
 
@@ -648,13 +648,11 @@ class _Reading:
         none: list[float | None] = [None] * len(rows)
         if self.named.cost == "none":
             return none, None
-        axes = {scale.axis: name for name, scale in space.scale_axes.items()}
-        if {Axis.PARAMS, Axis.TOKENS} <= axes.keys():
-            N, D = axes[Axis.PARAMS], axes[Axis.TOKENS]
-            return [_FLOPS * config[N] * config[D] for config in configs], "flops"
-        if space.fidelity is not None:
-            return [float(config[space.fidelity]) for config in configs], space.fidelity
-        return none, None
+        default = DefaultCost.of(space)
+        if default is None:
+            return none, None
+        unit = space.fidelity if default.axes is None else "flops"
+        return [default.of_run(config) for config in configs], unit
 
     def _amounts(
         self, name: str | None, rows: Sequence[int], *, duration: bool
