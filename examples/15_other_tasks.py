@@ -26,7 +26,7 @@ def training(best_lr: float) -> Any:
     def train(config: dict[str, Any], ctx: Context) -> float:
         away = math.log10(config["lr"] / best_lr)
         worse = {"adam": 0.0, "lion": 0.1, "sgd": 0.4}[config["optimizer"]]
-        return 0.5 + 0.2 * away**2 + (config["dropout"] - 0.2) ** 2 + worse
+        return float(0.5 + 0.2 * away**2 + (config["dropout"] - 0.2) ** 2 + worse)
 
     return train
 
