@@ -17,7 +17,6 @@ may end the trial.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from hpo.study.checkpoints import (
     prepare,
     save_state,
 )
+from hpo.study.processes.imports import training_clock
 from hpo.trials import FurthestStep, Report, Trial
 
 
@@ -150,7 +150,7 @@ class Context:
         self._last_step = consumed.step
         self._stopped = False
         self._paused = False
-        self._started = time.perf_counter()
+        self._started = training_clock()
         self._loaded: Saved | None = None
         self._saved = False
         self._counted = 0.0  # the user's own count of the cost
@@ -272,6 +272,8 @@ class Context:
     def seconds(self) -> float:
         """Training time of this trial so far, including that of a loaded checkpoint.
 
+        In a process of its own, time to load modules is not counted.
+
         Training that was lost, because it came after the checkpoint or there is none, is included
         if an earlier stage was charged for it.
 
@@ -282,7 +284,7 @@ class Context:
             >>> 3600.0 <= ctx.seconds < 3660.0
             True
         """
-        elapsed = time.perf_counter() - self._started
+        elapsed = training_clock() - self._started
         carried = 0.0 if self._loaded is None else self._loaded.seconds
         return self._consumed.seconds + carried + elapsed - min(carried, self._consumed.seconds)
 

@@ -601,13 +601,13 @@ def _is_machines(error: BaseException, folder: Path) -> bool:
         return True
     if isinstance(error, RuntimeError) and any(sign in text for sign in _MACHINE_SIGNS):
         return True
-    if isinstance(error, FileNotFoundError) and not _in_a_folder():
+    if isinstance(error, FileNotFoundError) and not in_a_folder():
         return True
     return str(folder) in text and not folder.exists()
 
 
-def _in_a_folder() -> bool:
-    """Whether the folder in which this process works is still there."""
+def in_a_folder() -> bool:
+    """Return whether the working directory of this process is still there."""
     try:
         os.getcwd()
     except OSError:
