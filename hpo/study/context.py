@@ -142,6 +142,7 @@ class Context:
         self.refusal: Exception | None = None
         self.fault: Exception | None = None
         self.driver_error: BaseException | None = None
+        self._hub: Any = None  # serves processes that were started with this context
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
@@ -451,6 +452,58 @@ class Context:
         if not self._saved:  # from an earlier stage or attempt, whose cost and time count here
             self._loaded, self._counted = saved, saved.cost
         return saved.state
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those of the trial; 0 where there is only one.
+
+        Example:
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None)
+            >>> ctx.rank, ctx.ranks
+            (0, 1)
+        """
+        return 0
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes of the trial that call its context; see `hpo.connect`.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).ranks
+            1
+        """
+        return 1
+
+    def barrier(self) -> None:
+        """Wait until every rank of the trial has come here; with one there is nothing to wait for.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).barrier()
+        """
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether processes were started with this context, as `torch.multiprocessing.spawn` does.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).has_ranks
+            False
+        """
+        return self._hub is not None
+
+    def close(self) -> None:
+        """End what serves the processes that were started with this context, if there is such.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).close()
+        """
+        if self._hub is not None:
+            self._hub.close()
 
     def _total(self, counted: float, step: int) -> float:
         """Cost of the trial for the user's own count of it at `step`.
