@@ -171,10 +171,11 @@ class MaximalUpdate:
 
     Width: Yang et al., 2022 (arXiv:2203.03466), table 3. Depth, if `alpha` is given: branches times
     m_L^-alpha, and the lr of blocks times what keeps the sum of all blocks' changes at order one,
-    m_L^(alpha - 1) for AdamW, Lion and Muon, m_L^(2 alpha - 1) for SGD. alpha = 1/2 is Depth-muP
+    m_L^(2 alpha - 1) for SGD and m_L^(alpha - 1) for all others. alpha = 1/2 is Depth-muP
     (Yang et al., 2023, arXiv:2310.02244), alpha = 1 CompleteP (Dey et al., 2025, arXiv:2505.01618,
-    table 1, which also has the factors of epsilon). Muon keeps the spectral norm of updates at
-    sqrt(fan-out / fan-in) (Bernstein, 2025). Decay times lr stays constant in width.
+    table 1, which also has the factors of epsilon). For Muon and Shampoo the spectral norm of
+    updates is kept at sqrt(fan-out / fan-in) (Bernstein, 2025); Dion and Scion do so by themselves.
+    Decay times lr stays constant in width.
 
     Args:
         alpha: Exponent of the depth in the factor on residual branches, in [0.5, 1]; None for no
@@ -210,8 +211,11 @@ class MaximalUpdate:
         """Return the factors of one parameter that is updated by `step`."""
         growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
         lr = self._lr_in_width(growth, step)
-        # Gradients of whatever sits below the output layer are of order 1 / width.
+        # Gradients of whatever sits below the output layer are of order 1 / width, and the singular
+        # values of a matrix of them of order sqrt(fan-in / fan-out).
         epsilon = 1.0 if growth.role is LayerRole.OUTPUT else 1 / growth.m_out
+        if step is Step.PRECONDITIONED:
+            epsilon = math.sqrt(growth.m_in / growth.m_out)
         decay = 1 / lr
         if self.alpha is not None and growth.in_block:
             per_block = 2 * self.alpha - 1 if step is Step.PROPORTIONAL else self.alpha - 1
@@ -223,6 +227,10 @@ class MaximalUpdate:
 
     def _lr_in_width(self, growth: Growth, step: Step) -> float:
         m_in, m_out = growth.m_in, growth.m_out
+        if step is Step.NORMALIZED:
+            return 1.0
+        if step is Step.PRECONDITIONED:
+            return math.sqrt(m_out / m_in)
         if step is Step.ORTHOGONAL:
             # torch already multiplies by sqrt(max(1, aspect)).
             done = math.sqrt(max(1.0, growth.aspect) / max(1.0, growth.base_aspect))
@@ -280,12 +288,13 @@ class PerLayer:
             step: How its optimizer turns gradients into updates.
 
         Raises:
-            ValueError: `step` is that of Muon, for which no exponents are known.
+            ValueError: `step` is that of Muon or another one for which no exponents are known.
         """
         growth, step = Kind(Growth)(growth, "`growth`"), Kind(Step)(step, "`step`")
-        if step is Step.ORTHOGONAL:
+        if step not in (Step.PROPORTIONAL, Step.ENTRYWISE):
             raise ValueError(
-                "the scaling exponents are known for AdamW, Lion and SGD, not for Muon; use MUP"
+                "the scaling exponents are known for SGD and optimizers of Adam's kind, not for "
+                f"the {step.value} steps of Muon and others; use MUP"
             )
         update = Update.SGD if step is Step.PROPORTIONAL else Update.ADAM
         layer = {LayerRole.HIDDEN: Layer.HIDDEN, LayerRole.OUTPUT: Layer.READOUT}.get(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,18 @@ from hpo.training.coordinate_check import (
     load_probe,
     transformer_probe,
 )
-from hpo.training.optimizers import SGD, AdamW, UpdateRule
+from hpo.training.optimizers import (
+    SGD,
+    SOAP,
+    AdamAtan2,
+    AdamW,
+    Dion,
+    Muon,
+    ScheduleFree,
+    Scion,
+    Shampoo,
+    UpdateRule,
+)
 from hpo.training.parametrization import (
     COMPLETE_P,
     MUP,
@@ -68,6 +80,35 @@ def test_mup_passes_and_the_standard_parametrization_fails(rule: UpdateRule) -> 
     assert not standard.passed
     assert verdicts(standard)["4"] is CoordinateVerdict.GROWS  # the output layer
     assert verdicts(standard)["0"] is CoordinateVerdict.FLAT or isinstance(rule, SGD)
+
+
+PACKAGED: dict[str, UpdateRule] = {
+    "adam_atan2_pytorch": AdamAtan2(1e-2),
+    "schedulefree": ScheduleFree(1e-2),
+    "pytorch_optimizer": SOAP(1e-2, AdamW(1e-2), every=2),
+}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Muon(5e-2, AdamW(1e-2)),
+        Dion(5e-2, AdamW(1e-2), rank=0.5),
+        Scion(1e-2, radius=5.0, rest_radius=1.0),
+        *(
+            pytest.param(rule, marks=pytest.mark.skipif(find_spec(module) is None, reason=module))
+            for module, rule in PACKAGED.items()
+        ),
+        pytest.param(
+            Shampoo(5e-2, AdamW(1e-2)),
+            marks=pytest.mark.skipif(find_spec("pytorch_optimizer") is None, reason="package"),
+        ),
+    ],
+    ids=["muon", "dion", "scion", "adam-atan2", "schedule-free", "soap", "shampoo"],
+)
+def test_mup_passes_with_every_optimizer(rule: UpdateRule) -> None:
+    check = coordinate_check(probe(MUP, rule), (32, 64, 128, 256))
+    assert check.passed, str(check)
 
 
 def test_an_output_layer_without_mup_is_caught() -> None:
