@@ -220,6 +220,37 @@ def test_a_run_killed_at_random_updates_equals_an_uninterrupted_one_to_the_last_
         assert without_clock(latest[report.step].metrics) == without_clock(report.metrics)
 
 
+@needs("schedulefree")
+def test_a_schedule_free_run_saves_what_it_evaluates_and_trains_on_as_if_it_had_not(
+    tmp_path: Path,
+) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, optimizer=ScheduleFree(1e-2), schedule=Constant(warmup=5)
+    )
+    ends = set()
+    for evaluations in (1, 8):
+        models: list[nn.Module] = []
+
+        def make_model(config: Any, scale: Any, made: list[nn.Module] = models) -> nn.Module:
+            made.append(nn.Linear(6, 1))
+            return made[-1]
+
+        trainer = trainer_for(
+            dataclasses.replace(settings, evaluations=evaluations), make_model=make_model
+        )
+        ctx, reports = context(tmp_path / str(evaluations), fidelity=evaluations)
+        trainer(ctx.config, ctx)
+        ends.add(tuple(models[0].state_dict()["weight"].flatten().tolist()))
+        saved = ctx.load()
+        evaluated = nn.Linear(6, 1)
+        evaluated.load_state_dict(saved["model"])
+        loss = float(squared_error(evaluated, (ROWS[:60], TARGETS[:60])).detach())
+        assert loss == pytest.approx(reports[-1].loss, rel=1e-5)
+        assert torch.equal(saved["trained"][0], models[0].state_dict()["weight"])
+        assert not torch.equal(saved["trained"][0], saved["model"]["weight"])
+    assert len(ends) == 1
+
+
 KILLED = """
     import os, random, signal, sys, threading
     from pathlib import Path
