@@ -97,6 +97,14 @@ def test_10_failures_lower_the_probability_of_success(printed: str) -> None:
     assert safe > 50 > max(diverges, too_large)
 
 
+def test_15_other_tasks_are_worth_more_than_the_first_trials(printed: str) -> None:
+    assert "did best on other tasks: " in printed
+    assert re.search(r"\d+% from (reviews|tweets|news)", printed)
+    for trials in (1, 8):
+        learned, alone = numbers(rf"best of {trials}: (\S+), alone (\S+)", printed)
+        assert learned <= alone
+
+
 def test_every_example_is_short_and_has_a_test() -> None:
     tested = {name.split("_")[1] for name in globals() if name.startswith("test_")}
     for path in FOLDER.glob("*.py"):

@@ -318,7 +318,11 @@ def training_calls() -> Iterator[Call]:
     yield _named("AdamW", optimizers.AdamW, lr=1e-3)
     yield _named("SGD", optimizers.SGD, lr=1e-3)
     yield _named("Lion", optimizers.Lion, lr=1e-3)
-    yield _named("Muon", optimizers.Muon, lr=1e-3, others=adam)
+    for name in ("Muon", "Dion", "Shampoo", "SOAP"):
+        yield _named(name, getattr(optimizers, name), lr=1e-3, others=adam)
+    for name in ("Scion", "AdamAtan2", "ScheduleFree"):
+        yield _named(name, getattr(optimizers, name), lr=1e-3)
+    yield _named("Prodigy", optimizers.Prodigy)
     model = torch.nn.Linear(2, 1)
     yield _named("plain_groups", optimizers.plain_groups, model=model, rule=adam)
     group = optimizers.plain_groups(model, adam)[0]
@@ -335,7 +339,20 @@ def training_calls() -> Iterator[Call]:
     yield _named("Factors", parametrization.Factors)
     yield _named("MaximalUpdate", parametrization.MaximalUpdate)
     yield _named("PerLayer", parametrization.PerLayer)
-    for make in (parametrization.Standard, parametrization.MaximalUpdate, parametrization.PerLayer):
+    exponents = {"a": (0.0, 0.5, 0.5), "b": (0.0, 0.0, 0.0), "c": (0.0, 0.0, 0.0)}
+    yield _named("Exponents", parametrization.Exponents, **exponents)
+    yield _named(
+        "ABCParametrization",
+        parametrization.ABCParametrization,
+        sgd=parametrization.NTK.sgd,
+        adam=parametrization.NTK.adam,
+    )
+    for make in (
+        parametrization.Standard,
+        parametrization.MaximalUpdate,
+        parametrization.PerLayer,
+        parametrization.UnitScaled,
+    ):
         growth = parametrization.Growth(LayerRole.HIDDEN)
         yield _method(f"{make.__name__}.factors", make, growth=growth, step=Step.ENTRYWISE)
         yield _method(f"{make.__name__}.branch_factor", make, depth=2.0)
