@@ -77,6 +77,7 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    raise_on_error: bool = False,
     other_tasks: GivenTasks = None,
     history: History = None,
 ) -> Result:
@@ -129,6 +130,10 @@ def optimize(
             in every run, as long as `train_fn` returns the same; with more, what is asked depends
             on which trial ends first. Measured time decides only under `cost="seconds"` and where
             a limit in seconds is set.
+        raise_on_error: Whether the first trial that raises ends the study, with a `StudyError` that
+            holds its traceback. False takes it for a failure of its config (cause `error`) and
+            continues, unless the first trials all raise. Running out of memory, diverging and
+            exceeding a limit never end a study.
         other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
             returns or can read, a :class:`Result`, or a list of (config, loss). The search starts
             with what did best on them and learns from each as far as it agrees with this task
@@ -150,7 +155,8 @@ def optimize(
         ValueError: For an argument, or a return value of `train_fn`, that breaks a rule.
             `SpaceError` and `BudgetError` are ValueErrors.
         StudyError: If the storage cannot be used, or holds a different study under this name; or
-            if `train_fn` raised in each of the first 10 trials.
+            if `train_fn` raised in each of the first 10 trials, or the same exception at the same
+            line in each of the first 3, or in any under `raise_on_error`.
 
     Example:
         >>> from hpo import Budget, Float, optimize
@@ -190,6 +196,7 @@ def optimize(
         name=name,
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
+        raise_on_error=Flag()(raise_on_error, "`raise_on_error`"),
         other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
         history=()
         if history is None

@@ -422,6 +422,7 @@ class Observation:
         seconds: Wall-clock seconds, >= 0.
         reports: Reports of the trial, in order.
         metrics: Further values by name.
+        error: Traceback or reason of a failure; empty where there is none. It is not compared.
 
     Raises:
         ValueError: If one of these rules is broken.
@@ -445,6 +446,7 @@ class Observation:
     seconds: float | None = None
     reports: tuple[Report, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    error: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", _CONFIG(self.config, "`config` of Observation"))
@@ -460,6 +462,7 @@ class Observation:
             ask_index=_OPTIONAL_INDEX,
             seconds=_AMOUNT,
             reports=_REPORTS,
+            error=_ERROR,
         )
         if self.status is Status.PENDING:
             raise ValueError(
@@ -511,7 +514,7 @@ class Observation:
             >>> stored["status"], stored["loss"], stored["cost"], stored["order"]
             ('completed', 0.4, 2.0, 0)
         """
-        return {
+        stored = {
             "status": self.status.value,
             "cause": None if self.cause is None else self.cause.value,
             "loss": self.loss,
@@ -520,6 +523,7 @@ class Observation:
             "order": self.order,
             "metrics": self.metrics,
         }
+        return {**stored, "text": self.error} if self.error else stored
 
     @classmethod
     def from_json(
@@ -549,6 +553,7 @@ class Observation:
         """
         names = ("status", "cause", "loss", "cost", "seconds", "order", "metrics")
         stored = Table(keys=names, way_out=READ_BACK)(stored, "`stored`")
+        failed = stored["cause"] is not None  # the text of another one is a note of the storage
         return cls(
             number=number,
             config=config,  # type: ignore[arg-type]  # copied there
@@ -561,12 +566,13 @@ class Observation:
             seconds=stored["seconds"],
             reports=reports,
             metrics=stored["metrics"],
+            error=stored.get("text", "") if failed else "",
         )
 
     def same_result(self, other: Observation) -> bool:
         """Return whether `other` is the same result of the same trial.
 
-        When it was told, how long it took, its reports and its metrics are not compared.
+        When it was told, how long it took, its reports, metrics and error are not compared.
 
         Args:
             other: Result to compare with.
@@ -601,6 +607,7 @@ _OPTIONAL_INDEX = Count(0, optional=True, way_out="count up from 0")
 _STEP = Count(0, way_out="count up from 0")
 _FLAG = Flag()
 _TEXTS = Row(Text(empty=True))
+_ERROR = Text(empty=True)
 _CONFIG = Table(way_out="pass a dict")
 _STATUS = Kind(Status, way_out="write Status.COMPLETED or another member")
 _CAUSE = Kind(Cause, optional=True, way_out="write Cause.OOM or another member")
