@@ -23,6 +23,7 @@ from urllib.parse import quote
 from hpo.errors import BudgetError, SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
+from hpo.optimizer.trial_table import Attempt
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
 from hpo.schedulers.base import check_scheduler
@@ -266,7 +267,7 @@ def load_result(
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
-    return replace(optimizer.result(), study=stored.study)
+    return replace(optimizer.result(), study=stored.study, attempts=partial(_attempts, stored))
 
 
 def only_study(storage: str | BaseStorage) -> str:
@@ -336,7 +337,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             if index > 0:  # others drive this study, too; each draws numbers of its own
                 engine = options.engine(index)
             driver = Driver(options, engine, storage, runner, store, index=index, owner=owner)
-            result = driver.drive()
+            result = replace(driver.drive(), attempts=partial(_attempts, storage))
     finally:
         runner.close()
         if folder is not None and options.scheduler is None:
@@ -346,6 +347,20 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
     if not storage.durable:
         options = replace(options, name=storage.study.study_name, storage=storage.storage)
     return replace(result, onward=partial(_extend, options, folder))
+
+
+def _attempts(storage: StudyStorage) -> dict[int, Attempt]:
+    """When and by whom each trial was run; empty where the storage cannot be read any more."""
+    try:
+        starts = storage.starts()
+        asked = {entry.number: entry.asked for entry in storage.entries()}
+    except StudyError as error:
+        _log.warning("when trials were started is not known: %s", error)
+        return {}
+    found = {number: Attempt(started) for number, started in starts.items()}
+    for number, how in asked.items():
+        found[number] = Attempt(starts.get(number), how.driver, how.attempt + 1)
+    return found
 
 
 def _extend(
