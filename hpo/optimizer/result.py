@@ -593,6 +593,7 @@ class Result:
         """
         from hpo.drawing.plots import plot_law
 
+        path = File(optional=True)(path, "`path`")
         if not self.space.scales:
             raise SpaceError(
                 f"a picture of the law needs a space with Scale axes, got {list(self.space)}; name"

@@ -20,8 +20,8 @@ from hpo import (
     StudyError,
     optimize,
 )
-from hpo.study.attributes import read
 from hpo.study.process_runner import ProcessRunner
+from hpo.trials.attributes import read
 from tests.study.studies import SPACE, Config, Recorder, bowl
 
 
