@@ -106,6 +106,10 @@ class TrainingRun:
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._groups = trainer.groups(self.model, self.settings.optimizer)
         self.optimizers = self.settings.optimizer.build(self._groups)
+        for optimizer in self.optimizers if self.ranks.sharded else ():
+            if isinstance(optimizer, torch.optim.SGD):
+                for group in optimizer.param_groups:
+                    group["fused"] = False  # torch has none for sharded weights
         self._peaks = _peaks(self.optimizers)
         self._betas = _betas(self.optimizers)
         self._data = BatchStream(

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -44,6 +44,8 @@ class ShardedCheckpoints:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], ranks: Ranks) -> None:
         self._model, self._optimizers, self._ranks = model, list(optimizers), ranks
+        # Of its own, for the thread that writes must not come between the exchanges of training
+        self._group = distributed.new_group(backend="gloo")
         self._writing: tuple[Future[Any], Path, dict[str, Any]] | None = None
 
     def begin(self, ctx: Context, state: Mapping[str, Any], updates: int) -> None:
@@ -57,7 +59,9 @@ class ShardedCheckpoints:
         self.finish(ctx)
         assert ctx.checkpoint_dir is not None
         folder = ctx.checkpoint_dir / f"{_NAME}{updates}"
-        written: Any = async_save(self._shards(), checkpoint_id=str(folder))
+        written: Any = async_save(
+            self._shards(), checkpoint_id=str(folder), process_group=self._group
+        )
         self._writing = written, folder, {**state, "shards": folder.name}
 
     def finish(self, ctx: Context) -> None:
@@ -96,7 +100,7 @@ class ShardedCheckpoints:
             )
         kept = [_settings(group) for group in self._groups()]
         shards = self._shards()
-        load(shards, checkpoint_id=str(folder))
+        load(shards, checkpoint_id=str(folder), process_group=self._group)
         set_model_state_dict(self._model, shards["model"])
         set_optimizer_state_dict(self._model, self._optimizers, shards["optimizers"])
         for group, settings in zip(self._groups(), kept, strict=True):

@@ -16,7 +16,7 @@ from hpo.study.processes.ranks import launch
 from hpo.study.runners import InlineRunner
 from hpo.training.data import Shuffled, Split
 from hpo.training.distributed.parallel import DDP, FSDP, Parallel, Ranks
-from hpo.training.optimizers import SGD, AdamW, Muon, UpdateRule
+from hpo.training.optimizers import SGD, AdamW, UpdateRule
 from hpo.training.trainer import Settings, TorchTrainer
 from hpo.trials import Status
 from tests.contracts.runner import Bench, Config
@@ -76,7 +76,6 @@ def trainer_of(parallel: Parallel | None, rule: UpdateRule | None = None, **more
 CASES: list[tuple[str, Any, Any]] = [
     ("ddp", None, {}),
     ("ddp accumulates", SGD(lr=0.1), {"micro_batch": 3}),
-    ("ddp muon", Muon(lr=0.02, others=AdamW(lr=0.02)), {}),
     ("fsdp", None, {}),
     ("fsdp accumulates", SGD(lr=0.1, momentum=0.9), {"micro_batch": 3}),
 ]
