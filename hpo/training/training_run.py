@@ -24,6 +24,7 @@ from hpo.training.devices import (
 )
 from hpo.training.distributed.parallel import Ranks, whole_tensor
 from hpo.training.metrics import ActivationRecorder, LogitRecorder, RunningMetrics, weight_metrics
+from hpo.training.optimizers.averaging import evaluation_weights, has_evaluation_weights
 from hpo.training.schedules import WarmupStableDecay
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hpo.training.trainer import Config, Scale, Settings, TorchTrainer
 
 _UPDATES_BETWEEN_CHECKS = 16  # reading a loss waits for the device
+_FROM_CONFIG = ("params", "lr", "betas")  # entries of a group that no checkpoint holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class TrainingRun:
                     group["fused"] = False  # torch has none for sharded weights
         self._peaks = _peaks(self.optimizers)
         self._betas = _betas(self.optimizers)
+        self._built = [_settings(optimizer) for optimizer in self.optimizers]
         self._data = BatchStream(
             trainer.make_data(config, Split.TRAIN),
             micro_batch=(self.settings.micro_batch or self.settings.batch_size) * self.ranks.size,
@@ -257,9 +260,8 @@ class TrainingRun:
         """Train up to update `until`; return False if the run diverged."""
         every = self.settings.checkpoint_updates
         while self.updates < until:
-            if (
-                ctx is not None and self.updates == until - 1 and not self.ranks.sharded
-            ):  # a report follows
+            report_follows = self.updates == until - 1
+            if ctx is not None and report_follows and not self.ranks.sharded:
                 self._before = [w.detach().clone() for g in self._groups for w in g.parameters]
             self.update()
             if self.updates % _UPDATES_BETWEEN_CHECKS == 0 and self._has_diverged():
@@ -297,20 +299,21 @@ class TrainingRun:
         total, sums = 0.0, dict[str, float]()
         seen = 0
         measure = self.trainer.measure
-        for batch in self._validation_data:
-            mine, weight = self.ranks.part(batch)
-            placed = to_device(mine, self.device)
-            count, share = examples_in(batch), weight * examples_in(batch)
-            with self._autocast(), ExitStack() as watched:
-                if seen == 0:
-                    watched.enter_context(activations)
-                    watched.enter_context(logits)
-                loss = self.trainer.loss(self.model, placed)
-            figures = {} if measure is None else measure(self.model, placed)
-            total += float(loss) * share
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * share
-            seen += count
+        with evaluation_weights(self.optimizers, self.weights):
+            for batch in self._validation_data:
+                mine, weight = self.ranks.part(batch)
+                placed = to_device(mine, self.device)
+                count, share = examples_in(batch), weight * examples_in(batch)
+                with self._autocast(), ExitStack() as watched:
+                    if seen == 0:
+                        watched.enter_context(activations)
+                        watched.enter_context(logits)
+                    loss = self.trainer.loss(self.model, placed)
+                figures = {} if measure is None else measure(self.model, placed)
+                total += float(loss) * share
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * share
+                seen += count
         self.model.train()
         if seen == 0:
             raise ValueError(
@@ -391,22 +394,29 @@ class TrainingRun:
         if self._shards is None:
             ctx.save({**self._state(), "meter": self.meter.state()})
         else:
-            rest = {**self._progress(), "meter": self.meter.state()}
+            rest = {**self._rest(), "meter": self.meter.state()}
             self._shards.begin(ctx, rest, self.updates)
         self._saved_at = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; tensors are those in use."""
         return {
-            "model": self.model.state_dict(),
+            **self._weights_state(),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
-            **self._progress(),
+            **self._rest(),
         }
 
-    def _progress(self) -> dict[str, Any]:
-        """What the rest of the run depends on besides weights and optimizers."""
+    def _rest(self) -> dict[str, Any]:
+        """What the rest of the run depends on besides weights and states of optimizers."""
         self._recent.gather()
         return {
+            "progress": [
+                [
+                    _changed(group, built)
+                    for group, built in zip(groups, self._built[i], strict=True)
+                ]
+                for i, groups in enumerate(o.param_groups for o in self.optimizers)
+            ],
             "random": random_states(self.device),
             "data": self._data.state(),
             "updates": self.updates,
@@ -426,6 +436,13 @@ class TrainingRun:
                 f"{ctx.ranks}; use `with hpo.connect() as ctx:` in each, and start them by "
                 "hpo.launch, with TorchTrainer(parallel=DDP()) or FSDP()"
             )
+
+    def _weights_state(self) -> dict[str, Any]:
+        """The model as it is evaluated, and the weights in training where they are others."""
+        if not any(has_evaluation_weights(optimizer) for optimizer in self.optimizers):
+            return {"model": self.model.state_dict()}
+        with evaluation_weights(self.optimizers, self.weights) as trained:
+            return {"model": copy.deepcopy(self.model.state_dict()), "trained": trained}
 
     def _check_level(self, ctx: Context) -> None:
         if ctx.fidelity is not None and ctx.fidelity != self.settings.evaluations:
@@ -476,12 +493,15 @@ class TrainingRun:
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `_state` returned; its tensors are copied, or not used afterwards."""
         if "model" in state:  # else they come from shards
-            self.model.load_state_dict(state["model"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                # Rates and decays are those of the config, which a clone may have changed.
-                optimizer.load_state_dict(
-                    {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
-                )
+            self._restore_weights(state)
+        progress = state.get("progress") or [[{} for _ in built] for built in self._built]
+        for optimizer, built, changed in zip(self.optimizers, self._built, progress, strict=True):
+            for group, settings, entries in zip(
+                optimizer.param_groups, built, changed, strict=True
+            ):
+                weights = group["params"]
+                group.clear()
+                group.update({"params": weights, **settings, **entries})
         # Loading makes new groups, whose rates are those of the last update.
         for (_, peak), (group, _) in zip(self._peaks, _peaks(self.optimizers), strict=True):
             group["lr"] = peak
@@ -497,6 +517,19 @@ class TrainingRun:
         self.work = None if state["work"] is None else Work(*state["work"])
         self._data.resume(state["data"], self.device)
         restore_random_states(state["random"], self.device)
+
+    def _restore_weights(self, state: Mapping[str, Any]) -> None:
+        """Restore weights and states of optimizers."""
+        self.model.load_state_dict(state["model"])
+        if "trained" in state:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, state["trained"], strict=True):
+                    weight.copy_(value)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            # Rates and decays are those of the config, which a clone may have changed.
+            optimizer.load_state_dict(
+                {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
 
     # --- branches ---
 
@@ -563,3 +596,20 @@ def _betas(
 ) -> list[tuple[dict[str, Any], tuple[float, float]]]:
     """Return those groups as built, with their decays of the moments."""
     return [(group, tuple(group["betas"])) for group in _with_betas(optimizers)]
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the entries of every group as built."""
+    return [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+
+
+def _changed(group: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an optimizer notes in a group as it goes on, such as its number of updates."""
+    return {
+        name: value
+        for name, value in group.items()
+        if name not in _FROM_CONFIG and (name not in built or value != built[name])
+    }
