@@ -29,7 +29,7 @@ test-reliability: $(VENV)/.installed-dev
 
 # Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers: each on the real library.
 test-guests: $(VENV)/.installed-dev
-	$(PIP) -e '.[ray,dask,hydra,lightning,transformers,hub,plots,ftpfn,optimizers]' optuna-dashboard
+	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from hpo.study.context import Context
     from hpo.study.optimize import load_result, optimize
     from hpo.study.process_runner import ProcessRunner
+    from hpo.study.processes.ranks import connect, launch
     from hpo.study.runners import InlineRunner
     from hpo.trials.budget import Budget, Limits
     from hpo.trials.read_runs import Runs, read_runs
@@ -116,6 +117,8 @@ __all__ = [
     "WeightDecayTransfer",
     "check_continuation",
     "check_transfer",
+    "connect",
+    "launch",
     "load_result",
     "optimize",
     "read_runs",
@@ -163,6 +166,8 @@ _LAZY = {
     "WeightDecayTransfer": "hpo.scaling.transfer_rules",
     "check_continuation": "hpo.diagnostics.resume_check",
     "check_transfer": "hpo.diagnostics.transfer_check",
+    "connect": "hpo.study.processes.ranks",
+    "launch": "hpo.study.processes.ranks",
     "load_result": "hpo.study.optimize",
     "optimize": "hpo.study.optimize",
     "read_runs": "hpo.trials.read_runs",
@@ -170,6 +175,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of the installed package; reading it takes longer than the import
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("scaletune")
+        except PackageNotFoundError:  # a clone that was not installed
+            return "unknown"
     if name not in _LAZY:
         raise AttributeError(f"module 'hpo' has no attribute {name!r}")
     value = getattr(import_module(_LAZY[name]), name)
@@ -178,4 +190,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

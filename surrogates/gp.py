@@ -400,6 +400,9 @@ class _NegativeLogPosterior:
         return value + 0.5 * float(z @ z), gradient + z / self._prior_sd
 
 
+_COVERED = 20_000  # rows among which a covering subset is looked for
+
+
 def representative(X: Array, y: Array, count: int) -> IntArray:
     """Return the sorted indices of `count` rows that represent all.
 
@@ -422,7 +425,11 @@ def representative(X: Array, y: Array, count: int) -> IntArray:
     n = len(y)
     if n <= count:
         return np.arange(n)
-    kept = list(np.argsort(y, kind="stable")[: max(1, int(0.4 * count))])
+    best = np.argsort(y, kind="stable")[: max(1, int(0.4 * count))]
+    if n > max(_COVERED, count):  # of so many, every k-th covers as well
+        pool = np.union1d(best, np.arange(0, n, -(-n // max(_COVERED, count))))
+        return pool[representative(X[pool], y[pool], count)]
+    kept = list(best)
     distance = squared_distances(X, X[kept]).min(axis=1)
     distance[kept] = -1.0  # below the 0 of a duplicate, so that no row is kept twice
     while len(kept) < count:

@@ -20,6 +20,7 @@ Hyperparameters live in log space: `theta = (ln s, ln l_1.., ln w_1..)`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,7 @@ import numpy as np
 from surrogates.data import Array, Columns, IntArray
 
 _ROOT5 = np.sqrt(5.0)
+_BLOCK = 32_768  # entries of a matrix worked on at a time: larger ones do not stay in a cache
 
 
 class Kernel(Protocol):
@@ -69,9 +71,18 @@ def squared_distances(A: Array, B: Array) -> Array:
     """
     center = B.mean(axis=0) if len(B) else 0.0  # less cancellation
     A, B = A - center, B - center
-    squares = np.einsum("ij,ij->i", A, A)[:, None] + np.einsum("ij,ij->i", B, B)
-    squares -= 2.0 * (A @ B.T)
-    return np.asarray(np.maximum(squares, 0.0, out=squares))
+    squares = A @ (-2.0 * B).T
+    of_A, of_B = np.einsum("ij,ij->i", A, A)[:, None], np.einsum("ij,ij->i", B, B)
+    for rows in _blocks(squares):
+        block = squares[rows]
+        np.maximum(np.add(of_A[rows] + of_B, block, out=block), 0.0, out=block)
+    return np.asarray(squares)
+
+
+def _blocks(values: Array) -> Iterator[slice]:
+    """Divide the rows of a matrix into blocks that stay in a cache while they are worked on."""
+    count = max(1, _BLOCK // max(1, values.shape[1]))
+    return (slice(start, start + count) for start in range(0, len(values), count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +129,17 @@ class MaternHamming:
 
     def cross(self, A: Array, B: Array) -> Array:
         """Return the covariances of the rows of `A` with those of `B`, `a x b`."""
-        squares, r = self._distances(A, B)
-        decay = np.exp(self._exponent(r, A, B))
-        squares *= 1.0 / 3.0
-        squares += r
-        squares += 1.0
-        squares *= decay
-        return squares
+        values = self._squares(A, B)
+        for rows in _blocks(values):
+            squares = values[rows]
+            r = np.sqrt(squares)
+            decay = self._exponent(r, A[rows], B)
+            np.exp(decay, out=decay)
+            squares *= 1.0 / 3.0
+            squares += r
+            squares += 1.0
+            squares *= decay
+        return values
 
     def diagonal(self, A: Array) -> Array:
         """Return the variances, `(a,)`, all equal to `s`."""
@@ -146,11 +161,10 @@ class MaternHamming:
         """Return the Gram matrix and the slope matrix at `X`, both `n x n`, for `pullback`."""
         return self._with_slope(X, X)
 
-    def _distances(self, A: Array, B: Array) -> tuple[Array, Array]:
-        """Return `5 r^2` and `sqrt(5) r`, `a x b` each."""
+    def _squares(self, A: Array, B: Array) -> Array:
+        """Return `5 r^2`, `a x b`."""
         units = _ROOT5 * np.exp(-self.log_lengths)
-        squares = squared_distances(A[:, self.numeric] * units, B[:, self.numeric] * units)
-        return squares, np.sqrt(squares)
+        return squared_distances(A[:, self.numeric] * units, B[:, self.numeric] * units)
 
     def _exponent(self, r: Array, A: Array, B: Array) -> Array:
         """Return `ln s - sqrt(5) r - Hamming`, `a x b`, for `r` already times sqrt(5)."""
@@ -161,15 +175,19 @@ class MaternHamming:
 
     def _with_slope(self, A: Array, B: Array) -> tuple[Array, Array]:
         """Return `k` and `-2 dk/d(r^2) = 5/3 (1 + sqrt(5) r) exp(..)`, `a x b` each."""
-        squares, r = self._distances(A, B)
-        slope = np.exp(self._exponent(r, A, B))
-        r += 1.0
-        squares *= 1.0 / 3.0
-        squares += r
-        squares *= slope
-        slope *= r
-        slope *= 5.0 / 3.0
-        return squares, slope
+        values = self._squares(A, B)
+        slopes = np.empty_like(values)
+        for rows in _blocks(values):
+            squares, slope = values[rows], slopes[rows]
+            r = np.sqrt(squares)
+            np.exp(self._exponent(r, A[rows], B), out=slope)
+            r += 1.0
+            squares *= 1.0 / 3.0
+            squares += r
+            squares *= slope
+            slope *= r
+            slope *= 5.0 / 3.0
+        return values, slopes
 
     def pullback(self, X: Array, K: Array, slope: Array, sensitivity: Array) -> Array:
         """Return `sum_ik sensitivity_ik dK_ik/dtheta`, `(1 + p + q,)`, in O(n^2 d).

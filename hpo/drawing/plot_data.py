@@ -136,3 +136,63 @@ class LRCurvePlot:
     best_lr: float
     edge: float
     edge_interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimumPlot:
+    """Best value of one setting from the smallest run to the target.
+
+    Attributes:
+        parameter: Name of the setting.
+        log: Whether it is drawn on a log axis.
+        value: Fitted optimum along the line, `(m,)`.
+        low: Lower ends of its 90 % band, `(m,)`.
+        high: Upper ends of its 90 % band, `(m,)`.
+        run_value: Values of the runs, moved along the fitted drift to the line, `(n,)`.
+        recommended: Value recommended at the target.
+        interval: Its central 90 % interval.
+    """
+
+    parameter: str
+    log: bool
+    value: Array
+    low: Array
+    high: Array
+    run_value: Array
+    recommended: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LawPlot:
+    """Loss law and optima of the settings from the smallest run to a target.
+
+    Attributes:
+        label: Name of what stands for compute.
+        compute: Compute along the line, `(m,)`; the last one is the target's.
+        loss: Loss at the best settings along the line, `(m,)`.
+        low: Lower ends of the 90 % intervals of one run, `(m,)`.
+        high: Upper ends of them, `(m,)`.
+        run_compute: Compute of the runs, `(n,)`.
+        run_loss: Losses of the runs, `(n,)`.
+        best: Indices of the best run of each size.
+        predicted: Predicted loss of the recommended config at the target.
+        predicted_interval: Its central 90 % interval.
+        optima: One entry a setting.
+        loss_label: Label of the axis of the loss.
+        maximize: Whether a larger loss is better.
+    """
+
+    label: str
+    compute: Array
+    loss: Array
+    low: Array
+    high: Array
+    run_compute: Array
+    run_loss: Array
+    best: tuple[int, ...]
+    predicted: float
+    predicted_interval: tuple[float, float]
+    optima: tuple[OptimumPlot, ...]
+    loss_label: str = "loss"
+    maximize: bool = False

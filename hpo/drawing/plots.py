@@ -18,8 +18,10 @@ from matplotlib.ticker import LogLocator
 
 from hpo.drawing.plot_data import (
     FrontPlot,
+    LawPlot,
     LRCurvePlot,
     Measured,
+    OptimumPlot,
     PredictedLosses,
     TransferPanel,
 )
@@ -173,6 +175,93 @@ def _draw_panel(axes: Axes, panel: TransferPanel) -> None:
     axes.plot(x[best], y[best], "o", mfc="none", mec=_FRONT, ms=8, label="best run of each size")
     axes.grid(alpha=0.25)
     axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))  # labels of all nine would overlap
+
+
+def plot_law(data: LawPlot, path: str | Path | None = None) -> Figure:
+    """Plot the loss law, and the best value of each setting against scale, up to the target.
+
+    Args:
+        data: Runs, law and target.
+        path: File to save the figure to, its suffix giving the format; None for no file.
+
+    Returns:
+        The figure: one panel for the loss and one for each setting.
+
+    Example:
+        >>> from hpo import Float, Optimizer, Scale
+        >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True), "n": Scale(1e5, 1e7)})
+        >>> for i in range(12):
+        ...     n, k = 10.0 ** (5 + i // 4), i % 4
+        ...     loss = n**-0.3 + 0.1 * (k - 1.5) ** 2
+        ...     _ = optimizer.tell({"lr": 10 ** (-3.2 + k / 2), "n": n}, loss)
+        >>> figure = optimizer.result().plot_law({"n": 1e9})
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss', 'lr']
+    """
+    count = 1 + len(data.optima)
+    wide = min(count, 3)
+    high = -(-count // wide)
+    figure = Figure(figsize=(1.0 + 4.4 * wide, 0.6 + 3.6 * high), layout="constrained")
+    panels = figure.subplots(high, wide, squeeze=False).ravel()
+    target, reached = float(data.compute[-1]), float(data.run_compute.max())
+    for axes in panels[:count]:
+        axes.set(xscale="log", xlabel=_plain(data.label))
+        if target > reached:
+            axes.axvspan(reached, target, alpha=0.08, lw=0, color=_TRIALS)
+        axes.axvline(target, ls=":", lw=1, color=_TRIALS)
+        axes.grid(alpha=0.25)
+    _draw_loss_law(panels[0], data, target)
+    for axes, setting in zip(panels[1:], data.optima, strict=False):
+        _draw_optimum(axes, data, setting, target)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, 2 * wide), frameon=False
+    )
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
+
+
+def _draw_loss_law(axes: Axes, data: LawPlot, target: float) -> None:
+    losses = -data.run_loss if data.maximize else data.run_loss
+    near = np.quantile(losses, _SHOWN)
+    shown = losses <= near + (near - np.min(losses))
+    best = list(data.best)
+    axes.plot(data.run_compute[shown], data.run_loss[shown], "o", ms=3, alpha=0.4, color=_TRIALS,
+              label="runs")  # fmt: skip
+    axes.plot(data.compute, data.loss, color=_PREDICTED, lw=2, label="fitted law")
+    axes.fill_between(data.compute, data.low, data.high, alpha=0.25, color=_PREDICTED, lw=0,
+                      label="90 % interval")  # fmt: skip
+    axes.plot(data.run_compute[best], data.run_loss[best], "o", mfc="none", mec=_FRONT, ms=7,
+              label="best run of each size")  # fmt: skip
+    _mark(axes, target, data.predicted, data.predicted_interval)
+    axes.set_ylabel(_plain(data.loss_label))
+
+
+def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float) -> None:
+    best = list(data.best)
+    values = setting.run_value
+    bottom = min(float(values.min()), float(setting.value.min()), setting.recommended)
+    top = max(float(values.max()), float(setting.value.max()), setting.recommended)
+    if setting.log:
+        room = (top / bottom) ** 0.08
+        axes.set(yscale="log", ylim=(bottom / room, top * room))
+    elif bottom < top:
+        axes.set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))
+    axes.plot(data.run_compute, values, "o", ms=3, alpha=0.4, color=_TRIALS)
+    axes.plot(data.compute, setting.value, color=_PREDICTED, lw=2)
+    axes.fill_between(data.compute, setting.low, setting.high, alpha=0.25, color=_PREDICTED, lw=0)
+    axes.plot(data.run_compute[best], values[best], "o", mfc="none", mec=_FRONT, ms=7)
+    _mark(axes, target, setting.recommended, setting.interval)
+    axes.set_ylabel(_plain(setting.parameter))
+
+
+def _mark(axes: Axes, x: float, y: float, interval: tuple[float, float]) -> None:
+    """Mark the target: the recommended value with its interval."""
+    axes.vlines(x, *interval, lw=1.5, color=_MEASURED[1])
+    axes.plot(x, y, "*", ms=13, mec="white", color=_MEASURED[1], label="target")
 
 
 def plot_instability(

@@ -16,10 +16,10 @@ from scipy.special import ndtr, ndtri
 
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.other_tasks import LazyProcess, OtherTasks
-from hpo.models.refits import RefitChain
-from hpo.models.serialized import ThreadLock
+from hpo.models.refits import CHAINED, RefitChain
 from hpo.space.encoding import Encoder
-from hpo.trials import Cause, Status, TrialLog
+from hpo.trials import Cause, Observation, Status, TrialLog
+from hpo.trials.serialized import ThreadLock
 from surrogates.base import Predictor, Rescaled, Surrogate
 from surrogates.conformal import Calibration, conformal_quantile
 from surrogates.cost import CostModel, CostPredictor
@@ -32,6 +32,7 @@ from surrogates.transforms import CYCLE, Transform, location_scale
 
 # Rows of a factor; fewer than for whole runs, as one suggestion starts only a part of a run.
 MAX_PARTIAL_ROWS = 500
+MANY = 2200  # runs up to which every one is compared with an answer; as many as a factor may have
 _AS_GOOD = 0.1  # standard deviations of the losses within which an end is as good as the best
 _RECENT = 200  # rows whose ends calibrate the forecast of others
 _FEWEST_ENDS = 10  # ends below which nothing is calibrated
@@ -90,6 +91,7 @@ class Models:
         self._outcomes: tuple[Array, Array] = (empty, np.zeros(0))
         self.paused = empty
         self._read = 0  # observations of the log that are read
+        self._elsewhere = 0  # completed runs before the first that was asked
         self.partial_runs = PartialRuns(encoder)
         self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
@@ -143,6 +145,7 @@ class Models:
         done = np.array([o.status is Status.COMPLETED for o in news])
         cost = np.array([np.nan if not o.cost else np.log(o.cost) for o in news])
         completed = [o for o in news if o.status is Status.COMPLETED]
+        self._count_elsewhere(completed)
         loss = self.encoder.loss_sign * np.array([o.loss for o in completed], dtype=np.float64)
         self.runs = CompletedRuns(
             np.concatenate([self.runs.X, X[done]]),
@@ -154,6 +157,30 @@ class Models:
         self._paid = _stack(self._paid, X[paid], cost[paid])
         failed = np.array([o.status is Status.FAILED for o in news])
         self._outcomes = _stack(self._outcomes, X, 1.0 - failed)
+
+    def _count_elsewhere(self, completed: Sequence[Observation]) -> None:
+        """Count the runs told before the first that was asked; many of them are fitted at once."""
+        if self._elsewhere == len(self.runs):
+            asked = (k for k, o in enumerate(completed) if o.ask_index is not None)
+            self._elsewhere += next(asked, len(completed))
+        for chain in (*self._values.values(), self._cost, self._scaling):
+            chain.read = self._elsewhere > CHAINED
+
+    @property
+    def answering(self) -> CompletedRuns:
+        """Completed runs beside which an answer is looked for: of thousands the fitted ones.
+
+        They hold the best runs and a covering rest (`surrogates.gp.representative`).
+        """
+        if len(self.runs) <= MANY:
+            return self.runs
+        if len(self.encoder.columns.scale):
+            rows = self.scaling()[1]
+        else:
+            rows = self.whole_run_value(Transform.RAW)[1]
+        runs = self.runs
+        numbers = tuple(runs.numbers[i] for i in rows.tolist())
+        return CompletedRuns(runs.X[rows], runs.loss[rows], runs.log_cost[rows], numbers)
 
     @property
     def uses_partial_runs(self) -> bool:

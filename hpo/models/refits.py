@@ -7,7 +7,11 @@ these counts too, every fit starting from the one before it.
 
 Of a long study only the end is replayed. Beyond some hundred rows, models of whole runs learn at
 every third count, and every fourth of those fits restarts from the prior and an early fit. So no
-fit depends on more than a few before it.
+fit depends on more than a few before it. Beyond some thousand rows, models are built anew after
+every `_MOST_FRESH` rows as well, with the hyperparameters that they have.
+
+A log may begin with many runs that were read from elsewhere. Then nothing was asked along the way,
+and an early fit is learned of a few counts instead of all.
 """
 
 from __future__ import annotations
@@ -27,8 +31,10 @@ EVIDENCE_ROWS = 500  # first rows whose marginal likelihood compares models
 _MAX_ROWS = 2000  # of a factor; beyond it a representative subset, chosen at each refit
 _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # beyond them, one fit in so many does
-_CHAINED = 400  # rows up to which each fit starts from the one before
+CHAINED = 400  # rows up to which each fit starts from the one before
+_MOST_FRESH = 200  # rows appended one at a time; up to 2000 rows the counts are never further apart
 _EARLY = 100  # rows of the fit from which restarted ones start
+_EARLY_STEP = 8  # of the counts up to that fit, one in so many is learned of runs read elsewhere
 _LEARN_EVERY = 3  # counts, where fits are no longer chained: each has a third more rows
 _RESTART_EVERY = 4  # one of so many of those fits restarts
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
@@ -64,6 +70,7 @@ class RefitChain(Generic[Fitted]):
     Attributes:
         rows: Indices of the rows that the last predictor was built from.
         fallbacks: Number of times that a fit could not be built and an earlier one was used.
+        read: Whether the first rows, more than `CHAINED`, were read from elsewhere.
 
     Example:
         >>> from surrogates.gp import GaussianProcess
@@ -83,16 +90,18 @@ class RefitChain(Generic[Fitted]):
         columns: Columns,
         targets: Callable[[Array], Array],
         max_rows: int = _MAX_ROWS,
-        chained: int | None = _CHAINED,
+        chained: int | None = CHAINED,
     ) -> None:
         self._surrogate, self._columns, self._targets = surrogate, columns, targets
         self._max_rows, self._chained = max_rows, chained
         self._learned: dict[int, Array] = {}  # theta by count
+        self._early: Array | None = None  # theta from which fits of runs read elsewhere restart
         self._predictor: Fitted | None = None
-        self._built_at = 0  # a count
+        self._built_at = 0  # rows
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
+        self.read = False
         self._evidence = 0, 0.0  # a count, and the log marginal likelihood of its rows
 
     def at(self, X: Array, y: Array) -> Fitted:
@@ -110,12 +119,13 @@ class RefitChain(Generic[Fitted]):
             return self._predictor
         targets = self._targets(y)
         count = refits_up_to(n)[-1]
-        if count > self._built_at:
-            numeric = X[:count, self._columns.numeric]
-            self.rows = representative(numeric, y[:count], self._max_rows)
-            kept = TrainingData(X[self.rows], self._targets(y[:count])[self.rows], self._columns)
+        built = n - (n - count) % _MOST_FRESH
+        if built > self._built_at:
+            numeric = X[:built, self._columns.numeric]
+            self.rows = representative(numeric, y[:built], self._max_rows)
+            kept = TrainingData(X[self.rows], self._targets(y[:built])[self.rows], self._columns)
             self._predictor = self._built(kept, X, y, count)
-            self._built_at = self._size = count
+            self._built_at = self._size = built
         assert self._predictor is not None  # the first count is 1
         fresh = np.arange(self._size, n)
         self.rows = np.concatenate([self.rows, fresh])
@@ -144,10 +154,15 @@ class RefitChain(Generic[Fitted]):
         missing, place = [], wanted
         while place >= 0 and counts[place] not in self._learned:
             missing.append(place)
+            if self._restarts_early(counts[place], place):
+                break
             place = self._before(counts, place)
         for place in reversed(missing):
             rows = counts[place]
-            warm = self._learned[counts[self._before(counts, place)]] if place else None
+            if self._restarts_early(rows, place):
+                warm: Array | None = self._early_theta(X, y)
+            else:
+                warm = self._learned[counts[self._before(counts, place)]] if place else None
             data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
             self._learned[rows] = self._surrogate.learn(data, warm, self._cold(rows, place))
         return self._learned[counts[wanted]]
@@ -168,6 +183,20 @@ class RefitChain(Generic[Fitted]):
             model = self._surrogate.predictor(data, self.theta(X, y, count))
             self._evidence = count, model.log_evidence()
         return self._evidence[1]
+
+    def _restarts_early(self, count: int, place: int) -> bool:
+        """Return whether the fit starts from an early one of its own, as runs were read before."""
+        return self.read and not self._is_chained(count) and self._restarts(place)
+
+    def _early_theta(self, X: Array, y: Array) -> Array:
+        """Return hyperparameters of the first `_EARLY` rows, learned in a few steps."""
+        if self._early is None:
+            counts = refits_up_to(_EARLY)
+            for rows in counts[(len(counts) - 1) % _EARLY_STEP :: _EARLY_STEP]:
+                data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
+                self._early = self._surrogate.learn(data, self._early, True)
+        assert self._early is not None
+        return self._early
 
     def _is_chained(self, count: int) -> bool:
         return self._chained is None or count <= self._chained
@@ -202,8 +231,11 @@ class RefitChain(Generic[Fitted]):
             return self._surrogate.predictor(data, theta)
         except NumericalError:
             counts = refits_up_to(count)
-            before = self._before(counts, self._place(counts, len(counts) - 1))
+            place = self._place(counts, len(counts) - 1)
+            before = self._before(counts, place)
             if before < 0:
                 raise
             self.fallbacks += 1
+            if self._restarts_early(counts[place], place):
+                return self._surrogate.predictor(data, self._early_theta(X, y))
             return self._surrogate.predictor(data, self._learned[counts[before]])

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, Term, maximize
+from hpo.models.dataset import CompletedRuns
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.space import Float, Int, Role
@@ -91,12 +92,13 @@ def answer(models: Models, model: Predictor, fixed: Array, rng: np.random.Genera
         fixed: `(scales,)`, encoded values of the scale axes.
         rng: Source of the candidates.
     """
-    encoder, runs = models.encoder, models.runs
+    encoder, runs = models.encoder, models.answering
     scale = encoder.columns.scale
-    unit = float(np.median(runs.loss) - np.min(runs.loss)) or location_scale(runs.loss)[1]
+    losses = models.runs.loss
+    unit = float(np.median(losses) - np.min(losses)) or location_scale(losses)[1]
     score = Cautious(model, scale, fixed, unit)
     if isinstance(model, ScalingPredictor) and len(encoder.columns.decision):
-        return _LawAnswer(models, model, fixed, unit, score).answer(rng)
+        return _LawAnswer(models, runs, model, fixed, unit, score).answer(rng)
     visited = encoder.snap(at_scale(runs.X, scale, fixed), keep_scale=True)
     row = _best_row(models, encoder, score, visited, rng)
     return Answer(at_scale(row, scale, fixed), np.zeros(0, dtype=np.intp), None)
@@ -179,6 +181,7 @@ class _LawAnswer:
     """The answer where there is a law of how the optimum moves."""
 
     models: Models
+    runs: CompletedRuns
     model: ScalingPredictor
     fixed: Array
     unit: float
@@ -194,8 +197,8 @@ class _LawAnswer:
 
     def answer(self, rng: np.random.Generator) -> Answer:
         """Return the settings, checked against the told runs."""
-        followed = self._followed(self.models.runs.X)
-        best = followed[[int(np.argmin(self.model.posterior(followed).mean))]]
+        followed = self._followed(self.runs.X)
+        best = followed[[int(np.argmin(self.model.mean(followed)))]]
         quiet = self._no_effect(best[0])
         row = self._row(followed, best[0], quiet, rng)
         refutation = self._refuted(row, quiet)
@@ -299,7 +302,7 @@ class _LawAnswer:
         the lower end of their 90 % intervals. What a transfer rule says something about is left to
         the rule.
         """
-        encoder, model, runs = self._encoder, self.model, self.models.runs
+        encoder, model, runs = self._encoder, self.model, self.runs
         none: IntArray = np.zeros(0, dtype=np.intp)
         if len(runs) < 2 * len(self._decisions):
             return none
@@ -331,7 +334,7 @@ class _LawAnswer:
         return np.array(quiet, dtype=np.intp)
 
     def _middle(self) -> Array:
-        return np.asarray(np.mean(self.models.runs.X[:, self._encoder.columns.scale], axis=0))
+        return np.asarray(np.mean(self.runs.X[:, self._encoder.columns.scale], axis=0))
 
     def _refuted(self, row: Array, quiet: IntArray) -> Refutation | None:
         """Return the run that refutes `row` and the one to take instead; None if it stands.
@@ -340,7 +343,7 @@ class _LawAnswer:
         bowl is wrong has a wrong drift, too. For the same reason the run whose settings are taken
         is followed to the target only where no completed run refutes the law.
         """
-        runs, model = self.models.runs, self.model
+        runs, model = self.runs, self.model
         own = model.posterior(runs.X)
         margin = np.maximum(
             _SURPRISED * np.sqrt(own.variance + model.noise_variance), _WORSE * self.unit
@@ -391,7 +394,7 @@ class _View:
 
     def refuter(self, row: Array) -> int | None:
         """Return the position of the nearest run that refutes `row`, failed ones last, or None."""
-        law, runs = self.law, self.law.models.runs
+        law, runs = self.law, self.law.runs
         columns, decisions = law.models.encoder.columns, law.models.encoder.columns.decision
         scales = law.model.loss.layout.scales
         X, success = law.models.outcomes
@@ -405,7 +408,7 @@ class _View:
         place = np.repeat(inside, len(runs), axis=0)
         place[:, columns.scale] = runs.X[:, columns.scale]
         place[:, decisions] += (scales(place) - scales(inside)) @ self.slopes.T
-        poor = runs.loss > law.model.posterior(place).mean + self.margin
+        poor = runs.loss > law.model.mean(place) + self.margin
         surprising = runs.loss > self.own_mean + self.margin
         all_failed = np.ones(len(failed), dtype=bool)
         refuting = np.append(surprising & poor, all_failed) & (distance < _NEAR)

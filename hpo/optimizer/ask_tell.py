@@ -18,7 +18,6 @@ from hpo.errors import SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
-from hpo.models.serialized import ThreadLock, serialized
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -36,6 +35,7 @@ from hpo.optimizer.strategies import STRATEGIES
 from hpo.optimizer.strategies.explore import explore
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
+from hpo.scaling.earlier_studies import earlier_studies
 from hpo.scaling.rule_mixture import rule_mixture
 from hpo.schedulers import Forecast
 from hpo.space import Direction, DirectionName, Parameter, SearchSpace
@@ -55,7 +55,9 @@ from hpo.trials import (
 from hpo.trials.budget import Budget, Ledger
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, read_other_tasks
+from hpo.trials.read_runs import History, earlier_runs, run_keys
 from hpo.trials.records import UNIT
+from hpo.trials.serialized import ThreadLock, serialized
 from surrogates.data import Array
 from surrogates.numerics import radical_inverse, single_threaded
 from surrogates.scaling_law.model import ScalingModel
@@ -110,7 +112,8 @@ class Optimizer:
         driver: Index of this driver among those that share a study.
         other_tasks: Runs of other tasks in the same space by name, from which the search learns
             where they agree with this one: what `read_runs` returns or can read, a
-            :class:`Result`, or a list of (config, loss). Only for spaces without scale axes.
+            :class:`Result`, or a list of (config, loss). With scale axes they are one more transfer
+            rule (:mod:`hpo.scaling.earlier_studies`).
 
     Attributes:
         space: The space searched.
@@ -165,10 +168,11 @@ class Optimizer:
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
-        self._rules = rule_mixture(check_priors(priors), self.space, columns)
+        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
+        earlier = earlier_studies(self.encoder, tasks) if self.space.scales else None
+        self._rules = rule_mixture(check_priors(priors), self.space, columns, earlier)
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
-        tasks = read_other_tasks(other_tasks, self.space, self.encoder.direction)
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
@@ -580,6 +584,47 @@ class Optimizer:
         return level
 
     @serialized
+    def tell_many(self, runs: History) -> int:
+        """Record earlier runs, which the budget does not count; no run is told twice.
+
+        A run's identity is its config, its result, and how many equal runs came before it
+        (:attr:`Runs.keys`): telling the same source again changes nothing, and of a source that has
+        grown the new runs are told. Runs that the space cannot hold are left out with a warning.
+
+        Args:
+            runs: What :func:`hpo.read_runs` returned or can read, a `Result`, or observations;
+                numbers and orders are given anew.
+
+        Returns:
+            How many runs were new.
+
+        Raises:
+            SpaceError: If the space can hold none of the runs.
+            ValueError: If the runs cannot be read, or have another direction than the search.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"lr": Float(1e-4, 1e-1, log=True)})
+            >>> rows = [{"lr": 1e-3, "loss": 2.5}, {"lr": 1e-2, "loss": 2.1}]
+            >>> optimizer.tell_many(rows), optimizer.tell_many(rows)
+            (2, 0)
+            >>> optimizer.result().best_observed.loss
+            2.1
+        """
+        observations = earlier_runs(runs, self.space, self.encoder.direction, self.cost_unit)
+        known = set(run_keys(o for o in self.log.observations if o.ask_index is None))
+        new = 0
+        for key, observation in zip(run_keys(observations), observations, strict=True):
+            if key in known:
+                continue
+            number, order = self.log.next_number, self.log.next_order
+            self.ledger.exclude(number)
+            run = replace(observation, number=number, order=order, ask_index=None)
+            self.record(run if run.cost is not None else self.with_default_cost(run))
+            new += 1
+        return new
+
+    @serialized
     def recommend(self, target: Mapping[str, float] | None = None) -> Recommendation:
         """Return the config to train with, at `target` if the space has scale axes.
 
@@ -622,7 +667,13 @@ class Optimizer:
         warp = self._hedge.most_likely()
         warp.selector.sync()
         return Result(
-            self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit, rules=self._rules
+            self.log.snapshot(),
+            warp.snapshot(),
+            self.target,
+            self.cost_unit,
+            rules=self._rules,
+            budget=self.ledger.budget,
+            spent=self.ledger.spent,
         )
 
     @property
@@ -686,6 +737,7 @@ class Optimizer:
             degraded=degraded,
             fallbacks=fallbacks,
             reason=suggestion.reason,
+            direction=Direction.of_sign(self.encoder.loss_sign),
         )
 
     def _identify(

@@ -22,7 +22,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hpo.models.serialized import ThreadLock, serialized
 from hpo.optimizer.ask_tell import Optimizer, number
 from hpo.schedulers import Action, Clone, Decision, Promote, Schedule, Scheduler, Start
 from hpo.schedulers.base import check_scheduler
@@ -42,6 +41,7 @@ from hpo.trials import (
     TrialLog,
 )
 from hpo.trials.budget import Ledger
+from hpo.trials.serialized import ThreadLock, serialized
 
 __all__ = [
     "CloneTrial",

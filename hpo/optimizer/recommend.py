@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
 
 from hpo.errors import SpaceError
-from hpo.models.fitted import Models
+from hpo.models.fitted import MANY, Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
-from hpo.space import Axis, Float, Int, SearchSpace
+from hpo.space import Axis, Direction, Float, Int, SearchSpace
 from hpo.space.arguments import Table
 from hpo.space.checks import LARGEST_FLOAT, SMALLEST_POSITIVE
 from hpo.space.encoding import Encoder
 from hpo.space.scalars import real, shown
+from hpo.trials.printing import Grid, Part, Printed, short, span
 from surrogates.base import Predictor
 from surrogates.data import Array
 from surrogates.numerics import normal_half_width
@@ -36,7 +37,8 @@ _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum
 _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too few to place it
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
-_TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
+#: Share of a range: closer to a bound, a value lies on it.
+TOUCHING = 0.005
 _SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
 _SAME = 1e-9  # relative difference of two sizes that are one
 #: What to write for the scale of a run.
@@ -45,7 +47,7 @@ _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same ans
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Printed):
     """The config to train with at one scale.
 
     Attributes:
@@ -63,6 +65,7 @@ class Recommendation:
         warnings: Sentences on why to doubt it, and which range to widen.
         no_effect: Settings without an effect that the runs could show. They keep the value of the
             best run.
+        direction: Whether the objective is minimized, a loss, or maximized, a value.
 
     The numeric settings may lie outside the searched range where the space has scale axes: beyond
     the runs they are the optimum of the fitted law (`result.scaling_law`), which only physical
@@ -86,6 +89,8 @@ class Recommendation:
         True
         >>> print(*advice.warnings)
         the target needs 100 times the compute of the largest run: it is an extrapolation
+        >>> print(str(advice).splitlines()[0])
+        Recommended at params 1e+08, 100 times the compute of the largest run
 
         A best value that falls with size may lie below the searched range:
 
@@ -114,6 +119,29 @@ class Recommendation:
     extrapolation: float
     warnings: tuple[str, ...]
     no_effect: tuple[str, ...] = ()
+    direction: Direction = field(default=Direction.MINIMIZE, repr=False)
+
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        at = ", ".join(f"{name} {value:.4g}" for name, value in self.target.items())
+        far = f", {self.extrapolation:.3g} times the compute of the largest run"
+        lines: list[Part] = [
+            f"Recommended{f' at {at}' if at else ''}{far if self.extrapolation > 1.01 else ''}"
+        ]
+        rows = []
+        for name, value in self.config.items():
+            if name not in self.target:
+                share = self.informed_by_data.get(name)
+                from_data = "no effect seen" if name in self.no_effect else ""
+                if share is not None and not from_data:
+                    from_data = f"{share:.0%}"
+                rows.append((name, short(value), span(self.intervals.get(name)), from_data))
+        if rows:
+            header = ("setting", "value", "90 % interval", "from data" if self.target else "")
+            lines.append(Grid(header, rows))
+        interval = span(self.loss_interval, 5)
+        lines.append(f"predicted {self.direction.noun} {self.loss:.5g} ({interval})")
+        return [*lines, *(f"warning: {text}" for text in self.warnings)]
 
 
 def recommend(
@@ -155,6 +183,7 @@ def recommend(
             *_quiet(no_effect),
         ),
         no_effect=no_effect,
+        direction=Direction.of_sign(encoder.loss_sign),
     )
 
 
@@ -283,7 +312,10 @@ def _outside(
     """Return a warning for each setting that lies outside what was tried, or on a bound."""
     encoder, warnings = models.encoder, []
     least, most = walls(encoder)
-    configs = encoder.decode(models.runs.X)
+    rows = models.runs.X
+    if len(rows) > MANY:  # those at the ends of what was tried are enough
+        rows = rows[np.unique([np.argmin(rows, axis=0), np.argmax(rows, axis=0)])]
+    configs = encoder.decode(rows)
     for name, interval in intervals.items():
         parameter = encoder.space[name]
         assert isinstance(parameter, Float | Int)
@@ -292,7 +324,7 @@ def _outside(
         j, value = encoder.index(name), config[name]
         x, low, high = float(row[0, j]), float(encoder.lower[j]), float(encoder.upper[j])
         side, bound = ("below", low) if x - low < high - x else ("above", high)
-        step = _TOUCHING * (high - low)
+        step = TOUCHING * (high - low)
         searched = f"the searched range {parameter.low:.6g} to {parameter.high:.6g}"
         best = (
             f"the best {name} at this target, {value:.3g},"
@@ -309,7 +341,7 @@ def _outside(
                     f"{best} lies on its hard bound {end:.6g}: move the bound if values {side} it"
                     " make sense"
                 )
-            elif not _is_wall(parameter, side):
+            elif not is_wall(parameter, side):
                 edge = _edge(encoder, name, interval, x, side)
                 warnings.append(
                     f"{best} lies on the edge of {searched}: widen it to about {edge:.2g}"
@@ -321,7 +353,7 @@ def _outside(
             )
         else:
             ran = [k for k, run in enumerate(configs) if name in run]  # its condition held
-            tried = models.runs.X[ran, j]
+            tried = rows[ran, j]
             if ran and not np.min(tried) - step <= x <= np.max(tried) + step:
                 values = [configs[k][name] for k in ran]
                 warnings.append(
@@ -330,7 +362,7 @@ def _outside(
     return tuple(warnings)
 
 
-def _is_wall(parameter: Float | Int, side: str) -> bool:
+def is_wall(parameter: Float | Int, side: str) -> bool:
     """Return whether the declared bound on that side is a physical one."""
     k = 0 if side == "below" else 1
     return parameter.limits[k] == parameter.physical_limits[k]
@@ -355,11 +387,11 @@ def _refuted(models: Models, refutation: Refutation | None) -> tuple[str, ...]:
     """Return a warning that the model's own answer was not taken, and why."""
     if refutation is None:
         return ()
-    runs, sign = models.runs, models.encoder.loss_sign
+    runs, sign = models.answering, models.encoder.loss_sign
     near = "a run that failed"
     if refutation.near is not None:
         near = (
-            f"trial {runs.numbers[refutation.near]}, whose loss"
+            f"trial {runs.numbers[refutation.near]}, whose {Direction.of_sign(sign).noun}"
             f" {sign * runs.loss[refutation.near]:.3g} is far from the"
             f" {sign * refutation.predicted:.3g} predicted there"
         )

@@ -18,7 +18,7 @@ from hpo.errors import SpaceError
 from hpo.scaling.claims import Level, MeanSd, Neutral, Slope, TransferRule
 from hpo.space import Float, Int, Parameter, SearchSpace
 from hpo.space.scalars import shown
-from surrogates.data import Columns
+from surrogates.data import Array, Columns
 from surrogates.scaling_law.prior import Anchor, DriftPrior, neutral_sd
 
 _FAR = 3.0  # standard deviations that a level may lie outside the searched range
@@ -133,13 +133,26 @@ def pooled(estimates: Sequence[MeanSd]) -> MeanSd:
         (-0.5, 0.5)
     """
     mean, sd = np.array(estimates, dtype=np.float64).T
+    w = 1.0 / (sd**2 + between_variance(mean, sd))
+    return float(w @ mean / w.sum()), float(w.sum() ** -0.5)
+
+
+def between_variance(mean: Array, sd: Array) -> float:
+    """Return tau^2 of independent estimates of one quantity (DerSimonian & Laird 1986, eq. 8).
+
+    Args:
+        mean: `(k,)`, the estimates.
+        sd: `(k,)`, their standard deviations.
+
+    Example:
+        >>> round(between_variance(np.array([-1.0, 0.0]), np.array([0.1, 0.1])), 3)
+        0.49
+    """
     w = 1.0 / sd**2
     total = w.sum()
     Q = float(w @ (mean - w @ mean / total) ** 2)
     room = float(total - w @ w / total)
-    between = max(0.0, (Q - (len(w) - 1)) / room) if room > 1e-12 * total else 0.0
-    w = 1.0 / (sd**2 + between)
-    return float(w @ mean / w.sum()), float(w.sum() ** -0.5)
+    return max(0.0, (Q - (len(w) - 1)) / room) if room > 1e-12 * total else 0.0
 
 
 class _Pool:

@@ -18,7 +18,8 @@ the batch compete separately: a rule that is silent about the batch must not spe
 there. The price is more components than rules: 88 for lr, batch, N and D.
 
 **Prior weights.** Every published source counts the same, however many variants of it there are and
-whichever it can be combined with. A question that k sources answer gives each (1 - nu) / k. A rule
+whichever it can be combined with, and so does every earlier study of the user's own
+(`hpo.scaling.earlier_studies`). A question that k sources answer gives each (1 - nu) / k. A rule
 that answers several questions gets the least of these, and its variants share it. Of all
 distributions over hypotheses with these pi_r, the one of largest entropy is taken::
 
@@ -36,7 +37,7 @@ The slopes a user states directly (`Slope`, `Level`) are one rule: whoever write
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 
@@ -161,7 +162,10 @@ class RuleMixture:
 
 
 def rule_mixture(
-    rules: Sequence[TransferRule] | None, space: SearchSpace, columns: Columns
+    rules: Sequence[TransferRule] | None,
+    space: SearchSpace,
+    columns: Columns,
+    earlier: TransferRule | None = None,
 ) -> RuleMixture | None:
     """Return the mixture over rules that the surrogate integrates over; None where none applies.
 
@@ -170,6 +174,7 @@ def rule_mixture(
             space compete, an empty sequence leaves the neutral prior alone.
         space: search space whose roles and axes the rules refer to.
         columns: meaning of the same space's encoded columns.
+        earlier: what earlier studies say, one more rule beside those; None without any.
 
     Raises:
         SpaceError: where a rule that the user named needs what the space lacks, where a level lies
@@ -188,6 +193,7 @@ def rule_mixture(
     """
     chosen = rules is not None
     groups = _together(rules) if rules is not None else _that_fit(space)
+    groups += [(earlier,)] if earlier is not None else []
     if not groups:
         return None
     if not space.scales:
@@ -198,7 +204,10 @@ def rule_mixture(
     if not groups:
         return None
     sources = [_source(group) for group in groups]
-    weights = _shares(answers, sources)
+    counts: dict[Hashable, int] = {
+        source: _count(group) for source, group in zip(sources, groups, strict=True)
+    }
+    weights = _shares(answers, sources, counts)
     holds, probability = _hypotheses(answers, weights)
     priors = tuple(
         drift_prior([rule for i in np.flatnonzero(row) for rule in groups[i]], space, columns)
@@ -244,7 +253,17 @@ def _questions(rule: TransferRule, space: SearchSpace) -> frozenset[tuple[str, s
     )
 
 
-def _shares(answers: Sequence[frozenset[Hashable]], sources: Sequence[Hashable]) -> Array:
+def _count(group: tuple[TransferRule, ...]) -> int:
+    """Return the number of sources that a rule stands for, of which each earlier study is one."""
+    studies = getattr(group[0], "studies", 1)
+    return studies if isinstance(studies, int) else 1
+
+
+def _shares(
+    answers: Sequence[frozenset[Hashable]],
+    sources: Sequence[Hashable],
+    counts: Mapping[Hashable, int],
+) -> Array:
     """Return pi_r of each rule."""
     papers: dict[Hashable, set[Hashable]] = {}
     for questions, source in zip(answers, sources, strict=True):
@@ -255,7 +274,8 @@ def _shares(answers: Sequence[frozenset[Hashable]], sources: Sequence[Hashable])
         variants = sum(
             bool(own & other) and source == its for other, its in zip(answers, sources, strict=True)
         )
-        shares.append((1.0 - NEUTRAL) / (max(len(papers[q]) for q in own) * variants))
+        most = max(sum(counts[paper] for paper in papers[q]) for q in own)
+        shares.append((1.0 - NEUTRAL) * counts[source] / (most * variants))
     return np.array(shares)
 
 

@@ -47,6 +47,7 @@ OWNER_FOLDER, OWNER_FILE = 0o700, 0o600  # permissions for the owner only
 LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
+_NEW = ".new-"  # and a number: a folder that is being made, or that a kill has left
 _SLUG = 40  # characters of a study's name in the name of its folder
 _UNIQUE = 16  # characters of its unique id there
 
@@ -195,33 +196,32 @@ class CheckpointStore:
         """Return the folder of trial `number`, which exists once something was saved there."""
         return self.root / str(number)
 
-    def link(self, parent: int, child: int, key: CheckpointKey) -> None:
+    def link(self, parent: int, child: int, key: CheckpointKey, *, clone: bool = False) -> None:
         """Give trial `child` what `parent` has saved; do nothing if that is nothing.
 
         The state is a hard link where the file system has them: the parent's next save replaces
-        its own name only. Other files are copied, because they may be edited in place.
+        its own name only. Other files are copied, because they may be edited in place. The child's
+        folder appears whole: a kill on the way leaves none, and the parent's is looked at again.
 
         Args:
             parent: Number of the trial that saved.
             child: Number of the trial that starts from it.
             key: Key of the child, whose ancestor the parent must be.
+            clone: Whether the state is readable as that of the child's parent, too.
         """
         source, destination = self.folder(parent), self.folder(child)
         marker = _marker(source)
         if marker is None or not key.accepts(marker):
             return
-        prepare(destination, key)
-        try:
-            shutil.copytree(source, destination, dirs_exist_ok=True, copy_function=_link_state)
-        except OSError:
-            if source.exists():
-                raise  # else it was deleted meanwhile, with what was saved
-
-    def descend(self, child: int) -> None:
-        """Keep what trial `child` starts from, linked before, readable as its parent's state."""
-        state = self.folder(child) / STATE_FILE
-        if state.exists():
-            _link_in_place(state, self.folder(child) / PARENT_FILE)
+        with _appearing(destination) as folder:
+            _write_marker(folder, key.marker())
+            try:
+                shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=_link_state)
+            except OSError:
+                if source.exists():
+                    raise  # else it was deleted meanwhile, with what was saved
+            if clone and (folder / STATE_FILE).exists():
+                _link_in_place(folder / STATE_FILE, folder / PARENT_FILE)
 
     def keep_best(self, number: int) -> None:
         """Keep what trial `number` saved last as the best, if it saved anything."""
@@ -240,10 +240,12 @@ class CheckpointStore:
     def numbers(self) -> set[int]:
         """Return the trials that have a folder of this study, whichever driver holds it."""
         try:
-            folders = [path for path in self.root.iterdir() if path.name.isdecimal()]
+            folders = list(self.root.iterdir())
         except FileNotFoundError:
             return set()
-        return {int(path.name) for path in folders if self._is_ours(path)}
+        whole = (path for path in folders if path.name.isdecimal() and self._is_ours(path))
+        begun = (path.name.removeprefix(_NEW) for path in folders if path.name.startswith(_NEW))
+        return {int(path.name) for path in whole} | {int(n) for n in begun if n.isdecimal()}
 
     def take_over(self, folder: Path) -> None:
         """Move the trials' folders that a version without markers has left in `folder`.
@@ -278,6 +280,7 @@ class CheckpointStore:
         """Delete the folder of trial `number`, if there is one and it is of this study."""
         if self._is_ours(self.folder(number)):
             shutil.rmtree(self.folder(number), ignore_errors=True)
+        shutil.rmtree(_new(self.folder(number)), ignore_errors=True)  # what a kill has left
 
     def _is_ours(self, folder: Path) -> bool:
         marker = _marker(folder)
@@ -396,13 +399,11 @@ class RunCheckpoints:
     def _inherit(self, trial: Trial) -> None:
         """Link the newest checkpoint that `trial` can continue, and release lost attempts'."""
         lineage = list(self._lineage(trial))[1:]
+        clone = self._log.trial(lineage[0]).ask_index != trial.ask_index  # a run of its own
         for number in lineage:
             if self._store.folder(number).is_dir():
-                self._store.link(number, trial.number, self.key(trial))
+                self._store.link(number, trial.number, self.key(trial), clone=clone)
                 break
-        assert trial.parent is not None
-        if self._log.trial(trial.parent).ask_index != trial.ask_index:  # a clone: a run of its own
-            self._store.descend(trial.number)
         for number in lineage:
             observation = self._log.observation(number)
             if observation is not None and observation.cause is Cause.LOST:
@@ -467,8 +468,26 @@ def prepare(folder: Path, key: CheckpointKey) -> None:
             f"{folder} is where this run keeps its checkpoints, but it holds files of another "
             "study, of another config, or that scaletune did not make; move that folder away"
         )
-    make_private(folder)
-    _write_marker(folder, key.marker())
+    if folder.is_dir():
+        _write_marker(folder, key.marker())
+        return
+    with _appearing(folder) as new:
+        _write_marker(new, key.marker())
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes its name once it is whole; a kill leaves it under another name."""
+    new = _new(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    make_private(new)
+    yield new
+    os.replace(new, folder)
+
+
+def _new(folder: Path) -> Path:
+    """Name of a run's folder until it is whole; one process at a time makes it."""
+    return folder.with_name(f"{_NEW}{folder.name}")
 
 
 def save_state(

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hpo.errors import BudgetError, SpaceError
+from hpo.errors import BudgetError, SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
+from hpo.optimizer.trial_table import Attempt
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
 from hpo.schedulers.base import check_scheduler
@@ -36,11 +37,18 @@ from hpo.study.lease import Lease, LeaseRenewer
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.progress import Progress
 from hpo.study.runners import InlineRunner, Runner, Task, TrainFunction
-from hpo.study.storage import StudyStorage, check_texts, sqlite_file, without_password
+from hpo.study.storage import (
+    ForeignStudyError,
+    StudyStorage,
+    check_texts,
+    sqlite_file,
+    without_password,
+)
 from hpo.study.takeover import Elsewhere, replay
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
+from hpo.trials.read_runs import History, earlier_runs, read_runs
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
@@ -70,7 +78,9 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    raise_on_error: bool = False,
     other_tasks: GivenTasks = None,
+    history: History = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -121,12 +131,22 @@ def optimize(
             in every run, as long as `train_fn` returns the same; with more, what is asked depends
             on which trial ends first. Measured time decides only under `cost="seconds"` and where
             a limit in seconds is set.
+        raise_on_error: Whether the first trial that raises ends the study, with a `StudyError` that
+            holds its traceback. False takes it for a failure of its config (cause `error`) and
+            continues, unless the first trials all raise. Running out of memory, diverging and
+            exceeding a limit never end a study.
         other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
             returns or can read, a :class:`Result`, or a list of (config, loss). The search starts
             with what did best on them and learns from each as far as it agrees with this task
             (:mod:`hpo.models.other_tasks`); reasons say what each contributed. Like `priors` they
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
-            Spaces with scale axes do not learn from them yet.
+            In a space with scale axes, the law of each becomes part of one more transfer rule about
+            the drift and level of the best settings (:mod:`hpo.scaling.earlier_studies`).
+        history: Earlier runs of this very task, to go on from: what `read_runs` returned or can
+            read (a path, a DataFrame, an Optuna study), a `Result`, or observations. They are
+            stored with the study as trials that were added to it, count as told and not against the
+            budget, and are told once, whether the call is repeated or the source has grown. Runs
+            that the space cannot hold are left out with a warning.
 
     Returns:
         The result so far, also after Ctrl-C.
@@ -136,7 +156,8 @@ def optimize(
         ValueError: For an argument, or a return value of `train_fn`, that breaks a rule.
             `SpaceError` and `BudgetError` are ValueErrors.
         StudyError: If the storage cannot be used, or holds a different study under this name; or
-            if `train_fn` raised in each of the first 10 trials.
+            if `train_fn` raised in each of the first 10 trials, or the same exception at the same
+            line in each of the first 3, or in any under `raise_on_error`.
 
     Example:
         >>> from hpo import Budget, Float, optimize
@@ -176,7 +197,11 @@ def optimize(
         name=name,
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
+        raise_on_error=Flag()(raise_on_error, "`raise_on_error`"),
         other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
+        history=()
+        if history is None
+        else earlier_runs(history, searched, Direction.of(direction), cost),
     )
     _check(options)
     return _drive(options)
@@ -192,8 +217,10 @@ def load_result(
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
+    A study that was made with Optuna and another sampler is read as `read_runs` does.
+
     Args:
-        name: Name of the study, as given to `optimize`.
+        name: Name of the study, as given to `optimize` or to Optuna.
         storage: Its storage, as given to `optimize`.
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
@@ -215,7 +242,19 @@ def load_result(
     if name is None:
         raise ValueError("`name` must be the name of a study, got None; pass that of `optimize`")
     check_texts(name, storage)
-    stored, header = StudyStorage.read(name=name, storage=storage)
+    try:
+        stored, header = StudyStorage.read(name=name, storage=storage)
+    except ForeignStudyError as found:
+        runs = read_runs(found.study)
+        engine = Optimizer(
+            runs.space,
+            direction=runs.direction,
+            cost=runs.cost_unit,
+            target=target,
+            priors=priors,
+        )
+        engine.tell_many(runs)
+        return replace(engine.result(), study=found.study)
     optimizer = Optimizer(
         SearchSpace.from_fingerprint(header["space"]),
         direction=header["direction"],
@@ -228,7 +267,34 @@ def load_result(
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
-    return replace(optimizer.result(), study=stored.study)
+    return replace(optimizer.result(), study=stored.study, attempts=partial(_attempts, stored))
+
+
+def only_study(storage: str | BaseStorage) -> str:
+    """Return the name of the only study in a storage.
+
+    Args:
+        storage: Optuna storage or its URL.
+
+    Raises:
+        StudyError: If there is none or another, or the storage cannot be read.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> from optuna.storages import InMemoryStorage
+        >>> storage = InMemoryStorage()
+        >>> _ = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...              budget=Budget(trials=1), name="mine", storage=storage)
+        >>> only_study(storage)
+        'mine'
+    """
+    names = StudyStorage.names(storage)
+    if len(names) != 1:
+        raise StudyError(
+            f"{without_password(storage)} must hold one study to go without a name, got"
+            f" {names or 'none'}; name the study"
+        )
+    return names[0]
 
 
 class _Folder:
@@ -264,13 +330,14 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
         )
         _say_changed_tasks(options, storage)
+        storage.add_earlier(options.history, options.cost)
         with _leased(storage) as (index, owner):
             base = _checkpoint_base(options.storage) if folder is None else folder.path
             store = _checkpoints(storage, base, index)
             if index > 0:  # others drive this study, too; each draws numbers of its own
                 engine = options.engine(index)
             driver = Driver(options, engine, storage, runner, store, index=index, owner=owner)
-            result = driver.drive()
+            result = replace(driver.drive(), attempts=partial(_attempts, storage))
     finally:
         runner.close()
         if folder is not None and options.scheduler is None:
@@ -280,6 +347,20 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
     if not storage.durable:
         options = replace(options, name=storage.study.study_name, storage=storage.storage)
     return replace(result, onward=partial(_extend, options, folder))
+
+
+def _attempts(storage: StudyStorage) -> dict[int, Attempt]:
+    """When and by whom each trial was run; empty where the storage cannot be read any more."""
+    try:
+        starts = storage.starts()
+        asked = {entry.number: entry.asked for entry in storage.entries()}
+    except StudyError as error:
+        _log.warning("when trials were started is not known: %s", error)
+        return {}
+    found = {number: Attempt(started) for number, started in starts.items()}
+    for number, how in asked.items():
+        found[number] = Attempt(starts.get(number), how.driver, how.attempt + 1)
+    return found
 
 
 def _extend(
@@ -301,7 +382,8 @@ def _extend(
             "give one, larger than what the study has spent: Budget(cost=...)"
         )
     space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
-    return _drive(replace(options, space=space, budget=budget or Budget()), folder)
+    options = replace(options, space=space, budget=budget or Budget(), history=())
+    return _drive(options, folder)
 
 
 def _say_changed_tasks(options: StudyOptions, storage: StudyStorage) -> None:
@@ -367,9 +449,15 @@ def _checkpoints(storage: StudyStorage, base: Path, driver: int) -> CheckpointSt
 def _checkpoint_base(storage: str | BaseStorage | None) -> Path:
     """Folder for the checkpoints of named runs: beside an SQLite file, else in the current one."""
     file = sqlite_file(storage)
-    if file is None:
-        return Path("scaletune_checkpoints").absolute()
-    return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    try:
+        if file is None:
+            return Path("scaletune_checkpoints").absolute()
+        return file.absolute().with_name(bounded(file.stem, "_checkpoints"))
+    except FileNotFoundError as error:
+        raise StudyError(
+            "there is no place for checkpoints, because the working directory of this process has "
+            "been deleted; change to one that exists (os.chdir) and call again"
+        ) from error
 
 
 def _with_progress(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

@@ -2,7 +2,7 @@
 
 A trial's config, scale and fidelity are Optuna params, and the losses it reports are intermediate
 values. The rest is one JSON attribute per transition, split where a storage holds only short texts
-(:mod:`hpo.study.attributes`):
+(:mod:`hpo.trials.attributes`):
 
 ========================  ======================================================================
 study attributes
@@ -20,6 +20,7 @@ trial attributes
 `scaletune:told`          status, cause, loss, cost, order, reports of the last stage, traceback
 `scaletune:lost`          order; the attempt has no result, and another one continues it
 `scaletune:released`      its driver gave it up cleanly, as after Ctrl-C
+`scaletune:earlier`       identity of a run that was given as `history`, an added trial
 `scaletune:claimed:<o>`   of an enqueued trial: `asked` and config, by the driver with owner o that
                           tries to start it; whose claim succeeds writes `asked` and the params
 ========================  ======================================================================
@@ -43,6 +44,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
@@ -55,11 +58,12 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
 from hpo.space.scalars import shown
-from hpo.study.attributes import read as read_attribute
-from hpo.study.attributes import split as split_attribute
 from hpo.study.checkpoints import OWNER_FILE
 from hpo.study.lease import DRIVER_KEY, RETURN, Lease, ObserverClock, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.attributes import read as read_attribute
+from hpo.trials.attributes import split as split_attribute
+from hpo.trials.read_runs import run_keys
 from hpo.trials.records import SECONDS
 
 SCHEMA = 2
@@ -106,6 +110,8 @@ _RESUMED = "scaletune:resumed:"
 _TOLD = "scaletune:told"
 _LOST = "scaletune:lost"
 _RELEASED = "scaletune:released"
+EARLIER = "scaletune:earlier"
+FAILED = "failed"  # the user attribute of a failed trial that may hold a cause
 _CLAIMED = "scaletune:claimed:"
 
 _STATES = {
@@ -113,6 +119,19 @@ _STATES = {
     Status.STOPPED: TrialState.PRUNED,
     Status.FAILED: TrialState.FAIL,
 }
+
+
+class ForeignStudyError(StudyError):
+    """A study that was not made by `optimize`.
+
+    Args:
+        message: What to say where such a study cannot be used.
+        study: The study.
+    """
+
+    def __init__(self, message: str, study: optuna.Study) -> None:
+        super().__init__(message)
+        self.study = study
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,8 +405,9 @@ class StudyStorage:
             with _damage_errors(where, "header"):
                 header = read_attribute(attributes, _STUDY)
         if header is None:
-            raise StudyError(
-                f"the study {name!r} in {where} was not made by optimize(); name one that was"
+            raise ForeignStudyError(
+                f"the study {name!r} in {where} was not made by optimize(); name one that was",
+                study,
             )
         with _damage_errors(where, "header"):
             _check_schema(name, header)
@@ -400,6 +420,21 @@ class StudyStorage:
         """Whether every cost is that of measured seconds, as without cost= in earlier versions."""
         told = [o for entry in self.entries() for o in (*entry.pauses, entry.observation) if o]
         return all(o.cost in (None, o.seconds) for o in told)
+
+    @staticmethod
+    def names(storage: str | BaseStorage | None) -> list[str]:
+        """Return the names of the studies in a storage, sorted.
+
+        Args:
+            storage: Optuna storage or its URL; None for the default file.
+
+        Raises:
+            StudyError: If it cannot be read.
+        """
+        where = _Where.of(storage)
+        _require_file(storage)
+        with _storage_errors(where):
+            return sorted(optuna.get_all_study_names(_backend("", storage)))
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""
@@ -415,6 +450,16 @@ class StudyStorage:
                 self._closed[entry.number] = entry
             entries.append(entry)
         return entries
+
+    def starts(self) -> dict[int, datetime]:
+        """Return when each trial was started, by number; without those that never were."""
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        return {
+            trial.number: trial.datetime_start
+            for trial in stored
+            if trial.datetime_start is not None
+        }
 
     def ask(self, asked: Asked, config: dict[str, Any], distributions: dict[str, Any]) -> Trial:
         """Create a running trial, whole.
@@ -481,6 +526,33 @@ class StudyStorage:
             for order, number in enumerate(numbers, int(first)):
                 orders[number] = min(order, orders.get(number, order))
         return others, orders
+
+    def add_earlier(self, observations: Sequence[Observation], cost: str | None) -> int:
+        """Write earlier runs as trials that were added to the study, each only once.
+
+        A run that is there already, by its identity (`Runs.keys`), is not written again.
+
+        Args:
+            observations: Runs in the study's space and cost unit.
+            cost: Declared unit of the costs.
+
+        Returns:
+            How many were new.
+        """
+        if not observations:
+            return 0
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        known = {trial.user_attrs.get(EARLIER) for trial in stored}
+        new = 0
+        for key, observation in zip(run_keys(observations), observations, strict=True):
+            if key in known:
+                continue
+            template = _earlier_trial(observation, self._space, key, cost)
+            with _storage_errors(self._where):
+                _repeated(partial(self.storage.create_new_trial, self._study_id, template))
+            new += 1
+        return new
 
     def record_added(self, order: int, numbers: Sequence[int]) -> None:
         """Write that trials which others added were learned, in this order.
@@ -1238,6 +1310,31 @@ def _entry(stored: FrozenTrial, space: SearchSpace) -> Entry | None:
         pauses=pauses,
         resumptions=resumptions,
     )
+
+
+def _earlier_trial(
+    observation: Observation, space: SearchSpace, key: str, cost: str | None
+) -> FrozenTrial:
+    """Return an earlier run as a finished trial."""
+    attributes: dict[str, Any] = {EARLIER: key}
+    if cost is not None and observation.cost is not None:
+        attributes[cost] = observation.cost
+    if observation.cause is not None:
+        attributes[FAILED] = observation.cause.value
+    losses = {report.step: report.loss for report in observation.reports if report.loss is not None}
+    if observation.status is Status.STOPPED and observation.loss is not None:
+        losses[max(losses, default=0)] = observation.loss
+    trial = optuna.trial.create_trial(
+        state=_STATES[observation.status],
+        value=observation.loss if observation.status is Status.COMPLETED else None,
+        params=observation.config,
+        distributions=space.distributions(observation.config, {}),
+        user_attrs=attributes,
+        intermediate_values=losses,
+    )
+    if observation.seconds and trial.datetime_complete is not None:
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=observation.seconds)
+    return trial
 
 
 def _is_foreign(stored: FrozenTrial) -> bool:

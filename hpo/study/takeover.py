@@ -39,7 +39,7 @@ from hpo.optimizer.ask_tell import Optimizer
 from hpo.space import Float, Int, Scale, SearchSpace
 from hpo.space.scalars import real
 from hpo.study.checkpoints import RunCheckpoints
-from hpo.study.storage import Asked, Entry, Resumed, StudyStorage
+from hpo.study.storage import EARLIER, FAILED, Asked, Entry, Resumed, StudyStorage
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.records import SECONDS
 
@@ -56,7 +56,6 @@ __all__ = [
     "wanted_params",
 ]
 
-_FAILED = "failed"  # the user attribute of a failed trial that may hold a cause
 _MOST_REASONS = 3  # trials that one warning explains
 
 _log = logging.getLogger(__name__)
@@ -155,13 +154,11 @@ class SharedStudy:
         elsewhere = Elsewhere.read(self._storage, self._optimizer)
         self._learn(entries, elsewhere.recorded)
         self._take_in(elsewhere)
-        asks = {entry.number: entry.asked.ask_index for entry in entries}
-        # A clone has an ask of its own: it does not continue its parent.
-        continued = {
+        runs = {entry.number: (entry.asked.driver, entry.asked.ask_index) for entry in entries}
+        continued = {  # a clone descends from a run, but does not continue it
             entry.trial.parent
             for entry in entries
-            if entry.trial.parent is not None
-            and asks.get(entry.trial.parent) == entry.asked.ask_index
+            if entry.trial.parent is not None and runs.get(entry.trial.parent) == runs[entry.number]
         }
         orphans = [e for e in entries if e.lost and not e.superseded and e.number not in continued]
         others = self.others() if orphans else {}
@@ -323,8 +320,14 @@ class Elsewhere:
         trials, orders = storage.made_elsewhere()
         retried = retried_numbers(trials)
         found = cls()
+        earlier: set[str] = set()
         for trial in trials:
             number, space = trial.number, optimizer.space
+            key = trial.user_attrs.get(EARLIER)
+            if key in earlier:  # two drivers gave the same history at once: the first counts
+                continue
+            if key is not None:
+                earlier.add(key)
             if optimizer.log.observation(number) is not None:
                 continue
             try:
@@ -504,7 +507,7 @@ def failure_cause(trial: FrozenTrial) -> Cause:
         >>> failure_cause(failed)
         <Cause.OOM: 'oom'>
     """
-    named = trial.user_attrs.get(_FAILED)
+    named = trial.user_attrs.get(FAILED)
     return Cause(named) if named in [cause.value for cause in Cause] else Cause.ERROR
 
 

@@ -24,6 +24,7 @@ from surrogates.scaling_law.prior import Reach, Whitening
 
 _MAX_STEPS = 40  # of Levenberg-Marquardt
 _GAIN = 1e-5  # nats; a step that gains less ends the search
+_WIDE = 400  # parameters beyond which fewer rows are solved in their own space
 _REACH = 4.0  # prior standard deviations that any parameter may move from its mean
 
 
@@ -102,12 +103,17 @@ def descend(
     for _ in range(max_steps):
         G = whiten(loss(u).jacobian(X) @ prior.root)
         gradient = G.T @ residual - u
-        curvature = G.T @ G
-        diagonal = np.diagonal(curvature).copy()
+        few_rows = _WIDE < len(u) > 2 * len(y)
+        curvature = None if few_rows else G.T @ G
+        diagonal = (G * G).sum(axis=0) if curvature is None else np.diagonal(curvature).copy()
         gain = 0.0
         while damping < 1e8:
-            shifted = curvature + np.diag(1.0 + damping * (1.0 + diagonal))
-            step = linalg.solve(shifted, gradient, assume_a="pos", check_finite=False)
+            shift = 1.0 + damping * (1.0 + diagonal)
+            if curvature is None:
+                step = _solve_by_rows(G, shift, gradient)
+            else:
+                shifted = curvature + np.diag(shift)
+                step = linalg.solve(shifted, gradient, assume_a="pos", check_finite=False)
             trial = np.clip(u + step, -_REACH, _REACH)
             trial_value, trial_residual = objective(trial)
             gain = value - trial_value
@@ -121,6 +127,14 @@ def descend(
         if gain < _GAIN * max(1.0, value):
             break
     return Mode(u, value)
+
+
+def _solve_by_rows(G: Array, shift: Array, b: Array) -> Array:
+    """Return `(G' G + diag(shift))^-1 b` by Woodbury's identity, O(n^2 p) for G `n x p`."""
+    scaled = G / shift
+    inner = np.eye(len(G)) + scaled @ G.T
+    correction = linalg.solve(inner, scaled @ b, assume_a="pos", check_finite=False)
+    return np.asarray(b / shift - scaled.T @ correction)
 
 
 def ridge_start(

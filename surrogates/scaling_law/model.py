@@ -512,16 +512,27 @@ class ScalingPredictor(GPPredictor):
 
     def posterior(self, X: Array) -> Posterior:
         """Return the marginal posterior at the rows of `X`; the features are computed once."""
-        phi = self._basis.value(X)
+        phi, k = self._cross(X)
         prior = np.einsum("mp,mp->m", phi, phi)
-        k = phi @ self._basis.value(self.X).T
         for part in self._parts:
-            k += part.cross(X, self.X)
             prior += part.diagonal(X)
         mean = self.loss.value(X) - phi @ self._mode + k @ self.weights
         half = self.factor.half_solve(k.T)
         variance = prior - np.einsum("nm,nm->m", half, half)
         return Posterior(mean, np.maximum(variance, MIN_VARIANCE * prior))
+
+    def mean(self, X: Array) -> Array:
+        """Return the posterior mean at the rows of `X`, `(m,)`, which is quicker alone."""
+        phi, k = self._cross(X)
+        return np.asarray(self.loss.value(X) - phi @ self._mode + k @ self.weights)
+
+    def _cross(self, X: Array) -> tuple[Array, Array]:
+        """Return features of the rows of `X`, and their covariance with the training rows."""
+        phi = self._basis.value(X)
+        k = phi @ self._basis.value(self.X).T
+        for part in self._parts:
+            k += part.cross(X, self.X)
+        return phi, k
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
         """Return the marginal posterior and its derivatives; the features are computed once."""

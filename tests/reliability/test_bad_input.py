@@ -30,8 +30,6 @@ from hpo import (
 )
 from hpo.cli import main
 
-pytest.importorskip("typer", reason="pip install 'scaletune[cli]' to run this")
-
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 WORDS = st.one_of(

@@ -233,7 +233,7 @@ def test_variants_of_one_paper_share_its_weight():
     )
 )
 def test_the_weights_of_rules_are_those_asked_for(answers):
-    weights = module._shares(answers, list(range(len(answers))))
+    weights = module._shares(answers, (rules := range(len(answers))), dict.fromkeys(rules, 1))
     holds, probability = module._hypotheses(answers, weights)
     assert probability.sum() == pytest.approx(1.0) and (probability > 0).all()
     np.testing.assert_allclose(probability @ holds, weights, atol=1e-6)

@@ -34,7 +34,7 @@ def interrupted(folder: Path, number: signal.Signals, workers: int) -> dict[str,
     return output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupt_returns_the_result_so_far_and_the_next_call_continues(
     folder: Path, number: signal.Signals, workers: int

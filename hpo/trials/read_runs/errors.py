@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hpo.errors import printable
+
 __all__ = ["RunFileError", "option"]
 
 
@@ -18,7 +20,7 @@ class RunFileError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 def option(name: str, value: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from hpo.errors import printable_str
+
 __all__ = ["Guess", "Guesses", "Use"]
 
 _LONGEST = 60  # letters of a cell of the printed table
@@ -91,6 +93,7 @@ class Guesses:
                 return guess
         raise KeyError(f"no column {column!r}; there are {[g.column for g in self.columns]}")
 
+    @printable_str
     def __str__(self) -> str:
         table = [("column", "read as", "values", "because")]
         for guess in self.columns:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError
+from hpo.errors import SpaceError, printable_str
 from hpo.space import (
-    Axis,
     Categorical,
     DirectionName,
     Fidelity,
@@ -29,15 +28,17 @@ from hpo.space import (
     Scale,
     SearchSpace,
 )
+from hpo.space.arguments import OneOf, Row, Text
 from hpo.space.checks import LARGEST_INT
 from hpo.space.parameters import condition
+from hpo.trials.default_cost import DefaultCost
 from hpo.trials.read_runs.cells import Numbers, at_least
 from hpo.trials.read_runs.choose import Choice, Column, ColumnScale, Named, choose, columns_of
 from hpo.trials.read_runs.errors import RunFileError, option
 from hpo.trials.read_runs.guesses import Guess, Guesses, Use
 from hpo.trials.read_runs.outcomes import Outcome, RunState, outcome, state_of
 from hpo.trials.read_runs.sources import read_table
-from hpo.trials.read_runs.tables import Table
+from hpo.trials.read_runs.tables import Table, expanded
 from hpo.trials.records import Observation, Status
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ _WIDE = 10.0  # ratio of largest to smallest from which an unknown positive colu
 _MOST_CHOICES = 50
 _LARGEST, _SMALLEST = 1e100, 1e-100  # no setting or size lies beyond; pictures would overflow
 _DIGITS = 10  # of a number in a run's identity
-_FLOPS = 6.0  # a run of N parameters on D tokens takes 6 N D
+_COLUMN = Text(optional=True, way_out="name a column")
+_COLUMNS = Row(Text(), way_out="list names of columns")
+_DIRECTION = OneOf(("minimize", "maximize"), optional=True, way_out="pick one")
 _SHOWN = 3  # rows named in a sentence
 
 
@@ -96,6 +99,7 @@ class Runs:
     def __len__(self) -> int:
         return len(self.observations)
 
+    @printable_str
     def __str__(self) -> str:
         return f"{self.guesses.rows[0]}\n{replace(self.guesses, rows=self.guesses.rows[1:])}"
 
@@ -236,29 +240,32 @@ def read_runs(
         >>> [observation.loss for observation in runs.observations]
         [2.5, None, 1.7]
     """
-    if direction not in (None, "minimize", "maximize"):
-        raise ValueError(f'direction must be "minimize" or "maximize", got {direction!r}')
     named = Named(
-        params=_listed(params),
-        scales=_listed(scales),
-        loss=loss,
-        cost=cost,
-        seconds=seconds,
-        status=status,
-        fidelity=fidelity,
-        ignore=_listed(ignore),
+        params=_listed(params, "`params`"),
+        scales=_listed(scales, "`scales`"),
+        loss=_COLUMN(loss, "`loss`"),
+        cost=_COLUMN(cost, "`cost`"),
+        seconds=_COLUMN(seconds, "`seconds`"),
+        status=_COLUMN(status, "`status`"),
+        fidelity=_COLUMN(fidelity, "`fidelity`"),
+        ignore=_listed(ignore, "`ignore`"),
         space=None if space is None else SearchSpace(space),
-        direction=direction,
+        direction=_DIRECTION(direction, "`direction`"),
     )
-    table = read_table(source, study_name)
+    table = expanded(read_table(source, _COLUMN(study_name, "`study_name`")))
     if not len(table):
         raise RunFileError(f"{table.name} is empty: it needs at least one run, got none")
+    if named.cost is None:
+        named = replace(named, cost=table.cost)
+    if named.space is None and not (named.params or named.scales or named.fidelity):
+        named = replace(named, space=table.space)
     reading = _Reading(table, columns_of(table), named)
     return reading.runs()
 
 
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _listed(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    listed: tuple[str, ...] = _COLUMNS((names,) if isinstance(names, str) else names, argument)
+    return listed
 
 
 class _Reading:
@@ -464,7 +471,11 @@ class _Reading:
 
     def _plain(self, name: str) -> str:
         """Return the name of a parameter: that of the study itself, else that of the column."""
-        return name.removeprefix("params_") if name in self.table.declared else name
+        plain = name.removeprefix("params_").removeprefix("user_attrs_")
+        if not self.table.declared or plain == name:
+            return name
+        own = f"params_{plain}" in self.table.declared and name not in self.table.declared
+        return name if own else plain
 
     def _add_fidelity(
         self,
@@ -648,13 +659,11 @@ class _Reading:
         none: list[float | None] = [None] * len(rows)
         if self.named.cost == "none":
             return none, None
-        axes = {scale.axis: name for name, scale in space.scale_axes.items()}
-        if {Axis.PARAMS, Axis.TOKENS} <= axes.keys():
-            N, D = axes[Axis.PARAMS], axes[Axis.TOKENS]
-            return [_FLOPS * config[N] * config[D] for config in configs], "flops"
-        if space.fidelity is not None:
-            return [float(config[space.fidelity]) for config in configs], space.fidelity
-        return none, None
+        default = DefaultCost.of(space)
+        if default is None:
+            return none, None
+        unit = space.fidelity if default.axes is None else "flops"
+        return [default.of_run(config) for config in configs], unit
 
     def _amounts(
         self, name: str | None, rows: Sequence[int], *, duration: bool

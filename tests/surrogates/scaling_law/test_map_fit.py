@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from surrogates.scaling_law import map_fit
 from surrogates.scaling_law.map_fit import descend, ridge_start
 from surrogates.scaling_law.parametric_loss import ParametricLoss, ThetaLayout
 from surrogates.scaling_law.prior import LawPrior, LossUnits, Reach, whitening
@@ -37,3 +38,19 @@ def test_descent_ends_where_the_gradient_of_the_posterior_vanishes():
     law = replace(blank, theta=prior.theta(mode.u))
     pull = prior.root.T @ law.jacobian(data.X).T @ ((data.y - law.value(data.X)) / sd**2)
     np.testing.assert_allclose(pull, mode.u, atol=0.05)
+
+
+def test_a_law_with_more_coefficients_than_runs_descends_to_the_same_mode(monkeypatch):
+    data = Family(2).runs(8)
+    layout = ThetaLayout.of(LLM, 28)
+    reference = layout.scales(data.X).mean(axis=0)
+    units, reach = LossUnits.of(data.y), Reach.of(LLM, data.X, data.y)
+    prior = whitening(layout, LLM, reference, units, reach, LawPrior(), None)
+    blank = ParametricLoss(layout, reference, prior.mean)
+    sd = np.full(8, 0.02)
+    start = ridge_start(data.X, data.y, prior, blank, reach)
+    assert len(start) > 2 * len(data.y)
+    by_coefficients = descend(start, data.X, data.y, prior, blank, sd)
+    monkeypatch.setattr(map_fit, "_WIDE", 0)
+    by_rows = descend(start, data.X, data.y, prior, blank, sd)
+    np.testing.assert_allclose(by_rows.u, by_coefficients.u, atol=1e-5)
