@@ -49,9 +49,13 @@ def test_runs_are_kept_and_not_trained_again(
     row = predicted_and_trained(study, optimizer, CHOSEN, path, seed=0)
     rows = read_rows(path)
     assert row == rows[-1]
-    assert {run["horizon"] for run in rows[:-1]} == {share * CHOSEN["tokens"] for share in SHARES}
-    assert row["losses"] == len(rows) - 1 == len(optimizer.log.observations)
-    assert sum(run["cost"] for run in rows[:-1]) >= CHOSEN["flops"]
+    branches = [one for proxy in rows[:-1] for one in proxy["branches"]]
+    first = [one["config"]["tokens"] for one in branches[:3]]
+    assert first == [share * first[-1] for share in SHARES]
+    proxies = {(one["config"]["lr"], one["config"]["params"]) for one in branches}
+    assert len(proxies) == len(rows) - 1
+    assert row["losses"] == len(branches) == len(optimizer.log.observations)
+    assert sum(one["cost"] for one in branches) >= CHOSEN["flops"]
     assert "inside" in {column.header for column in summary([row]).columns}
 
     def no_training(*_: Any, **__: Any) -> Any:
