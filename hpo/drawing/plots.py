@@ -205,7 +205,7 @@ def plot_law(data: LawPlot, path: str | Path | None = None) -> Figure:
     panels = figure.subplots(high, wide, squeeze=False).ravel()
     target, reached = float(data.compute[-1]), float(data.run_compute.max())
     for axes in panels[:count]:
-        axes.set(xscale="log", xlabel=data.label)
+        axes.set(xscale="log", xlabel=_plain(data.label))
         if target > reached:
             axes.axvspan(reached, target, alpha=0.08, lw=0, color=_TRIALS)
         axes.axvline(target, ls=":", lw=1, color=_TRIALS)
@@ -237,7 +237,7 @@ def _draw_loss_law(axes: Axes, data: LawPlot, target: float) -> None:
     axes.plot(data.run_compute[best], data.run_loss[best], "o", mfc="none", mec=_FRONT, ms=7,
               label="best run of each size")  # fmt: skip
     _mark(axes, target, data.predicted, data.predicted_interval)
-    axes.set_ylabel(data.loss_label)
+    axes.set_ylabel(_plain(data.loss_label))
 
 
 def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float) -> None:
@@ -255,7 +255,7 @@ def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float
     axes.fill_between(data.compute, setting.low, setting.high, alpha=0.25, color=_PREDICTED, lw=0)
     axes.plot(data.run_compute[best], values[best], "o", mfc="none", mec=_FRONT, ms=7)
     _mark(axes, target, setting.recommended, setting.interval)
-    axes.set_ylabel(setting.parameter)
+    axes.set_ylabel(_plain(setting.parameter))
 
 
 def _mark(axes: Axes, x: float, y: float, interval: tuple[float, float]) -> None:

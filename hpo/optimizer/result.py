@@ -572,6 +572,7 @@ class Result(Printed):
         """
         from hpo.drawing.plots import plot_law
 
+        path = File(optional=True)(path, "`path`")
         if not self.space.scales:
             raise SpaceError(
                 f"a picture of the law needs a space with Scale axes, got {list(self.space)}; name"
