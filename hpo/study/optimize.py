@@ -259,7 +259,8 @@ def load_result(
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
-    return replace(optimizer.result(), study=stored.study)
+    asked = (("seed", str(header["seed"])),)
+    return replace(optimizer.result(), study=stored.study, asked=asked)
 
 
 def only_study(storage: str | BaseStorage) -> str:
@@ -334,11 +335,23 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
         runner.close()
         if folder is not None and options.scheduler is None:
             folder.remove()  # else it goes with the last result that can be extended
+    result = replace(result, asked=_asked(options))
     if options.scheduler is None:
         return result
     if not storage.durable:
         options = replace(options, name=storage.study.study_name, storage=storage.storage)
     return replace(result, onward=partial(_extend, options, folder))
+
+
+def _asked(options: StudyOptions) -> tuple[tuple[str, str], ...]:
+    """Return what a report says was asked for, beside what a result knows itself."""
+    scheduler = options.scheduler
+    return (
+        ("budget", str(options.budget)),
+        ("seed", str(options.seed)),
+        ("workers", str(options.workers)),
+        ("scheduler", "" if scheduler is None else type(scheduler).__name__),
+    )
 
 
 def _extend(
@@ -455,7 +468,7 @@ def _check(options: StudyOptions) -> None:
     budget = Kind(Budget, way_out="write Budget(trials=60)")(options.budget, "`budget`", TypeError)
     if not budget.bounded:
         raise BudgetError(
-            f"a budget needs at least one of trials, seconds and cost to end, got {budget}; "
+            f"a budget needs at least one of trials, seconds and cost to end, got {budget!r}; "
             "write Budget(trials=60)"
         )
     UNIT(options.cost, "`cost`", TypeError)
