@@ -88,7 +88,8 @@ class PagePicture:
         title: What it shows.
         caption: How to read it.
         data: Its data, such as a :class:`~hpo.drawing.plot_data.LawPlot`.
-        figure: Its figure as plotly.js takes it, where it is not that of the data.
+        figure: Its figure as plotly.js takes it, where it is not that of the data. Without both
+            there is only the caption.
         wide: Whether it keeps its width on a phone, where it scrolls.
     """
 
@@ -192,7 +193,11 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
     }  # the front has a place of its own
     if page.picture is not None:
         shown["front"] = PagePicture("", "", page.picture)
-    figures = {key: picture.figure or figure_of(picture.data) for key, picture in shown.items()}
+    figures = {
+        key: picture.figure or figure_of(picture.data)
+        for key, picture in shown.items()
+        if picture.figure is not None or picture.data is not None
+    }
     text = environment.get_template("report.html.j2").render(
         page=_without_empty_columns(page),
         recommendation=None if advice is None else _recommendation(advice),
@@ -200,7 +205,12 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
         if page.picture is not None
         else None,
         pictures=[
-            {"key": key, "title": p.title, "caption": p.caption, "wide": p.wide}
+            {
+                "key": key if key in figures else "",
+                "title": p.title,
+                "caption": p.caption,
+                "wide": p.wide,
+            }
             for key, p in shown.items()
             if key != "front"
         ],

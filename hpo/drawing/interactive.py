@@ -462,7 +462,7 @@ def _figure(traces: Sequence[JSON], x: JSON, y: JSON) -> JSON:
         "xaxis": x,
         "yaxis": y,
         "margin": {"l": 64, "r": 16, "t": 34, "b": 48},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
+        "legend": {"orientation": "h", "y": -0.27, "yanchor": "top"},
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
         "font": {"size": 13, "color": "#222"},

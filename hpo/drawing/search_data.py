@@ -104,7 +104,7 @@ class ImportancePlot:
         low: Lower ends of their 90 % intervals, `(k,)`.
         high: Upper ends of them, `(k,)`.
         enough: Whether the model knows more about the loss than it does not.
-        runs: Number of completed runs.
+        runs: Number of runs, partial ones included.
         at: What scale it holds at.
     """
 

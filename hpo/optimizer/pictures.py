@@ -4,7 +4,7 @@ Notation: X, rows of encoded configs; losses inside are those that are minimized
 pictures are in the user's direction.
 
 **Slices.** All settings but one (or two) are as recommended at a scale. The line is the posterior
-mean of the loss of a run, without its noise. A run is drawn at f(slice at its value) + (its loss -
+mean of the loss of a whole run, without its noise. A run is drawn at f(slice at its value) + (its loss -
 f(its config)), as in a partial residual plot: off the line by what the model leaves unexplained.
 
 **Importance.** The total effect of setting j is half the mean of (f(A) - f(A with x_j redrawn))^2
@@ -38,6 +38,7 @@ from hpo.optimizer.law_plot import inside
 from hpo.space import Categorical, Fidelity, Float, Int, Scale, SearchSpace
 from hpo.trials import Observation, Status
 from surrogates.data import Array
+from surrogates.gp import representative
 from surrogates.learning_curves import Curve, CurveModel
 from surrogates.numerics import normal_half_width
 from surrogates.scaling_law.model import ScalingPredictor
@@ -51,6 +52,7 @@ _POINTS, _GRID = 60, 36  # of a slice in one and along each side of one in two d
 _DRAWS = 200  # of the loss, for the importance
 _MOST_ROWS = 1500  # in a joint posterior
 _MOST_CURVES, _FORECASTS = 200, 3
+_MOST_RUNS = 500  # in a slice
 _KEY = 0x1A9E  # random key: the same log gives the same picture
 _NINETY = normal_half_width(0.9)
 
@@ -110,15 +112,14 @@ def slice_plot(result: Result, name: str, advice: Recommendation) -> SlicePlot:
         name: Name of a setting.
         advice: Recommendation at the scale of the slice.
     """
-    encoder, model = result.models.encoder, result.models.loss()
+    encoder, model = result.models.encoder, result.models.loss_at_full_fidelity()
     place, base = encoder.index(name), _row(result, advice)
     entries = _entries(result, name, _POINTS, base[0, place])
     rows = _spread(result, base, [place], entries[:, None])
     mean, sd = _posterior(result, rows)
-    runs = result.models.runs
-    active = _active(result, runs.X, name)
-    moved = _spread(result, base, [place], runs.X[active, place][:, None])
-    residual = runs.loss[active] - model.posterior(runs.X[active]).mean
+    X, losses = _shown_runs(result, name)
+    moved = _spread(result, base, [place], X[:, [place]])
+    residual = losses - model.posterior(X).mean
     sign = encoder.loss_sign
     ends = np.sort([sign * (mean - _NINETY * sd), sign * (mean + _NINETY * sd)], axis=0)
     fits = name in advice.config
@@ -128,7 +129,7 @@ def slice_plot(result: Result, name: str, advice: Recommendation) -> SlicePlot:
         loss=sign * mean,
         low=ends[0],
         high=ends[1],
-        run_value=_values(result, name, runs.X[active, place]),
+        run_value=_values(result, name, X[:, place]),
         run_loss=sign * (model.posterior(moved).mean + residual),
         recommended=_number(result.space, name, advice.config[name]) if fits else None,
         at=_at(advice),
@@ -147,8 +148,7 @@ def contour_plot(result: Result, x: str, y: str, advice: Recommendation) -> Cont
     ]
     grid = np.stack([side.ravel() for side in np.meshgrid(*sides)], axis=1)
     mean, _ = _posterior(result, _spread(result, base, places, grid))
-    runs = result.models.runs.X
-    runs = runs[_active(result, runs, x) & _active(result, runs, y)]
+    runs, _ = _shown_runs(result, x, y)
     sign = encoder.loss_sign
     tried = [_values(result, n, runs[:, p]) for n, p in zip((x, y), places, strict=True)]
     best = [_number(result.space, name, advice.config[name]) for name in (x, y)]
@@ -169,8 +169,8 @@ def contour_plot(result: Result, x: str, y: str, advice: Recommendation) -> Cont
 
 def importance_plot(result: Result, advice: Recommendation) -> ImportancePlot:
     """Return how much each setting matters over the searched range, at one scale."""
-    encoder, model = result.models.encoder, result.models.loss()
-    names, count = result.space.decisions, len(result.models.runs)
+    encoder, model = result.models.encoder, result.models.loss_at_full_fidelity()
+    names, count = result.space.decisions, _count(result)
     rng = np.random.default_rng(_KEY)
     n = max(24, min(128, _MOST_ROWS // (len(names) + 1)))
     box = encoder.box(result.models.runs.X)
@@ -291,7 +291,7 @@ def timeline_plot(result: Result) -> TimelinePlot:
     """Return when each trial of a study ran; nothing for an optimizer without a driver."""
     causes = {o.number: o.cause.value for o in result.log.observations if o.cause is not None}
     status = {o.number: o.status.value for o in (*result.log.observations, *result.log.paused)}
-    seconds = {o.number: o.seconds for o in result.log.observations}
+    seconds = {o.number: o.seconds for o in result.log.paused}
     spans = []
     for trial in () if result.study is None else result.study.get_trials(deepcopy=False):
         if trial.datetime_start is None:
@@ -389,7 +389,7 @@ def _spread(result: Result, base: Array, places: list[int], entries: Array) -> A
 
 def _posterior(result: Result, rows: Array) -> tuple[Array, Array]:
     """Return mean and standard deviation of the loss without the noise of one run."""
-    model = result.models.loss()
+    model = result.models.loss_at_full_fidelity()
     posterior = model.posterior(rows)
     variance = posterior.variance
     if isinstance(model, ScalingPredictor):
@@ -397,9 +397,23 @@ def _posterior(result: Result, rows: Array) -> tuple[Array, Array]:
     return posterior.mean, np.sqrt(variance)
 
 
-def _active(result: Result, rows: Array, name: str) -> Any:
-    configs = result.models.encoder.decode(rows)
-    return np.array([name in config for config in configs], dtype=np.bool_)
+def _count(result: Result) -> int:
+    """Return the number of runs of which the model knows, partial ones included."""
+    partial = len(result.log.paused) if result.models.uses_partial_runs else 0
+    return len(result.models.runs) + partial
+
+
+def _shown_runs(result: Result, *names: str) -> tuple[Array, Array]:
+    """Return rows and losses of the runs that are drawn, in which all of the settings are active.
+
+    Of many runs, a subset that represents them.
+    """
+    runs, columns = result.models.runs, result.models.encoder.columns
+    kept = representative(runs.X[:, columns.numeric], runs.loss, _MOST_RUNS)
+    configs = result.models.encoder.decode(runs.X[kept])
+    active = [all(name in config for name in names) for config in configs]
+    kept = kept[np.array(active, dtype=np.bool_)]
+    return runs.X[kept], runs.loss[kept]
 
 
 def _entries(result: Result, name: str, count: int, answer: float) -> Array:

@@ -53,7 +53,7 @@ def report_page(result: Result) -> ReportPage:
         nothing=None if advice is not None else result._why(),
         recommended=None if advice is None else _recommended(advice),
         front=_front_table(result, front),
-        picture=picture if picture is not None and len(picture.cost) else None,
+        picture=picture if picture is not None and len(picture.cost) > 1 else None,
         trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
         asked=_asked(result),
         space=_space_table(result.space),
@@ -133,7 +133,8 @@ def _front_table(result: Result, front: tuple[FrontMember, ...]) -> HTMLTable | 
     if not any(member.cost is not None for member in front):
         return None
     names, unit = list(result.space), result.cost_unit or "cost"
-    ours = ("trial", "cost" if unit in ("trial", "loss", "expected") else unit, "loss", "expected")
+    loss = pictures.loss_name(result)
+    ours = ("trial", "cost" if unit in ("trial", loss, "expected") else unit, loss, "expected")
     rows = [
         (m.number, m.cost, m.loss, m.expected_loss, *(m.config.get(name) for name in names))
         for m in front
@@ -279,9 +280,12 @@ def _model_pictures(result: Result, advice: Recommendation) -> list[PagePicture]
         caption = (
             f"Share of each setting in how the expected loss varies over the searched range{where}."
             if importance.enough
-            else f"Not enough data yet: {importance.runs} completed runs."
+            else f"Not enough data yet: {importance.runs} runs."
         )
-        found.append(PagePicture("Importance of the settings", caption, importance))
+        shown = importance if importance.enough else None
+        found.append(PagePicture("Importance of the settings", caption, shown))
+    if importance.runs <= len(settings):
+        return found  # slices of a model of so few runs show its prior
     ranked = [name for name in importance.names if name in settings]
     caption = f"The other settings are as recommended{where}."
     for name in ranked[:_MOST_SLICES]:
