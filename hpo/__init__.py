@@ -170,6 +170,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of the installed package; reading it takes longer than the import
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("scaletune")
+        except PackageNotFoundError:  # a clone that was not installed
+            return "unknown"
     if name not in _LAZY:
         raise AttributeError(f"module 'hpo' has no attribute {name!r}")
     value = getattr(import_module(_LAZY[name]), name)
@@ -178,4 +185,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

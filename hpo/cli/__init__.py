@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -43,5 +45,15 @@ def command_line() -> typer.Typer:
     return app
 
 
-def _scaletune() -> None:
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scaletune {version('scaletune')}")
+        raise typer.Exit
+
+
+def _scaletune(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
     """Tune the small model, train the big one."""

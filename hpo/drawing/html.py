@@ -130,6 +130,7 @@ class ReportPage:
         observed: Trial with the best observed loss; None where it is the best trial.
         nothing: Why there is no recommendation, and what to do; None where there is one.
         made: Line on when and with what the page was made.
+        summary: Sentences and tables on what was found.
         asked: Names and texts of what was asked for.
         space: The searched space.
         spent: Names and values of what was spent.
@@ -151,6 +152,7 @@ class ReportPage:
     observed: ShownTrial | None = None
     nothing: str | None = None
     made: str = ""
+    summary: Sequence[str | HTMLTable] = ()
     asked: Sequence[tuple[str, Any]] = ()
     space: HTMLTable | None = None
     spent: Sequence[tuple[str, Any]] = ()

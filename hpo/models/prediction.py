@@ -13,6 +13,7 @@ from hpo.models.intervals import cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.success_extrapolation import SuccessExtrapolation
 from hpo.scaling.cost_law import CostLaw
+from hpo.space import Direction
 from hpo.trials import Prediction
 
 
@@ -55,4 +56,5 @@ def predict(
         seconds_interval=seconds_interval,
         extrapolation=extrapolation,
         warnings=warnings,
+        direction=Direction.of_sign(warp.encoder.loss_sign),
     )

@@ -667,7 +667,13 @@ class Optimizer:
         warp = self._hedge.most_likely()
         warp.selector.sync()
         return Result(
-            self.log.snapshot(), warp.snapshot(), self.target, self.cost_unit, rules=self._rules
+            self.log.snapshot(),
+            warp.snapshot(),
+            self.target,
+            self.cost_unit,
+            rules=self._rules,
+            budget=self.ledger.budget,
+            spent=self.ledger.spent,
         )
 
     @property
@@ -731,6 +737,7 @@ class Optimizer:
             degraded=degraded,
             fallbacks=fallbacks,
             reason=suggestion.reason,
+            direction=Direction.of_sign(self.encoder.loss_sign),
         )
 
     def _identify(

@@ -4,8 +4,9 @@ Notation: X, rows of encoded configs; losses inside are those that are minimized
 pictures are in the user's direction.
 
 **Slices.** All settings but one (or two) are as recommended at a scale. The line is the posterior
-mean of the loss of a whole run, without its noise. A run is drawn at f(slice at its value) + (its loss -
-f(its config)), as in a partial residual plot: off the line by what the model leaves unexplained.
+mean of the loss of a whole run, without its noise. A run is drawn at f(slice at its value) + (its
+loss - f(its config)), as in a partial residual plot: off the line by what the model leaves
+unexplained.
 
 **Importance.** The total effect of setting j is half the mean of (f(A) - f(A with x_j redrawn))^2
 over the searched range (Jansen 1999), its share is that over the sum of all effects. f is drawn
@@ -59,7 +60,7 @@ _NINETY = normal_half_width(0.9)
 
 def loss_name(result: Result) -> str:
     """Return the name of the objective in pictures and pages."""
-    return "loss" if result.models.encoder.loss_sign > 0 else "score"
+    return result.models.encoder.direction.noun
 
 
 def front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
 
-from hpo.errors import SpaceError, printable_str
+from hpo.errors import SpaceError
 from hpo.models.fitted import MANY, Models
 from hpo.models.intervals import Expected, extrapolation, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.optimizer.answer import Refutation, answer, law_optimum, walls
-from hpo.space import Axis, Float, Int, SearchSpace
+from hpo.space import Axis, Direction, Float, Int, SearchSpace
 from hpo.space.arguments import Table
 from hpo.space.checks import LARGEST_FLOAT, SMALLEST_POSITIVE
 from hpo.space.encoding import Encoder
 from hpo.space.scalars import real, shown
+from hpo.trials.printing import Grid, Part, Printed, short, span
 from surrogates.base import Predictor
 from surrogates.data import Array
 from surrogates.numerics import normal_half_width
@@ -36,7 +37,8 @@ _DRAWS = 256
 _SPREAD = 512  # rows among which each draw looks for its optimum
 _ONE_SIDED = 0.05  # share of runs on the other side of the optimum that is too few to place it
 _FAR = 8.0  # times the largest run's compute beyond which a warning says so
-_TOUCHING = 0.005  # of a range: closer to a bound, a value lies on it
+#: Share of a range: closer to a bound, a value lies on it.
+TOUCHING = 0.005
 _SIZES = (Axis.PARAMS, Axis.WIDTH, Axis.DEPTH)
 _SAME = 1e-9  # relative difference of two sizes that are one
 #: What to write for the scale of a run.
@@ -45,7 +47,7 @@ _KEY = 0x5CA1E  # random key of recommendations: the same log gives the same ans
 
 
 @dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Printed):
     """The config to train with at one scale.
 
     Attributes:
@@ -63,6 +65,7 @@ class Recommendation:
         warnings: Sentences on why to doubt it, and which range to widen.
         no_effect: Settings without an effect that the runs could show. They keep the value of the
             best run.
+        direction: Whether the objective is minimized, a loss, or maximized, a value.
 
     The numeric settings may lie outside the searched range where the space has scale axes: beyond
     the runs they are the optimum of the fitted law (`result.scaling_law`), which only physical
@@ -116,36 +119,29 @@ class Recommendation:
     extrapolation: float
     warnings: tuple[str, ...]
     no_effect: tuple[str, ...] = ()
+    direction: Direction = field(default=Direction.MINIMIZE, repr=False)
 
-    @printable_str
-    def __str__(self) -> str:
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
         at = ", ".join(f"{name} {value:.4g}" for name, value in self.target.items())
         far = f", {self.extrapolation:.3g} times the compute of the largest run"
-        lines = [
+        lines: list[Part] = [
             f"Recommended{f' at {at}' if at else ''}{far if self.extrapolation > 1.01 else ''}"
         ]
-        table = [("setting", "value", "90 % interval", "from data" if self.target else "")]
+        rows = []
         for name, value in self.config.items():
             if name not in self.target:
-                low, high = self.intervals.get(name, (None, None))
                 share = self.informed_by_data.get(name)
                 from_data = "no effect seen" if name in self.no_effect else ""
                 if share is not None and not from_data:
                     from_data = f"{share:.0%}"
-                between = "" if low is None else f"{low:.4g} to {high:.4g}"
-                shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-                table.append((name, shown, between, from_data))
-        widths = [max(len(row[j]) for row in table) for j in range(4)]
-        if len(table) > 1:
-            lines += [
-                "  ".join(
-                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                ).rstrip()
-                for row in table
-            ]
-        low, high = self.loss_interval
-        lines.append(f"predicted loss {self.loss:.5g} ({low:.5g} to {high:.5g})")
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+                rows.append((name, short(value), span(self.intervals.get(name)), from_data))
+        if rows:
+            header = ("setting", "value", "90 % interval", "from data" if self.target else "")
+            lines.append(Grid(header, rows))
+        interval = span(self.loss_interval, 5)
+        lines.append(f"predicted {self.direction.noun} {self.loss:.5g} ({interval})")
+        return [*lines, *(f"warning: {text}" for text in self.warnings)]
 
 
 def recommend(
@@ -187,6 +183,7 @@ def recommend(
             *_quiet(no_effect),
         ),
         no_effect=no_effect,
+        direction=Direction.of_sign(encoder.loss_sign),
     )
 
 
@@ -327,7 +324,7 @@ def _outside(
         j, value = encoder.index(name), config[name]
         x, low, high = float(row[0, j]), float(encoder.lower[j]), float(encoder.upper[j])
         side, bound = ("below", low) if x - low < high - x else ("above", high)
-        step = _TOUCHING * (high - low)
+        step = TOUCHING * (high - low)
         searched = f"the searched range {parameter.low:.6g} to {parameter.high:.6g}"
         best = (
             f"the best {name} at this target, {value:.3g},"
@@ -344,7 +341,7 @@ def _outside(
                     f"{best} lies on its hard bound {end:.6g}: move the bound if values {side} it"
                     " make sense"
                 )
-            elif not _is_wall(parameter, side):
+            elif not is_wall(parameter, side):
                 edge = _edge(encoder, name, interval, x, side)
                 warnings.append(
                     f"{best} lies on the edge of {searched}: widen it to about {edge:.2g}"
@@ -365,7 +362,7 @@ def _outside(
     return tuple(warnings)
 
 
-def _is_wall(parameter: Float | Int, side: str) -> bool:
+def is_wall(parameter: Float | Int, side: str) -> bool:
     """Return whether the declared bound on that side is a physical one."""
     k = 0 if side == "below" else 1
     return parameter.limits[k] == parameter.physical_limits[k]
@@ -394,7 +391,7 @@ def _refuted(models: Models, refutation: Refutation | None) -> tuple[str, ...]:
     near = "a run that failed"
     if refutation.near is not None:
         near = (
-            f"trial {runs.numbers[refutation.near]}, whose loss"
+            f"trial {runs.numbers[refutation.near]}, whose {Direction.of_sign(sign).noun}"
             f" {sign * runs.loss[refutation.near]:.3g} is far from the"
             f" {sign * refutation.predicted:.3g} predicted there"
         )

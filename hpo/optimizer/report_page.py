@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ from hpo.drawing.interactive import figure_of, optimum_figure
 from hpo.errors import SpaceError
 from hpo.optimizer import pictures
 from hpo.optimizer.law_plot import law_plot
+from hpo.optimizer.summary import summary
 from hpo.space import Categorical, Scale, SearchSpace
-from hpo.trials import Observation, Status
+from hpo.trials import Cause, Observation, Status
+from hpo.trials.failures import failures
 from hpo.trials.table_columns import column_names
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ _PACKAGES = ("scaletune", "numpy", "scikit-learn", "optuna")
 
 def report_page(result: Result) -> ReportPage:
     """Return what the report shows; see :meth:`hpo.optimizer.result.Result.report`."""
-    some = bool(result._candidates())
+    some = bool(result.candidates())
     best, observed = (result.best, result.best_observed) if some else (None, None)
     advice = result.recommend() if len(result.models.runs) else None
-    front, trials = result.front, result.to_pandas()
+    front, trials = result.front, result.to_pandas().drop(columns="traceback")
     picture = pictures.front_plot(result, front) if front else None
     law = result.scaling_law
     return ReportPage(
@@ -50,10 +52,14 @@ def report_page(result: Result) -> ReportPage:
         observed=None
         if best is None or observed is None or observed.number == best.number
         else _shown(observed),
-        nothing=None if advice is not None else result._why(),
+        nothing=None if advice is not None else result.why_nothing(),
         recommended=None if advice is None else _recommended(advice),
         front=_front_table(result, front),
         picture=picture if picture is not None and len(picture.cost) > 1 else None,
+        summary=[
+            part if isinstance(part, str) else HTMLTable(part.header, part.rows)
+            for part in summary(result)
+        ],
         trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
         asked=_asked(result),
         space=_space_table(result.space),
@@ -146,6 +152,7 @@ def _asked(result: Result) -> list[tuple[str, Any]]:
     target = ", ".join(f"{name} {value:.4g}" for name, value in (result.target or {}).items())
     rows = [
         ("direction", result.models.encoder.direction.value),
+        ("budget", None if result.budget is None else str(result.budget)),
         *result.asked,
         ("cost is counted in", result.cost_unit),
         ("target", target),
@@ -188,7 +195,8 @@ def _end(value: float | None) -> str:
 
 
 def _spent(result: Result) -> list[tuple[str, Any]]:
-    runs, rows = result.log.runs, []
+    runs = result.log.runs
+    rows: list[tuple[str, Any]] = []
     for status in Status:
         count = sum(o.status is status for o in (*runs, *result.log.paused))
         if count:
@@ -205,12 +213,17 @@ def _spent(result: Result) -> list[tuple[str, Any]]:
     return rows
 
 
-def _failures(runs: Iterable[Observation]) -> list[FailureKind]:
-    found: dict[str, list[Observation]] = {}
-    for o in runs:
-        if o.cause is not None:
-            found.setdefault(o.cause.value, []).append(o)
-    return [FailureKind(cause, [o.number for o in those]) for cause, those in found.items()]
+def _failures(runs: Sequence[Observation]) -> list[FailureKind]:
+    """Return the kinds of failures, and last those of no fault of their configs."""
+    kinds = [
+        FailureKind(f"{kind.cause.value}: {kind.error}", kind.numbers, kind.text)
+        for kind in failures(runs)
+    ]
+    lost = [o for o in runs if o.cause is Cause.LOST]
+    if lost:
+        text = next((o.error for o in lost if o.error), "")
+        kinds.append(FailureKind("lost", [o.number for o in lost], text))
+    return kinds
 
 
 def _pictures(result: Result, advice: Recommendation | None) -> list[PagePicture]:

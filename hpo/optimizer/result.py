@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.drawing.plot_data import Measured
-from hpo.errors import SpaceError, StudyError, printable_str
+from hpo.errors import SpaceError, StudyError
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
@@ -25,17 +25,19 @@ from hpo.optimizer.recommend import (
     doubts,
     recommend,
 )
+from hpo.optimizer.summary import summary
+from hpo.optimizer.trial_table import Attempt, trial_table
 from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
-from hpo.space import SearchSpace
+from hpo.space import Direction, SearchSpace
 from hpo.space.arguments import Count, File, Kind, Number, Table
-from hpo.trials import Observation, Prediction, Report, TrialLog
-from hpo.trials.budget import Budget
+from hpo.trials import Observation, Prediction, TrialLog
+from hpo.trials.budget import Budget, Spent
 from hpo.trials.pareto import front
+from hpo.trials.printing import Part, Printed, settings
 from hpo.trials.records import SECONDS
 from hpo.trials.serialized import ThreadLock, serialized
-from hpo.trials.table_columns import column_names
 from surrogates.numerics import single_threaded
 
 if TYPE_CHECKING:
@@ -44,22 +46,9 @@ if TYPE_CHECKING:
 
     from hpo.drawing.picture import Picture
 
-# Columns of `Result.to_pandas` that are ours; the parameters stand behind the first of them.
-_COLUMNS = (
-    "number",
-    "loss",
-    "cost",
-    "seconds",
-    "status",
-    "cause",
-    "predicted_loss",
-    "predicted_cost",
-    "reason",
-)
-
 
 @dataclass(frozen=True, slots=True)
-class FrontMember:
+class FrontMember(Printed):
     """One completed trial of the front.
 
     Attributes:
@@ -69,6 +58,7 @@ class FrontMember:
         cost: Cost in the study's unit; None if it is not known.
         expected_loss: Posterior mean of the loss at the config. Unlike `loss` it does not take the
             noise of one run at face value.
+        direction: Whether the objective is minimized, a loss, or maximized, a value.
     """
 
     number: int
@@ -76,14 +66,24 @@ class FrontMember:
     loss: float
     cost: float | None
     expected_loss: float
+    direction: Direction = field(default=Direction.MINIMIZE, repr=False)
+
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        cost = "" if self.cost is None else f", cost {self.cost:.4g}"
+        return [
+            f"Trial {self.number}: {self.direction.noun} {self.loss:.5g}, expected"
+            f" {self.expected_loss:.5g}{cost}",
+            *([settings(self.config)] if self.config else []),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Printed):
     """Result of the trials so far: a snapshot that later trials do not change.
 
-    Losses are in the user's direction. `print` shows the best trial, and the best loss observed
-    where that is another trial's.
+    Losses are in the user's direction. `print` says what was asked, what was spent, which trial is
+    the best by the models and as observed, what failed, and what to do next.
 
     Attributes:
         log: Every trial and observation.
@@ -94,6 +94,10 @@ class Result:
         onward: Function that extends the study to a larger fidelity; None without a scheduler.
         rules: Transfer rules that compete; None where none has a say.
         asked: Names and texts of what else was asked for, such as the budget and the seed.
+        budget: Budget of the study; None if unknown.
+        spent: What it has spent; None if unknown.
+        attempts: Function that returns when and by whom each trial was run, by number; None without
+            a driver.
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -116,6 +120,9 @@ class Result:
     onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
     rules: RuleMixture | None = field(default=None, repr=False)
     asked: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    budget: Budget | None = field(default=None, repr=False)
+    spent: Spent | None = field(default=None, repr=False)
+    attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
 
     @property
     def models(self) -> Models:
@@ -195,17 +202,11 @@ class Result:
         sign = self.models.encoder.loss_sign
         return min(self._members(), key=lambda member: sign * member.loss)
 
-    @printable_str
-    def __str__(self) -> str:
-        finished = len(self.log.runs)
-        if not len(self.models.runs) and not self._furthest():
-            return f"{finished} finished trials, none of them completed"
-        best, observed = self.best, self.best_observed
-        settings = ", ".join(f"{name}={_short(value)}" for name, value in best.config.items())
-        lines = [f"Best of {finished} finished trials: {_summary(best)}", f"  {settings}"]
-        if observed.number != best.number:
-            lines.append(f"Best loss observed: {_summary(observed)}")
-        return "\n".join(lines)
+    @serialized
+    @single_threaded
+    def parts(self) -> list[Part]:
+        """Return what is printed: sentences and a table."""
+        return summary(self)
 
     def extend(self, *, max_fidelity: int, budget: Budget | None = None) -> Result:
         """Extend the study to a larger fidelity; every run so far is kept.
@@ -267,7 +268,7 @@ class Result:
             >>> [(member.number, member.cost) for member in optimizer.result().front]
             [(0, 1.0), (1, 4.0)]
         """
-        candidates = self._candidates()
+        candidates = self.candidates()
         members = [member for member in candidates if member.cost is not None]
         if candidates and not members:
             return (self.best,)
@@ -477,11 +478,18 @@ class Result:
         return instability(self.models, configs, name, initial_loss=initial_loss, rise=rise)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per finished trial: number, parameters, result, prediction and metrics.
+        """Return one row per trial with a result, paused ones last.
+
+        The columns are the number, the parameters, `loss`, `cost`, `seconds`, `status` and `cause`,
+        the level of the fidelity that was trained (`trained_level`), what was predicted before the
+        run with its 90 % interval (`predicted_loss`, `predicted_loss_low`, `predicted_loss_high`,
+        the same for the cost, `predicted_success`) and why (`reason`), when it was `started`, the
+        `worker` (index of the `optimize` call, of those that drove the study side by side), the
+        number of `attempts`, the `failure` in one line with its `traceback`, and the metrics.
 
         A metric is what the trial returned or was told with, else what it last reported. Our own
         columns always keep their names: a parameter called `loss` is in the column `params_loss`,
-        and a metric whose name is taken in `metrics_...`. Before any trial has finished the table
+        and a metric whose name is taken in `metrics_...`. Before any trial has a result the table
         has its columns and no row.
 
         Example:
@@ -492,39 +500,8 @@ class Result:
                number     x  loss  cost     status
             0       0  0.25   1.5   2.0  completed
         """
-        import pandas as pd
-
-        observations = self.log.runs
-        metrics = {
-            o.number: _metrics(o, self.log.reports(o.number) or o.reports) for o in observations
-        }
-        settings, measured = column_names(
-            _COLUMNS,
-            [*self.space, *(name for o in observations for name in o.config)],
-            [name for values in metrics.values() for name in values],
-        )
-        rows = []
-        for o in observations:
-            trial = None if o.ask_index is None else self.log.trial(o.number)
-            prediction = None if trial is None else trial.prediction
-            rows.append(
-                {
-                    "number": o.number,
-                    **{settings[name]: value for name, value in o.config.items()},
-                    "loss": o.loss,
-                    "cost": o.cost,
-                    "seconds": o.seconds,
-                    "status": o.status.value,
-                    "cause": None if o.cause is None else o.cause.value,
-                    "predicted_loss": None if prediction is None else prediction.loss,
-                    "predicted_cost": None if prediction is None else prediction.cost,
-                    "reason": None if prediction is None else str(prediction.reason),
-                    **{measured[name]: value for name, value in metrics[o.number].items()},
-                }
-            )
-        number, *others = _COLUMNS
-        columns = [number, *settings.values(), *others, *measured.values()]
-        return pd.DataFrame(rows, columns=columns)
+        attempts = {} if self.attempts is None else self.attempts()
+        return trial_table(self.log, self.space, attempts)
 
     @serialized
     def plot_front(
@@ -801,10 +778,10 @@ class Result:
     def _require_runs(self) -> None:
         if not len(self.models.runs):
             raise ValueError(
-                f"no trial was completed, so nothing can be recommended; {self._why()}"
+                f"no trial was completed, so nothing can be recommended; {self.why_nothing()}"
             )
 
-    def _why(self) -> str:
+    def why_nothing(self) -> str:
         """Return why no trial was completed, and what to do."""
         finished, furthest = len(self.log.runs), self._furthest()
         name = self.space.fidelity
@@ -822,24 +799,24 @@ class Result:
 
     def _members(self) -> list[FrontMember]:
         """Every candidate for the best; ValueError without any."""
-        members = self._candidates()
+        members = self.candidates()
         if not members:
             self._require_runs()
         return members
 
     @serialized
     @single_threaded
-    def _candidates(self) -> list[FrontMember]:
+    def candidates(self) -> list[FrontMember]:
         """Every completed trial with its posterior mean; without any, those that came furthest."""
         if not len(self.models.runs):
             return self._furthest()
         runs, sign = self.models.runs, self.models.encoder.loss_sign
         expected = sign * self.models.loss().posterior(runs.X).mean
-        members = []
+        members, direction = [], Direction.of_sign(sign)
         for number, mean in zip(runs.numbers, expected.tolist(), strict=True):
             o = self.log.observation(number)
             assert o is not None and o.loss is not None  # completed
-            members.append(FrontMember(number, self._trained(o), o.loss, o.cost, mean))
+            members.append(FrontMember(number, self._trained(o), o.loss, o.cost, mean, direction))
         return members
 
     def _furthest(self) -> list[FrontMember]:
@@ -850,11 +827,18 @@ class Result:
             if assignment is not None and o.loss is not None:
                 levels[o.number] = assignment.level
         top = max(levels.values(), default=0)
+        direction = Direction.of_sign(self.models.encoder.loss_sign)
         return [
-            FrontMember(o.number, self._trained(o), o.loss, o.cost, o.loss)
+            FrontMember(o.number, self._trained(o), o.loss, o.cost, o.loss, direction)
             for o in self.log.paused
             if levels.get(o.number) == top and o.loss is not None
         ]
+
+    def full_config(self, number: int) -> dict[str, Any]:
+        """Return the whole config of a trial with a result."""
+        o = self.log.observation(number)
+        assert o is not None
+        return o.config
 
     def _trained(self, o: Observation) -> dict[str, Any]:
         """Return the config with the fidelity up to which the trial was trained."""
@@ -876,19 +860,3 @@ class Result:
         o = self.log.observation(runs.numbers[largest])
         assert o is not None
         return {name: float(o.config[name]) for name in self.space.scales}
-
-
-def _metrics(o: Observation, reports: Sequence[Report]) -> dict[str, Any]:
-    """Return the metrics of a trial by name, the last reported value of what it did not return."""
-    metrics: dict[str, Any] = {}
-    for report in reports:
-        metrics.update(report.metrics)
-    return {**metrics, **o.metrics}
-
-
-def _summary(member: FrontMember) -> str:
-    return f"trial {member.number}, loss {member.loss:.5g}, expected {member.expected_loss:.5g}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

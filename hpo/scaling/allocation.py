@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpo.errors import printable_str
+from hpo.trials.printing import Part, Printed
 
 
 @dataclass(frozen=True, slots=True)
-class Allocation:
+class Allocation(Printed):
     """How to spend one training run's compute, by the fitted laws.
 
     Attributes:
@@ -49,9 +49,9 @@ class Allocation:
     loss: float
     loss_interval: tuple[float, float]
 
-    @printable_str
-    def __str__(self) -> str:
-        lines = [f"Best use of {self.compute:.4g} {self.unit}, with 90 % intervals"]
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        lines: list[Part] = [f"Best use of {self.compute:.4g} {self.unit}, with 90 % intervals"]
         for name, value in self.scale.items():
             (low, high), (least, most) = self.intervals[name], self.exponent_intervals[name]
             lines.append(
@@ -59,4 +59,4 @@ class Allocation:
                 f" grows as compute^{self.exponents[name]:.2f} ({least:.2f} to {most:.2f})"
             )
         low, high = self.loss_interval
-        return "\n".join([*lines, f"  loss {self.loss:.5g} ({low:.5g} to {high:.5g})"])
+        return [*lines, f"  loss {self.loss:.5g} ({low:.5g} to {high:.5g})"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpo.trials.printing import Grid
 from surrogates.scaling_law.coefficients import Estimate
 
 if TYPE_CHECKING:
@@ -58,6 +59,24 @@ def as_text(rows: Sequence[Coefficient]) -> str:
         for e in [row.estimate]
     ]
     return "\n".join([heading, *lines])
+
+
+def as_grid(rows: Sequence[Coefficient]) -> Grid:
+    """Return the same as a table of texts.
+
+    Args:
+        rows: coefficients to print.
+    """
+    cells = [
+        (
+            row.name,
+            _show(row.estimate.prior_mean, row.estimate.prior_sd).strip(),
+            _show(row.estimate.mean, row.estimate.sd).strip(),
+            f"{row.informed_by_data:.0%}",
+        )
+        for row in rows
+    ]
+    return Grid(("", "prior", "posterior", "from data"), cells)
 
 
 def as_frame(rows: Sequence[Coefficient]) -> pd.DataFrame:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.errors import UnknownNameError, printable_str
-from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
+from hpo.scaling.coefficient_table import Coefficient, as_frame, as_grid, as_text
 from hpo.space.arguments import OneOf
 from hpo.space.encoding import Encoder
 from hpo.trials import Observation, Status
+from hpo.trials.printing import as_html
 from hpo.trials.records import SECONDS
 from surrogates.basis_gp import BasisKernel
 from surrogates.cost import CostModel, CostPredictor, LinearBasis, LinearMean
@@ -171,6 +172,9 @@ class CostLaw:
     @printable_str
     def __str__(self) -> str:
         return as_text(self.rows) + "\n+- one standard error."
+
+    def _repr_html_(self) -> str:
+        return as_html([as_grid(self.rows), "+- one standard error."])
 
     @single_threaded
     def predict(self, config: Mapping[str, Any]) -> tuple[float, tuple[float, float]]:

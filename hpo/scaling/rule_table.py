@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpo.trials.printing import Grid
+
+_TITLE = "which published rule holds for these runs"
+
 
 @dataclass(frozen=True, slots=True)
 class RuleWeight:
@@ -44,11 +48,23 @@ def rules_as_text(rules: Sequence[RuleWeight]) -> str:
         MuP                                           40%    10%  Yang
         none of them                                  20%     5%
     """
-    title = "which published rule holds for these runs"
-    width = max(len(title), *(len(rule.name) for rule in rules))
-    ranked = sorted(rules[:-1], key=lambda rule: -round(rule.after, 6))
+    width = max(len(_TITLE), *(len(rule.name) for rule in rules))
     lines = [
         f"{rule.name:{width}}  {rule.before:6.0%}  {rule.after:5.0%}  {rule.source}".rstrip()
-        for rule in (*ranked, rules[-1])
+        for rule in _ranked(rules)
     ]
-    return "\n".join([f"{title:{width}}  before  after", *lines])
+    return "\n".join([f"{_TITLE:{width}}  before  after", *lines])
+
+
+def rules_as_grid(rules: Sequence[RuleWeight]) -> Grid:
+    """Return the same as a table of texts.
+
+    Args:
+        rules: weights; the last one is that of no rule.
+    """
+    cells = [(r.name, f"{r.before:.0%}", f"{r.after:.0%}", r.source) for r in _ranked(rules)]
+    return Grid((_TITLE, "before", "after", ""), cells)
+
+
+def _ranked(rules: Sequence[RuleWeight]) -> tuple[RuleWeight, ...]:
+    return (*sorted(rules[:-1], key=lambda rule: -round(rule.after, 6)), rules[-1])

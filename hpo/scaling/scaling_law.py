@@ -32,14 +32,15 @@ from scipy.special import logsumexp
 
 from hpo.errors import UnknownNameError, printable_str
 from hpo.scaling.allocation import Allocation
-from hpo.scaling.coefficient_table import Coefficient, as_frame, as_text
+from hpo.scaling.coefficient_table import Coefficient, as_frame, as_grid, as_text
 from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
-from hpo.scaling.rule_table import RuleWeight, rules_as_text
+from hpo.scaling.rule_table import RuleWeight, rules_as_grid, rules_as_text
 from hpo.space import Axis
 from hpo.space.arguments import Kind, Number, OneOf, Row, Table
 from hpo.space.checks import LARGEST_FLOAT
 from hpo.space.encoding import Encoder
+from hpo.trials.printing import as_html
 from hpo.trials.table_columns import column_names
 from surrogates.data import Array, ColumnKind
 from surrogates.numerics import normal_half_width, single_threaded
@@ -241,20 +242,26 @@ class FittedLaw:
         """
         return as_frame(self.rows)
 
-    @printable_str
-    def __str__(self) -> str:
+    def _note(self) -> str:
         at = ", ".join(
             f"{axis} {math.exp(s):.4g}"
             for axis, s in zip(
                 self.coefficients.axes, self.coefficients.reference.tolist(), strict=True
             )
         )
-        note = (
+        return (
             f"Best values and removable losses are those at {at}; +- one standard error.\n"
             "Slopes are those at this size and may bend; law.best(parameter, at={...}) includes it."
         )
+
+    @printable_str
+    def __str__(self) -> str:
         table = f"\n\n{rules_as_text(self.rules)}" if self.rules else ""
-        return f"{as_text(self.rows)}\n{note}{table}"
+        return f"{as_text(self.rows)}\n{self._note()}{table}"
+
+    def _repr_html_(self) -> str:
+        rules = [rules_as_grid(self.rules)] if self.rules else []
+        return as_html([as_grid(self.rows), self._note(), *rules])
 
     @single_threaded
     def allocation(self, compute: float, cost: CostLaw | None = None) -> Allocation:

@@ -45,6 +45,16 @@ class Direction(StrEnum):
         """+1 to minimize, -1 to maximize: the factor that turns an objective into a loss."""
         return 1.0 if self is Direction.MINIMIZE else -1.0
 
+    @property
+    def noun(self) -> str:
+        """What the objective is called: a loss if it is minimized, else a value."""
+        return "loss" if self is Direction.MINIMIZE else "value"
+
+    @classmethod
+    def of_sign(cls, sign: float) -> Direction:
+        """Return the direction of a sign."""
+        return cls.MINIMIZE if sign > 0 else cls.MAXIMIZE
+
     @classmethod
     def of(cls, value: object) -> Direction:
         """Return the direction that the user named, or refuse a value of any type."""

@@ -45,6 +45,7 @@ from hpo.study.storage import Asked, Entry, StudyStorage
 from hpo.study.takeover import RETRIES, SharedStudy, completed, keep_unwritten, wanted_params
 from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
+from hpo.trials.failures import last_line, where_raised
 from hpo.trials.other_tasks import OtherTask
 from hpo.trials.records import SECONDS
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _ALL_FAILED = 10  # first trials that all raised
+_SAME_FAILURE = 3  # first trials that all raised the same exception at the same line
 _POLL = 0.5  # seconds between looks at the budget, the leases and Ctrl-C while trials run
 _GRACE = 2.0  # seconds that running trials get to finish after Ctrl-C
 
@@ -81,6 +83,7 @@ class StudyOptions:
     name: str | None
     storage: str | BaseStorage | None = field(repr=False)  # it may hold a password
     seed: int
+    raise_on_error: bool = False
     other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
     history: tuple[Observation, ...] = field(default=(), repr=False)
 
@@ -172,6 +175,7 @@ class Driver:
         )
         self._running: dict[int, _Running] = {}
         self._unanswered: dict[int, Exception] = {}  # by trial: what went wrong at its report
+        self._shown: set[str] = set()  # kinds of failures whose traceback was shown
         self._began = time.monotonic()
         self._interrupts = Interrupts()
         self._interrupted = False
@@ -478,11 +482,9 @@ class Driver:
         """Write how a trial of this driver ended, then let the optimizer learn it."""
         running = self._running[outcome.number]  # released if its end cannot be written
         outcome = priced(outcome, self._options.cost)
-        last_line = self._storage.without_secrets(outcome.text).strip().rpartition("\n")[2]
         if outcome.cause is Cause.LOST and running.asked.attempt < RETRIES:
-            _log.warning(
-                "trial %d was lost (%s); trying again", outcome.number, printable(last_line)
-            )
+            why = last_line(self._storage.without_secrets(outcome.text))
+            _log.warning("trial %d was lost (%s); trying again", outcome.number, why)
             self._storage.mark_lost(outcome.number, order=self._log.next_order, text=outcome.text)
             del self._running[outcome.number]
             self._shared.sync_from_storage()
@@ -507,16 +509,45 @@ class Driver:
         self._optimizer.record(observation)
         self._checkpoints.end(outcome.number)
         if observation.cause is not None:
-            cause = observation.cause.value
-            _log.warning("trial %d failed (%s): %s", outcome.number, cause, printable(last_line))
+            self._say_failed(observation)
         for callback in self._options.callbacks:
             callback.on_trial_end(self._state, running.trial, observation)
         if outcome.refusal is not None:
             raise outcome.refusal
-        if observation.cause is Cause.ERROR and self._all_failed():
+        if observation.cause is Cause.ERROR:
+            self._stop_if_broken(observation)
+
+    def _say_failed(self, failed: Observation) -> None:
+        """Log a failure in one line, and its traceback where it is the first of its kind."""
+        assert failed.cause is not None
+        where, text = where_raised(failed.error), last_line(failed.error)
+        if where is not None and where not in self._shown:
+            self._shown.add(where)
+            text = f"{text}\n{printable(failed.error.rstrip())}"
+        _log.warning("trial %d failed (%s): %s", failed.number, failed.cause.value, text)
+
+    def _stop_if_broken(self, failed: Observation) -> None:
+        """Raise StudyError where `train_fn` is to blame rather than the config."""
+        text = failed.error.rstrip()
+        if self._options.raise_on_error:
             raise StudyError(
-                f"all of the first {_ALL_FAILED} trials raised, the last with {last_line!r}; fix "
-                "train_fn and call again"
+                f"trial {failed.number} raised, and raise_on_error=True ends the study there; fix "
+                f"train_fn and call again\n\n{text}"
+            )
+        told = [o for o in self._log.observations if o.ask_index is not None]
+        if any(o.cause is not Cause.ERROR for o in told):
+            return
+        kinds, way_out = {where_raised(o.error) for o in told}, "fix train_fn and call again"
+        if len(told) >= _ALL_FAILED:
+            raise StudyError(
+                f"all of the first {_ALL_FAILED} trials raised, the last with "
+                f"{last_line(text)!r}; {way_out}\n\n{text}"
+            )
+        if len(told) >= _SAME_FAILURE and len(kinds) == 1 and None not in kinds:
+            raise StudyError(
+                f"the first {_SAME_FAILURE} trials raised the same exception at the same line, "
+                f"{kinds.pop()}, the last with {last_line(text)!r}; {way_out}, or return "
+                f'float("nan") for a config that cannot be run\n\n{text}'
             )
 
     def _observed(self, trial: Trial, outcome: Outcome) -> Observation:
@@ -532,6 +563,7 @@ class Driver:
             seconds=outcome.seconds,
             reports=self._log.reports(outcome.number),
             metrics=dict(outcome.metrics),
+            error=self._storage.without_secrets(outcome.text) if outcome.cause is not None else "",
         )
 
     def _write(self, observation: Observation, text: str) -> bool:
@@ -548,11 +580,6 @@ class Driver:
         except StudyError:
             keep_unwritten(self._owner, observation, text)
             raise
-
-    def _all_failed(self) -> bool:
-        """Whether all trials raised, which says more of `train_fn` than of configs."""
-        told = [o for o in self._log.observations if o.ask_index is not None]
-        return len(told) >= _ALL_FAILED and all(o.cause is Cause.ERROR for o in told)
 
     # --- the budget ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from urllib.parse import quote
 from hpo.errors import BudgetError, SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.optimizer.result import Result
+from hpo.optimizer.trial_table import Attempt
 from hpo.scaling.claims import Priors
 from hpo.schedulers import Scheduler
 from hpo.schedulers.base import check_scheduler
@@ -77,6 +78,7 @@ def optimize(
     name: str | None = None,
     storage: str | BaseStorage | None = None,
     seed: int = 0,
+    raise_on_error: bool = False,
     other_tasks: GivenTasks = None,
     history: History = None,
 ) -> Result:
@@ -129,6 +131,10 @@ def optimize(
             in every run, as long as `train_fn` returns the same; with more, what is asked depends
             on which trial ends first. Measured time decides only under `cost="seconds"` and where
             a limit in seconds is set.
+        raise_on_error: Whether the first trial that raises ends the study, with a `StudyError` that
+            holds its traceback. False takes it for a failure of its config (cause `error`) and
+            continues, unless the first trials all raise. Running out of memory, diverging and
+            exceeding a limit never end a study.
         other_tasks: Runs of other tasks in the same space, by a name for each: what `read_runs`
             returns or can read, a :class:`Result`, or a list of (config, loss). The search starts
             with what did best on them and learns from each as far as it agrees with this task
@@ -150,7 +156,8 @@ def optimize(
         ValueError: For an argument, or a return value of `train_fn`, that breaks a rule.
             `SpaceError` and `BudgetError` are ValueErrors.
         StudyError: If the storage cannot be used, or holds a different study under this name; or
-            if `train_fn` raised in each of the first 10 trials.
+            if `train_fn` raised in each of the first 10 trials, or the same exception at the same
+            line in each of the first 3, or in any under `raise_on_error`.
 
     Example:
         >>> from hpo import Budget, Float, optimize
@@ -190,6 +197,7 @@ def optimize(
         name=name,
         storage=storage,
         seed=Count(0, way_out="0 is usual")(seed, "`seed`"),
+        raise_on_error=Flag()(raise_on_error, "`raise_on_error`"),
         other_tasks=read_other_tasks(other_tasks, searched, Direction.of(direction)),
         history=()
         if history is None
@@ -259,8 +267,9 @@ def load_result(
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
+    attempts = partial(_attempts, stored)
     asked = (("seed", str(header["seed"])),)
-    return replace(optimizer.result(), study=stored.study, asked=asked)
+    return replace(optimizer.result(), study=stored.study, attempts=attempts, asked=asked)
 
 
 def only_study(storage: str | BaseStorage) -> str:
@@ -330,7 +339,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             if index > 0:  # others drive this study, too; each draws numbers of its own
                 engine = options.engine(index)
             driver = Driver(options, engine, storage, runner, store, index=index, owner=owner)
-            result = driver.drive()
+            result = replace(driver.drive(), attempts=partial(_attempts, storage))
     finally:
         runner.close()
         if folder is not None and options.scheduler is None:
@@ -347,11 +356,24 @@ def _asked(options: StudyOptions) -> tuple[tuple[str, str], ...]:
     """Return what a report says was asked for, beside what a result knows itself."""
     scheduler = options.scheduler
     return (
-        ("budget", str(options.budget)),
         ("seed", str(options.seed)),
         ("workers", str(options.workers)),
         ("scheduler", "" if scheduler is None else type(scheduler).__name__),
     )
+
+
+def _attempts(storage: StudyStorage) -> dict[int, Attempt]:
+    """When and by whom each trial was run; empty where the storage cannot be read any more."""
+    try:
+        starts = storage.starts()
+        asked = {entry.number: entry.asked for entry in storage.entries()}
+    except StudyError as error:
+        _log.warning("when trials were started is not known: %s", error)
+        return {}
+    found = {number: Attempt(started) for number, started in starts.items()}
+    for number, how in asked.items():
+        found[number] = Attempt(starts.get(number), how.driver, how.attempt + 1)
+    return found
 
 
 def _extend(

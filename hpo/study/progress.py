@@ -1,24 +1,32 @@
-"""Live view of a study on a terminal: trials, best loss, spend, front size, time to go.
+"""Live view of a study: trials, best loss, spend, front size, time to go.
 
-Nothing is shown where stdout is not a terminal, such as in a log file, a notebook or a test.
+On a terminal it is one table that is kept up to date, in a notebook one HTML table below the cell,
+and elsewhere, as in a log file, a line of the log every minute.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, cast
+from dataclasses import dataclass
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from hpo.errors import printable
 from hpo.optimizer.result import Result
 from hpo.space import Direction
+from hpo.space.arguments import Number
 from hpo.study.callbacks import Callback, StudyState
 from hpo.trials import Cause, Observation, Status, Trial
 from hpo.trials.pareto import front
+from hpo.trials.printing import Grid, Part, as_html, as_text
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
@@ -28,16 +36,22 @@ if TYPE_CHECKING:
 
 _REFRESH = 4  # times a second
 _BAR = 32  # characters
+_NOTEBOOK_REFRESH = 1.0  # seconds
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """Callback that keeps one table on the terminal up to date while a study runs.
+    """Callback that shows how far a study is: on a terminal, in a notebook, or in the log.
 
-    `optimize` adds one unless a `Progress` is among its callbacks.
+    `optimize` adds one unless a `Progress` is among its callbacks. Where there is neither a
+    terminal nor a notebook, a line is logged every minute, at level INFO of `hpo.study.progress`;
+    it goes to standard error where no logging is set up.
 
     Args:
         console: Console to draw on, by default stdout.
-        enabled: Whether to draw at all.
+        enabled: Whether to show anything.
+        every: Seconds between two lines of the log.
 
     Example:
         >>> from hpo import Budget, Float, optimize
@@ -45,31 +59,47 @@ class Progress(Callback):
         ...                   budget=Budget(trials=2), callbacks=[Progress(enabled=False)])
     """
 
-    def __init__(self, *, console: Console | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self, *, console: Console | None = None, enabled: bool = True, every: float = 60.0
+    ) -> None:
         self._console = console
         self._enabled = enabled
+        self._every = Number(above=0, way_out="60 is usual")(every, "`every`")
         self._live: Live | None = None
+        self._display: Any = None  # handle of a display in a notebook
+        self._ticker: _Ticker | None = None
+        self._lines = 0  # of the log so far
         self._started = 0.0
         self._spent_before = 0.0
         self._found: str | None = None
 
     def on_start(self, run: StudyState) -> None:
-        """Show the table, on a terminal."""
+        """Show the table, or begin to log."""
         if not self._enabled:
             return
+        self._started = time.monotonic()
+        self._spent_before = run.ledger.spent.seconds
+        self._found, self._lines = continued(run), 0
+        if self._console is None and _in_notebook():
+            display = import_module("IPython.display")
+            self._display = display.display(display.HTML(self.html(run)), display_id=True)
+            self._ticker = _Ticker(_NOTEBOOK_REFRESH, lambda: self._update(run))
+        elif not self._draw(run):
+            self._ticker = _Ticker(self._every, lambda: self._log_line(run))
+
+    def _draw(self, run: StudyState) -> bool:
+        """Draw the table on a terminal; False if there is none."""
         from rich.console import Console
         from rich.live import Live
 
         console = self._console or Console(file=cast(IO[str], _Terminal(sys.stdout)))
         if not console.is_terminal:
-            return
-        self._started = time.monotonic()
-        self._spent_before = run.ledger.spent.seconds
-        self._found = continued(run)
+            return False
         self._live = Live(
             get_renderable=lambda: self.table(run), console=console, refresh_per_second=_REFRESH
         )
         self._live.start()
+        return True
 
     def on_trial_end(self, run: StudyState, trial: Trial, observation: Observation) -> None:
         """Redraw the table."""
@@ -77,52 +107,147 @@ class Progress(Callback):
             self._live.refresh()
 
     def on_error(self, run: StudyState, error: BaseException) -> None:
-        """Leave the last table on the terminal."""
-        self._stop()
+        """Leave the last table, or log the last line."""
+        self._stop(run)
 
     def on_finish(self, run: StudyState, result: Result) -> None:
-        """Leave the last table on the terminal."""
-        self._stop()
+        """Leave the last table, or log the last line."""
+        self._stop(run)
 
-    def _stop(self) -> None:
+    def _stop(self, run: StudyState) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._ticker is not None:
+            self._ticker.stop()
+            self._ticker = None
+            if self._display is not None:
+                self._update(run)
+                self._display = None
+            elif self._lines:
+                self._log_line(run)
+
+    def _update(self, run: StudyState) -> None:
+        self._display.update(import_module("IPython.display").HTML(self.html(run)))
+
+    def _log_line(self, run: StudyState) -> None:
+        self._lines += 1
+        _say(self.line(run))
 
     def table(self, run: StudyState) -> Table:
-        """Return the table as it is now."""
+        """Return the table of a terminal as it is now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        seconds = self._spent_before + time.monotonic() - self._started
-        spent, budget = run.ledger.spent, run.ledger.budget
         table = Table(
-            title=Text(printable(f"scaletune {run.name or ''}".strip())),
+            title=Text(_title(run)),
             caption=None if self._found is None else Text(printable(self._found)),
             show_header=False,
         )
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_column()
-        amounts = [
+        for row in self._rows(run):
+            bar = (
+                None
+                if row.share is None
+                else ProgressBar(total=1.0, completed=min(row.share, 1.0), width=_BAR)
+            )
+            table.add_row(row.label, row.value, bar or Text(printable(row.note)))
+        return table
+
+    def html(self, run: StudyState) -> str:
+        """Return the table of a notebook as it is now."""
+        rows = [
+            (row.label, row.value, row.note if row.share is None else f"{min(row.share, 1.0):.0%}")
+            for row in self._rows(run)
+        ]
+        parts: list[Part] = [_title(run), Grid((), rows)]
+        return as_html([*parts, *([] if self._found is None else [self._found])])
+
+    def line(self, run: StudyState) -> str:
+        """Return the line of a log as it is now."""
+        rows = {row.label: row for row in self._rows(run)}
+        words = [f"{rows['trials'].value} trials", rows["now"].value, rows["now"].note]
+        for label, row in rows.items():
+            if label.startswith("best ") and row.note:
+                words.append(f"{label} {row.value} ({row.note})")
+        words.append(f"{rows['seconds'].value} seconds")
+        if rows["cost"].value != "0":
+            words.append(f"cost {rows['cost'].value} {rows['cost'].note}".rstrip())
+        words.append(f"time to go {rows['time to go'].value}")
+        return as_text([f"{_title(run)}: {', '.join(words)}"])
+
+    def _rows(self, run: StudyState) -> list[_Row]:
+        seconds = self._spent_before + time.monotonic() - self._started
+        spent, budget = run.ledger.spent, run.ledger.budget
+        rows, done = [], 0.0
+        for label, used, limit, note in (
             ("trials", float(spent.trials), budget.trials, ""),
             ("seconds", seconds, budget.seconds, ""),
-            ("cost", spent.cost, budget.cost, printable(run.cost or "")),
-        ]
-        done = 0.0
-        for label, used, limit, note in amounts:
+            ("cost", spent.cost, budget.cost, run.cost or ""),
+        ):
             if limit is None:
-                table.add_row(label, f"{used:.5g}", Text(note))
+                rows.append(_Row(label, f"{used:.5g}", note))
                 continue
             done = max(done, used / limit)
-            bar = ProgressBar(total=limit, completed=min(used, limit), width=_BAR)
-            table.add_row(label, f"{used:.5g} / {limit:.5g}", bar)
-        table.add_row("now", f"{len(run.log.pending)} running", _failures(run))
-        table.add_row("best loss", *_best(run))
-        table.add_row("front", str(front_size(run)), "trials")
-        table.add_row("time to go", _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?")
-        return table
+            rows.append(_Row(label, f"{used:.5g} / {limit:.5g}", note, used / limit))
+        left = _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?"
+        return [
+            *rows,
+            _Row("now", f"{len(run.log.pending)} running", _failures(run)),
+            _Row(f"best {Direction(run.direction).noun}", *_best(run)),
+            _Row("front", str(front_size(run)), "trials"),
+            _Row("time to go", left),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of a view; `share` is what is used of a limit."""
+
+    label: str
+    value: str
+    note: str = ""
+    share: float | None = None
+
+
+class _Ticker(threading.Thread):
+    """Thread that acts at regular times until it is stopped."""
+
+    def __init__(self, every: float, act: Callable[[], None]) -> None:
+        super().__init__(name="scaletune-progress", daemon=True)
+        self._every, self._act, self._over = every, act, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(self._every):
+            with suppress(RuntimeError):  # the log grew meanwhile: the next time shows it
+                self._act()
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join(timeout=5.0)
+
+
+def _say(text: str) -> None:
+    """Log a line; on standard error where the program has set up no logging."""
+    if _log.hasHandlers():
+        _log.info("%s", text)
+    elif logging.lastResort is not None and _log.isEnabledFor(logging.WARNING):
+        record = _log.makeRecord(_log.name, logging.INFO, __file__, 0, text, (), None)
+        logging.lastResort.handle(record)
+
+
+def _title(run: StudyState) -> str:
+    return printable(f"scaletune {run.name or ''}".strip())
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def continued(run: StudyState) -> str | None:
@@ -143,7 +268,7 @@ def continued(run: StudyState) -> str | None:
         ...                       budget=Budget(trials=trials), name="mine", storage=storage,
         ...                       callbacks=[Announce()])
         None
-        study 'mine' goes on from 2 trials (2 completed); 2 of 5 trials are spent, the rest is now
+        study 'mine' continues from 2 trials (2 completed); 2 of 5 trials are spent, the rest is now
     """
     if not run.log.trials:
         return None
@@ -153,7 +278,7 @@ def continued(run: StudyState) -> str | None:
     )
     total = sum(states.values())
     counted = f" ({', '.join(f'{n} {state}' for state, n in states.items())})" if total else ""
-    found = f"study {run.name!r} goes on from {total} trial{'s' * (total != 1)}{counted}"
+    found = f"study {run.name!r} continues from {total} trial{'s' * (total != 1)}{counted}"
     spent, budget = run.ledger.spent, run.ledger.budget
     limits = [
         (used, limit, unit)

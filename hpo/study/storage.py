@@ -44,7 +44,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -450,6 +450,16 @@ class StudyStorage:
                 self._closed[entry.number] = entry
             entries.append(entry)
         return entries
+
+    def starts(self) -> dict[int, datetime]:
+        """Return when each trial was started, by number; without those that never were."""
+        with _storage_errors(self._where):
+            stored = _repeated(lambda: self.study.get_trials(deepcopy=False))
+        return {
+            trial.number: trial.datetime_start
+            for trial in stored
+            if trial.datetime_start is not None
+        }
 
     def ask(self, asked: Asked, config: dict[str, Any], distributions: dict[str, Any]) -> Trial:
         """Create a running trial, whole.

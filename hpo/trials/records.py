@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
 
-from hpo.errors import printable_str
+from hpo.space import Direction
 from hpo.space.arguments import Count, Flag, Kind, Member, Number, Row, Table, Text, store
 from hpo.space.scalars import metric_values, to_float
+from hpo.trials.printing import Part, Printed, settings, short, span
 from hpo.trials.reason import READ_BACK, Reason, ReasonKind
 
 Interval = tuple[float, float]
@@ -79,7 +80,7 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Printed):
     """Predicted outcome of one run before it is made, in the user's direction and units.
 
     Every interval is the central 90 % interval of a single run.
@@ -101,6 +102,7 @@ class Prediction:
         extrapolation: Compute as a multiple of that of the largest run, where compute is the
             product of the scale axes.
         warnings: Sentences on why to doubt the prediction.
+        direction: Whether the objective is minimized, a loss, or maximized, a value.
 
     Raises:
         ValueError: If a number is not finite, or an interval is out of order.
@@ -130,6 +132,7 @@ class Prediction:
     seconds_interval: Interval | None = None
     extrapolation: float = 1.0
     warnings: tuple[str, ...] = ()
+    direction: Direction = field(default=Direction.MINIMIZE, repr=False)
 
     def __post_init__(self) -> None:
         store(
@@ -148,6 +151,7 @@ class Prediction:
             seconds_interval=_INTERVAL,
             extrapolation=_AT_LEAST_ZERO,
             warnings=_TEXTS,
+            direction=_DIRECTION,
         )
         for name in ("loss_interval", "cost_interval", "seconds_interval"):
             interval = getattr(self, name)
@@ -156,21 +160,20 @@ class Prediction:
                     f"`{name}` of Prediction must be (low, high), got {interval!r}; swap them?"
                 )
 
-    @printable_str
-    def __str__(self) -> str:
-        settings = ", ".join(f"{name} {_short(value)}" for name, value in self.config.items())
-        lines = [f"One run{f' at {settings}' if settings else ''}, with 90 % intervals"]
-        amounts = [("loss", self.loss, self.loss_interval)]
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        at = ", ".join(f"{name} {short(value)}" for name, value in self.config.items())
+        lines: list[Part] = [f"One run{f' at {at}' if at else ''}, with 90 % intervals"]
+        amounts = [(self.direction.noun, self.loss, self.loss_interval)]
         if self.cost_unit != SECONDS:
             amounts.append((self.cost_unit or "cost", self.cost, self.cost_interval))
         amounts.append((SECONDS, self.seconds, self.seconds_interval))
         for name, value, interval in amounts:
             if value is not None and interval is not None:
-                low, high = interval
-                lines.append(f"  {name} {value:.5g} ({low:.5g} to {high:.5g})")
+                lines.append(f"  {name} {value:.5g} ({span(interval, 5)})")
         if self.success is not None:
             lines.append(f"  success {self.success:.0%}")
-        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
+        return [*lines, *(f"  warning: {text}" for text in self.warnings)]
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values, from which `from_json` restores an equal prediction.
@@ -183,7 +186,7 @@ class Prediction:
             >>> stored["loss"], stored["loss_interval"], stored["cost"]
             (0.25, [0.2, 0.3], None)
         """
-        return {
+        stored = {
             "loss": self.loss,
             "loss_interval": _as_list(self.loss_interval),
             "cost": self.cost,
@@ -194,6 +197,8 @@ class Prediction:
             "reason": "" if self.reason is None else str(self.reason),
             "reason_fields": None if self.reason is None else self.reason.to_json(),
         }
+        minimized = self.direction is Direction.MINIMIZE
+        return stored if minimized else {**stored, "direction": self.direction.value}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -224,6 +229,7 @@ class Prediction:
             degraded=stored["degraded"],
             fallbacks=stored["fallbacks"],
             reason=reason,
+            direction=stored.get("direction", Direction.MINIMIZE),
         )
 
 
@@ -261,7 +267,7 @@ class RungAssignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Printed):
     """One config at one scale and fidelity, to be run.
 
     Attributes:
@@ -298,6 +304,22 @@ class Trial:
             parent=_OPTIONAL_INDEX,
             assignment=_ASSIGNMENT,
         )
+
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        level = "" if self.assignment is None else f", up to level {self.assignment.level}"
+        parent = "" if self.parent is None else f", continues trial {self.parent}"
+        lines: list[Part] = [f"Trial {self.number}{level}{parent}"]
+        if self.config:
+            lines.append(settings(self.config))
+        prediction = self.prediction
+        if prediction is not None and prediction.loss is not None:
+            interval = prediction.loss_interval
+            within = "" if interval is None else f" ({span(interval, 5)} with 90 %)"
+            lines.append(f"predicted {prediction.direction.noun} {prediction.loss:.5g}{within}")
+        if prediction is not None and prediction.reason is not None:
+            lines.append(f"chosen as: {prediction.reason}")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +426,7 @@ class FurthestStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Printed):
     """Result of a trial.
 
     A loss that is NaN or infinite is a failure with cause `DIVERGED`, never a completed trial.
@@ -422,6 +444,7 @@ class Observation:
         seconds: Wall-clock seconds, >= 0.
         reports: Reports of the trial, in order.
         metrics: Further values by name.
+        error: Traceback or reason of a failure; empty where there is none. It is not compared.
 
     Raises:
         ValueError: If one of these rules is broken.
@@ -445,6 +468,7 @@ class Observation:
     seconds: float | None = None
     reports: tuple[Report, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    error: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", _CONFIG(self.config, "`config` of Observation"))
@@ -460,6 +484,7 @@ class Observation:
             ask_index=_OPTIONAL_INDEX,
             seconds=_AMOUNT,
             reports=_REPORTS,
+            error=_ERROR,
         )
         if self.status is Status.PENDING:
             raise ValueError(
@@ -475,6 +500,20 @@ class Observation:
             raise ValueError(
                 "`loss` must be given when `status` is COMPLETED, got None; tell a failure instead"
             )
+
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        how = self.status.value if self.cause is None else f"failed ({self.cause.value})"
+        loss = "" if self.loss is None else f" with {self.loss:.5g}"
+        amounts = [
+            f"{name} {value:.5g}"
+            for name, value in (("cost", self.cost), (SECONDS, self.seconds))
+            if value is not None
+        ]
+        amounts += [f"{name} {short(value, 5)}" for name, value in self.metrics.items()]
+        first = ", ".join([f"Trial {self.number} {how}{loss}", *amounts])
+        lines: list[Part] = [first, *([settings(self.config)] if self.config else [])]
+        return [*lines, *([self.error.rstrip()] if self.error else [])]
 
     @classmethod
     def lost(cls, trial: Trial, order: int) -> Self:
@@ -511,7 +550,7 @@ class Observation:
             >>> stored["status"], stored["loss"], stored["cost"], stored["order"]
             ('completed', 0.4, 2.0, 0)
         """
-        return {
+        stored = {
             "status": self.status.value,
             "cause": None if self.cause is None else self.cause.value,
             "loss": self.loss,
@@ -520,6 +559,7 @@ class Observation:
             "order": self.order,
             "metrics": self.metrics,
         }
+        return {**stored, "text": self.error} if self.error else stored
 
     @classmethod
     def from_json(
@@ -549,6 +589,7 @@ class Observation:
         """
         names = ("status", "cause", "loss", "cost", "seconds", "order", "metrics")
         stored = Table(keys=names, way_out=READ_BACK)(stored, "`stored`")
+        failed = stored["cause"] is not None  # the text of another one is a note of the storage
         return cls(
             number=number,
             config=config,  # type: ignore[arg-type]  # copied there
@@ -561,12 +602,13 @@ class Observation:
             seconds=stored["seconds"],
             reports=reports,
             metrics=stored["metrics"],
+            error=stored.get("text", "") if failed else "",
         )
 
     def same_result(self, other: Observation) -> bool:
         """Return whether `other` is the same result of the same trial.
 
-        When it was told, how long it took, its reports and its metrics are not compared.
+        When it was told, how long it took, its reports, metrics and error are not compared.
 
         Args:
             other: Result to compare with.
@@ -601,6 +643,8 @@ _OPTIONAL_INDEX = Count(0, optional=True, way_out="count up from 0")
 _STEP = Count(0, way_out="count up from 0")
 _FLAG = Flag()
 _TEXTS = Row(Text(empty=True))
+_ERROR = Text(empty=True)
+_DIRECTION = Member(Direction)
 _CONFIG = Table(way_out="pass a dict")
 _STATUS = Kind(Status, way_out="write Status.COMPLETED or another member")
 _CAUSE = Kind(Cause, optional=True, way_out="write Cause.OOM or another member")
@@ -621,7 +665,3 @@ def _to_json_number(value: float | None) -> float | str | None:
 
 def _from_json_number(stored: float | str | None) -> float | None:
     return float(stored) if isinstance(stored, str) else stored
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -18,10 +18,12 @@ from hpo import (
     Limits,
     Result,
     StudyError,
+    load_result,
     optimize,
 )
 from hpo.study.attributes import read
 from hpo.study.process_runner import ProcessRunner
+from hpo.trials.failures import failures
 from tests.study.studies import SPACE, Config, Recorder, bowl
 
 
@@ -99,13 +101,88 @@ def test_a_train_function_that_only_ever_raises_ends_the_search_and_continues_on
     def search() -> Result:
         return optimize(train, SPACE, budget=Budget(cost=20), cost="flops", name="typo")
 
-    with pytest.raises(StudyError, match="first 10 trials raised, the last with .*learning_rate"):
+    with pytest.raises(
+        StudyError, match="first 3 trials raised the same .*, the last with .*_rate"
+    ):
         search()
-    with pytest.raises(StudyError, match="first 10 trials raised"):
+    with pytest.raises(StudyError, match=r"at the same line, KeyError at test_failures.py:\d+, "):
         search()
-    assert seen == 11
+    assert seen == 4
     broken = False
     assert search().best.loss is not None
+
+
+def test_first_trials_that_raise_different_exceptions_end_the_search_after_ten() -> None:
+    count = 0
+
+    def train(config: Config, ctx: Context) -> float:
+        nonlocal count
+        count += 1
+        if count % 2:
+            raise KeyError("learning_rate")
+        raise ValueError("too wide")
+
+    with pytest.raises(StudyError, match="first 10 trials raised, the last with 'ValueError: too"):
+        optimize(train, SPACE, budget=Budget(trials=20))
+    assert count == 10
+
+
+def test_the_same_exception_from_two_lines_is_not_the_same_failure() -> None:
+    count = 0
+
+    def train(config: Config, ctx: Context) -> float:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyError("lr")
+        raise KeyError("lr")
+
+    optimize(train, SPACE, budget=Budget(trials=5))
+    assert count == 5
+
+
+def test_a_traceback_is_shown_once_for_each_kind_and_kept_with_each_trial(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = 0
+
+    def train(config: Config, ctx: Context) -> float:
+        nonlocal count
+        count += 1
+        if count in (2, 4):
+            raise RuntimeError(f"boom {count}")
+        if count == 3:
+            raise KeyError("lr")
+        return 1.0
+
+    result = optimize(train, SPACE, budget=Budget(trials=5), name="kinds")
+    assert caplog.text.count("Traceback (most recent call last)") == 2
+    assert "trial 3 failed (error): RuntimeError: boom 4" in caplog.text
+    for log in (result.log, load_result("kinds").log):
+        errors = [o.error.strip().rpartition("\n")[2] for o in log.observations]
+        assert errors == ["", "RuntimeError: boom 2", "KeyError: 'lr'", "RuntimeError: boom 4", ""]
+        kinds = [(kind.error.split(" at ")[0], kind.numbers) for kind in failures(log.observations)]
+        assert kinds == [("RuntimeError", (1, 3)), ("KeyError", (2,))]
+
+
+def test_raise_on_error_ends_the_study_at_the_first_exception_with_its_traceback(
+    folder: Path,
+) -> None:
+    count = 0
+
+    def train(config: Config, ctx: Context) -> float:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise MemoryError  # the config is too large, which is no fault of the function
+        if count == 3:
+            raise KeyError("lr")
+        return 1.0
+
+    with pytest.raises(StudyError, match="(?s)trial 2 raised, and raise_on_error=True.*in train"):
+        optimize(train, SPACE, budget=Budget(trials=5), name="n", raise_on_error=True)
+    result = optimize(train, SPACE, budget=Budget(trials=5), name="n", raise_on_error=True)
+    assert [o.cause for o in result.log.observations] == [Cause.OOM, None, Cause.ERROR, None, None]
 
 
 def test_one_trial_that_went_well_or_ran_out_of_memory_keeps_a_search_alive() -> None:
@@ -126,8 +203,12 @@ def test_one_trial_that_went_well_or_ran_out_of_memory_keeps_a_search_alive() ->
 
 
 def test_a_study_whose_trials_all_fail_has_a_result_without_a_best() -> None:
+    count = 0
+
     def train(config: Config, ctx: Context) -> float:
-        raise RuntimeError
+        nonlocal count
+        count += 1
+        raise RuntimeError if count % 2 else KeyError
 
     result = optimize(train, SPACE, budget=Budget(trials=4), confirm=2)
     assert len(result.log) == 4

@@ -80,6 +80,9 @@ NOT_TUNED = (
     "sweep", "sweep_id", "worker", "gpu", "gpus", "rank", "done", "iterations_since_restore",
     "time_this_iter_s", "time_since_restore", "timesteps_total", "episodes_total", "version",
     "user_id", "hidden_state", "logging_steps", "eval_steps", "save_steps", "run_uuid",
+    "cause", "trained_level", "predicted_loss", "predicted_loss_low", "predicted_loss_high",
+    "predicted_cost", "predicted_cost_low", "predicted_cost_high", "predicted_success", "reason",
+    "attempts", "failure", "traceback",
 )  # fmt: skip
 
 SETTINGS: Mapping[Role, tuple[str, ...]] = {
