@@ -16,6 +16,7 @@ The source tree:
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
     python -m benchmarks {speed,calibration,scale-transfer,target,transfer,latency,training,curves}
+    python -m benchmarks hpob-report runs/hpob-v3-test
 """
 
 from __future__ import annotations
@@ -164,6 +165,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
     "transfer": (
         "what runs of other tasks are worth, beside rivals",
         _from_module("benchmarks.experiments.transfer.command"),
+    ),
+    "hpob-report": (
+        "HPO-B's own table, beside published results",
+        _from_module("benchmarks.experiments.hpob_report"),
     ),
     "latency": (
         "time and memory of one ask + tell",

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.peers.base import Job, Peer
+from benchmarks.peers.base import Job, Peer, PoolRuns
 from benchmarks.task import Evaluation, Task
 from hpo import Categorical, Fidelity, Float, Int, Scale, SearchSpace
 
@@ -117,7 +117,8 @@ class Outcome:
 class Pool:
     """The members of a finite task that were not evaluated yet.
 
-    A method that proposes another config gets the nearest member instead: by squared distance over
+    A method that can choose among them (`PoolRuns`) is asked to. Any other that proposes a config
+    that is no member gets the nearest one instead: by squared distance over
     numbers scaled to [0, 1] in the parameter's own transform (log, logit, rank), plus 1 for each
     category that differs and each parameter active in one of the two only.
     """
@@ -131,6 +132,11 @@ class Pool:
 
     def __len__(self) -> int:
         return int(self._free.sum())
+
+    @property
+    def free(self) -> list[dict[str, Any]]:
+        """Members that were not evaluated yet, in their order."""
+        return [self._members[i] for i in np.flatnonzero(self._free)]
 
     def take(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Remove and return the nearest member (the first of equals).
@@ -261,7 +267,12 @@ class _Study:
         if used_up and self._task.levels is None:
             return False
         start = self._clock()
-        job = self._peer.ask()
+        among = self._pool is not None and self._task.levels is None
+        if among and isinstance(self._peer, PoolRuns):
+            assert self._pool is not None
+            job: Job | None = self._peer.ask_among(self._pool.free)
+        else:
+            job = self._peer.ask()
         seconds = self._clock() - start
         # Runs of a used-up pool can still continue to higher levels; a new config cannot start.
         if job is None or (used_up and job.number not in self._configs):

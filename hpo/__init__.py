@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from hpo.study.context import Context
     from hpo.study.optimize import load_result, optimize
     from hpo.study.process_runner import ProcessRunner
+    from hpo.study.processes.ranks import connect, launch
     from hpo.study.runners import InlineRunner
     from hpo.trials.budget import Budget, Limits
     from hpo.trials.read_runs import Runs, read_runs
@@ -116,6 +117,8 @@ __all__ = [
     "WeightDecayTransfer",
     "check_continuation",
     "check_transfer",
+    "connect",
+    "launch",
     "load_result",
     "optimize",
     "read_runs",
@@ -163,6 +166,8 @@ _LAZY = {
     "WeightDecayTransfer": "hpo.scaling.transfer_rules",
     "check_continuation": "hpo.diagnostics.resume_check",
     "check_transfer": "hpo.diagnostics.transfer_check",
+    "connect": "hpo.study.processes.ranks",
+    "launch": "hpo.study.processes.ranks",
     "load_result": "hpo.study.optimize",
     "optimize": "hpo.study.optimize",
     "read_runs": "hpo.trials.read_runs",

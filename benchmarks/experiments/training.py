@@ -1,13 +1,16 @@
-"""Cost of the built-in trainer, and drift of the best learning rate with width under muP.
+"""Cost of the built-in trainer, drift of the best learning rate under muP, and methods without one.
 
     python -m benchmarks training throughput            # minutes
     python -m benchmarks training drift --out runs/drift.jsonl     # five minutes
+    python -m benchmarks training lr-free --out runs/lr_free.jsonl # two minutes
 
 `throughput` times updates of the built-in trainer and of a plain loop written by hand, alternately,
 on the same model, data and optimizer. `drift` trains perceptrons of several widths on
 scikit-learn's digits over a grid of learning rates, in muP and in standard parametrization, and
-fits a parabola to the validation loss against log2 of the rate at each width. It appends every run
-to its file and continues from there if it was killed. Results are in docs/training.md.
+fits a parabola to the validation loss against log2 of the rate at each width. `lr-free` trains the
+same perceptrons in muP with optimizers whose learning rate nobody chose, beside AdamW at the best
+rate of a grid; it needs the extra `optimizers`. Both append every run to their file and continue
+from there if they were killed. Results are in docs/training.md.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from benchmarks.workloads.digits import CLASSES, SIDE, digits
 from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from hpo.training.data import Shuffled, Split, Windows
 from hpo.training.devices import best_device, peak_flops_per_second, seeded
-from hpo.training.optimizers import AdamW
+from hpo.training.optimizers import AdamW, Prodigy, ScheduleFree, UpdateRule
 from hpo.training.parametrization import (
     MUP,
     STANDARD,
@@ -43,7 +46,7 @@ from hpo.training.parametrization import (
     Parametrized,
     rescale_,
 )
-from hpo.training.schedules import Cosine, Linear
+from hpo.training.schedules import Constant, Cosine, LearningRateSchedule, Linear
 from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
 from hpo.training.transformer import Transformer, next_byte_loss, params_to_shape
 
@@ -62,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drift.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
     drift.add_argument("--seeds", type=int, default=3)
     drift.add_argument("--updates", type=int, default=300)
+    lr_free = commands.add_parser("lr-free", help="optimizers whose learning rate nobody chose")
+    lr_free.add_argument("--out", type=Path, default=Path("runs/lr_free.jsonl"))
+    lr_free.add_argument("--widths", type=int, nargs="+", default=[64, 256])
+    lr_free.add_argument("--seeds", type=int, default=3)
+    lr_free.add_argument("--updates", type=int, default=300)
+    lr_free.set_defaults(action=_lr_free)
     throughput.set_defaults(action=_throughput)
     drift.set_defaults(action=_drift)
 
@@ -78,6 +87,14 @@ def _drift(given: argparse.Namespace) -> int:
         fits = [runs.fit(name, width) for width in given.widths]
         for line in drift_lines(name, given.widths, fits):
             print(line, flush=True)
+    return 0
+
+
+def _lr_free(given: argparse.Namespace) -> int:
+    for line in lr_free_lines(
+        given.out, widths=given.widths, seeds=range(given.seeds), updates=given.updates
+    ):
+        print(line, flush=True)
     return 0
 
 
@@ -295,8 +312,23 @@ def drift_lines(name: str, widths: Sequence[int], fits: Sequence[Fit]) -> list[s
 
 def train(name: str, width: int, lr: float, *, updates: int, seed: int) -> float:
     """Return the validation cross-entropy of one run in nats; NaN if it diverged."""
+    rule = AdamW(lr, weight_decay=0.0, beta2=0.95)
+    return train_with(
+        rule, Linear(warmup=0.1), PARAMETRIZATIONS[name], width, updates=updates, seed=seed
+    )
+
+
+def train_with(
+    optimizer: UpdateRule,
+    schedule: LearningRateSchedule,
+    rule: Parametrization,
+    width: int,
+    *,
+    updates: int,
+    seed: int,
+) -> float:
+    """Return the validation cross-entropy of one run in nats; NaN if it diverged."""
     layout = ParameterLayout.of(_perceptron(BASE_WIDTH), _perceptron(2 * BASE_WIDTH))
-    rule = PARAMETRIZATIONS[name]
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> nn.Module:
         model = _perceptron(width)
@@ -316,13 +348,60 @@ def train(name: str, width: int, lr: float, *, updates: int, seed: int) -> float
         settings=lambda config: Settings(
             examples=BATCH_SIZE * updates,
             batch_size=BATCH_SIZE,
-            optimizer=AdamW(lr, weight_decay=0.0, beta2=0.95),
-            schedule=Linear(warmup=0.1),
+            optimizer=optimizer,
+            schedule=schedule,
             evaluations=1,
         ),
         groups=Parametrized(rule, layout),
     )
     return trainer.train({}, seed=seed)["loss"]
+
+
+# --- optimizers whose learning rate nobody chose -------------------------------------------------
+
+#: Settings that come with the methods; rates of AdamW are those of the grid and its usual 1e-3.
+LR_FREE: Mapping[str, tuple[UpdateRule, LearningRateSchedule]] = {
+    "Prodigy, constant": (Prodigy(weight_decay=0.0), Constant()),
+    "Prodigy, cosine": (Prodigy(weight_decay=0.0), Cosine(warmup=0.0, final=0.0)),
+    "schedule-free at 2.5e-3": (ScheduleFree(2.5e-3, weight_decay=0.0), Constant(warmup=30)),
+    "AdamW at 1e-3": (AdamW(1e-3, weight_decay=0.0, beta2=0.95), Linear(warmup=0.1)),
+}
+GRID = tuple(range(-11, -4))  # log2 of the rates of AdamW that a search would try
+
+
+def lr_free_lines(
+    path: Path, *, widths: Sequence[int], seeds: Iterable[int], updates: int
+) -> Iterator[str]:
+    """Yield a table of mean validation losses; runs are kept in a file."""
+    seeds = tuple(seeds)
+    methods = dict(LR_FREE)
+    for exponent in GRID:
+        adam = AdamW(2.0**exponent, weight_decay=0.0, beta2=0.95)
+        methods[f"AdamW at 2^{exponent}"] = (adam, Linear(warmup=0.1))
+    known = {tuple(row["key"]): row["loss"] for row in read_rows(path)}
+    yield from table_head(["method", *(f"width {width}" for width in widths), "trainings"])
+    means: dict[str, list[float]] = {}
+    for name, (rule, schedule) in methods.items():
+        means[name] = []
+        for width in widths:
+            losses = []
+            for seed in seeds:
+                key = (name, width, seed, updates)
+                if key not in known:
+                    loss = train_with(rule, schedule, MUP, width, updates=updates, seed=seed)
+                    known[key] = loss if math.isfinite(loss) else None
+                    append_row(path, {"key": key, "loss": known[key]})
+                losses.append(math.inf if known[key] is None else known[key])
+            means[name].append(float(np.mean(losses)))
+        if name in LR_FREE:
+            yield table_row([name, *(f"{loss:.4f}" for loss in means[name]), "1"])
+    grid = [means[f"AdamW at 2^{exponent}"] for exponent in GRID]
+    at_base = min(range(len(GRID)), key=lambda i: grid[i][0])
+    best = [min(row[i] for row in grid) for i in range(len(widths))]
+    yield table_row(["AdamW, best of the grid", *(f"{loss:.4f}" for loss in best), str(len(GRID))])
+    carried = [f"{loss:.4f}" for loss in grid[at_base]]
+    name = f"AdamW at 2^{GRID[at_base]}, the best at width {widths[0]}"
+    yield table_row([name, *carried, f"{len(GRID)} at the first width"])
 
 
 def _perceptron(width: int) -> nn.Sequential:

@@ -45,6 +45,7 @@ class Entry:
 PEERS: Mapping[str, Entry] = {
     "scaletune": Entry("scaletune:by_trials"),
     "scaletune-cost": Entry("scaletune:by_cost"),
+    "scaletune-transfer": Entry("scaletune:by_transfer"),
     "scaletune-gp": Entry("scaletune:by_process"),
     "scaletune-quantile": Entry("scaletune:by_trees"),
     "scaletune-levels": Entry("scaletune_levels:freeze_thaw", multi_fidelity=True),

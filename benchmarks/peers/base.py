@@ -18,13 +18,22 @@ points have negative numbers, which no ask returns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmarks.task import Evaluation, Levels
 
-__all__ = ["Checkpoints", "FullRuns", "Job", "Penalty", "Peer", "Unsupported", "rungs"]
+__all__ = [
+    "Checkpoints",
+    "FullRuns",
+    "Job",
+    "Penalty",
+    "Peer",
+    "PoolRuns",
+    "Unsupported",
+    "rungs",
+]
 
 
 class Unsupported(ValueError):
@@ -77,6 +86,20 @@ class FullRuns(ABC):
     @abstractmethod
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         """Take the result of a job; see `Peer`."""
+
+
+class PoolRuns(FullRuns):
+    """A peer of full runs that can choose among given configs, where a task is a finite pool."""
+
+    def ask_among(self, configs: Sequence[dict[str, Any]]) -> Job:
+        """Return one of `configs`, those of the pool that were not run yet."""
+        config = self.suggest_among(self._asked, configs)
+        self._asked += 1
+        return Job(self._asked - 1, config)
+
+    @abstractmethod
+    def suggest_among(self, number: int, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return one of `configs` for trial `number`."""
 
 
 class Checkpoints:

@@ -6,16 +6,22 @@ Failed runs are told as FAIL, which Optuna's samplers ignore.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.base import FullRuns, Job
-from benchmarks.peers.spaces import CodedAxis, CodeKind, Translation
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.base import FullRuns, Job, PoolRuns
+from benchmarks.peers.spaces import Code, CodedAxis, CodeKind, Translation
 from benchmarks.task import Evaluation, Task
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
-    from optuna.trial import Trial
+    from optuna.samplers import BaseSampler, TPESampler
+    from optuna.trial import FrozenTrial, Trial
+
+Array = NDArray[np.float64]
 
 
 class OptunaPeer(FullRuns):
@@ -89,8 +95,53 @@ def distribution(axis: CodedAxis) -> BaseDistribution:
     return FloatDistribution(float(axis.low), float(axis.high), log=axis.log)
 
 
+class TPEPeer(OptunaPeer, PoolRuns):
+    """TPE, which in a finite pool scores every config by its own ratio of densities.
+
+    As released it draws candidates from the density of good configs and keeps the one of highest
+    ratio; the best row of a table is then rarely among them. Its first trials are random.
+    """
+
+    def __init__(self, task: Task, sampler: TPESampler, seed: int) -> None:
+        super().__init__(task, sampler)
+        self._sampler, self._rng = sampler, np.random.default_rng(seed)
+
+    def suggest_among(self, number: int, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        from optuna.trial import TrialState
+
+        codes = [self._translation.codes(config) for config in configs]
+        told = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(told) < self._sampler._n_startup_trials:
+            chosen = int(self._rng.integers(len(configs)))
+        else:
+            chosen = int(np.argmax(self._scores(codes, told)))
+        self.study.enqueue_trial(dict(codes[chosen]))
+        return self.suggest(number)
+
+    def _scores(self, codes: Sequence[Mapping[str, Code]], told: list[FrozenTrial]) -> Array:
+        """Return ln l(x) - ln g(x) of every config, summed over the parameters."""
+        from optuna.samplers._tpe.sampler import _split_trials, default_gamma
+
+        sampler, study = self._sampler, self.study
+        gamma = sampler._gamma or default_gamma
+        good, bad = _split_trials(study, told, gamma(len(told)))
+        scores = np.zeros(len(codes))
+        for axis in self._translation.axes:
+            with_it = [i for i, row in enumerate(codes) if axis.name in row]
+            space = {axis.name: distribution(axis)}
+            values = np.array(
+                [space[axis.name].to_internal_repr(codes[i][axis.name]) for i in with_it]
+            )
+            densities = [
+                sampler._build_parzen_estimator(study, space, trials, handle_below=below)
+                for trials, below in ((good, True), (bad, False))
+            ]
+            scores[with_it] += sampler._compute_acquisition_func({axis.name: values}, *densities)
+        return scores
+
+
 def make(task: Task, *, seed: int, trials: int) -> OptunaPeer:
     """See `benchmarks.peers`."""
     from optuna.samplers import TPESampler
 
-    return OptunaPeer(task, TPESampler(seed=seed))
+    return TPEPeer(task, TPESampler(seed=seed), seed)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.base import FullRuns, Job
+from benchmarks.peers.base import Job, PoolRuns
 from benchmarks.peers.spaces import Translation
 from benchmarks.task import Evaluation, Task
 
 
-class RandomSearch(FullRuns):
+class RandomSearch(PoolRuns):
     """Draws with replacement and learns nothing."""
 
     def __init__(self, task: Task, seed: int) -> None:
@@ -21,6 +22,9 @@ class RandomSearch(FullRuns):
 
     def suggest(self, number: int) -> dict[str, Any]:
         return self._translation.sample(self._rng)
+
+    def suggest_among(self, number: int, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return configs[int(self._rng.integers(len(configs)))]
 
     def tell(self, job: Job, evaluation: Evaluation) -> None:
         """Nothing to learn."""

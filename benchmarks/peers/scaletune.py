@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers.base import FullRuns, Job
+from benchmarks.peers.base import Job, PoolRuns, Unsupported
 from benchmarks.task import Evaluation, Task
 from hpo import Optimizer
 
 
-class Scaletune(FullRuns):
+class Scaletune(PoolRuns):
     """`hpo.Optimizer` on a task's own space; costs are told in any case."""
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -18,7 +19,13 @@ class Scaletune(FullRuns):
         self._trials: dict[int, int] = {}
 
     def suggest(self, number: int) -> dict[str, Any]:
-        trial = self._optimizer.ask()
+        return self._asked_for(number, None)
+
+    def suggest_among(self, number: int, configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return self._asked_for(number, configs)
+
+    def _asked_for(self, number: int, among: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+        trial = self._optimizer.ask(among=among)
         self._trials[number] = trial.number
         return trial.config
 
@@ -37,6 +44,14 @@ class Scaletune(FullRuns):
 def by_trials(task: Task, *, seed: int, trials: int) -> Scaletune:
     """Every trial counts the same, unless the space has scale axes."""
     return Scaletune(Optimizer(task.space, seed=seed))
+
+
+def by_transfer(task: Task, *, seed: int, trials: int) -> Scaletune:
+    """`by_trials` with the runs of other tasks that the task's benchmark gives, as HPO-B's do."""
+    other_tasks = getattr(task, "other_tasks", None)
+    if other_tasks is None:
+        raise Unsupported(f"scaletune-transfer needs runs of other tasks, and {task.name} has none")
+    return Scaletune(Optimizer(task.space, seed=seed, other_tasks=other_tasks()))
 
 
 def by_process(task: Task, *, seed: int, trials: int) -> Scaletune:

@@ -13,6 +13,9 @@ y scaled      (y - min) / (max - min) over the task's table; loss = 1 - y scaled
 * `hpob/continuous/SPACE/TASK`: any x in [0, 1]^d, answered by the benchmark's XGBoost surrogate,
   scaled by the surrogate's own extremes and clipped to [0, 1]; start points answer from the table.
 
+`other_tasks()` are the runs of the same space's meta-train tasks, for methods of the transfer
+setting; the augmented file of them is taken where it is there.
+
 `starts(seed)` are the five official ones of `test0` .. `test4` for seeds 0 to 4; 100 trials follow.
 Files are looked for under `hpob/` (`benchmarks.tasks.data`): `meta-test-dataset.json` and
 `bo-initializations.json`, for continuous tasks also `saved-surrogates/`. They are not fetched: the
@@ -54,6 +57,7 @@ __all__ = [
     "read_results",
     "read_split",
     "read_starts",
+    "risen",
     "write_results",
 ]
 
@@ -64,6 +68,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 #: Split -> the files whose tables it joins, in the order in which they override one another.
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "v3-train": ("meta-train-dataset.json",),
+    "v3-train-augmented": ("meta-train-dataset-augmented.json",),
     "v3-validation": ("meta-validation-dataset.json",),
     "v3-test": ("meta-test-dataset.json",),
     "v2": ("meta-train-dataset.json", "meta-validation-dataset.json", "meta-test-dataset.json"),
@@ -73,8 +78,10 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
         "meta-test-dataset.json",
     ),
 }
+_TRANSFER_ROWS = 300  # of each meta-train task, drawn at random
 SEEDS = ("test0", "test1", "test2", "test3", "test4")
 START_POINTS = 5
+_ROUNDING = 1e-9  # by which an incumbent may fall
 TRIALS = 100
 _HINT = (
     "get HPO-B's data as its repository's README says (github.com/machinelearningnuremberg/HPO-B)"
@@ -219,6 +226,7 @@ class _Recorded:
     name: str
     data: TaskData
     start_rows: Mapping[str, tuple[int, ...]]
+    folder: Path = Path()
     unit: str = "evaluations"
     levels: None = None
     seen_in_design: bool = False
@@ -242,6 +250,31 @@ class _Recorded:
         if not 0 <= seed < len(SEEDS):
             raise ValueError(f"HPO-B has start points for seeds 0 to 4, got {seed}; use --seeds 5")
         return [self.config(row) for row in self.start_rows[SEEDS[seed]]]
+
+    def other_tasks(self) -> dict[str, list[tuple[dict[str, float], float]]]:
+        """Runs of the meta-train tasks of the same space, with losses that are minimized.
+
+        Raises `DataMissing` without the meta-train files, and `ValueError` where they have no task
+        of the space.
+        """
+        space = self.name.split("/")[2]
+        augmented = (self.folder / SPLITS["v3-train-augmented"][0]).is_file()
+        split = _split(self.folder, "v3-train-augmented" if augmented else "v3-train")
+        found: dict[str, list[tuple[dict[str, float], float]]] = {}
+        for number, key in enumerate(key for key in split if key[0] == space):
+            table = split[key]
+            rng = np.random.default_rng([number])
+            rows = rng.permutation(len(table.y))[:_TRANSFER_ROWS]
+            found[key[1]] = [
+                (
+                    {f"x{j}": float(v) for j, v in enumerate(table.X[i])},
+                    float(1.0 - table.scaled[i]),
+                )
+                for i in rows
+            ]
+        if not found:
+            raise ValueError(f"the meta-train files in {self.folder} have no task of space {space}")
+        return found
 
     @cached_property
     def _rows(self) -> dict[tuple[float, ...], list[int]]:
@@ -378,12 +411,14 @@ def load(name: str) -> Discrete | Continuous:
     table = split[space, task]
     starts = read_starts(folder, space, task, len(table.y))
     if mode == "v3-test":
-        return Discrete(name, table, starts)
+        return Discrete(name, table, starts, folder)
     surrogates, key = folder / "saved-surrogates", f"surrogate-{space}-{task}"
     low, high = _extremes(surrogates, key)
     if not (surrogates / f"{key}.json").is_file():
         raise DataMissing(f"{surrogates / key}.json does not exist; {_HINT}")
-    return Continuous(name, table, starts, model=surrogates / f"{key}.json", low=low, high=high)
+    return Continuous(
+        name, table, starts, folder, model=surrogates / f"{key}.json", low=low, high=high
+    )
 
 
 # --- results in the official shape ---------------------------------------------------------------
@@ -417,13 +452,32 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Read a published result file, of any number of incumbents; raises `FormatError`."""
+    """Read a published result file, of any number of incumbents, as it is.
+
+    Raises `FormatError`. A file whose incumbents fall is made to rise by `risen`.
+    """
     results = _read_json(path)
-    _check_results(results, str(path), length=None)
+    _check_results(results, str(path), length=None, rising=False)
     return results
 
 
-def _check_results(results: Results, place: str, length: int | None) -> None:
+def risen(results: Results) -> tuple[Results, int]:
+    """Return the results with each curve replaced by its running maximum, and how many fell.
+
+    An incumbent is the best value so far, so a curve that falls holds single values or an error.
+    """
+    fell = 0
+    made: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for space, tasks in results.items():
+        for task, seeds in tasks.items():
+            for seed, curve in seeds.items():
+                best = np.maximum.accumulate(np.array(curve, dtype=np.float64).ravel())
+                fell += bool((np.diff(np.ravel(curve)) < -_ROUNDING).any())
+                made.setdefault(space, {}).setdefault(task, {})[seed] = best.tolist()
+    return made, fell
+
+
+def _check_results(results: Results, place: str, length: int | None, rising: bool = True) -> None:
     for space, tasks in results.items():
         if not isinstance(tasks, Mapping):
             raise FormatError(f"{place}: {space} must hold an object of tasks")
@@ -431,14 +485,17 @@ def _check_results(results: Results, place: str, length: int | None) -> None:
             if not isinstance(seeds, Mapping):
                 raise FormatError(f"{place}: {space}/{task} must hold an object of seeds")
             for seed, curve in seeds.items():
-                _check_curve(curve, f"{place}: {space}/{task}/{seed}", length)
+                _check_curve(curve, f"{place}: {space}/{task}/{seed}", length, rising)
 
 
-def _check_curve(curve: object, where: str, length: int | None) -> None:
+def _check_curve(curve: object, where: str, length: int | None, rising: bool) -> None:
     values = _numbers(curve, where)
+    if length is None and values.ndim == 2 and values.shape[1] == 1:  # as some files have it
+        values = values[:, 0]
     if values.ndim != 1 or (length is not None and len(values) != length):
         raise FormatError(f"{where}: must be {length} numbers, got {values.shape}")
-    if values.min() < 0 or values.max() > 1 or (np.diff(values) < -1e-9).any():
+    falls = rising and bool((np.diff(values) < -_ROUNDING).any())
+    if values.min() < 0 or values.max() > 1 or falls:
         raise FormatError(f"{where}: incumbents must rise within [0, 1]")
 
 

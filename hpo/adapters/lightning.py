@@ -12,11 +12,14 @@ resumes from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hpo.adapters.amounts import numbers_among
+from hpo.adapters.ranks import meet, report_on_all
 from hpo.study.context import Context
 
 __all__ = ["TrialCallback", "last_checkpoint"]
@@ -26,6 +29,8 @@ _FILE = "last.ckpt"
 
 class TrialCallback(Callback):
     """Reports every validation to the study, which may end the training there.
+
+    Of several processes all end when the study says so.
 
     Args:
         ctx: Context of the trial.
@@ -66,18 +71,26 @@ class TrialCallback(Callback):
         folder = self._ctx.checkpoint_dir
         if folder is not None:
             trainer.save_checkpoint(folder / _FILE)
-        if not trainer.is_global_zero:
-            return
-        self._ctx.report(
+        report_on_all(
+            self._ctx,
+            first=trainer.is_global_zero,
+            broadcast=self._told(trainer),
             step=trainer.current_epoch + 1 if self._epochs else trainer.global_step,
             loss=measured.pop(self._monitor),
             metrics=numbers_among(measured),
         )
 
+    @staticmethod
+    def _told(trainer: Trainer) -> Callable[[Any], Any]:
+        if getattr(trainer, "world_size", 1) == 1:
+            return lambda value: value
+        broadcast: Callable[[Any], Any] = trainer.strategy.broadcast
+        return broadcast
+
 
 def last_checkpoint(ctx: Context) -> Path | None:
     """Return the checkpoint in the trial's folder, for `trainer.fit(ckpt_path=)`; None without."""
     folder = ctx.checkpoint_dir
-    if folder is None or not (folder / _FILE).exists():
-        return None
-    return folder / _FILE
+    found = folder is not None and (folder / _FILE).exists()
+    meet(ctx)  # before any of them writes there
+    return folder / _FILE if folder is not None and found else None

@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import get_last_checkpoint
 
 from hpo.adapters.amounts import number_or_none, numbers_among
+from hpo.adapters.ranks import broadcast, meet, report_on_all
 from hpo.space.scalars import shown
 from hpo.study.context import Context
 
@@ -34,8 +35,7 @@ _ROUNDING = 1e-6  # of an epoch, which the trainer counts in fractions
 class TrialCallback(TrainerCallback):
     """Reports every evaluation to the study, which may end the training there.
 
-    Of several processes only the first reports; give the trial to one process, or broadcast what
-    it raises.
+    Of several processes all end when the study says so.
 
     Args:
         ctx: Context of the trial.
@@ -124,11 +124,14 @@ class TrialCallback(TrainerCallback):
             Stop: When the study ends or pauses the trial.
         """
         measured, self._evaluated = self._evaluated, None
-        if measured is None or not state.is_world_process_zero:
+        if measured is None:
             return
         loss = number_or_none(measured.pop(self._metric))
         epoch = math.floor((state.epoch or 0.0) + _ROUNDING)  # one that is half done is not done
-        self._ctx.report(
+        report_on_all(
+            self._ctx,
+            first=state.is_world_process_zero,
+            broadcast=broadcast,
             step=epoch if self._epochs else state.global_step,
             loss=loss,
             cost=float(state.total_flos) if self._flops else None,
@@ -147,4 +150,5 @@ def last_checkpoint(ctx: Context) -> str | None:
     """
     folder = ctx.checkpoint_dir
     found: str | None = None if folder is None else get_last_checkpoint(str(folder))
+    meet(ctx)  # before any of them writes there
     return found

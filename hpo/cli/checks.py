@@ -96,7 +96,8 @@ def coordinate_check(
         ),
     ] = None,
     parametrization: Annotated[
-        str, typer.Option(help="standard, mup, depth-mup, complete-p or per-layer.")
+        str,
+        typer.Option(help="standard, mup, depth-mup, complete-p, per-layer, ntk or unit-scaled."),
     ] = "mup",
     optimizer: Annotated[str, typer.Option(help="adamw, lion, sgd or muon.")] = "adamw",
     lr: Annotated[
@@ -152,6 +153,8 @@ def _parametrization(name: str) -> Parametrization:
         "depth-mup": schemes.DEPTH_MUP,
         "complete-p": schemes.COMPLETE_P,
         "per-layer": schemes.PerLayer(),
+        "ntk": schemes.NTK,
+        "unit-scaled": schemes.UNIT_SCALED,
     }
     if name not in known:
         raise ValueError(f"--parametrization must be one of {[*known]}, got {name!r}; pick one")

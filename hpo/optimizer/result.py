@@ -31,7 +31,7 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import Direction, SearchSpace
-from hpo.space.arguments import Count, File, Kind, Number, Table
+from hpo.space.arguments import Count, File, Kind, Number, Row, Table, Text
 from hpo.trials import Observation, Prediction, TrialLog
 from hpo.trials.budget import Budget, Spent
 from hpo.trials.pareto import front
@@ -617,16 +617,17 @@ class Result(Printed):
         from hpo.optimizer.pictures import contour_plot, slice_plot
 
         path = File(optional=True)(path, "`path`")
+        names = Row(Text(), way_out="name one or two settings")(settings, "`settings`", SpaceError)
         advice = self.recommend(target)
         known = [name for name in self.space.decisions if name in advice.config]
-        if len(settings) > 2 or len(set(settings)) < len(settings) or set(settings) - set(known):
+        if len(names) > 2 or len(set(names)) < len(names) or set(names) - set(known):
             raise SpaceError(
                 f"a slice runs along one or two different settings of the recommended config, got "
-                f"{list(settings)}; name some of {known}"
+                f"{list(names)}; name some of {known}"
             )
-        if len(settings) == 2:
-            return plot_contour(contour_plot(self, *settings, advice), path)
-        slices = [slice_plot(self, name, advice) for name in settings or known]
+        if len(names) == 2:
+            return plot_contour(contour_plot(self, *names, advice), path)
+        slices = [slice_plot(self, name, advice) for name in names or known]
         return plot_slice(tuple(slices), path)
 
     @serialized

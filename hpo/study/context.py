@@ -17,7 +17,6 @@ may end the trial.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from hpo.study.checkpoints import (
     prepare,
     save_state,
 )
+from hpo.study.processes.imports import training_clock
 from hpo.trials import FurthestStep, Report, Trial
 
 
@@ -142,6 +142,7 @@ class Context:
         self.refusal: Exception | None = None
         self.fault: Exception | None = None
         self.driver_error: BaseException | None = None
+        self._hub: Any = None  # serves processes that were started with this context
         self._channel = channel
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_key = checkpoint_key
@@ -150,7 +151,7 @@ class Context:
         self._last_step = consumed.step
         self._stopped = False
         self._paused = False
-        self._started = time.perf_counter()
+        self._started = training_clock()
         self._loaded: Saved | None = None
         self._saved = False
         self._counted = 0.0  # the user's own count of the cost
@@ -272,6 +273,8 @@ class Context:
     def seconds(self) -> float:
         """Training time of this trial so far, including that of a loaded checkpoint.
 
+        In a process of its own, time to load modules is not counted.
+
         Training that was lost, because it came after the checkpoint or there is none, is included
         if an earlier stage was charged for it.
 
@@ -282,7 +285,7 @@ class Context:
             >>> 3600.0 <= ctx.seconds < 3660.0
             True
         """
-        elapsed = time.perf_counter() - self._started
+        elapsed = training_clock() - self._started
         carried = 0.0 if self._loaded is None else self._loaded.seconds
         return self._consumed.seconds + carried + elapsed - min(carried, self._consumed.seconds)
 
@@ -449,6 +452,58 @@ class Context:
         if not self._saved:  # from an earlier stage or attempt, whose cost and time count here
             self._loaded, self._counted = saved, saved.cost
         return saved.state
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those of the trial; 0 where there is only one.
+
+        Example:
+            >>> from hpo import Trial
+            >>> ctx = Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None)
+            >>> ctx.rank, ctx.ranks
+            (0, 1)
+        """
+        return 0
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes of the trial that call its context; see `hpo.connect`.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).ranks
+            1
+        """
+        return 1
+
+    def barrier(self) -> None:
+        """Wait until every rank of the trial has come here; with one there is nothing to wait for.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).barrier()
+        """
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether processes were started with this context, as `torch.multiprocessing.spawn` does.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).has_ranks
+            False
+        """
+        return self._hub is not None
+
+    def close(self) -> None:
+        """End what serves the processes that were started with this context, if there is such.
+
+        Example:
+            >>> from hpo import Trial
+            >>> Context(Trial(0, {"x": 1.0}, 0, None), seed=0, channel=None).close()
+        """
+        if self._hub is not None:
+            self._hub.close()
 
     def _total(self, counted: float, step: int) -> float:
         """Cost of the trial for the user's own count of it at `step`.

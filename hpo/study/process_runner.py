@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import gc
 import math
 import multiprocessing
 import os
@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator, Sequence
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection as pipes
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -24,8 +26,19 @@ from typing import Any
 
 from hpo.errors import StudyError
 from hpo.schedulers import Decision
-from hpo.space.arguments import BROKEN, Count, Row, Rule
+from hpo.space.arguments import BROKEN, Count, Flag, Row, Rule
 from hpo.space.scalars import shown
+from hpo.study.processes.by_value import send_by_value
+from hpo.study.processes.imports import watch_imports
+from hpo.study.processes.slots import Slots
+from hpo.study.processes.trees import (
+    MARK,
+    adopt_orphans,
+    descendants,
+    end_marked,
+    end_tree,
+    end_with_parent,
+)
 from hpo.study.runners import (
     Job,
     OnReport,
@@ -46,7 +59,7 @@ _END_GRACE = 1.0  # seconds a worker may take to flush its streams after its out
 _START_GRACE = 300.0  # seconds a worker may take to import what it needs before its clock starts
 _START_TRIES = 3  # of a process whose fork server is gone
 _UNKNOWN_EXIT = 255  # exit code that multiprocessing gives when the fork server is gone
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_GROWTH = 2**28  # bytes that a reused worker may hold beyond what its first trial has left
 _OWN_SIGNALS = (  # that a process sends to itself, or meets by its own doing
     signal.SIGSEGV,
     signal.SIGABRT,
@@ -74,7 +87,9 @@ class _Worker:
         training: Whether the function has begun.
         cost: Highest cost that was reported.
         server: Process id of the fork server that it was forked from.
-        gpu: The one GPU that it sees, if assigned.
+        mark: Mark in the environment of the process and of all that it starts.
+        gpus: The GPUs that it sees, if assigned.
+        first: Bytes that it held after its first trial; None before that.
     """
 
     job: Job
@@ -84,9 +99,11 @@ class _Worker:
     started: float
     deadline: float
     server: int | None
+    mark: str
     training: bool = False
     cost: float | None = None
-    gpu: str | None = None
+    gpus: tuple[str, ...] = ()
+    first: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -121,13 +138,26 @@ class ProcessRunner:
 
     It is the default of `optimize` for several workers, and under limits on time or memory.
 
+    Data loaders with workers, pools and `torch.multiprocessing.spawn` work inside a trial as in
+    a script, also with classes and functions of that script. A trial that ends takes all of them
+    along, and everything else that it has started, in whatever process group it is.
+
+    Time to load modules is not part of a trial's seconds, and so of no cost that is measured.
+
     Args:
-        gpus: Names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES. Each trial sees the one
-            with the fewest others on it. Without any, trials see what the driver sees.
+        gpus: Names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES. Each trial sees those
+            with the fewest others on them. Without any, trials see what the driver sees.
         per_gpu: Number of trials that may share one GPU at a time.
+        gpus_per_trial: Number of GPUs that a trial sees, or a function of its config that returns
+            it, such as `lambda config: 8 if config["params"] > 1e9 else 1`. A trial waits until
+            as many have room, and later ones wait behind it.
+        reuse: Whether a process goes on to the next trial or stage, so that modules and data which
+            the function keeps in globals are loaded once. What one trial changes there, another one
+            sees. A process is replaced after a failure, and when it has grown by 256 MiB.
 
     Raises:
-        ValueError: For `per_gpu` below 1.
+        ValueError: For `per_gpu` or `gpus_per_trial` below 1, or more GPUs in a trial than there
+            are.
 
     Example:
         Two trials at a time, each of which sees one GPU:
@@ -146,8 +176,17 @@ class ProcessRunner:
 
     interruptible = False
 
-    def __init__(self, *, gpus: Sequence[int | str] = (), per_gpu: int = 1) -> None:
-        names = Row(_GPU, way_out='write gpus=[0, 1] or gpus=["GPU-8932f937"]')(gpus, "`gpus`")
+    def __init__(
+        self,
+        *,
+        gpus: Sequence[int | str] = (),
+        per_gpu: int = 1,
+        gpus_per_trial: int | Callable[[Mapping[str, Any]], int] = 1,
+        reuse: bool = False,
+    ) -> None:
+        names = Row(_GPU, way_out='write gpus=[0, 1] or gpus=["GPU-8932f937"]')(
+            list(gpus) if isinstance(gpus, range) else gpus, "`gpus`"
+        )
         if len(set(names)) < len(names):
             raise ValueError(
                 f"`gpus` must name each GPU once, got {shown(gpus)}; per_gpu=2 puts two trials on"
@@ -157,7 +196,13 @@ class ProcessRunner:
         self._per_gpu = Count(1, way_out="1 gives each trial a GPU of its own")(
             per_gpu, "`per_gpu`"
         )
+        self._slots = Slots(names, self._per_gpu)
+        self._share = gpus_per_trial if callable(gpus_per_trial) else self._checked(gpus_per_trial)
+        self._reuse = Flag()(reuse, "`reuse`")
         self._workers: dict[int, _Worker] = {}
+        self._idle: list[_Worker] = []
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._most = 1  # processes at a time
         self._task = b""
         self._limits = Limits()
         self._threads = 1
@@ -187,11 +232,13 @@ class ProcessRunner:
             ValueError: workers=3 do not fit on 2 GPUs with per_gpu=1; ...
             >>> runner.close()
         """
-        places = self._per_gpu * len(self._gpus)
+        share = 1 if callable(self._share) else self._share
+        places = self._per_gpu * (len(self._gpus) // share)
         if self._gpus and workers > places:
+            each = "" if share == 1 else f" and gpus_per_trial={share}"
             raise ValueError(
                 f"workers={workers} do not fit on {len(self._gpus)} GPUs with per_gpu="
-                f"{self._per_gpu}; use workers={places}, or a larger per_gpu"
+                f"{self._per_gpu}{each}; use workers={places}, or a larger per_gpu"
             )
         if multiprocessing.current_process().daemon:
             raise StudyError(
@@ -206,6 +253,7 @@ class ProcessRunner:
             ", or run inline with workers=1 and no time or memory limit",
         )
         self._limits = task.limits
+        self._most = workers
         self._threads = max(1, _available_cores() // workers)
         self._oom_kills = _cgroup_oom_kills()
         self._context.set_forkserver_preload(["torch", "cloudpickle", "hpo.study.process_runner"])
@@ -235,24 +283,86 @@ class ProcessRunner:
             ('completed', 0.25)
             >>> runner.close()
         """
+        self._waiting.append((job, self._count(job)))
+        self._start_waiting()
+
+    def _count(self, job: Job) -> int:
+        """Number of GPUs for a job; 0 where none are shared out."""
+        if not self._gpus:
+            return 0
+        if callable(self._share):
+            return self._checked(self._share(dict(job.trial.config)))
+        return self._share
+
+    def _checked(self, count: Any) -> int:
+        """A number of GPUs for one trial, at most as many as there are."""
+        way_out = "name the GPUs, as in ProcessRunner(gpus=range(8), gpus_per_trial=2)"
+        whole: int = Count(1, most=max(1, len(self._gpus)), way_out=way_out)(
+            count, "`gpus_per_trial`"
+        )
+        return whole
+
+    def _start_waiting(self) -> None:
+        """Start the jobs that fit, in the order in which they came."""
+        while self._waiting:
+            job, count = self._waiting[0]
+            ready = self._ready(count)
+            gpus = self._slots.take(count, first=() if ready is None else ready.gpus)
+            if gpus is None:
+                return
+            self._waiting.popleft()
+            try:
+                self._workers[job.trial.number] = self._begin(job, gpus, ready)
+            except BaseException:
+                self._slots.give(gpus)
+                raise
+
+    def _ready(self, count: int) -> _Worker | None:
+        """An idle worker with `count` GPUs, the one used last."""
+        fitting = [worker for worker in self._idle if len(worker.gpus) == count]
+        return fitting[-1] if fitting else None
+
+    def _begin(self, job: Job, gpus: tuple[str, ...], ready: _Worker | None) -> _Worker:
+        """A worker for a job, which is `ready` if that sees the same GPUs, or a new one."""
+        if ready is not None and ready.gpus == gpus and ready.process.is_alive():
+            with suppress(OSError):  # it ends just now
+                ready.pipe.send(job)
+                self._idle.remove(ready)
+                now = time.monotonic()
+                ready.job, ready.training, ready.cost = job, False, None
+                ready.started, ready.deadline = now, now + _START_GRACE
+                return ready
+        for worker in list(self._idle):  # what it holds on these GPUs, and in memory
+            crowded = len(self._idle) + len(self._workers) >= self._most
+            if crowded or set(gpus) & set(worker.gpus) or not worker.process.is_alive():
+                self._idle.remove(worker)
+                _end(worker)
         for left in reversed(range(_START_TRIES)):
             try:
-                self._workers[job.trial.number] = self._start(job)
-                return
+                return self._start(job, gpus)
             except (EOFError, OSError) as error:  # the fork server was killed, or never came up
                 if isinstance(error, ChildProcessError):
                     _forget_server()  # somebody else has waited for it
                 if left == 0:
                     raise _no_process(job, error) from error
+        raise AssertionError("unreachable")
 
-    def _start(self, job: Job) -> _Worker:
+    def _start(self, job: Job, gpus: tuple[str, ...]) -> _Worker:
         """A worker for a job, which has just been started."""
         ours, theirs = self._context.Pipe()
         watched, lifeline = self._context.Pipe(duplex=False)
-        gpu = self._free_gpu()
+        mark = uuid.uuid4().hex
+        settings = _Settings(
+            self._threads,
+            self._limits.memory,
+            ",".join(gpus) if gpus else None,
+            self._reuse,
+            mark,
+            multiprocessing.get_start_method(allow_none=True),
+        )
         process = self._context.Process(
             target=_work,
-            args=(self._task, job, theirs, watched, self._threads, self._limits.memory, gpu),
+            args=(self._task, job, theirs, watched, settings),
             name=f"scaletune-trial-{job.trial.number}",
         )
         try:
@@ -274,13 +384,9 @@ class ProcessRunner:
             started=now,
             deadline=now + _START_GRACE,
             server=_server._forkserver_pid,
-            gpu=gpu,
+            mark=mark,
+            gpus=gpus,
         )
-
-    def _free_gpu(self) -> str | None:
-        """The GPU with the fewest trials on it, the first of equals."""
-        taken = [worker.gpu for worker in self._workers.values()]
-        return min(self._gpus, key=taken.count, default=None)
 
     def poll(self, timeout: float, on_report: OnReport) -> list[Outcome]:
         """Answer reports, and return the jobs that ended; see `Runner.poll`.
@@ -305,6 +411,7 @@ class ProcessRunner:
         """
         until = time.monotonic() + timeout
         while True:
+            self._start_waiting()
             self._wait(until)
             outcomes = [self._serve(worker, on_report) for worker in list(self._workers.values())]
             ended = [outcome for outcome in outcomes if outcome is not None]
@@ -322,8 +429,10 @@ class ProcessRunner:
             >>> runner.kill(0)  # nothing runs under this number
             >>> runner.close()
         """
+        self._waiting = deque(item for item in self._waiting if item[0].trial.number != number)
         worker = self._workers.pop(number, None)
         if worker is not None:
+            self._slots.give(worker.gpus)
             _end(worker)
 
     def close(self) -> None:
@@ -334,8 +443,11 @@ class ProcessRunner:
             >>> runner.close()
             >>> runner.close()
         """
+        self._waiting.clear()
         for number in list(self._workers):
             self.kill(number)
+        while self._idle:
+            _end(self._idle.pop())
 
     def _wait(self, until: float) -> None:
         """Sleep until something may have happened, at most until `until`."""
@@ -355,6 +467,9 @@ class ProcessRunner:
                     worker.process.join(_END_GRACE)
                     self.kill(message.number)
                     return message
+                case _Ready():
+                    self._rest(worker)
+                    return message.outcome
                 case Report():
                     self._answer(worker, message, on_report)
                 case _Closed():
@@ -365,6 +480,18 @@ class ProcessRunner:
         if not alive:
             return self._died(worker)
         return self._over_limit(worker)
+
+    def _rest(self, worker: _Worker) -> None:
+        """Keep a worker for another job, unless it has grown too much."""
+        resident = _resident_bytes(worker.process.pid)
+        if worker.first is None:
+            worker.first = resident
+        if resident > worker.first + _GROWTH:
+            self.kill(worker.job.trial.number)
+            return
+        del self._workers[worker.job.trial.number]
+        self._slots.give(worker.gpus)
+        self._idle.append(worker)
 
     def _answer(self, worker: _Worker, report: Report, on_report: OnReport) -> None:
         """Carry the answer to `report` back; what `on_report` raises is the driver's own error."""
@@ -460,23 +587,49 @@ class _PipeChannel:
         return decision
 
 
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """How a worker process is to run.
+
+    Attributes:
+        threads: Threads of each library.
+        memory: Limit in bytes, if there is one.
+        gpus: Value of CUDA_VISIBLE_DEVICES; None leaves it.
+        reuse: Whether to wait for another job after each.
+        mark: Mark in the environment.
+        start_method: How multiprocessing starts processes in the driver; None if that is open.
+    """
+
+    threads: int
+    memory: int | None
+    gpus: str | None
+    reuse: bool
+    mark: str
+    start_method: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An outcome of a worker that can run another job."""
+
+    outcome: Outcome
+
+
 def _work(
-    task: bytes,
-    job: Job,
-    pipe: Connection,
-    lifeline: Connection,
-    threads: int,
-    memory: int | None,
-    gpu: str | None,
+    task: bytes, job: Job, pipe: Connection, lifeline: Connection, settings: _Settings
 ) -> None:
-    """Body of a worker process: run one job, send its outcome, end."""
+    """Body of a worker process: run one job, send its outcome, end; or wait for another job."""
     os.setsid()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch is loaded, but looks only when first used
+    os.environ[MARK] = settings.mark
+    if settings.gpus is not None:
+        # torch is loaded, but looks only when first used
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpus
     _die_with_driver(lifeline)
-    _limit_threads(threads)
-    if memory is not None:
-        _limit_memory(memory)
+    _limit_threads(settings.threads)
+    if settings.memory is not None:
+        _limit_memory(settings.memory)
+    send_by_value(settings.start_method)
+    watch_imports()
     try:
         loaded: Task = pickle.loads(task)
     except Exception as error:  # anything can go wrong while the user's modules are imported
@@ -484,15 +637,37 @@ def _work(
         return
     terminated = _terminations()
     process = os.getpid()
-    pipe.send("training")
-    try:
-        outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
-    except (EOFError, OSError):
-        return  # the driver is gone
-    if terminated.is_set() and outcome.status is Status.STOPPED:
-        outcome = lost(job, "ended by SIGTERM", seconds=outcome.seconds, cost=outcome.cost)
-    if os.getpid() == process:  # else a child that the function forked and let return
-        pipe.send(outcome)
+    while True:
+        pipe.send("training")
+        try:
+            outcome = execute(loaded, job, _PipeChannel(pipe, terminated))
+        except (EOFError, OSError):
+            return  # the driver is gone
+        if terminated.is_set() and outcome.status is Status.STOPPED:
+            outcome = lost(job, "ended by SIGTERM", seconds=outcome.seconds, cost=outcome.cost)
+        if os.getpid() != process:
+            return  # a child that the function forked and let return
+        if not settings.reuse or terminated.is_set() or not _is_clean(outcome):
+            pipe.send(outcome)
+            return
+        pipe.send(_Ready(outcome))
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return  # the study has ended
+
+
+def _is_clean(outcome: Outcome) -> bool:
+    """Whether nothing of a trial is left in this process that could disturb the next one."""
+    if outcome.status is Status.FAILED:
+        return False
+    gc.collect()  # models hold reference cycles, and so do data loaders with their processes
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    tracker: Any = resource_tracker._resource_tracker
+    multiprocessing.active_children()  # waits for those that have ended
+    return not {*descendants(os.getpid())} - {tracker._pid, _server._forkserver_pid}
 
 
 def _terminations() -> threading.Event:
@@ -517,11 +692,12 @@ def _die_with_driver(lifeline: Connection) -> None:
         try:
             lifeline.recv()
         except (EOFError, OSError):
+            end_tree(os.getpid(), keep_root=True)
             os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="scaletune-lifeline", daemon=True).start()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
+    adopt_orphans()
 
 
 def _limit_threads(threads: int) -> None:
@@ -548,8 +724,10 @@ def _limit_memory(memory: int) -> None:
 
 
 def _end(worker: _Worker) -> None:
-    """Kill a worker with its process group and release its pipes."""
+    """Kill a worker with all that it started, and release its pipes."""
     assert worker.process.pid is not None  # or the group killed would be our own
+    if worker.process.is_alive():
+        end_tree(worker.process.pid)
     try:
         os.killpg(worker.process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -558,6 +736,7 @@ def _end(worker: _Worker) -> None:
     worker.process.close()
     worker.pipe.close()
     worker.lifeline.close()
+    end_marked(worker.mark)
 
 
 def _no_process(job: Job, error: Exception) -> StudyError:
@@ -617,11 +796,14 @@ def _without_main_module() -> Iterator[None]:
     """
     with _starting:
         main = sys.modules["__main__"]
+        method = multiprocessing.get_start_method(allow_none=True)
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
             yield
         finally:
             sys.modules["__main__"] = main
+            if method is None:  # asking for it has set it, and the user could not any more
+                multiprocessing.set_start_method(None, force=True)
 
 
 def _available_cores() -> int:

@@ -30,6 +30,7 @@ from hpo.schedulers import Decision
 from hpo.space.scalars import metric_values, to_float
 from hpo.study.checkpoints import CheckpointKey, causes
 from hpo.study.context import Channel, Consumed, Context, to_cost
+from hpo.study.processes import ranks  # noqa: F401  a context becomes that of a rank when it is sent
 from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
 from hpo.trials.records import SECONDS
@@ -214,7 +215,10 @@ def execute(task: Task, job: Job, channel: Channel) -> Outcome:
         How the trial ended.
     """
     context = task.context(job, channel)
-    outcome = _run(task, job, context)
+    try:
+        outcome = _run(task, job, context)
+    finally:
+        context.close()
     if context.driver_error is not None:
         raise context.driver_error
     return outcome
@@ -237,9 +241,13 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
             raise
         status = Status.FAILED  # of no interest: the driver's own error is raised
     except BaseException as error:  # SystemExit, or a cancellation, is the function's own, too
-        status, cause = Status.FAILED, _cause(error, context, job.checkpoint_dir)
-        text = traceback_text(error)
-        refusal = _plain(error) if error is context.refusal else None
+        if context.should_stop and context.has_ranks and isinstance(error, Exception):
+            loss = context.last_loss  # this is how a process looks that `Stop` has ended
+            status = Status.PAUSED if context.paused else Status.STOPPED
+        else:
+            status, cause = Status.FAILED, _cause(error, context, job.checkpoint_dir)
+            text = traceback_text(error)
+            refusal = _plain(error) if error is context.refusal else None
     else:
         status = Status.STOPPED if context.should_stop else Status.COMPLETED
         if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
@@ -261,7 +269,7 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
         refusal = ValueError(f"{text}; report one, or return it at ctx.fidelity")
     if context.diverged or (loss is not None and not math.isfinite(loss)):
         status, cause = Status.FAILED, Cause.DIVERGED
-        text = text or f"the loss became {'non-finite' if loss is None else loss}"
+        text = text or f"the loss became {'non-finite' if context.diverged else loss}"
     if cause is Cause.LOST:
         return lost(job, text, seconds=context.seconds, cost=context.last_cost)
     return Outcome(

@@ -2,7 +2,7 @@
 
 A trial's config, scale and fidelity are Optuna params, and the losses it reports are intermediate
 values. The rest is one JSON attribute per transition, split where a storage holds only short texts
-(:mod:`hpo.study.attributes`):
+(:mod:`hpo.trials.attributes`):
 
 ========================  ======================================================================
 study attributes
@@ -58,11 +58,11 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import StudyError
 from hpo.space import SearchSpace
 from hpo.space.scalars import shown
-from hpo.study.attributes import read as read_attribute
-from hpo.study.attributes import split as split_attribute
 from hpo.study.checkpoints import OWNER_FILE
 from hpo.study.lease import DRIVER_KEY, RETURN, Lease, ObserverClock, claim_index
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
+from hpo.trials.attributes import read as read_attribute
+from hpo.trials.attributes import split as split_attribute
 from hpo.trials.read_runs import run_keys
 from hpo.trials.records import SECONDS
 

@@ -23,6 +23,7 @@ from hpo.training.devices import (
     restore_random_states,
 )
 from hpo.training.metrics import ActivationRecorder, LogitRecorder, RunningMetrics, weight_metrics
+from hpo.training.optimizers.averaging import evaluation_weights, has_evaluation_weights
 from hpo.training.schedules import WarmupStableDecay
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hpo.training.trainer import Config, Scale, Settings, TorchTrainer
 
 _UPDATES_BETWEEN_CHECKS = 16  # reading a loss waits for the device
+_FROM_CONFIG = ("params", "lr", "betas")  # entries of a group that no checkpoint holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class TrainingRun:
         self.optimizers = self.settings.optimizer.build(self._groups)
         self._peaks = _peaks(self.optimizers)
         self._betas = _betas(self.optimizers)
+        self._built = [_settings(optimizer) for optimizer in self.optimizers]
         self._data = BatchStream(
             trainer.make_data(config, Split.TRAIN),
             micro_batch=self.settings.micro_batch or self.settings.batch_size,
@@ -273,19 +276,20 @@ class TrainingRun:
         total, sums = 0.0, dict[str, float]()
         seen = 0
         measure = self.trainer.measure
-        for batch in self._validation_data:
-            placed = to_device(batch, self.device)
-            count = examples_in(placed)
-            with self._autocast(), ExitStack() as watched:
-                if seen == 0:
-                    watched.enter_context(activations)
-                    watched.enter_context(logits)
-                loss = self.trainer.loss(self.model, placed)
-            figures = {} if measure is None else measure(self.model, placed)
-            total += float(loss) * count
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * count
-            seen += count
+        with evaluation_weights(self.optimizers, self.weights):
+            for batch in self._validation_data:
+                placed = to_device(batch, self.device)
+                count = examples_in(placed)
+                with self._autocast(), ExitStack() as watched:
+                    if seen == 0:
+                        watched.enter_context(activations)
+                        watched.enter_context(logits)
+                    loss = self.trainer.loss(self.model, placed)
+                figures = {} if measure is None else measure(self.model, placed)
+                total += float(loss) * count
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * count
+                seen += count
         self.model.train()
         if seen == 0:
             raise ValueError(
@@ -363,8 +367,15 @@ class TrainingRun:
         """Everything that the rest of the run depends on; tensors are those in use."""
         self._recent.gather()
         return {
-            "model": self.model.state_dict(),
+            **self._weights_state(),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "progress": [
+                [
+                    _changed(group, built)
+                    for group, built in zip(groups, self._built[i], strict=True)
+                ]
+                for i, groups in enumerate(o.param_groups for o in self.optimizers)
+            ],
             "random": random_states(self.device),
             "data": self._data.state(),
             "updates": self.updates,
@@ -376,6 +387,13 @@ class TrainingRun:
             "work": None if self.work is None else [self.work.flops, self.work.tokens],
             "warm_started": self._warm_started,
         }
+
+    def _weights_state(self) -> dict[str, Any]:
+        """The model as it is evaluated, and the weights in training where they are others."""
+        if not any(has_evaluation_weights(optimizer) for optimizer in self.optimizers):
+            return {"model": self.model.state_dict()}
+        with evaluation_weights(self.optimizers, self.weights) as trained:
+            return {"model": copy.deepcopy(self.model.state_dict()), "trained": trained}
 
     def _check_level(self, ctx: Context) -> None:
         if ctx.fidelity is not None and ctx.fidelity != self.settings.evaluations:
@@ -419,11 +437,23 @@ class TrainingRun:
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `_state` returned; its tensors are copied, or not used afterwards."""
         self.model.load_state_dict(state["model"])
+        if "trained" in state:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, state["trained"], strict=True):
+                    weight.copy_(value)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             # Rates and decays are those of the config, which a clone may have changed.
             optimizer.load_state_dict(
                 {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
             )
+        progress = state.get("progress") or [[{} for _ in built] for built in self._built]
+        for optimizer, built, changed in zip(self.optimizers, self._built, progress, strict=True):
+            for group, settings, entries in zip(
+                optimizer.param_groups, built, changed, strict=True
+            ):
+                weights = group["params"]
+                group.clear()
+                group.update({"params": weights, **settings, **entries})
         # Loading makes new groups, whose rates are those of the last update.
         for (_, peak), (group, _) in zip(self._peaks, _peaks(self.optimizers), strict=True):
             group["lr"] = peak
@@ -505,3 +535,20 @@ def _betas(
 ) -> list[tuple[dict[str, Any], tuple[float, float]]]:
     """Return those groups as built, with their decays of the moments."""
     return [(group, tuple(group["betas"])) for group in _with_betas(optimizers)]
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the entries of every group as built."""
+    return [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+
+
+def _changed(group: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an optimizer notes in a group as it goes on, such as its number of updates."""
+    return {
+        name: value
+        for name, value in group.items()
+        if name not in _FROM_CONFIG and (name not in built or value != built[name])
+    }

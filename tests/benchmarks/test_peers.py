@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from benchmarks import environments, peers
 from benchmarks.peers.base import Job, Penalty
 from benchmarks.peers.spaces import CodeKind, Translation
-from benchmarks.simulate import Ending, Outcome, StudyLimits, simulate
+from benchmarks.simulate import Ending, Outcome, StudyLimits, draw, simulate
 from benchmarks.task import Bounds, Evaluation, Levels, Point
 from hpo import Categorical, Float, Int, Scale, SearchSpace
 
@@ -71,6 +71,18 @@ class Bowl:
             for at in range(self.levels.low, self.levels.check(level) + 1)
         )
         return Evaluation(curve[-1].loss, curve[-1].cost, curve)
+
+    def other_tasks(self) -> dict[str, list[tuple[dict[str, Any], float]]]:
+        """Two tasks with random runs, for the method that learns from such."""
+        rng = np.random.default_rng(0)
+        found: dict[str, list[tuple[dict[str, Any], float]]] = {"a": [], "b": []}
+        for runs in found.values():
+            for _ in range(15):
+                config = draw(self.space, rng)
+                loss = self.evaluate(config, None, rng).loss
+                assert loss is not None
+                runs.append((config, loss))
+        return found
 
 
 def task_of(name: str) -> Bowl:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import tasks
+from benchmarks import peers, tasks
 from benchmarks.runner import Plan, run
 from benchmarks.simulate import Outcome, StudyLimits, simulate
 from benchmarks.table import Appender, Study, prepare
@@ -136,6 +136,72 @@ def test_a_simulated_run_gives_an_official_result_file(folder, tmp_path):
     assert curve[-1] == 1.0
     hpob.write_results(tmp_path / "out.json", {SPACE: {TASK: {"test0": curve}}})
     assert hpob.read_results(tmp_path / "out.json")[SPACE][TASK]["test0"] == curve
+
+
+def test_methods_that_can_are_asked_among_the_rows_that_are_left(folder):
+    task = tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
+    for name in ("scaletune", "random", "optuna-tpe"):
+        peer, asked = peers.make(name, task, seed=0, trials=12), []
+        among = peer.ask_among
+
+        def record(configs, among=among, asked=asked):
+            job = among(configs)
+            assert job.config in configs
+            asked.append(job.config)
+            return job
+
+        peer.ask_among = record
+        rows = list(
+            simulate(task, peer, seed=0, limits=StudyLimits(trials=12), starts=task.starts(0))
+        )[:-1]
+        assert len(asked) == len({tuple(config.values()) for config in asked}) == 12, name
+        assert not [config for config in asked if config in task.starts(0)]
+        told = [row.loss for row in rows if row.number >= 0]
+        rng = np.random.default_rng(0)
+        assert told == [task.evaluate(config, None, rng).loss for config in asked]
+
+
+def test_tpe_takes_the_row_of_highest_density_ratio(folder):
+    """Good rows lie at 0.4: once some are known, the rows nearest to them come next."""
+    task = tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
+    peer = peers.make("optuna-tpe", task, seed=0, trials=20)
+    list(simulate(task, peer, seed=0, limits=StudyLimits(trials=10), starts=task.starts(0)))
+    far = {"x0": 0.99, "x1": 0.99, "x2": 0.99}
+    near = {"x0": 0.4, "x1": 0.4, "x2": 0.4}
+    assert peer.suggest_among(10, [far, near, far]) == near
+
+
+def test_the_other_tasks_of_a_space_are_its_meta_train_tables(folder):
+    task = tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
+    found = task.other_tasks()
+    assert set(found) == {"8", "9"}
+    y = np.array(FILES["meta-train-dataset.json"][SPACE]["8"]["y"])[:, 0]
+    assert sorted(loss for _, loss in found["8"]) == pytest.approx(
+        sorted((y.max() - y) / (y.max() - y.min()))
+    )
+    write(folder, {"meta-train-dataset-augmented.json": {SPACE: {"10": table(5)}}})
+    hpob._split.cache_clear()
+    assert set(task.other_tasks()) == {"10"}
+    assert {t for _, t in hpob.read_split(folder, "v3-train-augmented")} == {"10"}
+
+
+def test_the_transfer_setting_starts_near_the_best_rows_of_the_other_tasks(folder):
+    task = tasks.load(f"hpob/v3-test/{SPACE}/{TASK}")
+    peer = peers.make("scaletune-transfer", task, seed=0, trials=5)
+    first = peer.ask_among(task.pool).config
+    losses = sorted(task.evaluate(c, None, np.random.default_rng(0)).loss for c in task.pool)
+    assert task.evaluate(first, None, np.random.default_rng(0)).loss <= losses[5]
+    with pytest.raises(peers.Unsupported, match="needs runs of other tasks"):
+        peers.make("scaletune-transfer", tasks.load("synthetic/branin-0"), seed=0, trials=5)
+
+
+def test_incumbents_that_fall_are_made_to_rise_and_counted(tmp_path):
+    results = {SPACE: {TASK: {"test0": [0.5, 0.7, 0.6, 0.9], "test1": [0.1, 0.2, 0.2, 0.2]}}}
+    path = tmp_path / "RF.json"
+    path.write_text(json.dumps(results))
+    made, fell = hpob.risen(hpob.read_results(path))
+    assert made[SPACE][TASK] == {"test0": [0.5, 0.7, 0.7, 0.9], "test1": [0.1, 0.2, 0.2, 0.2]}
+    assert fell == 1
 
 
 def test_the_hundredth_trial_counts():

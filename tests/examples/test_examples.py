@@ -97,9 +97,49 @@ def test_10_failures_lower_the_probability_of_success(printed: str) -> None:
     assert safe > 50 > max(diverges, too_large)
 
 
+def test_15_other_tasks_are_worth_more_than_the_first_trials(printed: str) -> None:
+    assert "did best on other tasks: " in printed
+    assert re.search(r"\d+% from (reviews|tweets|news)", printed)
+    for trials in (1, 8):
+        learned, alone = numbers(rf"best of {trials}: (\S+), alone (\S+)", printed)
+        assert learned <= alone
+
+
 def test_every_example_is_short_and_has_a_test() -> None:
     tested = {name.split("_")[1] for name in globals() if name.startswith("test_")}
     for path in FOLDER.glob("*.py"):
         if path.name != "__init__.py":
             assert path.name.split("_")[0] in tested, f"{path.name} needs a test here"
             assert len(path.read_text().splitlines()) <= LINES, f"{path.name} is too long"
+
+
+def recommended(printed: str) -> tuple[float, float, float]:
+    """Return the ends of the interval of the lr, and the true best lr."""
+    low, high = numbers(r"lr +\S+ +(\S+) to (\S+)", printed[printed.index("Recommended") :])
+    [best] = numbers(r"the true best lr there is (\S+)", printed)
+    return low, high, best
+
+
+def test_11_runs_from_csv_tell_the_best_rate_of_a_larger_model(printed: str) -> None:
+    assert "36 runs from sweep.csv: 30 completed, 6 failed" in printed
+    low, high, best = recommended(printed)
+    assert low <= best <= high
+
+
+def test_12_runs_from_pandas_are_gone_on_from(printed: str) -> None:
+    assert "16 runs, 8 of them from the table" in printed
+    before, now = numbers(r"best loss before (\S+), now (\S+)", printed)
+    assert now < before
+
+
+def test_13_runs_from_wandb_keep_their_crashes(printed: str) -> None:
+    assert "15 runs from wandb_export.csv: 14 completed, 1 failed" in printed
+    assert "left out 1 of 16 rows: still running" in printed
+    low, high, best = recommended(printed)
+    assert low <= best <= high
+
+
+def test_14_runs_from_optuna_get_a_law(printed: str) -> None:
+    assert "Best of 40 finished trials" in printed
+    low, high, best = recommended(printed)
+    assert low <= best <= high

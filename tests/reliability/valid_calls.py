@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,8 @@ def core_calls() -> Iterator[Call]:
     yield _named("ProcessRunner", hpo.ProcessRunner, gpus=[0, 1])
     yield _named("Optimizer", hpo.Optimizer, space=PLAIN)
     yield _named("Optimizer with scale", hpo.Optimizer, space=SCALED, target={"params": 1e9})
+    rows = [{"lr": 1e-3, "loss": 2.5}, {"lr": 1e-2, "loss": 2.0}]
+    yield _named("read_runs", partial(hpo.read_runs, rows))
     yield _method("Optimizer.add_pending", lambda: hpo.Optimizer(PLAIN), trial=trial())
     yield _method("Optimizer.tell", lambda: hpo.Optimizer(PLAIN), ("loss",), trial=CONFIG, loss=1.0)
     done = hpo.Observation(0, dict(CONFIG), 0.4, 2.0, Status.COMPLETED, None, 0, None)
@@ -315,7 +318,11 @@ def training_calls() -> Iterator[Call]:
     yield _named("AdamW", optimizers.AdamW, lr=1e-3)
     yield _named("SGD", optimizers.SGD, lr=1e-3)
     yield _named("Lion", optimizers.Lion, lr=1e-3)
-    yield _named("Muon", optimizers.Muon, lr=1e-3, others=adam)
+    for name in ("Muon", "Dion", "Shampoo", "SOAP"):
+        yield _named(name, getattr(optimizers, name), lr=1e-3, others=adam)
+    for name in ("Scion", "AdamAtan2", "ScheduleFree"):
+        yield _named(name, getattr(optimizers, name), lr=1e-3)
+    yield _named("Prodigy", optimizers.Prodigy)
     model = torch.nn.Linear(2, 1)
     yield _named("plain_groups", optimizers.plain_groups, model=model, rule=adam)
     group = optimizers.plain_groups(model, adam)[0]
@@ -332,7 +339,20 @@ def training_calls() -> Iterator[Call]:
     yield _named("Factors", parametrization.Factors)
     yield _named("MaximalUpdate", parametrization.MaximalUpdate)
     yield _named("PerLayer", parametrization.PerLayer)
-    for make in (parametrization.Standard, parametrization.MaximalUpdate, parametrization.PerLayer):
+    exponents = {"a": (0.0, 0.5, 0.5), "b": (0.0, 0.0, 0.0), "c": (0.0, 0.0, 0.0)}
+    yield _named("Exponents", parametrization.Exponents, **exponents)
+    yield _named(
+        "ABCParametrization",
+        parametrization.ABCParametrization,
+        sgd=parametrization.NTK.sgd,
+        adam=parametrization.NTK.adam,
+    )
+    for make in (
+        parametrization.Standard,
+        parametrization.MaximalUpdate,
+        parametrization.PerLayer,
+        parametrization.UnitScaled,
+    ):
         growth = parametrization.Growth(LayerRole.HIDDEN)
         yield _method(f"{make.__name__}.factors", make, growth=growth, step=Step.ENTRYWISE)
         yield _method(f"{make.__name__}.branch_factor", make, depth=2.0)
@@ -392,6 +412,10 @@ def result_calls() -> Iterator[Call]:
     yield _method("Result.recommend", lambda: result)
     yield _method("Result.instability", lambda: result)
     yield _method("Result.plot_front", lambda: result, path=_FOLDER / "front.png")
+    yield _method("Result.plot_law", lambda: result, path=_FOLDER / "law.png")
+    yield _method("Result.plot_slice", lambda: result, path=_FOLDER / "slice.png")
+    for picture in ("importance", "curves", "parallel", "calibration", "timeline", "budget"):
+        yield _method(f"Result.plot_{picture}", lambda: result, path=_FOLDER / "picture.png")
     yield _method("Result.report", lambda: result, path=_FOLDER / "report.html")
     extended = hpo.optimize(
         loss_of, STAGED, budget=Budget(trials=2), cost="epochs", scheduler=ASHA()

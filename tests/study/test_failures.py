@@ -21,8 +21,8 @@ from hpo import (
     load_result,
     optimize,
 )
-from hpo.study.attributes import read
 from hpo.study.process_runner import ProcessRunner
+from hpo.trials.attributes import read
 from hpo.trials.failures import failures
 from tests.study.studies import SPACE, Config, Recorder, bowl
 

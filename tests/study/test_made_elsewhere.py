@@ -31,11 +31,11 @@ from hpo import (
 )
 from hpo.schedulers import MedianStopping, OneEpoch, Scheduler
 from hpo.space import Parameter
-from hpo.study.attributes import LONGEST_VALUE
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.lease import Lease
 from hpo.study.storage import Asked, StudyStorage
 from hpo.study.takeover import Elsewhere
+from hpo.trials.attributes import LONGEST_VALUE
 from tests.study.studies import Config, asks
 
 SPACE: dict[str, Parameter] = {"x": Float(0, 1)}

@@ -3,10 +3,12 @@
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,63 @@ def test_a_study_of_any_name_runs_in_the_c_locale_on_a_terminal(
     reader.join()
     os.close(main)
     assert ended.returncode == 0, ended.stderr
+
+
+STUDY = """
+    import multiprocessing, os, sys, time
+    from hpo import Budget, Float, optimize
+
+    def train(config, ctx):
+        for step in range(1, 400 if os.environ.get("LONG") and ctx.trial.number >= 2 else 3):
+            ctx.save({"step": step})
+            open(f"begun-{ctx.trial.number}", "w").close()
+            if os.environ.get("LONG"):
+                time.sleep(0.02)
+            ctx.report(step=step, loss=config["x"])
+        return config["x"]
+
+    if __name__ == "__main__":
+        if os.environ.get("SPAWN"):
+            multiprocessing.set_start_method("spawn")
+        budget = Budget(trials=4)
+        result = optimize(train, {"x": Float(0, 1)}, budget=budget, workers=2, name="n", seed=0)
+        with open("told", "w") as file:
+            file.write(str(sum(o.cause is None for o in result.log.observations)))
+"""
+
+
+def started(folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    """The script above in a process of its own, in `folder`."""
+    (folder / "study.py").write_text(textwrap.dedent(STUDY))
+    closed = "closed" in environment
+    return subprocess.Popen(
+        [sys.executable, "study.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=(lambda: (os.close(1), os.close(2))) if closed else None,
+    )
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("environment", [{"SPAWN": "1"}, {"closed": "1"}])
+def test_a_study_runs_under_spawn_and_without_any_output(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    assert started(tmp_path, **environment).wait(120) == 0
+    assert (tmp_path / "told").read_text() == "4"
+
+
+@pytest.mark.engine
+def test_a_second_interrupt_ends_a_study_at_once_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    process = started(tmp_path, LONG="1")
+    until = time.monotonic() + 60
+    while not (tmp_path / "begun-2").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    process.wait(30)
+    assert started(tmp_path).wait(120) == 0
+    assert (tmp_path / "told").read_text() == "4"
+    assert not list((tmp_path / "scaletune_checkpoints").glob("*/[0-9]*"))  # none is left over

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,26 @@ from hpo.training.coordinate_check import (
     load_probe,
     transformer_probe,
 )
-from hpo.training.optimizers import SGD, AdamW, UpdateRule
+from hpo.training.optimizers import (
+    SGD,
+    SOAP,
+    AdamAtan2,
+    AdamW,
+    Dion,
+    Muon,
+    ScheduleFree,
+    Scion,
+    Shampoo,
+    UpdateRule,
+)
 from hpo.training.parametrization import (
     COMPLETE_P,
+    MEAN_FIELD,
     MUP,
+    NTK,
     STANDARD,
+    UNIT_SCALED,
+    MaximalUpdate,
     ParameterLayout,
     Parametrization,
     parameter_groups,
@@ -68,6 +84,76 @@ def test_mup_passes_and_the_standard_parametrization_fails(rule: UpdateRule) -> 
     assert not standard.passed
     assert verdicts(standard)["4"] is CoordinateVerdict.GROWS  # the output layer
     assert verdicts(standard)["0"] is CoordinateVerdict.FLAT or isinstance(rule, SGD)
+
+
+PACKAGED: dict[str, UpdateRule] = {
+    "adam_atan2_pytorch": AdamAtan2(1e-2),
+    "schedulefree": ScheduleFree(1e-2),
+    "pytorch_optimizer": SOAP(1e-2, AdamW(1e-2), every=2),
+}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Muon(5e-2, AdamW(1e-2)),
+        Dion(5e-2, AdamW(1e-2), rank=0.5),
+        Scion(1e-2, radius=5.0, rest_radius=1.0),
+        *(
+            pytest.param(rule, marks=pytest.mark.skipif(find_spec(module) is None, reason=module))
+            for module, rule in PACKAGED.items()
+        ),
+        pytest.param(
+            Shampoo(5e-2, AdamW(1e-2)),
+            marks=pytest.mark.skipif(find_spec("pytorch_optimizer") is None, reason="package"),
+        ),
+    ],
+    ids=["muon", "dion", "scion", "adam-atan2", "schedule-free", "soap", "shampoo"],
+)
+def test_mup_passes_with_every_optimizer(rule: UpdateRule) -> None:
+    check = coordinate_check(probe(MUP, rule), (32, 64, 128, 256))
+    assert check.passed, str(check)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["adamw", "sgd"])
+def test_in_the_kernel_limit_features_vanish_and_outputs_stay(rule: UpdateRule) -> None:
+    check = coordinate_check(probe(NTK, rule), (32, 128, 512))
+    slopes = {trace.layer: trace.slope for trace in check.traces}
+    assert slopes["0"] == pytest.approx(-0.5, abs=0.12)
+    assert slopes["2"] == pytest.approx(-0.5, abs=0.12)
+    assert verdicts(check)["2"] is CoordinateVerdict.VANISHES
+    assert verdicts(check)["4"] is CoordinateVerdict.FLAT
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["adamw", "sgd"])
+def test_mean_field_passes_with_one_hidden_layer(rule: UpdateRule) -> None:
+    def shallow(width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(10, width), nn.Tanh(), nn.Linear(width, 4))
+
+    layout = ParameterLayout.of(shallow(32), shallow(64))
+
+    def make(width: int, seed: int) -> Probe:
+        model = shallow(width)
+        rescale_(model, layout, MEAN_FIELD)
+        groups = parameter_groups(model, layout, MEAN_FIELD, rule)
+        return Probe(model, rule.build(groups), lambda: F.cross_entropy(model(INPUTS), LABELS))
+
+    check = coordinate_check(make, WIDTHS)
+    assert check.passed, str(check)
+
+
+def test_unit_scaling_passes_but_for_embeddings_which_it_slows_down() -> None:
+    make = transformer_probe(UNIT_SCALED, AdamW(1e-2), base=32)
+    check = coordinate_check(make, (32, 64, 128), tolerance=0.35)
+    slopes = {trace.layer: trace.slope for trace in check.traces}
+    assert slopes.pop("embedding") == pytest.approx(-0.5, abs=0.05)
+    assert verdicts(check)["head"] is CoordinateVerdict.FLAT
+    assert CoordinateVerdict.GROWS not in verdicts(check).values()
+
+
+def test_decay_by_the_root_of_width_passes() -> None:
+    rule = AdamW(1e-2, weight_decay=0.1)
+    assert coordinate_check(probe(MaximalUpdate(decay_power=0.5), rule), WIDTHS).passed
 
 
 def test_an_output_layer_without_mup_is_caught() -> None:
@@ -225,7 +311,7 @@ def test_the_command_prints_a_verdict_and_draws(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--parametrization", "ntk"), "--parametrization must be one of"),
+        (("--parametrization", "sp"), "--parametrization must be one of"),
         (("--optimizer", "adam"), "--optimizer must be one of"),
         (("--sizes", "a,b"), "--sizes must be whole numbers"),
         (("--along", "time"), "`along` must be"),

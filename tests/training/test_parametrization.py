@@ -22,8 +22,13 @@ from hpo.training.optimizers import (
 from hpo.training.parametrization import (
     COMPLETE_P,
     DEPTH_MUP,
+    MEAN_FIELD,
     MUP,
+    NTK,
     STANDARD,
+    UNIT_SCALED,
+    ABCParametrization,
+    Exponents,
     Growth,
     MaximalUpdate,
     ParameterLayout,
@@ -105,7 +110,7 @@ def test_training_is_that_of_the_mup_package_on_its_example(name: str, rule: Any
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("parametrization", [MUP, DEPTH_MUP, COMPLETE_P, PerLayer(), STANDARD])
+@pytest.mark.parametrize("parametrization", [MUP, DEPTH_MUP, COMPLETE_P, PerLayer(), STANDARD, NTK])
 def test_at_the_base_model_all_factors_are_one(
     layout: ParameterLayout, rule: UpdateRule, parametrization: Any
 ) -> None:
@@ -311,3 +316,158 @@ def test_weights_are_rescaled_once() -> None:
     with pytest.raises(ValueError, match="rescaled before"):
         rescale_(copy.deepcopy(wide), layout, MUP)
     assert torch.equal(wide.weight, before)
+
+
+# --- abc-parametrizations, unit scaling, decay ---------------------------------------------------
+
+#: Yang & Hu, 2021, table 1: a, b and c of input, hidden and output layers under SGD.
+TABLE_1 = {
+    "ntk": (NTK, (0, 0.5, 0.5), (0, 0, 0), 0),
+    "mean-field": (MEAN_FIELD, (0, None, 1), (0, None, 0), -1),
+    "mup": (MUP, (-0.5, 0, 0.5), (0.5, 0.5, 0.5), 0),
+}
+ROLES = (LayerRole.INPUT, LayerRole.HIDDEN, LayerRole.OUTPUT)
+
+
+def grown(role: LayerRole, n: float) -> Growth:
+    m_in = 1.0 if role is LayerRole.INPUT else n
+    m_out = 1.0 if role is LayerRole.OUTPUT else n
+    return Growth(role, m_in=m_in, m_out=m_out)
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+@pytest.mark.parametrize("n", [4.0, 9.0])
+def test_sgd_follows_table_1_of_abc_parametrizations(name: str, n: float) -> None:
+    rule, a, b, c = TABLE_1[name]
+    for role, a_l, b_l in zip(ROLES, a, b, strict=True):
+        if a_l is None or b_l is None:
+            continue
+        found = rule.factors(grown(role, n), Step.PROPORTIONAL)
+        # W = n^-a w: a step of w moves W by n^-a times n^-a the gradient of W.
+        assert found.lr == pytest.approx(n ** -(2 * a_l + c))
+        standard = 0.0 if role is LayerRole.INPUT else 0.5  # torch draws with n^-standard
+        initial = rule.factors(grown(role, n), Step.ENTRYWISE).initial
+        assert initial == pytest.approx(n ** (standard - a_l - b_l))
+
+
+def test_adam_in_the_kernel_limit_moves_features_by_the_root_of_width() -> None:
+    """Coherent sums over n inputs: rate times n is n^-1/2 inside and one at the output."""
+    for role, power in zip(ROLES, (-0.5, -1.5, -1.0), strict=True):
+        assert NTK.factors(grown(role, 4.0), Step.ENTRYWISE).lr == pytest.approx(4.0**power)
+    bias = Growth(LayerRole.VECTOR, m_in=4.0, m_out=4.0)
+    assert NTK.factors(bias, Step.ENTRYWISE).lr == pytest.approx(0.5)
+    assert NTK.factors(bias, Step.ENTRYWISE).initial == pytest.approx(2.0)  # of order one
+
+
+@pytest.mark.parametrize("step", [Step.PROPORTIONAL, Step.ENTRYWISE])
+@pytest.mark.parametrize("role", [LayerRole.INPUT, LayerRole.OUTPUT, LayerRole.VECTOR])
+def test_mean_field_is_mup_with_one_hidden_layer(role: LayerRole, step: Step) -> None:
+    growth = grown(role, 4.0) if role is not LayerRole.VECTOR else Growth(role, m_out=4.0)
+    ours, mup = MEAN_FIELD.factors(growth, step), MUP.factors(growth, step)
+    assert (ours.lr, ours.initial) == pytest.approx((mup.lr, mup.initial))
+    if step is Step.ENTRYWISE:
+        assert ours.epsilon == pytest.approx(mup.epsilon)
+
+
+def test_exponents_that_do_not_exist_are_refused() -> None:
+    hidden = grown(LayerRole.HIDDEN, 4.0)
+    with pytest.raises(ValueError, match="one hidden layer only; use MUP"):
+        MEAN_FIELD.factors(hidden, Step.ENTRYWISE)
+    with pytest.raises(ValueError, match="not for orthogonal; use MUP"):
+        NTK.factors(hidden, Step.ORTHOGONAL)
+    with pytest.raises(ValueError, match="not for proportional steps"):
+        UNIT_SCALED.factors(hidden, Step.PROPORTIONAL)
+    with pytest.raises(ValueError, match="`a` of Exponents"):
+        Exponents(a=(0, 1), b=(0, 0, 0), c=(0, 0, 0))  # type: ignore[arg-type]
+    only_sgd = ABCParametrization(sgd=NTK.sgd, adam=None)
+    with pytest.raises(ValueError, match=r"steps \['proportional'\], not for entrywise"):
+        only_sgd.factors(hidden, Step.ENTRYWISE)
+
+
+@pytest.mark.parametrize("rule", [NTK, UNIT_SCALED])
+def test_rates_of_their_own_forbid_a_tied_weight(rule: Any) -> None:
+    layout = ParameterLayout.of(_tied(8), _tied(16), tied_readout=True)
+    with pytest.raises(ValueError, match="cannot share a weight; untie them"):
+        parameter_groups(_tied(32), layout, rule, AdamW(0.1))
+
+
+def test_unit_scaling_is_depth_mup_with_slower_embeddings(layout: ParameterLayout) -> None:
+    deep = transformer(128, depth=8)
+    ours = by_name(parameter_groups(deep, layout, UNIT_SCALED, AdamW(1e-2)))
+    mup = by_name(parameter_groups(deep, layout, DEPTH_MUP, AdamW(1e-2)))
+    for name, group in ours.items():
+        root = 2.0 if group.role is LayerRole.INPUT else 1.0  # four times the width
+        assert group.lr == pytest.approx(mup[name].lr / root)
+        assert group.lr * group.weight_decay == pytest.approx(mup[name].lr * mup[name].weight_decay)
+    # Table 2 of the paper: A times C is 1 / fan-in, and depth^-1/2 in blocks.
+    assert ours["blocks.7.attention_in.weight"].lr == pytest.approx(1 / 4 / 2)
+    assert ours["head.weight"].lr == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize(("power", "decay"), [(1.0, 4.0), (0.5, 2.0), (0.0, 1.0)])
+def test_decay_of_hidden_matrices_grows_as_a_power_of_width(power: float, decay: float) -> None:
+    rule = MaximalUpdate(decay_power=power)
+    assert rule.factors(grown(LayerRole.HIDDEN, 4.0), Step.ENTRYWISE).weight_decay == decay
+    assert rule.factors(grown(LayerRole.INPUT, 4.0), Step.ENTRYWISE).weight_decay == 1.0
+
+
+def test_shampoo_scales_as_the_spectral_norm_and_normalized_steps_not_at_all() -> None:
+    taller = Growth(LayerRole.HIDDEN, m_in=1.0, m_out=4.0)
+    shampoo = MUP.factors(taller, Step.PRECONDITIONED)
+    assert (shampoo.lr, shampoo.epsilon) == (2.0, 0.5)
+    for role in LayerRole:
+        assert MUP.factors(Growth(role, m_in=4.0, m_out=4.0), Step.NORMALIZED).lr == 1.0
+    with pytest.raises(ValueError, match="preconditioned steps"):
+        PerLayer().factors(taller, Step.PRECONDITIONED)
+
+
+# --- rates by block ------------------------------------------------------------------------------
+
+
+def test_rates_of_blocks_and_names_multiply_those_of_the_parametrization(
+    layout: ParameterLayout,
+) -> None:
+    model = transformer(64, depth=3)
+    plain = by_name(parameter_groups(model, layout, MUP, AdamW(1e-2)))
+    table = {0: 0.5, -1: 2.0, "head": 3.0, "blocks.0.attention_in": 7.0}
+    rates = by_name(Parametrized(MUP, layout, table)(model, AdamW(1e-2)))
+    expected = {
+        "blocks.0.attention_in.weight": 7.0,  # the closer entry counts
+        "blocks.0.attention_out.weight": 0.5,
+        "blocks.1.attention_in.weight": 1.0,
+        "blocks.2.feed_forward.up.weight": 2.0,
+        "head.weight": 3.0,
+        "embedding.weight": 1.0,
+    }
+    for name, factor in expected.items():
+        assert rates[name].lr == pytest.approx(factor * plain[name].lr)
+        assert rates[name].weight_decay == plain[name].weight_decay
+
+
+def test_rates_may_be_a_function_of_name_and_block(layout: ParameterLayout) -> None:
+    def falling(name: str, block: int | None) -> float:
+        return 1.0 if block is None else 0.5 ** (2 - block)
+
+    model = transformer(32, depth=3)
+    groups = by_name(parameter_groups(model, layout, MUP, SGD(0.1), rates=falling))
+    found = [groups[f"blocks.{i}.attention_in.weight"].lr for i in range(3)]
+    assert found == [0.25, 0.5, 1.0]
+    assert groups["head.weight"].lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({5: 2.0}, "entry 5, which fits no parameter"),
+        ({-3: 2.0}, "entry -3, which fits no parameter"),
+        ({"haed": 2.0}, "entry 'haed', which fits no parameter"),
+        ({0: 0.0}, "`rates` at 0 must be a finite number above 0"),
+        (3.0, "`rates` must be a dict or a function"),
+        (lambda name, block: math.nan, "`rates` at 'embedding.weight' must be"),
+    ],
+)
+def test_rates_that_fit_nothing_or_are_none_are_refused(
+    layout: ParameterLayout, rates: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(transformer(32), layout, MUP, SGD(0.1), rates=rates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import random
@@ -29,7 +30,20 @@ from hpo.study.context import Context
 from hpo.training.accounting import Quantity
 from hpo.training.data import Shuffled, Split, Windows
 from hpo.training.metrics import LogitRecorder
-from hpo.training.optimizers import SGD, AdamW, Lion, Muon, UpdateRule
+from hpo.training.optimizers import (
+    SGD,
+    SOAP,
+    AdamAtan2,
+    AdamW,
+    Dion,
+    Lion,
+    Muon,
+    Prodigy,
+    ScheduleFree,
+    Scion,
+    Shampoo,
+    UpdateRule,
+)
 from hpo.training.parametrization import STANDARD, ParameterLayout, Parametrized
 from hpo.training.schedules import Constant, Cooldown, Cosine, WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
@@ -115,6 +129,12 @@ def without_clock(result: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in result.items() if name not in timed}
 
 
+def needs(module: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(module) is None, reason="the extra `optimizers` is not installed"
+    )
+
+
 # --- resume --------------------------------------------------------------------------------------
 
 
@@ -126,13 +146,33 @@ def without_clock(result: Mapping[str, float]) -> dict[str, float]:
         (SGD(1e-2, momentum=0.9, nesterov=True), data),
         (Lion(1e-3), data),
         (Muon(lr=2e-2, others=AdamW(1e-2)), data),
+        (Dion(lr=2e-2, others=AdamW(1e-2), rank=0.5), data),
+        (Scion(lr=1e-2, radius=2.0, rest_radius=1.0, constrained=True), data),
+        *(
+            pytest.param(rule, data, marks=needs(module))
+            for module, rule in {
+                "adam_atan2_pytorch": AdamAtan2(1e-2),
+                "schedulefree": ScheduleFree(1e-2),
+                "prodigyopt": Prodigy(start=1e-3),
+            }.items()
+        ),
+        *(
+            pytest.param(rule, data, marks=needs("pytorch_optimizer"))
+            for rule in (
+                Shampoo(1e-2, AdamW(1e-2), momentum=0.9),
+                SOAP(1e-2, AdamW(1e-2), every=3),
+            )
+        ),
     ],
-    ids=["adamw", "dataloader", "sgd", "lion", "muon"],
+    ids=[
+        *("adamw", "dataloader", "sgd", "lion", "muon", "dion", "scion"),
+        *("adam-atan2", "schedule-free", "prodigy", "shampoo", "soap"),
+    ],
 )
 def test_a_run_killed_at_random_updates_equals_an_uninterrupted_one_to_the_last_bit(
     optimizer: UpdateRule, make_data: Any, tmp_path: Path
 ) -> None:
-    """Each of the five is killed 4 times, so 20 in all."""
+    """Each is killed 4 times."""
     layout = ParameterLayout.of(Network(8), Network(12))
     settings = dataclasses.replace(
         SETTINGS, examples=700, optimizer=optimizer, checkpoint_updates=3
@@ -178,6 +218,37 @@ def test_a_run_killed_at_random_updates_equals_an_uninterrupted_one_to_the_last_
     for report in expected:
         assert latest[report.step].loss == report.loss
         assert without_clock(latest[report.step].metrics) == without_clock(report.metrics)
+
+
+@needs("schedulefree")
+def test_a_schedule_free_run_saves_what_it_evaluates_and_trains_on_as_if_it_had_not(
+    tmp_path: Path,
+) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, optimizer=ScheduleFree(1e-2), schedule=Constant(warmup=5)
+    )
+    ends = set()
+    for evaluations in (1, 8):
+        models: list[nn.Module] = []
+
+        def make_model(config: Any, scale: Any, made: list[nn.Module] = models) -> nn.Module:
+            made.append(nn.Linear(6, 1))
+            return made[-1]
+
+        trainer = trainer_for(
+            dataclasses.replace(settings, evaluations=evaluations), make_model=make_model
+        )
+        ctx, reports = context(tmp_path / str(evaluations), fidelity=evaluations)
+        trainer(ctx.config, ctx)
+        ends.add(tuple(models[0].state_dict()["weight"].flatten().tolist()))
+        saved = ctx.load()
+        evaluated = nn.Linear(6, 1)
+        evaluated.load_state_dict(saved["model"])
+        loss = float(squared_error(evaluated, (ROWS[:60], TARGETS[:60])).detach())
+        assert loss == pytest.approx(reports[-1].loss, rel=1e-5)
+        assert torch.equal(saved["trained"][0], models[0].state_dict()["weight"])
+        assert not torch.equal(saved["trained"][0], saved["model"]["weight"])
+    assert len(ends) == 1
 
 
 KILLED = """
@@ -431,7 +502,9 @@ def test_reports_carry_the_size_of_weights_and_of_their_last_update() -> None:
     assert last["readout_norm"] == pytest.approx(float(weight.norm() * 6**0.5))
     work = last["flops"] / last["examples"]
     assert last["mfu"] == pytest.approx(last["tokens_per_second"] * work / 1e3)
-    with pytest.raises(ValueError, match="`peak_flops` must be positive"):
+    with pytest.raises(
+        ValueError, match="`peak_flops` of TorchTrainer must be a finite number above 0"
+    ):
         trainer_for(peak_flops=0.0)
 
 

@@ -1,6 +1,6 @@
 """What is stored with a trial of an Optuna study, in the format of `split_numbered`.
 
-See :mod:`hpo.study.attributes`.
+See :mod:`hpo.trials.attributes`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 
 from hpo.space.arguments import Kind
-from hpo.study.attributes import read_if_whole, split_numbered
 from hpo.trials import Prediction
+from hpo.trials.attributes import read_if_whole, split_numbered
 
 if TYPE_CHECKING:
     from optuna.study import Study

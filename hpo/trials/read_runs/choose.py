@@ -269,7 +269,7 @@ class _Chooser:
     def _loss(self) -> None:
         name, reason = self.named.loss, "named by you"
         if name is not None:
-            self._column(name, "loss")
+            name = self._column(name, "loss").name
         elif self.table.loss is not None:
             name, reason = self.table.loss, "objective of the study"
         else:
@@ -683,6 +683,10 @@ class _Chooser:
 
     def _column(self, name: str, said: str) -> Column:
         if name not in self.columns:
+            wanted = spellings(name)[0]
+            ending = [column for column in self.columns if wanted in spellings(column)]
+            if len(ending) == 1 and wanted:  # "lr" for config.optimizer.lr
+                return self.columns[ending[0]]
             shown = {"params": "param", "scales": "scale"}.get(said, said)
             raise RunFileError(
                 f"--{shown} must name a column of {self.table.name}, got {name!r}; it has"
@@ -693,7 +697,7 @@ class _Chooser:
     def _specification(self, text: str, said: str, most: int) -> tuple[str, list[str]]:
         """Split `name:option:option`; a column name may hold colons itself."""
         name, *options = [text] if text in self.columns else text.split(":")
-        self._column(name, said)
+        name = self._column(name, said).name
         if len(options) > most:
             form = "name:kind:role" if most == 2 else "name:axis"
             raise RunFileError(f"--{said[:-1]} must look like {form}, got {text!r}; drop the rest")

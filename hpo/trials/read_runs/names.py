@@ -46,7 +46,8 @@ LOSSES = (
 BETTER_LARGER = (
     "val_accuracy", "val_acc", "validation_accuracy", "eval_accuracy", "test_accuracy", "test_acc",
     "accuracy", "acc", "top1", "top_1", "val_auc", "auc", "roc_auc", "val_f1", "f1", "score",
-    "mean_reward", "episode_reward_mean", "reward", "return", "map", "bleu", "r2", "mean_accuracy",
+    "mean_test_score", "mean_reward", "episode_reward_mean", "reward", "return", "map", "bleu",
+    "r2", "mean_accuracy",
 )  # fmt: skip
 COSTS = (
     "cost", "flops", "compute", "total_flops", "train_flops", "training_flops", "total_flos",
@@ -55,7 +56,8 @@ COSTS = (
 SECONDS_NAMES = (
     "seconds", "runtime", "time", "duration", "elapsed", "elapsed_time", "wall_clock", "wall_time",
     "walltime", "wallclock", "train_time", "training_time", "train_runtime", "time_total_s",
-    "total_time", "time_s", "runtime_s", "duration_s", "train_seconds", "wall_seconds", "dauer",
+    "total_time", "time_s", "runtime_s", "duration_s", "train_seconds", "wall_seconds",
+    "mean_fit_time", "dauer",
 )  # fmt: skip
 STATES = ("state", "status", "trial_state", "trial_status", "run_state", "run_status", "outcome")
 FLAGS = {  # columns of yes and no, and what a yes means
@@ -63,7 +65,19 @@ FLAGS = {  # columns of yes and no, and what a yes means
     "error": ("failed", "crashed", "is_failed", "error", "has_failed"),
     "oom": ("oom", "is_oom", "out_of_memory"),
 }
-RUN_IDS = ("run_id", "trial_id", "run", "run_name", "name", "id", "trial", "trial_name", "uuid")
+RUN_IDS = (
+    "run_id",
+    "trial_id",
+    "run",
+    "run_name",
+    "name",
+    "id",
+    "trial",
+    "trial_name",
+    "uuid",
+    "arm_name",
+    "trial_index",
+)
 STEPS = (
     "step", "_step", "global_step", "epoch", "iteration", "iter", "training_iteration", "steps",
     "train_step", "trainer_global_step",
@@ -147,7 +161,7 @@ _RESULT_PARTS = ("metrics", "metric", "summary", "results", "result", "user_attr
 _META_PARTS = ("tags", "system", "system_attrs", "sys", "info", "meta", "monitoring", "wandb")
 _NEUTRAL = ("metrics", "metric", "summary", "results", "result", "final", "best", "last", "min")
 _MORE = re.compile(r"_(min|max|best|final|last|mean|epoch|nats)$|^(best|final|last|min|avg)_")
-_OPTUNA_PREFIX = re.compile(r"^(params|user_attrs|system_attrs)_(?=.)")
+_OPTUNA_PREFIX = re.compile(r"^(params?|user_attrs|system_attrs|config|hparams?|hp)_(?=.)")
 
 
 class Namespace(Enum):

@@ -28,6 +28,7 @@ from hpo.space import (
     Scale,
     SearchSpace,
 )
+from hpo.space.arguments import OneOf, Row, Text
 from hpo.space.checks import LARGEST_INT
 from hpo.space.parameters import condition
 from hpo.trials.default_cost import DefaultCost
@@ -37,7 +38,7 @@ from hpo.trials.read_runs.errors import RunFileError, option
 from hpo.trials.read_runs.guesses import Guess, Guesses, Use
 from hpo.trials.read_runs.outcomes import Outcome, RunState, outcome, state_of
 from hpo.trials.read_runs.sources import read_table
-from hpo.trials.read_runs.tables import Table
+from hpo.trials.read_runs.tables import Table, expanded
 from hpo.trials.records import Observation, Status
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ _WIDE = 10.0  # ratio of largest to smallest from which an unknown positive colu
 _MOST_CHOICES = 50
 _LARGEST, _SMALLEST = 1e100, 1e-100  # no setting or size lies beyond; pictures would overflow
 _DIGITS = 10  # of a number in a run's identity
+_COLUMN = Text(optional=True, way_out="name a column")
+_COLUMNS = Row(Text(), way_out="list names of columns")
+_DIRECTION = OneOf(("minimize", "maximize"), optional=True, way_out="pick one")
 _SHOWN = 3  # rows named in a sentence
 
 
@@ -236,29 +240,32 @@ def read_runs(
         >>> [observation.loss for observation in runs.observations]
         [2.5, None, 1.7]
     """
-    if direction not in (None, "minimize", "maximize"):
-        raise ValueError(f'direction must be "minimize" or "maximize", got {direction!r}')
     named = Named(
-        params=_listed(params),
-        scales=_listed(scales),
-        loss=loss,
-        cost=cost,
-        seconds=seconds,
-        status=status,
-        fidelity=fidelity,
-        ignore=_listed(ignore),
+        params=_listed(params, "`params`"),
+        scales=_listed(scales, "`scales`"),
+        loss=_COLUMN(loss, "`loss`"),
+        cost=_COLUMN(cost, "`cost`"),
+        seconds=_COLUMN(seconds, "`seconds`"),
+        status=_COLUMN(status, "`status`"),
+        fidelity=_COLUMN(fidelity, "`fidelity`"),
+        ignore=_listed(ignore, "`ignore`"),
         space=None if space is None else SearchSpace(space),
-        direction=direction,
+        direction=_DIRECTION(direction, "`direction`"),
     )
-    table = read_table(source, study_name)
+    table = expanded(read_table(source, _COLUMN(study_name, "`study_name`")))
     if not len(table):
         raise RunFileError(f"{table.name} is empty: it needs at least one run, got none")
+    if named.cost is None:
+        named = replace(named, cost=table.cost)
+    if named.space is None and not (named.params or named.scales or named.fidelity):
+        named = replace(named, space=table.space)
     reading = _Reading(table, columns_of(table), named)
     return reading.runs()
 
 
-def _listed(names: str | Sequence[str]) -> Sequence[str]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _listed(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    listed: tuple[str, ...] = _COLUMNS((names,) if isinstance(names, str) else names, argument)
+    return listed
 
 
 class _Reading:
@@ -464,7 +471,11 @@ class _Reading:
 
     def _plain(self, name: str) -> str:
         """Return the name of a parameter: that of the study itself, else that of the column."""
-        return name.removeprefix("params_") if name in self.table.declared else name
+        plain = name.removeprefix("params_").removeprefix("user_attrs_")
+        if not self.table.declared or plain == name:
+            return name
+        own = f"params_{plain}" in self.table.declared and name not in self.table.declared
+        return name if own else plain
 
     def _add_fidelity(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
-from hpo.space import Categorical, Float, Int, Parameter
+from hpo.space import Categorical, Float, Int, Parameter, SearchSpace
 from hpo.space.optuna_distributions import from_distribution
+from hpo.trials.attributes import read as read_attribute
 from hpo.trials.read_runs.errors import RunFileError
 from hpo.trials.read_runs.tables import Table, of_frame, of_records
 
@@ -21,6 +22,7 @@ __all__ = ["is_tracked_run", "of_mlflow", "of_optuna", "of_optuna_storage", "of_
 
 PARAMS, ATTRS = "params_", "user_attrs_"  # as in Optuna's `trials_dataframe`
 _OURS = "scaletune:"  # attributes of our own studies
+_HEADER, _TOLD, _LOST = (f"{_OURS}{name}" for name in ("study", "told", "lost"))
 
 
 def of_optuna(study: optuna.Study) -> Table:
@@ -70,6 +72,8 @@ spread=None, hard=False, role=<Role.OTHER: 'other'>, when=None)}
                 if not key.startswith(_OURS)
             }
         )
+    if (header := read_attribute(study.user_attrs, _HEADER)) is not None:
+        return _of_ours(name, trials, header)
     table = of_records(
         records,
         name,
@@ -83,6 +87,33 @@ spread=None, hard=False, role=<Role.OTHER: 'other'>, when=None)}
         listed = ", ".join(names)
         table = replace(table, notes=(f"{len(names)} objectives: {listed}",))
     return replace(table, columns=columns)
+
+
+def _of_ours(name: str, trials: Sequence[Any], header: Mapping[str, Any]) -> Table:
+    """Return the trials of a study of `optimize`, with its space; lost attempts are none."""
+    records, numbers = [], []
+    for trial in trials:
+        if _LOST in trial.user_attrs:
+            continue
+        told = read_attribute(trial.user_attrs, _TOLD)
+        state, loss = trial.state.name, trial.values[0] if trial.values else None
+        record: dict[str, Any] = {f"{PARAMS}{key}": value for key, value in trial.params.items()}
+        if told is not None:
+            state, loss = told["cause"] or told["status"], told["loss"]
+            record |= {"seconds": told["seconds"], header["cost"] or "cost": told["cost"]}
+        elif trial.state.is_finished() and not trial.values:
+            continue  # an attempt without a result
+        records.append(record | {"value": loss, "state": state})
+        numbers.append(trial.number)
+    return of_records(
+        records,
+        name,
+        lambda i: f"trial {numbers[i]}",
+        space=SearchSpace.from_fingerprint(header["space"]),
+        loss="value",
+        direction=header["direction"],
+        cost=header["cost"] or "none",
+    )
 
 
 def of_optuna_storage(storage: Any, study_name: str | None) -> Table:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hpo.space import DirectionName, Parameter
+from hpo.space import DirectionName, Parameter, SearchSpace
 from hpo.space.scalars import scalar
+from hpo.trials.read_runs.cells import is_missing
 from hpo.trials.read_runs.errors import RunFileError
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ class Table:
         declared: Parameters that the source itself declares, by column.
         direction: Direction of the loss that the source declares.
         loss: Column of the loss that the source declares.
+        cost: Column of the cost that the source declares, "none" for no costs.
+        space: Space that the source declares.
         notes: Sentences on how the source was read.
     """
 
@@ -40,6 +45,8 @@ class Table:
     declared: Mapping[str, Parameter] = field(default_factory=dict)
     direction: DirectionName | None = None
     loss: str | None = None
+    cost: str | None = None
+    space: SearchSpace | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -121,6 +128,50 @@ def of_frame(frame: pd.DataFrame, name: str, **more: Any) -> Table:
         for j, column in enumerate(names)
     }
     return Table(name, cells, lambda i: f"row {i}", **more)
+
+
+def expanded(table: Table) -> Table:
+    """Return a table whose columns of mappings, or of texts of such, are columns of their own.
+
+    Example:
+        >>> table = Table("x", {"config": ['{"lr": 0.1}', None], "loss": [2.5, 2.0]}, str)
+        >>> expanded(table).columns
+        {'loss': [2.5, 2.0], 'config.lr': [0.1, None]}
+    """
+    found: dict[str, list[object]] = {}
+    for name, cells in table.columns.items():
+        first = next((cell for cell in cells if not is_missing(cell)), None)
+        mappings = [_mapping(cell) for cell in cells] if _may_be_mapping(first) else [None]
+        if None in mappings or not any(mappings):
+            found[name] = cells
+            continue
+        inner = of_records([{name: mapping} for mapping in mappings], table.name, table.where)
+        found |= {key: values for key, values in inner.columns.items() if key != name}
+    order = [name for name in found if name in table.columns]
+    order += [name for name in found if name not in table.columns]
+    return replace(table, columns={name: found[name] for name in order})
+
+
+def _may_be_mapping(cell: object) -> bool:
+    return isinstance(cell, Mapping) or (isinstance(cell, str) and cell[:1] == "{")
+
+
+def _mapping(cell: object) -> Mapping[str, Any] | None:
+    """Return the mapping that a cell is, or holds as JSON or as Python writes it; None for none."""
+    if is_missing(cell):
+        return {}
+    if isinstance(cell, Mapping):
+        return cell
+    if not isinstance(cell, str) or cell[:1] != "{":
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, Mapping):
+            return value
+    return None
 
 
 def distinct(names: Sequence[str]) -> list[str]:

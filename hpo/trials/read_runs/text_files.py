@@ -28,6 +28,7 @@ _MARKS = (
 )
 _PACKED = ((b"\x1f\x8b", gzip.decompress), (b"BZh", bz2.decompress), (b"\xfd7zXZ", lzma.decompress))
 _DELIMITERS = (",", ";", "\t", "|")
+_TITLES = 6  # lines above the header that may hold a title
 _SNIFFED = 50  # rows that tell the delimiter
 _LISTS = ("runs", "trials", "results", "experiments", "data", "rows", "history")
 _NULS = 0.2  # share of NUL bytes from which a text is UTF-16 without a mark
@@ -101,7 +102,9 @@ def read_csv(text: str, name: str) -> Table:
         raise RunFileError(f"{name} is empty; it needs a header line and one row a run")
     if named is None and lines[start] != lines[start].lstrip() and "\t" not in lines[start]:
         body = lines[start].lstrip() + body[len(lines[start]) :]
-    delimiter = named or _delimiter(body)
+    body, titles = _without_title(_without_pipes(body)) if named is None else (body, 0)
+    start += titles
+    delimiter = named or _delimiter(body)[0]
     rows, numbers = _cells(body, delimiter, name, start)
     header, *rows = rows
     numbers = numbers[1:]
@@ -168,8 +171,33 @@ def _is_comment(lines: Sequence[str], place: int) -> bool:
     return counts[0] != counts[1] or not counts[0] or after.lstrip().startswith("#")
 
 
-def _delimiter(body: str) -> str:
-    """Return the delimiter that divides the first rows most evenly; a space where none does."""
+def _without_pipes(body: str) -> str:
+    """Return a table as Markdown writes it without the bars at its sides and below its header."""
+    lines = body.rstrip("\n").split("\n")
+    if len(lines) < 2 or not all(re.fullmatch(r"\s*\|.*\|\s*", line) for line in lines):
+        return body
+    if re.fullmatch(r"[\s|:-]+", lines[1]):
+        lines[1] = ""
+    return "\n".join(line.strip().strip("|") for line in lines)
+
+
+def _without_title(body: str) -> tuple[str, int]:
+    """Return a text without lines above the header that hold one cell, and how many those are."""
+    if _delimiter(body)[1]:
+        return body, 0
+    lines = body.split("\n")
+    for count in range(1, min(_TITLES, len(lines) - 1)):
+        below = "\n".join(lines[count:])
+        if lines[count].strip() and _delimiter(below)[1]:
+            return below, count
+    return body, 0
+
+
+def _delimiter(body: str) -> tuple[str, bool]:
+    """Return the delimiter that divides the first rows most evenly, and whether one does.
+
+    It is a space where none does but spaces, and a comma for a single column.
+    """
     best, most = ",", 0.0
     sample = "\n".join(body.split("\n", _SNIFFED + 1)[: _SNIFFED + 1])
     for delimiter in _DELIMITERS:
@@ -186,9 +214,9 @@ def _delimiter(body: str) -> str:
             best, most = delimiter, score
     if not most:
         widths = [len(line.split()) for line in sample.split("\n") if line.strip()]
-        if widths[0] > 1 and len(set(widths)) == 1:
-            return " "
-    return best
+        if len(widths) > 1 and widths[0] > 1 and len(set(widths)) == 1:
+            return " ", True
+    return best, most > 0.0
 
 
 def read_json(text: str, name: str) -> Table:

@@ -12,7 +12,19 @@ import optuna
 import pandas as pd
 import pytest
 
-from hpo import Axis, Cause, Float, Int, Role, Runs, Scale, Status, read_runs
+from hpo import (
+    Axis,
+    Budget,
+    Cause,
+    Float,
+    Int,
+    Role,
+    Runs,
+    Scale,
+    Status,
+    optimize,
+    read_runs,
+)
 from hpo.trials.read_runs import RunFileError
 
 ROWS = [
@@ -138,6 +150,8 @@ def test_a_wandb_export_keeps_its_crashed_runs(tmp_path: Path) -> None:
     assert runs.space["config.optimizer.lr"].role is Role.LR  # type: ignore[union-attr]
     assert [o.cause for o in runs.observations] == [None] * 5 + [Cause.ERROR]
     assert runs.observations[0].seconds == 100.0
+    named = read_runs(tmp_path / "wandb.csv", params="lr", scales="width", loss="val_loss")
+    assert named.keys == runs.keys
     assert runs.guesses["val/loss"].reason == "well-known name of a result"
 
 
@@ -257,6 +271,29 @@ def test_a_study_of_another_sampler_is_read_with_the_space_it_declares(tmp_path:
         read_runs(f"sqlite:///{tmp_path / 'none.db'}")
 
 
+def test_a_study_of_optimize_is_read_with_its_own_space_and_costs(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'ours.db'}"
+    space: dict[str, Any] = {
+        "lr": Float(1e-4, 1e-1, log=True),
+        "params": Scale(1e5, 1e7, axis=Axis.PARAMS),
+    }
+
+    def train(config: dict[str, Any], ctx: Any) -> dict[str, float]:
+        if config["lr"] > 0.03:
+            raise ValueError("too fast")
+        return {"loss": config["lr"], "cost": 6 * config["params"]}
+
+    result = optimize(
+        train, space, budget=Budget(trials=8), cost="gpu", name="ours", storage=storage
+    )
+    runs = read_runs(storage)
+    assert runs.space == result.space and runs.cost_unit == "gpu"
+    for read, told in zip(runs.observations, result.log.observations, strict=True):
+        assert (read.config, read.loss, read.cost, read.cause) == (
+            told.config, told.loss, told.cost, told.cause
+        )  # fmt: skip
+
+
 def test_a_table_of_trials_of_optuna_is_read(tmp_path: Path) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(objective, 12, catch=ValueError)
@@ -294,3 +331,47 @@ def test_what_is_no_source_is_refused() -> None:
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="holds no JSON or CSV files"):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My sweep of July\n\n" + PLAIN,
+        "|",
+        "config,loss\n"
+        + "".join(
+            f'"{{""lr"": {r["lr"]}, ""params"": {r["params"]}}}",{r["loss"]}\n' for r in ROWS
+        ),
+        "config_lr,config_params,loss\n" + PLAIN.partition("\n")[2],
+        "params,loss\n"
+        + "".join(
+            f"\"{{'lr': {r['lr']}, 'params': '{r['params']:.0f}'}}\",{r['loss']}\n" for r in ROWS
+        ),
+    ],
+    ids=["title", "markdown", "json cells", "config_", "dict cells"],
+)  # fmt: skip
+def test_odd_tables_are_read(tmp_path: Path, text: str) -> None:
+    if text.startswith("|"):
+        lines = [f"| {line.replace(',', ' | ')} |" for line in PLAIN.splitlines()]
+        text = "\n".join([lines[0], "|---|:--:|---|", *lines[1:]])
+    runs = read_runs(written(tmp_path / "runs.csv", text))
+    assert [o.loss for o in runs.observations] == [row["loss"] for row in ROWS]
+    assert [sorted(o.config.values()) for o in runs.observations] == [
+        sorted([row["lr"], row["params"]]) for row in ROWS
+    ]
+    assert len(runs.space.scales) == 1
+
+
+def test_a_grid_search_of_scikit_learn_is_maximized() -> None:
+    results = {
+        "mean_fit_time": [0.1, 0.2, 0.1],
+        "param_alpha": [0.1, 1.0, 10.0],
+        "params": [{"alpha": 0.1}, {"alpha": 1.0}, {"alpha": 10.0}],
+        "mean_test_score": [0.8, 0.9, 0.7],
+        "std_test_score": [0.1, 0.1, 0.1],
+        "rank_test_score": [2, 1, 3],
+    }
+    runs = read_runs(results)
+    assert runs.direction == "maximize"
+    assert list(runs.space) == ["param_alpha"]
+    assert [o.loss for o in runs.observations] == [0.8, 0.9, 0.7]

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from hpo.study.attributes import read, read_if_whole, split, split_numbered
+from hpo.trials.attributes import read, read_if_whole, split, split_numbered
 
 LONGEST = 65_535  # bytes of a text in MySQL
 

@@ -1,0 +1,1 @@
+"""Processes of trials: what they send, what they leave, what they may use, their ranks."""
