@@ -16,6 +16,8 @@ from hpo import Budget, Context, Float, Result, SearchSpace, load_result, optimi
 from hpo.study.lease import DURATION, RETURN, Lease
 from hpo.study.storage import StudyStorage
 
+pytestmark = pytest.mark.usefixtures("folder")  # checkpoints go to the current directory
+
 
 class Elsewhere:
     """Writes leases of drivers on other machines into a study."""

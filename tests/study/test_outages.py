@@ -34,6 +34,8 @@ from hpo.space import Parameter
 from hpo.study.callbacks import StudyState
 from hpo.study.lease import DRIVER_KEY
 
+pytestmark = pytest.mark.usefixtures("folder")  # checkpoints go to the current directory
+
 SPACE: dict[str, Parameter] = {"x": Float(0.0, 1.0)}
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from hpo import Budget, Float, Result, load_result, optimize
 from hpo.study.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("folder")  # checkpoints go to the current directory
+
 
 def search(trials: int, storage: InMemoryStorage, seed: int = 0) -> Result:
     return optimize(

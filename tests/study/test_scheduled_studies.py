@@ -267,7 +267,8 @@ def test_paused_trials_of_a_driver_that_lives_are_left_to_it(folder: Path) -> No
     search(3)
     study = optuna.load_study(study_name="n", storage="sqlite:///scaletune.db")
     released = study.user_attrs["scaletune:driver:0"]
-    study.set_user_attr("scaletune:driver:0", released | {"expires": time.time() + 1e4})
+    lives = {"machine": "elsewhere", "expires": time.time() + 1e4}
+    study.set_user_attr("scaletune:driver:0", released | lives)
     beside = search(9).log
     assert {0, 1, 2} <= {o.number for o in beside.paused}
     assert not {0, 1, 2} & {t.parent for t in beside.trials}
