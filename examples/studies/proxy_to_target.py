@@ -49,6 +49,7 @@ from hpo.training.transformer import Transformer, next_byte_loss
 
 FAMILY = Family(2, 16, smallest=3e4, largest=2e5, target=5e5, context=64, batch_size=8)
 SHARES = (0.25, 0.5, 1.0)  # of the tokens, where cooldowns end
+SHORTEST = 0.5  # tokens of the shortest proxy over those of the target
 TARGET_SHARE = 0.4  # of the minutes, for two targets of each study; the rest is for the proxies
 FEW_UPDATES = 200  # in runs shorter than this, more parameters hardly lower the loss
 
@@ -81,8 +82,12 @@ STUDIES = (
 )
 
 
-def trainer(study: Study) -> TorchTrainer:
-    """Return a trainer of configs of `params`, `tokens` and `lr`."""
+def trainer(study: Study, tokens: float) -> TorchTrainer:
+    """Return a trainer of configs of `params`, `tokens` and `lr`; `tokens` are those of a target.
+
+    The warm-up is the same in all runs and lies within the shortest.
+    """
+    warmup = tokens / FAMILY.context / FAMILY.batch_size * SHORTEST * SHARES[0] / 4
     layout = ParameterLayout.of(FAMILY.build(FAMILY.smallest), FAMILY.build(4 * FAMILY.smallest))
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Transformer:
@@ -102,7 +107,7 @@ def trainer(study: Study) -> TorchTrainer:
             examples=updates * FAMILY.batch_size,
             batch_size=FAMILY.batch_size,
             optimizer=study.optimizer(config["lr"]),
-            schedule=WarmupStableDecay(warmup=20, decay=0.3),
+            schedule=WarmupStableDecay(warmup=min(20.0, warmup), decay=0.3),
             evaluations=1,
         )
 
@@ -122,7 +127,7 @@ def plan(minutes: float) -> dict[str, float]:
     device = best_device()
     config = {"params": FAMILY.largest, "tokens": 1e9, "lr": 1e-3}
     with seeded(0, device):
-        run = TrainingRun(trainer(STUDIES[1]), config, {}, 0, device)
+        run = TrainingRun(trainer(STUDIES[1], config["tokens"]), config, {}, 0, device)
 
         def step() -> float:
             float(run.update(share=1.0))  # waits for the device
@@ -146,7 +151,7 @@ def search(study: Study, chosen: Mapping[str, float], path: Path, *, seed: int) 
         {
             "lr": study.rates,
             "params": Scale(FAMILY.smallest, FAMILY.largest, axis=Axis.PARAMS),
-            "tokens": Scale(SHARES[0] * tokens, tokens, axis=Axis.TOKENS),
+            "tokens": Scale(SHORTEST * tokens, tokens, axis=Axis.TOKENS),
         },
         cost="flops",
         target={"params": FAMILY.target, "tokens": tokens},
@@ -159,7 +164,7 @@ def search(study: Study, chosen: Mapping[str, float], path: Path, *, seed: int) 
         if row["study"] == study.name and "proxy" in row
     }
     spent, proxy = 0.0, 0
-    train = trainer(study)
+    train = trainer(study, chosen["tokens"])
     while spent < chosen["flops"]:
         trial = optimizer.ask()  # the same ones again when a study goes on
         if proxy not in known:
@@ -201,11 +206,11 @@ def predicted_and_trained(
     longest = [
         one
         for one in optimizer.log.observations
-        if one.loss is not None and one.config["tokens"] >= 0.5 * chosen["tokens"]
+        if one.loss is not None and one.config["tokens"] >= SHORTEST * chosen["tokens"]
     ]
     best = min(longest, key=lambda one: float(one.loss or math.inf)).config["lr"]
     size = {"params": FAMILY.target, "tokens": chosen["tokens"]}
-    train = trainer(study)
+    train = trainer(study, chosen["tokens"])
     row = {
         "study": study.name,
         "losses": len(optimizer.log.observations),

@@ -70,8 +70,11 @@ def test_runs_are_kept_and_not_trained_again(
 @pytest.mark.parametrize("study", STUDIES, ids=[study.name for study in STUDIES])
 def test_the_horizons_of_a_proxy_are_whole_updates_of_one_run(study: Any) -> None:
     config = {"params": 3e4, "tokens": 8192.0, "lr": 1e-3}
-    settings = [trainer(study).settings({**config, "tokens": share * 8192.0}) for share in SHARES]
+    settings = [
+        trainer(study, 8192.0).settings({**config, "tokens": share * 8192.0}) for share in SHARES
+    ]
     assert [one.examples for one in settings] == [32, 64, 128]
+    assert {one.schedule for one in settings} == {settings[0].schedule}
 
 
 @pytest.mark.slow
