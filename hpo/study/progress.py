@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -81,8 +80,9 @@ class Progress(Callback):
         self._spent_before = run.ledger.spent.seconds
         self._found, self._lines = continued(run), 0
         if self._console is None and _in_notebook():
-            display = import_module("IPython.display")
-            self._display = display.display(display.HTML(self.html(run)), display_id=True)
+            from IPython.display import HTML, display
+
+            self._display = display(HTML(self.html(run)), display_id=True)
             self._ticker = _Ticker(_NOTEBOOK_REFRESH, lambda: self._update(run))
         elif not self._draw(run):
             self._ticker = _Ticker(self._every, lambda: self._log_line(run))
@@ -128,7 +128,9 @@ class Progress(Callback):
                 self._log_line(run)
 
     def _update(self, run: StudyState) -> None:
-        self._display.update(import_module("IPython.display").HTML(self.html(run)))
+        from IPython.display import HTML
+
+        self._display.update(HTML(self.html(run)))
 
     def _log_line(self, run: StudyState) -> None:
         self._lines += 1
