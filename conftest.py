@@ -10,6 +10,7 @@ _NEEDED = {
     "dask.py": "distributed",
     "hydra.py": "hydra",
     "hydra_plugin": "hydra",
+    "accelerate.py": "accelerate",
     "lightning.py": "lightning",
     "transformers.py": "transformers",
     "ftpfn.py": "ifbo",

@@ -626,7 +626,8 @@ class Result(Printed):
                 f"{list(names)}; name some of {known}"
             )
         if len(names) == 2:
-            return plot_contour(contour_plot(self, names[0], names[1], advice), path)
+            x, y = names
+            return plot_contour(contour_plot(self, x, y, advice), path)
         slices = [slice_plot(self, name, advice) for name in names or known]
         return plot_slice(tuple(slices), path)
 

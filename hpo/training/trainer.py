@@ -38,6 +38,7 @@ from hpo.space.arguments import Count, Flag, Function, Kind, Number, Row, Table,
 from hpo.training.accounting import ParameterCount, Quantity, Work, count_parameters
 from hpo.training.data import Batch, Split
 from hpo.training.devices import Precision, best_device, free_memory, is_out_of_memory, seeded
+from hpo.training.distributed.parallel import FSDP, Parallel, device_of_rank
 from hpo.training.optimizers import UPDATE_RULE, ParameterGroup, UpdateRule, plain_groups
 from hpo.training.range_test import RangeTest, range_test
 from hpo.training.schedules import (
@@ -178,9 +179,12 @@ class TorchTrainer:
             perturbs them (Ash & Adams, 2020, arXiv:1910.08475). This concerns weights and buffers
             whose name and shape are in both models, not the states of optimizers. The share of all
             weights that it concerned is returned as `warm_started`.
+        parallel: How the processes of a `torchrun` train one model: `DDP()` or `FSDP()` of
+            `hpo.training.distributed.parallel`; None, and one process, for one device.
 
     Raises:
-        ValueError: `warm_start` lies outside [0, 1], or `peak_flops` is not positive.
+        ValueError: `warm_start` lies outside [0, 1] or is used with `FSDP`, or `peak_flops` is not
+            positive.
 
     Example:
         >>> from hpo.training.data import Shuffled
@@ -212,6 +216,7 @@ class TorchTrainer:
     compile: bool = False
     checkpoint_seconds: float = 60.0
     warm_start: float = 0.0
+    parallel: Parallel | None = None
 
     def __post_init__(self) -> None:
         store(
@@ -233,7 +238,13 @@ class TorchTrainer:
             warm_start=Number(
                 least=0, most=1, way_out="it is a share of the weights, 0 trains from new ones"
             ),
+            parallel=Kind(Parallel, optional=True, way_out="write DDP() or FSDP()"),
         )
+        if isinstance(self.parallel, FSDP) and self.warm_start > 0:
+            raise ValueError(
+                f"`warm_start` must be 0 with FSDP, got {self.warm_start}; use DDP(), or load "
+                "weights in make_model"
+            )
 
     def __call__(self, config: Config, ctx: Context) -> dict[str, float]:
         """Run one trial, or one more stage of it.
@@ -408,6 +419,8 @@ class TorchTrainer:
     def _guarded(self, seed: int, train: Callable[[torch.device], _Result]) -> _Result:
         """Call `train` on the device with seeded generators; free memory if it runs out."""
         device = self.device or best_device()
+        if self.parallel is not None:
+            device = device_of_rank(device)
         try:
             with seeded(seed, device):
                 return train(device)

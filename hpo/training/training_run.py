@@ -22,12 +22,14 @@ from hpo.training.devices import (
     random_states,
     restore_random_states,
 )
+from hpo.training.distributed.parallel import Ranks, whole_tensor
 from hpo.training.metrics import ActivationRecorder, LogitRecorder, RunningMetrics, weight_metrics
 from hpo.training.optimizers.averaging import evaluation_weights, has_evaluation_weights
 from hpo.training.schedules import WarmupStableDecay
 
 if TYPE_CHECKING:
     from hpo.study.context import Context
+    from hpo.training.distributed.shards import ShardedCheckpoints
     from hpo.training.trainer import Config, Scale, Settings, TorchTrainer
 
 _UPDATES_BETWEEN_CHECKS = 16  # reading a loss waits for the device
@@ -98,19 +100,24 @@ class TrainingRun:
         self.trainer, self.seed, self.device = trainer, seed, device
         self.settings = trainer.settings(config)
         self.meter = Meter(device)
-        self.model = trainer.make_model(config, scale).to(device)
+        self.ranks = Ranks(trainer.parallel, device)
+        self.model = self.ranks.shard(trainer.make_model(config, scale).to(device))
         # A compiled module is one, whatever the signature of torch.compile says.
         forward = cast(nn.Module, torch.compile(self.model)) if trainer.compile else self.model
-        self._loss = partial(trainer.loss, forward)
+        self._loss = partial(trainer.loss, self.ranks.wrap(forward))
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._groups = trainer.groups(self.model, self.settings.optimizer)
         self.optimizers = self.settings.optimizer.build(self._groups)
+        for optimizer in self.optimizers if self.ranks.sharded else ():
+            if isinstance(optimizer, torch.optim.SGD):
+                for group in optimizer.param_groups:
+                    group["fused"] = False  # torch has none for sharded weights
         self._peaks = _peaks(self.optimizers)
         self._betas = _betas(self.optimizers)
         self._built = [_settings(optimizer) for optimizer in self.optimizers]
         self._data = BatchStream(
             trainer.make_data(config, Split.TRAIN),
-            micro_batch=self.settings.micro_batch or self.settings.batch_size,
+            micro_batch=(self.settings.micro_batch or self.settings.batch_size) * self.ranks.size,
             seed=seed,
         )
         self._validation_data = trainer.make_data(config, Split.VALIDATION)
@@ -129,6 +136,11 @@ class TrainingRun:
         self._first_loss: float | None = None
         self._warm_started = 0.0  # share of the weights that were mixed with the parent's
         self._saved_at = time.monotonic()
+        self._shards: ShardedCheckpoints | None = None
+        if self.ranks.sharded:
+            from hpo.training.distributed.shards import ShardedCheckpoints  # loads much
+
+            self._shards = ShardedCheckpoints(self.model, self.optimizers, self.ranks)
 
     @property
     def peak_lr(self) -> float:
@@ -145,6 +157,7 @@ class TrainingRun:
             What `TorchTrainer.__call__` returns.
         """
         if ctx is not None:
+            self._check_ranks(ctx)
             self._check_level(ctx)
             if not self._resume(ctx) and self.trainer.warm_start > 0:
                 self._mix_in_parent(ctx)
@@ -163,6 +176,8 @@ class TrainingRun:
             self.evaluations = number
             if ctx is not None:
                 self._report(ctx, loss, measured)
+        if ctx is not None and self._shards is not None:
+            self._shards.finish(ctx)
         seconds = time.perf_counter() - started
         usage = self.usage()
         return {
@@ -187,21 +202,26 @@ class TrainingRun:
         settings = self.settings
         count = min(settings.batch_size, settings.examples - self.examples)
         total: Tensor | None = None
-        for batch, part in self._data.pieces(self.examples, count):
-            placed = to_device(batch, self.device)
+        pieces = self._data.pieces(self.examples, count)
+        for (batch, share_of_update), last in self.ranks.with_last(pieces):
+            mine, weight = self.ranks.part(batch)
+            placed, part = to_device(mine, self.device), share_of_update * weight
             if self.work is None:
                 self._measure_work(placed)
-            with self._autocast():
-                loss = self._loss(placed)
-            if part != 1.0:
-                loss = loss * part
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            with self.ranks.accumulating(last=last):
+                with self._autocast():
+                    loss = self._loss(placed)
+                if part != 1.0:
+                    loss = loss * part
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
+        total = self.ranks.mean(total)
         if share is None:
             share = self._scheduled(count)
         if settings.clip is not None:
-            self._recent.add_norm(nn.utils.clip_grad_norm_(self.weights, settings.clip))
+            norm = nn.utils.clip_grad_norm_(self.weights, settings.clip)
+            self._recent.add_norm(whole_tensor(norm))
         for group, peak in self._peaks:
             group["lr"] = peak * share
         for optimizer in self.optimizers:
@@ -240,12 +260,15 @@ class TrainingRun:
         """Train up to update `until`; return False if the run diverged."""
         every = self.settings.checkpoint_updates
         while self.updates < until:
-            if ctx is not None and self.updates == until - 1:  # a report follows
+            report_follows = self.updates == until - 1
+            if ctx is not None and report_follows and not self.ranks.sharded:
                 self._before = [w.detach().clone() for g in self._groups for w in g.parameters]
             self.update()
             if self.updates % _UPDATES_BETWEEN_CHECKS == 0 and self._has_diverged():
                 return False
             due = every is not None and self.updates % every == 0
+            if ctx is not None and self._shards is not None:
+                self._shards.finish_if_written(ctx)
             if ctx is not None and (due or self._checkpoint_is_due()) and self.updates < until:
                 self._save(ctx)
         return not self._has_diverged()
@@ -278,17 +301,18 @@ class TrainingRun:
         measure = self.trainer.measure
         with evaluation_weights(self.optimizers, self.weights):
             for batch in self._validation_data:
-                placed = to_device(batch, self.device)
-                count = examples_in(placed)
+                mine, weight = self.ranks.part(batch)
+                placed = to_device(mine, self.device)
+                count, share = examples_in(batch), weight * examples_in(batch)
                 with self._autocast(), ExitStack() as watched:
                     if seen == 0:
                         watched.enter_context(activations)
                         watched.enter_context(logits)
                     loss = self.trainer.loss(self.model, placed)
                 figures = {} if measure is None else measure(self.model, placed)
-                total += float(loss) * count
+                total += float(loss) * share
                 for name, value in figures.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) * count
+                    sums[name] = sums.get(name, 0.0) + float(value) * share
                 seen += count
         self.model.train()
         if seen == 0:
@@ -299,6 +323,8 @@ class TrainingRun:
         self._recent.activations = activations.largest()
         self._recent.logits = logits.metrics()
         restore_random_states(states, self.device)
+        total, *rest = self.ranks.means([total, *sums.values()])
+        sums = dict(zip(sums, rest, strict=True))
         return total / seen, {name: value / seen for name, value in sums.items()}
 
     def _report(self, ctx: Context, loss: float, measured: Mapping[str, float]) -> None:
@@ -308,13 +334,17 @@ class TrainingRun:
             **usage.metrics(),
             **self._speed(self.examples - examples, time.perf_counter() - then),
             **self._recent.metrics(self.settings.clip),
-            **weight_metrics(self.model, self._groups, self._before),
+            **(
+                {} if self.ranks.sharded else weight_metrics(self.model, self._groups, self._before)
+            ),
             **measured,
         }
         self._recent, self._before = RunningMetrics(), None
         # First, for a report may end the stage; and a later run may start from this one's weights.
         if ctx.fidelity is not None or self._checkpoint_is_due() or self.trainer.warm_start > 0:
             self._save(ctx)
+        if self._shards is not None:
+            self._shards.finish(ctx)
         ctx.report(
             step=self.evaluations, loss=loss, cost=usage.of(self.trainer.cost), metrics=metrics
         )
@@ -330,7 +360,7 @@ class TrainingRun:
         speed = {"tokens_per_second": examples * self.work.tokens / seconds}
         peak = self.trainer.peak_flops or peak_flops_per_second(self.device)
         if peak is not None:
-            speed["mfu"] = examples * self.work.flops / seconds / peak
+            speed["mfu"] = examples * self.work.flops / seconds / (peak * self.ranks.size)
         return speed
 
     def _measure_work(self, batch: Batch) -> None:
@@ -354,21 +384,32 @@ class TrainingRun:
     # --- checkpoints ---
 
     def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.trainer.checkpoint_seconds
+        late = time.monotonic() - self._saved_at >= self.trainer.checkpoint_seconds
+        return self.ranks.agreed(late)
 
     def _save(self, ctx: Context) -> None:
         """Save everything that the rest of the run depends on."""
         if not ctx.can_save:
             return
-        ctx.save({**self._state(), "meter": self.meter.state()})
+        if self._shards is None:
+            ctx.save({**self._state(), "meter": self.meter.state()})
+        else:
+            rest = {**self._rest(), "meter": self.meter.state()}
+            self._shards.begin(ctx, rest, self.updates)
         self._saved_at = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; tensors are those in use."""
-        self._recent.gather()
         return {
             **self._weights_state(),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            **self._rest(),
+        }
+
+    def _rest(self) -> dict[str, Any]:
+        """What the rest of the run depends on besides weights and states of optimizers."""
+        self._recent.gather()
+        return {
             "progress": [
                 [
                     _changed(group, built)
@@ -387,6 +428,14 @@ class TrainingRun:
             "work": None if self.work is None else [self.work.flops, self.work.tokens],
             "warm_started": self._warm_started,
         }
+
+    def _check_ranks(self, ctx: Context) -> None:
+        if self.ranks.size != ctx.ranks:
+            raise ValueError(
+                f"ctx must belong to all {self.ranks.size} processes of the training, got that of "
+                f"{ctx.ranks}; use `with hpo.connect() as ctx:` in each, and start them by "
+                "hpo.launch, with TorchTrainer(parallel=DDP()) or FSDP()"
+            )
 
     def _weights_state(self) -> dict[str, Any]:
         """The model as it is evaluated, and the weights in training where they are others."""
@@ -431,21 +480,20 @@ class TrainingRun:
                 "use Constant, Power or WarmupStableDecay(decay=0), or keep the length fixed"
             )
         self.meter.resume(state["meter"])
+        if "shards" in state and self._shards is not None:
+            self._shards.load(ctx, state["shards"])
+        elif "shards" in state or self._shards is not None:
+            raise ValueError(
+                "this trial was saved with another `parallel`, whose checkpoint cannot be read "
+                "with this one; keep FSDP(), or another, for the whole study"
+            )
         self._restore(state)
         return True
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `_state` returned; its tensors are copied, or not used afterwards."""
-        self.model.load_state_dict(state["model"])
-        if "trained" in state:
-            with torch.no_grad():
-                for weight, value in zip(self.weights, state["trained"], strict=True):
-                    weight.copy_(value)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            # Rates and decays are those of the config, which a clone may have changed.
-            optimizer.load_state_dict(
-                {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
-            )
+        if "model" in state:  # else they come from shards
+            self._restore_weights(state)
         progress = state.get("progress") or [[{} for _ in built] for built in self._built]
         for optimizer, built, changed in zip(self.optimizers, self._built, progress, strict=True):
             for group, settings, entries in zip(
@@ -469,6 +517,19 @@ class TrainingRun:
         self.work = None if state["work"] is None else Work(*state["work"])
         self._data.resume(state["data"], self.device)
         restore_random_states(state["random"], self.device)
+
+    def _restore_weights(self, state: Mapping[str, Any]) -> None:
+        """Restore weights and states of optimizers."""
+        self.model.load_state_dict(state["model"])
+        if "trained" in state:
+            with torch.no_grad():
+                for weight, value in zip(self.weights, state["trained"], strict=True):
+                    weight.copy_(value)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            # Rates and decays are those of the config, which a clone may have changed.
+            optimizer.load_state_dict(
+                {"state": saved, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
 
     # --- branches ---
 
