@@ -54,7 +54,7 @@ SURROGATES = (
     ("quantile_forest",),
     ("interop", "interop.botorch", "interop.ftpfn"),
 )
-HEAVY = ("matplotlib", "optuna", "pandas", "rich", "scipy", "sklearn", "torch")
+HEAVY = ("jinja2", "matplotlib", "optuna", "pandas", "plotly", "rich", "scipy", "sklearn", "torch")
 SECONDS = 0.1
 
 

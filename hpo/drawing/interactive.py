@@ -1,7 +1,7 @@
 """The pictures for Plotly, from the data that matplotlib draws.
 
 A figure is the plain JSON value that plotly.js takes: `{"data": [...], "layout": {...}}`. Plotly
-reads texts as HTML, so whatever a user named is escaped; numbers are rounded to six digits, and
+reads texts as HTML, so whatever a user named is escaped; numbers are rounded to eight digits, and
 those that are not finite become null, which leaves a gap.
 """
 
@@ -48,7 +48,8 @@ JSON = dict[str, Any]
 
 _FAINT = "rgba(213, 94, 0, 0.18)"  # the orange of a prediction
 _VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#b5de2b")
-_DIGITS = 6
+_DIGITS = 8
+_LONGEST = 24  # letters of a label
 _FEW_DECADES = 4.0  # on a log axis, whose labels are 1, 2 and 5
 
 
@@ -234,8 +235,11 @@ def _(data: ImportancePlot) -> JSON:
             },
         }
     ] if data.enough else []  # fmt: skip
-    axis = _linear("share of the variation of the expected loss") | {"range": [0, 1]}
-    figure = _figure(traces, axis, {"automargin": True, "type": "category"})
+    axis = _linear("share of the variation") | {"range": [0, 1]}
+    places = list(range(len(data.names)))
+    labels = [_label(name) for name in data.names[::-1]]
+    names = {"automargin": True, "tickvals": places, "ticktext": labels}
+    figure = _figure(traces, axis, names)
     figure["layout"]["showlegend"] = False
     if not data.enough:
         figure["layout"]["title"] = {"text": f"{NOT_ENOUGH} ({data.runs} runs)"}
@@ -310,10 +314,10 @@ def _(data: ParallelPlot) -> JSON:
             continue
         low, high = float(column[known].min()), float(column[known].max())
         column[~known] = low  # parallel coordinates have no gaps
-        dimension: JSON = {"label": _text(setting.name), "values": _numbers(column)}
+        dimension: JSON = {"label": _label(setting.name), "values": _numbers(column)}
         if setting.choices:
             codes = list(range(len(setting.choices)))
-            dimension |= {"tickvals": codes, "ticktext": [_text(c) for c in setting.choices]}
+            dimension |= {"tickvals": codes, "ticktext": [_label(c) for c in setting.choices]}
         elif setting.log:
             ticks = np.linspace(low, high, 4) if high > low else np.array([low])
             dimension |= {
@@ -482,7 +486,7 @@ def _log_step(axis: JSON, columns: Sequence[Sequence[float | None]]) -> str | in
 def _axis(setting: Dimension) -> JSON:
     if setting.choices:
         codes = list(range(len(setting.choices)))
-        texts = [_text(choice) for choice in setting.choices]
+        texts = [_label(choice) for choice in setting.choices]
         ticks = {"tickvals": codes, "ticktext": texts, "range": [-0.5, len(codes) - 0.5]}
         return _linear(setting.name) | ticks
     return _log(setting.name) if setting.log else _linear(setting.name)
@@ -490,7 +494,7 @@ def _axis(setting: Dimension) -> JSON:
 
 def _linear(name: str) -> JSON:
     return {
-        "title": {"text": _text(name)}, "automargin": True, "gridcolor": "#e4e4e4",
+        "title": {"text": _label(name, 2 * _LONGEST)}, "automargin": True, "gridcolor": "#e4e4e4",
         "zeroline": False, "linecolor": "#888", "ticks": "outside",
     }  # fmt: skip
 
@@ -572,3 +576,8 @@ def _numbers(values: ArrayLike) -> list[float | None]:
 def _text(text: str) -> str:
     """Return a user's text as Plotly shows it letter by letter; MathJax is never loaded."""
     return escape(text.encode("utf-8", "backslashreplace").decode())
+
+
+def _label(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that leaves room for the picture beside it."""
+    return _text(text if len(text) <= longest else f"{text[: longest - 3]}...")

@@ -258,7 +258,7 @@ def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float
     bottom = min(float(values.min()), float(setting.value.min()), setting.recommended)
     top = max(float(values.max()), float(setting.value.max()), setting.recommended)
     if setting.log:
-        room = (top / bottom) ** 0.08
+        room = max((top / bottom) ** 0.08, 1.05)
         axes.set(yscale="log", ylim=(bottom / room, top * room))
     elif bottom < top:
         axes.set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))

@@ -201,8 +201,9 @@ def _spent(result: Result) -> list[tuple[str, Any]]:
         count = sum(o.status is status for o in (*runs, *result.log.paused))
         if count:
             rows.append((f"{status.value} trials", str(count)))
-    costs = [o.cost for o in runs if o.cost is not None]
-    seconds = [o.seconds for o in runs if o.seconds is not None]
+    every = (*runs, *result.log.paused)
+    costs = [o.cost for o in every if o.cost is not None]
+    seconds = [o.seconds for o in every if o.seconds is not None]
     if costs:
         rows.append((f"cost of all of them ({result.cost_unit or 'as told'})", f"{sum(costs):.5g}"))
         lost = [o.cost for o in runs if o.cost is not None and o.status is Status.FAILED]
