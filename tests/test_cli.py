@@ -7,6 +7,8 @@ import math
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import optuna
 import pytest
 
+import hpo
 from hpo import Axis, Budget, Float, Role, Scale, StudyError, load_result, optimize
 from hpo.cli import main
 
@@ -259,3 +262,12 @@ def test_a_learning_rate_that_is_not_positive_is_refused_and_not_replaced(
 ) -> None:
     ended = str(run(monkeypatch, "coord-check", *probe, "--lr", lr))
     assert "--lr must be finite and > 0" in ended
+
+
+def test_the_version_is_printed_by_the_command_the_module_and_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"scaletune {hpo.__version__}\n"
+    assert version("scaletune") == hpo.__version__
+    assert import_module("hpo.__main__").main is main

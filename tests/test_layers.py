@@ -33,6 +33,7 @@ RANKS = {
     "hpo.training": 8,
     "hpo.adapters": 9,
     "hpo.cli": 9,
+    "hpo.__main__": 10,
     "hpo": 10,  # the package itself: only names, loaded when they are used
     "benchmarks": 11,
     "examples": 12,

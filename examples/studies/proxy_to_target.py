@@ -18,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,34 +153,41 @@ def search(study: Study, chosen: Mapping[str, float], path: Path, *, seed: int) 
         priors=[MuP()] if study.rule is MUP else None,
         seed=seed,
     )
-    known = [row for row in read_rows(path) if row["study"] == study.name and "horizon" in row]
-    for row in known:
-        tell(optimizer, row)
-    spent = sum(row["cost"] for row in known)
+    known = {
+        row["proxy"]: row["branches"]
+        for row in read_rows(path)
+        if row["study"] == study.name and "proxy" in row
+    }
+    spent, proxy = 0.0, 0
     train = trainer(study)
     while spent < chosen["flops"]:
-        config = {**optimizer.propose().config, "tokens": tokens}
-        horizons = [share * tokens for share in SHARES]
-        for branch in train.branch(config, seed=seed, tokens=horizons):
-            row = {
-                "study": study.name,
-                "config": {**config, "tokens": branch.horizon},
-                "horizon": branch.horizon,
-                "loss": branch.loss if math.isfinite(branch.loss) else None,
-                "cost": branch.cost,
-            }
-            append_row(path, row)
-            tell(optimizer, row)
-            spent += branch.cost
+        trial = optimizer.ask()  # the same ones again when a study goes on
+        if proxy not in known:
+            known[proxy] = trained(train, trial.config, seed=seed)
+            append_row(path, {"study": study.name, "proxy": proxy, "branches": known[proxy]})
+        for row in known[proxy]:
+            asked = row["config"] == dict(trial.config)
+            result = {"failed": "diverged"} if row["loss"] is None else {"loss": row["loss"]}
+            optimizer.tell(trial if asked else row["config"], cost=row["cost"], **result)
+            spent += row["cost"]
+        proxy += 1
     return optimizer
 
 
-def tell(optimizer: Optimizer, row: Mapping[str, Any]) -> None:
-    """Tell one loss at one horizon."""
-    if row["loss"] is None:
-        optimizer.tell(row["config"], failed="diverged", cost=row["cost"])
-    else:
-        optimizer.tell(row["config"], row["loss"], row["cost"])
+def trained(train: TorchTrainer, config: Mapping[str, Any], *, seed: int) -> list[dict[str, Any]]:
+    """Train one proxy; return its losses, the one at the tokens that were asked for last."""
+    horizons = [share * config["tokens"] for share in SHARES]
+    branches = train.branch(config, seed=seed, tokens=horizons)
+    if len(branches) < len(horizons):  # it diverged, and so it would have at the end
+        branches = [*branches[:-1], replace(branches[-1], horizon=horizons[-1])]
+    return [
+        {
+            "config": {**config, "tokens": branch.horizon},
+            "loss": branch.loss if math.isfinite(branch.loss) else None,
+            "cost": branch.cost,
+        }
+        for branch in branches
+    ]
 
 
 def predicted_and_trained(
@@ -194,7 +201,7 @@ def predicted_and_trained(
     longest = [
         one
         for one in optimizer.log.observations
-        if one.loss is not None and one.config["tokens"] == chosen["tokens"]
+        if one.loss is not None and one.config["tokens"] >= 0.5 * chosen["tokens"]
     ]
     best = min(longest, key=lambda one: float(one.loss or math.inf)).config["lr"]
     size = {"params": FAMILY.target, "tokens": chosen["tokens"]}

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hpo.drawing.plot_data import FrontPlot
-from hpo.drawing.plots import plot_front
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
-img { max-width: 100%; } .scroll { overflow-x: auto; } .warning { color: #a40; }
-"""
+from hpo.drawing.interactive import figure_of
+from hpo.drawing.plot_data import FrontPlot
+
+_FEW = 12  # numbers of trials that are listed
+_LONGEST = 1e7  # from here on numbers are written with an exponent
+_FRONT = (
+    "The front links the trials that no other beats in both; it is drawn at the losses that the "
+    "model expects, so a lucky run may lie beyond it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class RecommendedConfig:
         loss_interval: Central 90 % interval of the loss.
         warnings: Sentences on why to doubt it.
         no_effect: Settings without an effect that the runs could show.
+        at: Sentence on the scale it is meant for.
     """
 
     config: Mapping[str, Any]
@@ -55,6 +62,7 @@ class RecommendedConfig:
     loss_interval: tuple[float, float]
     warnings: Sequence[str] = ()
     no_effect: Sequence[str] = ()
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,41 @@ class ShownTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class PagePicture:
+    """Picture of a page.
+
+    Attributes:
+        title: What it shows.
+        caption: How to read it.
+        data: Its data, such as a :class:`~hpo.drawing.plot_data.LawPlot`.
+        figure: Its figure as plotly.js takes it, where it is not that of the data. Without both
+            there is only the caption.
+        wide: Whether it keeps its width on a phone, where it scrolls.
+    """
+
+    title: str
+    caption: str
+    data: Any = None
+    figure: Mapping[str, Any] | None = None
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FailureKind:
+    """Failures of one kind.
+
+    Attributes:
+        title: What happened.
+        numbers: Numbers of the trials.
+        text: Traceback or reason of the first of them.
+    """
+
+    title: str
+    numbers: Sequence[int]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportPage:
     """What a page shows.
 
@@ -86,6 +129,17 @@ class ReportPage:
         trials: All finished trials.
         observed: Trial with the best observed loss; None where it is the best trial.
         nothing: Why there is no recommendation, and what to do; None where there is one.
+        made: Line on when and with what the page was made.
+        summary: Sentences and tables on what was found.
+        asked: Names and texts of what was asked for.
+        space: The searched space.
+        spent: Names and values of what was spent.
+        failures: Kinds of failures.
+        law: Coefficients of the fitted law.
+        law_note: How to read them.
+        rules: Transfer rules with their weights.
+        pictures: More pictures.
+        loss_name: Name of the objective.
     """
 
     title: str
@@ -97,6 +151,17 @@ class ReportPage:
     trials: HTMLTable
     observed: ShownTrial | None = None
     nothing: str | None = None
+    made: str = ""
+    summary: Sequence[str | HTMLTable] = ()
+    asked: Sequence[tuple[str, Any]] = ()
+    space: HTMLTable | None = None
+    spent: Sequence[tuple[str, Any]] = ()
+    failures: Sequence[FailureKind] = ()
+    law: HTMLTable | None = None
+    law_note: str = ""
+    rules: HTMLTable | None = None
+    pictures: Sequence[PagePicture] = ()
+    loss_name: str = "loss"
 
 
 def write_report(page: ReportPage, path: str | Path) -> Path:
@@ -123,55 +188,69 @@ def write_report(page: ReportPage, path: str | Path) -> Path:
         >>> "<h1>&lt;lr&gt; search</h1>" in text
         True
     """
-    sections = [
-        _best(page),
-        *_observed(page.observed),
-        *([] if page.nothing is None else [_nothing(page.nothing)]),
-        *([] if page.recommended is None else [_recommendation(page.recommended)]),
-    ]
-    if page.front is not None:
-        sections.append("<h2>Front of loss against cost</h2>")
-        if page.picture is not None:
-            sections.append(_picture(page.picture))
-        sections.append(_table(page.front))
-    sections += ["<h2>Trials</h2>", _table(page.trials)]
-    title = escape(page.title)
-    text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>"
+    environment = _environment()
+    advice = page.recommended
+    shown = {
+        f"p{i}": picture for i, picture in enumerate(page.pictures)
+    }  # the front has a place of its own
+    if page.picture is not None:
+        shown["front"] = PagePicture("", "", page.picture)
+    figures = {
+        key: picture.figure or figure_of(picture.data)
+        for key, picture in shown.items()
+        if picture.figure is not None or picture.data is not None
+    }
+    text = environment.get_template("report.html.j2").render(
+        page=_without_empty_columns(page),
+        recommendation=None if advice is None else _recommendation(advice),
+        front={"key": "front", "title": "Every trial, and the front", "caption": _FRONT}
+        if page.picture is not None
+        else None,
+        pictures=[
+            {
+                "key": key if key in figures else "",
+                "title": p.title,
+                "caption": p.caption,
+                "wide": p.wide,
+            }
+            for key, p in shown.items()
+            if key != "front"
+        ],
+        figures=_as_script(figures) if figures else "",
+        library=_library() if figures else "",
     )
     path = Path(path)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")  # surrogates have no UTF-8
     return path
 
 
-def _best(page: ReportPage) -> str:
-    best = page.best
-    if best is None:
-        return f"<p>{page.finished} finished trials, none of them completed.</p>"
-    return (
-        f"<p>Best of {page.finished} finished trials: trial {best.number},"
-        f" loss {_show(best.loss)}, expected {_show(best.expected_loss)}.</p>"
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hpo", "drawing"),
+        autoescape=True,
+        trim_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else _show(value),
     )
+    environment.filters["few"] = _few
+    return environment
 
 
-def _nothing(why: str) -> str:
-    return (
-        "<h2>Recommendation</h2><p>No trial was completed, so nothing can be recommended; "
-        f"{escape(why)}.</p>"
-    )
+def _as_script(figures: Mapping[str, Any]) -> Markup:
+    """Return JSON that stands inside a script element, which no text can end."""
+    text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
 
 
-def _observed(best: ShownTrial | None) -> tuple[str, ...]:
-    if best is None:
-        return ()
-    return (
-        f"<p>Best loss observed: trial {best.number}, loss {_show(best.loss)},"
-        f" expected {_show(best.expected_loss)}.</p>",
-    )
+@cache
+def _library() -> Markup:
+    """Return plotly.js, compressed and in letters; it is a third of its size."""
+    packed = gzip.compress(get_plotlyjs().encode(), mtime=0)
+    return Markup(base64.b64encode(packed).decode("ascii"))
 
 
-def _recommendation(advice: RecommendedConfig) -> str:
+def _recommendation(advice: RecommendedConfig) -> HTMLTable:
     rows = [
         [
             name,
@@ -183,38 +262,34 @@ def _recommendation(advice: RecommendedConfig) -> str:
         ]
         for name, value in advice.config.items()
     ]
-    low, high = (_show(end) for end in advice.loss_interval)
-    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in advice.warnings)
-    return (
-        "<h2>Recommendation</h2>"
-        + _table(HTMLTable(["setting", "value", "90 % from", "to", "from data"], rows))
-        + f"<p>Predicted loss {_show(advice.loss)}, 90 % interval {low} to {high}.</p>"
-        + warnings
-    )
+    known = 5 if any(row[4] for row in rows) else 4
+    header = ("setting", "value", "90 % from", "to", "from data")
+    return HTMLTable(header[:known], [row[:known] for row in rows])
 
 
-def _picture(data: FrontPlot) -> str:
-    buffer = io.BytesIO()
-    plot_front(data).savefig(buffer, format="png", dpi=120)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="loss against cost" src="data:image/png;base64,{encoded}">'
-
-
-def _table(table: HTMLTable) -> str:
-    head = _cells("th", table.header)
-    body = "".join(f"<tr>{_cells('td', map(_show, row))}</tr>" for row in table.rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _cells(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+def _without_empty_columns(page: ReportPage) -> ReportPage:
+    """Leave out columns of the trials in which nothing stands."""
+    header, rows = page.trials.header, page.trials.rows
+    kept = [k for k in range(len(header)) if not rows or any(_show(row[k]) for row in rows)]
+    trials = HTMLTable([header[k] for k in kept], [[row[k] for k in kept] for row in rows])
+    return replace(page, trials=trials)
 
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
+def _few(numbers: Sequence[int]) -> str:
+    named = ", ".join(str(number) for number in numbers[:_FEW])
+    return named if len(numbers) <= _FEW else f"{named} and {len(numbers) - _FEW} more"
+
+
 def _show(value: object) -> str:
-    if value is None:
+    """Return a value as text; nothing for None and for a number that is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        digits = f"{value:.5g}"
+        return f"{float(digits):.0f}" if 1e5 <= abs(value) < _LONGEST else digits
+    shown = (c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str(value))
+    return "".join(shown)

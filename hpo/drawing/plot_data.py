@@ -56,6 +56,8 @@ class FrontPlot:
         predicted: Losses predicted beyond the front; None without a target or without costs.
         cost_unit: Name of the unit of the costs; None if the study declared none.
         maximize: Whether a larger loss is better.
+        path: Indices of the trials that were the best so far when they ended, in that order.
+        loss_label: Name of the loss.
 
     Example:
         >>> import numpy as np
@@ -72,6 +74,8 @@ class FrontPlot:
     predicted: PredictedLosses | None = None
     cost_unit: str | None = None
     maximize: bool = False
+    path: tuple[int, ...] = ()
+    loss_label: str = "loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class OptimumPlot:
         run_value: Values of the runs, moved along the fitted drift to the line, `(n,)`.
         recommended: Value recommended at the target.
         interval: Its central 90 % interval.
+        prior_low: Lower ends of the 90 % band before any run, `(m,)`; None if it is not known.
+        prior_high: Upper ends of that band, `(m,)`.
     """
 
     parameter: str
@@ -161,6 +167,8 @@ class OptimumPlot:
     run_value: Array
     recommended: float
     interval: tuple[float, float]
+    prior_low: Array | None = None
+    prior_high: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

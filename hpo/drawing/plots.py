@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from hpo.drawing.conventions import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, near_best
+from hpo.drawing.picture import Picture
 from hpo.drawing.plot_data import (
     FrontPlot,
     LawPlot,
@@ -28,12 +29,12 @@ from hpo.drawing.plot_data import (
 from surrogates.data import Array
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _LOG_LIMIT = 690.0  # exp overflows beyond 709
-_SHOWN = 0.8  # of the trials lie in the better half of the picture or above it
-_TRIALS, _FRONT, _PREDICTED = "tab:gray", "tab:blue", "tab:orange"
-_MEASURED = ("tab:green", "tab:red", "tab:purple", "tab:brown")
+_TRIALS, _FRONT, _PREDICTED = GRAY, BLUE, ORANGE
+_MEASURED = (GREEN, PURPLE, SKY, "black")
 _NOTHING = (
     "no trial with a cost was completed yet;\ntell one, or report cost= from the training function"
 )
@@ -45,11 +46,12 @@ def plot_front(
     path: str | Path | None = None,
     *,
     measured: Mapping[str, Measured] | None = None,
-) -> Figure:
+) -> Picture:
     """Plot loss against cost: every trial, the front, and what is predicted beyond it.
 
     The front is drawn at its expected losses (posterior means), so a lucky run below it stays
-    visible. Trials of far worse loss than the others are counted in the legend and not drawn.
+    visible. Trials of far worse loss than the others are counted in the legend and not drawn. The
+    path of the search links the trials that were the best so far when they ended.
 
     Args:
         data: Trials, front and predictions.
@@ -65,8 +67,16 @@ def plot_front(
         >>> plot_front(data, measured={"target": Measured(8.0, 1.5)}).axes[0].get_ylabel()
         'loss'
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure = Picture(data, (8, 5))
+    draw_front(figure.subplots(), data, measured=measured)
+    save(figure, path, dpi=150)
+    return figure
+
+
+def draw_front(
+    axes: Axes, data: FrontPlot, *, measured: Mapping[str, Measured] | None = None
+) -> FrontPlot:
+    """Draw the front on axes that are given; see :func:`plot_front`."""
     some = len(data.front_cost) > 0 and len(data.cost) > 0
     if some:
         _draw_trials(axes, data)
@@ -76,21 +86,22 @@ def plot_front(
         axes.set_title(_NOTHING, fontsize=10)
     if some and data.predicted is not None:
         _draw_predicted(axes, data.predicted)
+    if some and len(data.path) > 1:
+        records = list(data.path)
+        axes.plot(data.cost[records], data.loss[records], ":", lw=1.2, marker="D", ms=4,
+                  color=PURPLE, label="path of the search")  # fmt: skip
     for color, (name, run) in zip(cycle(_MEASURED), (measured or {}).items(), strict=False):
-        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=_plain(name))
+        axes.plot(run.cost, run.loss, "*", ms=14, mec="white", color=color, label=plain(name))
     if some or measured:
         axes.set_xscale("log")
         axes.legend(frameon=False)
-    axes.set(xlabel=_plain(f"cost ({data.cost_unit or 'as told'})"), ylabel="loss")
+    axes.set(xlabel=plain(f"cost ({data.cost_unit or 'as told'})"), ylabel=plain(data.loss_label))
     axes.grid(alpha=0.25)
-    _save(figure, path, dpi=150)
-    return figure
+    return data
 
 
 def _draw_trials(axes: Axes, data: FrontPlot) -> None:
-    losses = -data.loss if data.maximize else data.loss
-    near = np.quantile(losses, _SHOWN)
-    shown = losses <= near + (near - np.min(losses))
+    shown = near_best(data.loss, data.maximize)
     label = "trials" if shown.all() else f"trials (and {np.sum(~shown)} of far worse loss)"
     axes.plot(data.cost[shown], data.loss[shown], "o", ms=4, alpha=0.6, color=_TRIALS, label=label)
 
@@ -101,7 +112,7 @@ def _draw_predicted(axes: Axes, predicted: PredictedLosses) -> None:
     axes.fill_between(cost, *band, alpha=0.2, color=_PREDICTED, lw=0, label="90 % interval")
 
 
-def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = None) -> Figure:
+def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = None) -> Picture:
     r"""Plot the runs, the best of each size and the fitted optimum, one panel a pair.
 
     Rows are parameters and columns are scale axes. Runs are dots, darker the nearer their loss is
@@ -126,24 +137,24 @@ def plot_transfer(panels: Sequence[TransferPanel], path: str | Path | None = Non
     parameters = list(dict.fromkeys(panel.parameter for panel in panels))
     axes_names = list(dict.fromkeys(panel.axis for panel in panels))
     size = (1.0 + 4.2 * len(axes_names), 0.4 + 3.4 * len(parameters))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(tuple(panels), size)
     grid = figure.subplots(len(parameters), len(axes_names), squeeze=False)
     for panel in panels:
         axes = grid[parameters.index(panel.parameter), axes_names.index(panel.axis)]
         _draw_panel(axes, panel)
         low, high = panel.slope_interval
         axes.set_title(
-            f"{_plain(panel.verdict)}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{plain(panel.verdict)}\nslope {panel.slope:+.2f} ({low:+.2f} to {high:+.2f})",
             fontsize=10,
         )
-        axes.set(xlabel=_plain(panel.axis), ylabel=_plain(panel.label))
+        axes.set(xlabel=plain(panel.axis), ylabel=plain(panel.label))
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=4 if len(axes_names) > 1 else 2,  # one panel is too narrow for four
         frameon=False,
     )
-    _save(figure, path, dpi=130)
+    save(figure, path, dpi=130)
     return figure
 
 
@@ -177,7 +188,7 @@ def _draw_panel(axes: Axes, panel: TransferPanel) -> None:
     axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))  # labels of all nine would overlap
 
 
-def plot_law(data: LawPlot, path: str | Path | None = None) -> Figure:
+def plot_law(data: LawPlot, path: str | Path | None = None) -> Picture:
     """Plot the loss law, and the best value of each setting against scale, up to the target.
 
     Args:
@@ -201,11 +212,11 @@ def plot_law(data: LawPlot, path: str | Path | None = None) -> Figure:
     count = 1 + len(data.optima)
     wide = min(count, 3)
     high = -(-count // wide)
-    figure = Figure(figsize=(1.0 + 4.4 * wide, 0.6 + 3.6 * high), layout="constrained")
+    figure = Picture(data, (1.0 + 4.4 * wide, 0.6 + 3.6 * high))
     panels = figure.subplots(high, wide, squeeze=False).ravel()
     target, reached = float(data.compute[-1]), float(data.run_compute.max())
     for axes in panels[:count]:
-        axes.set(xscale="log", xlabel=_plain(data.label))
+        axes.set(xscale="log", xlabel=plain(data.label))
         if target > reached:
             axes.axvspan(reached, target, alpha=0.08, lw=0, color=_TRIALS)
         axes.axvline(target, ls=":", lw=1, color=_TRIALS)
@@ -215,19 +226,20 @@ def plot_law(data: LawPlot, path: str | Path | None = None) -> Figure:
         _draw_optimum(axes, data, setting, target)
     for axes in panels[count:]:
         axes.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
+    legend: dict[str, Artist] = {}
+    for axes in panels[:count]:
+        drawn, names = axes.get_legend_handles_labels()
+        legend = dict(zip(names, drawn, strict=True)) | legend
+    labels, handles = list(legend), list(legend.values())
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(4, 2 * wide), frameon=False
     )
-    if path is not None:
-        figure.savefig(path, dpi=130)
+    save(figure, path)
     return figure
 
 
 def _draw_loss_law(axes: Axes, data: LawPlot, target: float) -> None:
-    losses = -data.run_loss if data.maximize else data.run_loss
-    near = np.quantile(losses, _SHOWN)
-    shown = losses <= near + (near - np.min(losses))
+    shown = near_best(data.run_loss, data.maximize)
     best = list(data.best)
     axes.plot(data.run_compute[shown], data.run_loss[shown], "o", ms=3, alpha=0.4, color=_TRIALS,
               label="runs")  # fmt: skip
@@ -237,7 +249,7 @@ def _draw_loss_law(axes: Axes, data: LawPlot, target: float) -> None:
     axes.plot(data.run_compute[best], data.run_loss[best], "o", mfc="none", mec=_FRONT, ms=7,
               label="best run of each size")  # fmt: skip
     _mark(axes, target, data.predicted, data.predicted_interval)
-    axes.set_ylabel(_plain(data.loss_label))
+    axes.set_ylabel(plain(data.loss_label))
 
 
 def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float) -> None:
@@ -251,11 +263,14 @@ def _draw_optimum(axes: Axes, data: LawPlot, setting: OptimumPlot, target: float
     elif bottom < top:
         axes.set_ylim(bottom - 0.08 * (top - bottom), top + 0.08 * (top - bottom))
     axes.plot(data.run_compute, values, "o", ms=3, alpha=0.4, color=_TRIALS)
+    if setting.prior_low is not None and setting.prior_high is not None:
+        for edge, label in ((setting.prior_low, "90 % before the runs"), (setting.prior_high, "_")):
+            axes.plot(data.compute, edge, "-.", lw=1.2, color=_FRONT, label=label)
     axes.plot(data.compute, setting.value, color=_PREDICTED, lw=2)
     axes.fill_between(data.compute, setting.low, setting.high, alpha=0.25, color=_PREDICTED, lw=0)
     axes.plot(data.run_compute[best], values[best], "o", mfc="none", mec=_FRONT, ms=7)
     _mark(axes, target, setting.recommended, setting.interval)
-    axes.set_ylabel(_plain(setting.parameter))
+    axes.set_ylabel(plain(setting.parameter))
 
 
 def _mark(axes: Axes, x: float, y: float, interval: tuple[float, float]) -> None:
@@ -270,7 +285,7 @@ def plot_instability(
     *,
     parameter: str,
     initial_loss: float,
-) -> Figure:
+) -> Picture:
     """Plot expected loss against learning rate, one curve a scale, with the unstable edges.
 
     Losses worse than that of a failed run are cut there. A dashed line is an edge, the band behind
@@ -292,12 +307,12 @@ def plot_instability(
         >>> plot_instability([curve], parameter="lr", initial_loss=4.0).axes[0].get_xlabel()
         'lr'
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Picture(tuple(curves), (8, 5))
     axes = figure.subplots()
     colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves)))
     for curve, color in zip(curves, colors, strict=True):
         bound = np.minimum if curve.loss.min() < initial_loss else np.maximum
-        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=_plain(curve.label))
+        axes.plot(curve.lr, bound(curve.loss, initial_loss), color=color, label=plain(curve.label))
         best = float(np.interp(curve.best_lr, curve.lr, curve.loss))
         axes.plot(curve.best_lr, best, "o", color=color)
         if math.isfinite(curve.edge):
@@ -308,10 +323,10 @@ def plot_instability(
         top, label = min(high, float(target.lr[-1])), "edge at the target, 90 %"
         axes.axvspan(low, top, alpha=0.15, lw=0, color=_PREDICTED, label=label)
     axes.axhline(initial_loss, ls=":", lw=1, color=_TRIALS, label="failed run")
-    axes.set(xscale="log", xlabel=_plain(parameter), ylabel="loss")
+    axes.set(xscale="log", xlabel=plain(parameter), ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    _save(figure, path, dpi=130)
+    save(figure, path, dpi=130)
     return figure
 
 
@@ -323,7 +338,7 @@ def plot_coordinates(
     slopes: Mapping[str, float],
     verdicts: Mapping[str, str],
     updates: int,
-) -> Figure:
+) -> Picture:
     """Plot how much the output of each layer has changed, against size: level where it is flat.
 
     One line a layer, through the geometric means over seeds. Layers that grow or vanish are thick
@@ -348,7 +363,7 @@ def plot_coordinates(
         >>> figure.axes[0].get_title()
         'failed'
     """
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = Picture(changes, (10, 5))
     axes = figure.subplots()
     bad = [layer for layer in changes if verdicts[layer] != _FLAT]
     ramp = colormaps["autumn"](np.linspace(0.0, 0.8, max(1, len(bad))))
@@ -357,7 +372,7 @@ def plot_coordinates(
     for layer, change in changes.items():
         middle = np.exp(np.log(np.maximum(change, 1e-12)).mean(axis=1))
         if layer in colors:
-            label = _plain(f"{layer}, {verdicts[layer]}, slope {slopes[layer]:+.2f}")
+            label = plain(f"{layer}, {verdicts[layer]}, slope {slopes[layer]:+.2f}")
             axes.plot(sizes, middle, "o-", lw=2, color=colors[layer], label=label)
         else:
             axes.plot(sizes, middle, "o-", lw=1, color=_TRIALS, alpha=0.6, label=flat)
@@ -373,11 +388,11 @@ def plot_coordinates(
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    _save(figure, path, dpi=130)
+    save(figure, path, dpi=130)
     return figure
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a user's name as matplotlib shows it letter by letter.
 
     A pair of dollar signs would be read as a formula, and a label that starts with an underscore is
@@ -388,7 +403,8 @@ def _plain(text: str) -> str:
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
-def _save(figure: Figure, path: str | Path | None, *, dpi: int) -> None:
+def save(figure: Picture, path: str | Path | None, *, dpi: int = 130) -> None:
+    """Write a figure, or refuse a suffix that names no format; None writes nothing."""
     if path is None:
         return
     suffix, known = Path(path).suffix[1:].lower(), figure.canvas.get_supported_filetypes()

@@ -42,7 +42,8 @@ from surrogates.data import Array
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from hpo.drawing.picture import Picture
 
 _GRID = 129  # learning rates on a curve
 _DRAWS = 400  # samples from the posteriors
@@ -224,7 +225,7 @@ class Instability:
             )
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> Picture:
         """Plot loss against learning rate at each scale, with the unstable edges.
 
         Args:
@@ -246,12 +247,15 @@ class Instability:
         from hpo.drawing.plots import plot_instability
 
         path = File(optional=True)(path, "`path`")
-        curves = [
+        return plot_instability(
+            self.curves_to_draw(), path, parameter=self.parameter, initial_loss=self.initial_loss
+        )
+
+    def curves_to_draw(self) -> tuple[LRCurvePlot, ...]:
+        """Return what :meth:`plot` shows, from the smallest scale to the target."""
+        return tuple(
             LRCurvePlot(_at(c.scale), c.lr, c.loss, c.best_lr, c.edge, c.edge_interval)
             for c in self.curves
-        ]
-        return plot_instability(
-            curves, path, parameter=self.parameter, initial_loss=self.initial_loss
         )
 
 

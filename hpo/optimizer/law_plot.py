@@ -19,6 +19,7 @@ from hpo.drawing.plot_data import LawPlot, OptimumPlot
 from hpo.models.fitted import Models
 from hpo.optimizer.answer import law_optimum
 from hpo.optimizer.recommend import Recommendation
+from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import Axis, Categorical, Float, Int, SearchSpace
 from surrogates.data import Array
 from surrogates.gp import representative
@@ -73,11 +74,12 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
     encoder, (model, _) = models.encoder, models.scaling()
     space, columns = encoder.space, encoder.columns
     label, factor = compute_label(space)
+    law = FittedLaw.of(encoder, model, None)
     runs, scale, decisions = models.runs, columns.scale, columns.decision
     natural = columns.origin[scale] + columns.width[scale] * runs.X[:, scale]
     start = natural.min(axis=0)
     end = np.log([advice.target[columns.names[j]] for j in scale])
-    base = encoder.encode([_inside(space, advice.config)])
+    base = encoder.encode([inside(space, advice.config)])
     share = np.linspace(0.0, 1.0, _POINTS)[:, None]
     sizes = start + share * (end - start)
     rows = np.repeat(base, _POINTS, axis=0)
@@ -99,6 +101,7 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
     beside = model.moved_along_drift(runs.X[shown], beside)
     sign = encoder.loss_sign
     ends = np.sort([sign * (posterior.mean - half), sign * (posterior.mean + half)], axis=0)
+    distance = sizes - _reference(law)
     settings = []
     for k, j in enumerate(decisions.tolist()):
         name = columns.names[j]
@@ -109,6 +112,8 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
         unit = parameter.unit
         tried = columns.origin[j] + columns.width[j] * beside[:, j]
         low, high = (mean[:, k] + side * _NINETY * sd[:, k] for side in (-1.0, 1.0))
+        middle, spread = _before(law, name, distance)
+        before = [unit.from_natural(middle + side * _NINETY * spread) for side in (-1.0, 1.0)]
         settings.append(
             OptimumPlot(
                 parameter=name,
@@ -119,6 +124,8 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
                 run_value=unit.from_natural(tried),
                 recommended=float(advice.config[name]),
                 interval=advice.intervals[name],
+                prior_low=before[0],
+                prior_high=before[1],
             )
         )
     return LawPlot(
@@ -137,6 +144,22 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
     )
 
 
+def _reference(law: FittedLaw) -> Array:
+    return np.asarray(law.coefficients.reference)
+
+
+def _before(law: FittedLaw, name: str, distance: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation of the optimum before any run, at distances `m x axes`.
+
+    The prior level and the prior slopes are taken as independent.
+    """
+    level = law.optimum(name)
+    slopes = [law.slope(name, axis) for axis in law.coefficients.axes]
+    mean = level.prior_mean + distance @ np.array([slope.prior_mean for slope in slopes])
+    variance = level.prior_sd**2 + distance**2 @ np.array([s.prior_sd**2 for s in slopes])
+    return mean, np.sqrt(variance)
+
+
 def _compute(sizes: Array, factor: float) -> Array:
     return np.asarray(factor * np.exp(np.minimum(sizes.sum(axis=1), 690.0)))
 
@@ -151,15 +174,24 @@ def _best_of_each(sizes: Array, loss: Array) -> tuple[int, ...]:
     return tuple(int(order[i]) for i in first[crowd])
 
 
-def _inside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config whose settings lie in the searched range, so that it can be encoded."""
-    inside = dict(config)
+def inside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config whose settings lie in the searched range, so that it can be encoded.
+
+    Args:
+        space: Searched space.
+        config: Config that may lie outside.
+
+    Example:
+        >>> inside(SearchSpace({"lr": Float(1e-4, 1e-1, log=True)}), {"lr": 1e-5})
+        {'lr': 0.0001}
+    """
+    near = dict(config)
     for name, value in config.items():
         parameter = space[name]
         if isinstance(parameter, Float | Int):
             low, high = parameter.limits
-            inside[name] = parameter.canonical(min(max(value, low), high))
+            near[name] = parameter.canonical(min(max(value, low), high))
         elif name in space.scales:
             low, high = space.scale_axes[name].limits
-            inside[name] = math.sqrt(low) * math.sqrt(high)
-    return inside
+            near[name] = math.sqrt(low) * math.sqrt(high)
+    return near

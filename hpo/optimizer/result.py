@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.drawing.plot_data import FrontPlot, Measured, PredictedLosses
+from hpo.drawing.plot_data import Measured
 from hpo.errors import SpaceError, StudyError
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
@@ -31,24 +31,20 @@ from hpo.scaling.cost_law import CostLaw
 from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import Direction, SearchSpace
-from hpo.space.arguments import Count, File, Kind, Number, Table
-from hpo.trials import Observation, Prediction, Status, TrialLog
+from hpo.space.arguments import Count, File, Kind, Number, Row, Table, Text
+from hpo.trials import Observation, Prediction, TrialLog
 from hpo.trials.budget import Budget, Spent
 from hpo.trials.pareto import front
 from hpo.trials.printing import Part, Printed, settings
 from hpo.trials.records import SECONDS
 from hpo.trials.serialized import ThreadLock, serialized
-from hpo.trials.table_columns import column_names
 from surrogates.numerics import single_threaded
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
-    from matplotlib.figure import Figure
 
-    from hpo.drawing.html import ReportPage
-
-_SHOWN_SCALES = 6  # from the largest run of the front to the target, in the picture
+    from hpo.drawing.picture import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +93,7 @@ class Result(Printed):
         study: Optuna study behind it, which is live; None for an optimizer without a driver.
         onward: Function that extends the study to a larger fidelity; None without a scheduler.
         rules: Transfer rules that compete; None where none has a say.
+        asked: Names and texts of what else was asked for, such as the budget and the seed.
         budget: Budget of the study; None if unknown.
         spent: What it has spent; None if unknown.
         attempts: Function that returns when and by whom each trial was run, by number; None without
@@ -122,6 +119,7 @@ class Result(Printed):
     study: optuna.Study | None = field(default=None, repr=False)
     onward: Callable[[int, Budget | None], Result] | None = field(default=None, repr=False)
     rules: RuleMixture | None = field(default=None, repr=False)
+    asked: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     budget: Budget | None = field(default=None, repr=False)
     spent: Spent | None = field(default=None, repr=False)
     attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
@@ -511,7 +509,7 @@ class Result(Printed):
         path: str | Path | None = None,
         *,
         measured: Mapping[str, Measured] | None = None,
-    ) -> Figure:
+    ) -> Picture:
         """Plot loss against cost: every trial, the front, and what is predicted beyond it.
 
         Without a completed trial of positive cost the picture says so and shows no trial. With a
@@ -538,17 +536,18 @@ class Result(Printed):
             'cost (seconds)'
         """
         from hpo.drawing.plots import plot_front
+        from hpo.optimizer.pictures import front_plot
 
         path = File(optional=True)(path, "`path`")
         runs = Table(Kind(Measured), optional=True, way_out="write {'target': Measured(8.0, 0.04)}")
         measured = runs(measured, "`measured`")
-        return plot_front(_front_plot(self, self.front), path, measured=measured)
+        return plot_front(front_plot(self, self.front), path, measured=measured)
 
     @serialized
     @single_threaded
     def plot_law(
         self, target: Mapping[str, float] | None = None, path: str | Path | None = None
-    ) -> Figure:
+    ) -> Picture:
         """Plot loss and best settings against scale, from the smallest run to the target.
 
         Args:
@@ -581,6 +580,175 @@ class Result(Printed):
         return plot_law(law_plot(self.models, self.recommend(target)), path)
 
     @serialized
+    @single_threaded
+    def plot_slice(
+        self,
+        *settings: str,
+        target: Mapping[str, float] | None = None,
+        path: str | Path | None = None,
+    ) -> Picture:
+        """Plot the expected loss along one setting or over two, the others as recommended.
+
+        Args:
+            settings: One or two names of settings; none for a panel of each.
+            target: One positive value per scale axis; see :meth:`recommend`.
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` are :class:`~hpo.drawing.search_data.SlicePlot` or
+            :class:`~hpo.drawing.search_data.ContourPlot`.
+
+        Raises:
+            SpaceError: For a name that is no setting of the recommended config.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1), "y": Float(0, 1)})
+            >>> for x, y in ((0.2, 0.9), (0.5, 0.1), (0.8, 0.4), (0.6, 0.6)):
+            ...     _ = optimizer.tell({"x": x, "y": y}, loss=(x - 0.5) ** 2 + y)
+            >>> result = optimizer.result()
+            >>> result.plot_slice("x").axes[0].get_xlabel()
+            'x'
+            >>> result.plot_slice("x", "y").data.loss.shape
+            (36, 36)
+        """
+        from hpo.drawing.search_plots import plot_contour, plot_slice
+        from hpo.optimizer.pictures import contour_plot, slice_plot
+
+        path = File(optional=True)(path, "`path`")
+        names = Row(Text(), way_out="name one or two settings")(settings, "`settings`", SpaceError)
+        advice = self.recommend(target)
+        known = [name for name in self.space.decisions if name in advice.config]
+        if len(names) > 2 or len(set(names)) < len(names) or set(names) - set(known):
+            raise SpaceError(
+                f"a slice runs along one or two different settings of the recommended config, got "
+                f"{list(names)}; name some of {known}"
+            )
+        if len(names) == 2:
+            x, y = names
+            return plot_contour(contour_plot(self, x, y, advice), path)
+        slices = [slice_plot(self, name, advice) for name in names or known]
+        return plot_slice(tuple(slices), path)
+
+    @serialized
+    @single_threaded
+    def plot_importance(
+        self, target: Mapping[str, float] | None = None, path: str | Path | None = None
+    ) -> Picture:
+        """Plot how much each setting matters over the searched range, as the model has it.
+
+        Where the model is as unsure as the settings differ, the picture says that there is not
+        enough data; see :mod:`hpo.optimizer.pictures`.
+
+        Args:
+            target: One positive value per scale axis; see :meth:`recommend`.
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is an :class:`~hpo.drawing.search_data.ImportancePlot`.
+
+        Raises:
+            SpaceError: If the target does not fit the space.
+            ValueError: Before any trial was completed.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1), "y": Float(0, 1)})
+            >>> for i in range(12):
+            ...     x, y = i / 11, (5 * i % 12) / 11
+            ...     _ = optimizer.tell({"x": x, "y": y}, loss=3 * x + 0.1 * y)
+            >>> data = optimizer.result().plot_importance().data
+            >>> data.names, bool(data.share[0] > 0.9)
+            (('x', 'y'), True)
+        """
+        from hpo.drawing.search_plots import plot_importance
+        from hpo.optimizer.pictures import importance_plot
+
+        path = File(optional=True)(path, "`path`")
+        return plot_importance(importance_plot(self, self.recommend(target)), path)
+
+    @serialized
+    @single_threaded
+    def plot_curves(self, path: str | Path | None = None) -> Picture:
+        """Plot the losses that runs reported, with forecasts of the best that are not complete.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is a :class:`~hpo.drawing.search_data.CurvesPlot`.
+        """
+        from hpo.drawing.search_plots import plot_curves
+        from hpo.optimizer.pictures import curves_plot
+
+        return plot_curves(curves_plot(self), File(optional=True)(path, "`path`"))
+
+    def plot_parallel(self, path: str | Path | None = None) -> Picture:
+        """Plot the settings of all completed trials side by side, one line a trial.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is a :class:`~hpo.drawing.search_data.ParallelPlot`.
+        """
+        from hpo.drawing.search_plots import plot_parallel
+        from hpo.optimizer.pictures import parallel_plot
+
+        return plot_parallel(parallel_plot(self), File(optional=True)(path, "`path`"))
+
+    def plot_calibration(self, path: str | Path | None = None) -> Picture:
+        """Plot what was predicted of each trial before it ran, beside the loss it had.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is a :class:`~hpo.drawing.search_data.CalibrationPlot`.
+        """
+        from hpo.drawing.search_plots import plot_calibration
+        from hpo.optimizer.pictures import calibration_plot
+
+        return plot_calibration(calibration_plot(self), File(optional=True)(path, "`path`"))
+
+    def plot_timeline(self, path: str | Path | None = None) -> Picture:
+        """Plot when each trial of a study ran; nothing for an optimizer without a driver.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is a :class:`~hpo.drawing.search_data.TimelinePlot`.
+        """
+        from hpo.drawing.search_plots import plot_timeline
+        from hpo.optimizer.pictures import timeline_plot
+
+        return plot_timeline(timeline_plot(self), File(optional=True)(path, "`path`"))
+
+    def plot_budget(self, path: str | Path | None = None) -> Picture:
+        """Plot the best loss so far against what was spent.
+
+        Args:
+            path: File to save the figure to, its suffix giving the format; None for no file.
+
+        Returns:
+            The figure, whose `data` is a :class:`~hpo.drawing.search_data.BudgetPlot`.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, cost="seconds")
+            >>> for x in (0.1, 0.4, 0.9):
+            ...     _ = optimizer.tell({"x": x}, loss=(x - 0.5) ** 2, cost=10 * x)
+            >>> optimizer.result().plot_budget().data.spent.tolist()
+            [1.0, 5.0, 14.0]
+        """
+        from hpo.drawing.search_plots import plot_budget
+        from hpo.optimizer.pictures import budget_plot
+
+        return plot_budget(budget_plot(self), File(optional=True)(path, "`path`"))
+
+    @serialized
     def report(self, path: str | Path) -> Path:
         """Write best trial, recommendation, front and all trials as one self-contained HTML page.
 
@@ -604,9 +772,10 @@ class Result(Printed):
             True
         """
         from hpo.drawing.html import write_report
+        from hpo.optimizer.report_page import report_page
 
         path = File()(path, "`path`")
-        return write_report(_report_page(self), path)
+        return write_report(report_page(self), path)
 
     def _require_runs(self) -> None:
         if not len(self.models.runs):
@@ -693,86 +862,3 @@ class Result(Printed):
         o = self.log.observation(runs.numbers[largest])
         assert o is not None
         return {name: float(o.config[name]) for name in self.space.scales}
-
-
-def _front_plot(result: Result, front: tuple[FrontMember, ...]) -> FrontPlot:
-    """Return what the picture of the front shows; its arrays are empty without costs."""
-    front = tuple(member for member in front if member.cost is not None)
-    done = [
-        (o.cost, o.loss)
-        for o in result.log.observations
-        if o.status is Status.COMPLETED and o.loss is not None and o.cost
-    ]
-    costs, losses = np.array(done, dtype=np.float64).reshape(-1, 2).T
-    return FrontPlot(
-        cost=costs,
-        loss=losses,
-        front_cost=np.array([member.cost for member in front], dtype=np.float64),
-        front_loss=np.array([member.expected_loss for member in front]),
-        predicted=_predicted_beyond(result, front[-1]) if front else None,
-        cost_unit=result.cost_unit,
-        maximize=result.models.encoder.loss_sign < 0,
-    )
-
-
-def _predicted_beyond(result: Result, last: FrontMember) -> PredictedLosses | None:
-    """Return predictions from the scale of the front's last member to the target, if there is one.
-
-    None without a target, a model of the cost or a completed trial.
-    """
-    cost_model, encoder, target = result.models.cost(), result.models.encoder, result.target
-    if not target or cost_model is None or not len(result.models.runs):
-        return None
-    start = {name: float(last.config[name]) for name in target}
-    rows = []
-    for share in np.linspace(0.0, 1.0, _SHOWN_SCALES):
-        scale = {
-            name: start[name] * math.exp(share * math.log(target[name] / start[name]))
-            for name in target
-        }
-        advice = result.recommend(scale)
-        log_cost = cost_model.posterior(encoder.encode([advice.config])).mean[0]
-        rows.append((math.exp(log_cost), advice.loss, *advice.loss_interval))
-    return PredictedLosses(*np.array(rows).T)
-
-
-def _report_page(result: Result) -> ReportPage:
-    """Return what the HTML page shows."""
-    from hpo.drawing.html import HTMLTable, RecommendedConfig, ReportPage, ShownTrial
-
-    some = bool(result.candidates())
-    best, observed = (result.best, result.best_observed) if some else (None, None)
-    advice = result.recommend() if len(result.models.runs) else None
-    front, trials, names = result.front, result.to_pandas(), list(result.space)
-    unit = result.cost_unit or "cost"
-    ours = ("trial", "cost" if unit in ("trial", "loss", "expected") else unit, "loss", "expected")
-    header = (*ours, *column_names(ours, names)[0].values())
-    members = [
-        (m.number, m.cost, m.loss, m.expected_loss, *(m.config.get(name) for name in names))
-        for m in front
-    ]
-    picture = _front_plot(result, front) if front else None
-    priced = any(member.cost is not None for member in front)
-    return ReportPage(
-        title=result.study.study_name if result.study is not None else "scaletune",
-        finished=len(result.log.runs),
-        best=None if best is None else ShownTrial(best.number, best.loss, best.expected_loss),
-        observed=None
-        if best is None or observed is None or observed.number == best.number
-        else ShownTrial(observed.number, observed.loss, observed.expected_loss),
-        nothing=None if advice is not None else result.why_nothing(),
-        recommended=None
-        if advice is None
-        else RecommendedConfig(
-            config=advice.config,
-            intervals=advice.intervals,
-            informed_by_data=advice.informed_by_data,
-            loss=advice.loss,
-            loss_interval=advice.loss_interval,
-            warnings=advice.warnings,
-            no_effect=advice.no_effect,
-        ),
-        front=HTMLTable(header, members) if priced else None,
-        picture=picture if picture is not None and len(picture.cost) else None,
-        trials=HTMLTable(list(trials.columns), list(trials.itertuples(index=False))),
-    )

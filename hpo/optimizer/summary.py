@@ -6,6 +6,7 @@ Words are for people: nothing reads them again.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpo.models.fitted import Models
@@ -220,7 +221,7 @@ def _next(result: Result, best: FrontMember) -> list[str]:
             " budget."
         )
     if result.space.scales and len(result.models.runs):
-        at = result.target or {name: "..." for name in result.space.scales}
+        at: Mapping[str, object] = result.target or dict.fromkeys(result.space.scales, "...")
         size = ", ".join(f"{name!r}: {short(value)}" for name, value in at.items())
         advice.append(f"Next: result.recommend({{{size}}}) has the settings for that size.")
     return advice

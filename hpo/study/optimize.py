@@ -267,7 +267,9 @@ def load_result(
     elsewhere = Elsewhere.read(stored, optimizer)
     replay(optimizer, stored.entries(), elsewhere.recorded)
     replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
-    return replace(optimizer.result(), study=stored.study, attempts=partial(_attempts, stored))
+    attempts = partial(_attempts, stored)
+    asked = (("seed", str(header["seed"])),)
+    return replace(optimizer.result(), study=stored.study, attempts=attempts, asked=asked)
 
 
 def only_study(storage: str | BaseStorage) -> str:
@@ -342,11 +344,22 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
         runner.close()
         if folder is not None and options.scheduler is None:
             folder.remove()  # else it goes with the last result that can be extended
+    result = replace(result, asked=_asked(options))
     if options.scheduler is None:
         return result
     if not storage.durable:
         options = replace(options, name=storage.study.study_name, storage=storage.storage)
     return replace(result, onward=partial(_extend, options, folder))
+
+
+def _asked(options: StudyOptions) -> tuple[tuple[str, str], ...]:
+    """Return what a report says was asked for, beside what a result knows itself."""
+    scheduler = options.scheduler
+    return (
+        ("seed", str(options.seed)),
+        ("workers", str(options.workers)),
+        ("scheduler", "" if scheduler is None else type(scheduler).__name__),
+    )
 
 
 def _attempts(storage: StudyStorage) -> dict[int, Attempt]:
@@ -477,7 +490,7 @@ def _check(options: StudyOptions) -> None:
     budget = Kind(Budget, way_out="write Budget(trials=60)")(options.budget, "`budget`", TypeError)
     if not budget.bounded:
         raise BudgetError(
-            f"a budget needs at least one of trials, seconds and cost to end, got {budget}; "
+            f"a budget needs at least one of trials, seconds and cost to end, got {budget!r}; "
             "write Budget(trials=60)"
         )
     UNIT(options.cost, "`cost`", TypeError)

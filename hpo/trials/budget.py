@@ -23,7 +23,7 @@ undisturbed one, and what depends on it stays equal too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from hpo.errors import BudgetError
 from hpo.space.arguments import Count, Kind, Number, Rule
@@ -78,6 +78,8 @@ class Budget:
         >>> budget = Budget(cost=1000.0, per_trial=50.0)
         >>> budget.limits.cost, budget.bounded
         (50.0, True)
+        >>> print(budget)
+        a cost of 1000; of one trial: cost 50.0
     """
 
     trials: int | None = None
@@ -91,6 +93,20 @@ class Budget:
         if not isinstance(self.per_trial, Limits):
             per_trial = replace(_AMOUNT, way_out="give a cost, or Limits(seconds=...)")
             _store(self, per_trial=per_trial)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{value:.6g} {name}" if name != "cost" else f"a cost of {value:.6g}"
+            for name in ("trials", "seconds", "cost")
+            if (value := getattr(self, name)) is not None
+        ]
+        limits = ", ".join(
+            f"{field.name} {value}"
+            for field in fields(self.limits)
+            if (value := getattr(self.limits, field.name)) is not None
+        )
+        total = ", ".join(parts) or "no limit"
+        return f"{total}; of one trial: {limits}" if limits else total
 
     @property
     def limits(self) -> Limits:

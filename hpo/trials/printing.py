@@ -123,8 +123,8 @@ def span(interval: tuple[float, float] | None, digits: int = 4) -> str:
 
 
 def _aligned(grid: Grid) -> str:
-    lines = [tuple(grid.header), *map(tuple, grid.rows)] if grid.header else [*grid.rows]
-    lines = [[printable(cell).replace("\n", " ") for cell in line] for line in lines]
+    rows = [grid.header, *grid.rows] if grid.header else [*grid.rows]
+    lines = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -481,6 +481,15 @@ def test_a_parameter_that_is_declared_but_never_suggested_does_not_end_the_searc
     ]
 
 
+@pytest.mark.parametrize("before", [0, 6])
+def test_trials_that_start_together_get_start_points_of_their_own(before: int) -> None:
+    study = study_of(ScaleTuneSampler({"x": Float(0, 1)}, seed=0))
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.7) ** 2, n_trials=before)
+    study.sampler = ScaleTuneSampler({"x": Float(0, 1), "y": Float(0, 1)}, seed=0)
+    trials = [study.ask() for _ in range(4)]
+    assert len({trial.suggest_float("y", 0, 1) for trial in trials}) == 4
+
+
 def test_a_declared_parameter_that_few_trials_had_stays_in_the_search() -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)

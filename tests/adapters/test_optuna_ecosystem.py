@@ -62,7 +62,7 @@ def optimize_study() -> optuna.Study:
 
 @pytest.fixture(scope="module")
 def plotly() -> Any:
-    return pytest.importorskip("plotly", reason="pip install 'scaletune[plots]' to run this")
+    return pytest.importorskip("plotly", reason="pip install plotly to run this")
 
 
 @pytest.fixture(scope="module")

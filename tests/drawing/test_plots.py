@@ -49,6 +49,7 @@ def test_front_of_a_result_shows_trials_and_predictions_up_to_the_target(tmp_pat
         "front, expected loss",
         "predicted up to the target",
         "90 % interval",
+        "path of the search",
         "target",
     ]
     line = next(line for line in axes.lines if line.get_label() == "predicted up to the target")
@@ -59,7 +60,7 @@ def test_front_of_a_result_shows_trials_and_predictions_up_to_the_target(tmp_pat
 
 def test_front_of_a_result_needs_no_target() -> None:
     (axes,) = told().result().plot_front().axes
-    assert labels(axes) == ["trials", "front, expected loss"]
+    assert labels(axes) == ["trials", "front, expected loss", "path of the search"]
     assert axes.get_xlabel() == "cost (flops)"
 
 

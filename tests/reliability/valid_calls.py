@@ -413,6 +413,9 @@ def result_calls() -> Iterator[Call]:
     yield _method("Result.instability", lambda: result)
     yield _method("Result.plot_front", lambda: result, path=_FOLDER / "front.png")
     yield _method("Result.plot_law", lambda: result, path=_FOLDER / "law.png")
+    yield _method("Result.plot_slice", lambda: result, path=_FOLDER / "slice.png")
+    for picture in ("importance", "curves", "parallel", "calibration", "timeline", "budget"):
+        yield _method(f"Result.plot_{picture}", lambda: result, path=_FOLDER / "picture.png")
     yield _method("Result.report", lambda: result, path=_FOLDER / "report.html")
     extended = hpo.optimize(
         loss_of, STAGED, budget=Budget(trials=2), cost="epochs", scheduler=ASHA()

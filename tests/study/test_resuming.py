@@ -35,7 +35,8 @@ def test_a_new_study_says_nothing_and_one_that_goes_on_says_from_where(
     assert lines(caplog) == []
     search(4, storage)
     assert lines(caplog) == [
-        "study 'mine' continues from 2 trials (2 completed); 2 of 4 trials are spent, the rest is now"
+        "study 'mine' continues from 2 trials (2 completed); 2 of 4 trials are spent, "
+        "the rest is now"
     ]
     load_result("mine", storage=storage)
     assert lines(caplog) == []

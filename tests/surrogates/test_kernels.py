@@ -183,3 +183,11 @@ def test_pullback_of_the_sum_of_the_gram_matrix_scales_with_the_variance(problem
     assert gradient[0] == pytest.approx(K.sum(), rel=1e-12)  # dK / dln s = K
     assert np.all(gradient[1 : 1 + len(columns.numeric)] >= -1e-6 * K.sum())  # longer, closer
     assert np.all(gradient[1 + len(columns.numeric) :] <= 1e-12 * K.sum())  # heavier, farther
+
+
+def test_a_matrix_too_large_for_one_block_has_the_values_of_its_rows():
+    kernel = MaternHamming.from_theta(MIXED, THETA)
+    X = mixed_rows(300)
+    whole = kernel.cross(X, X)
+    rows = np.concatenate([kernel.cross(X[i : i + 1], X) for i in range(len(X))])
+    np.testing.assert_allclose(whole, rows, rtol=0, atol=1e-12)

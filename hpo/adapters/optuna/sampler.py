@@ -305,7 +305,7 @@ class ScaleTuneSampler(BaseSampler):
         for adapter in adapters.values():
             new = adapter.distribution is None and not isinstance(adapter.parameter, Scale)
             if new and condition(adapter.parameter) is None:
-                return number
+                return min(1 + max((trial.number for trial in cache.finished), default=-1), number)
         return min(cache.observed.began(), number)
 
     def _kept(
