@@ -57,6 +57,7 @@ REASONS = {
     ("hpo", "import_module"): "modules of hpo, from a table in its own text",
     ("hpo.training.coordinate_check", "import_module"): "the user names the module of a model",
     ("hpo.study.process_runner", "pickle.loads"): "the driver's own task, through a pipe",
+    ("hpo.study.processes.by_value", "pickle.loads"): "a trial's own classes, in what it starts",
     ("hpo.adapters.remote", "pickle.loads"): "the driver's own task, through Ray or Dask",
     ("benchmarks.__main__", "import_module"): "modules of benchmarks, from a table in its text",
     ("benchmarks.tasks", "import_module"): "modules of benchmarks, from a table in its text",

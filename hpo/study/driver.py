@@ -599,6 +599,14 @@ class Driver:
         pending = [t.number for t in self._log.pending if not self._ledger.counts(t.number)]
         return sum(number not in self._shared.confirming for number in pending) < left
 
+    def _seconds(self, running: _Running) -> float:
+        """Seconds that a running stage has trained, without those that it waited if that is known.
+
+        A trial may wait in its runner for a GPU, and its process for what it has to load.
+        """
+        began = getattr(self._runner, "began", lambda number: None)(running.trial.number)
+        return time.monotonic() - (running.started if began is None else float(began))
+
     def _spends_too_much(self, running: _Running, report: Report) -> bool:
         """Whether a trial has reached its own cost limit, or the study one of its totals."""
         ledger = self._ledger
@@ -607,7 +615,7 @@ class Driver:
             return True
         cost, before = report.cost, self._consumed(running.trial).cost
         if cost is None and self._options.cost == SECONDS:
-            cost = before + time.monotonic() - running.started
+            cost = before + self._seconds(running)
         elif cost is None:
             cost = self._optimizer.cost_at(running.trial, report.step)
         if cost is None:

@@ -418,6 +418,21 @@ class ProcessRunner:
             if ended or not self._workers or time.monotonic() >= until:
                 return ended
 
+    def began(self, number: int) -> float | None:
+        """Return when the function of a running trial was called; None if it was not yet.
+
+        Args:
+            number: Number of the trial.
+
+        Returns:
+            Monotonic time.
+
+        Example:
+            >>> ProcessRunner().began(0)
+        """
+        worker = self._workers.get(number)
+        return worker.started if worker is not None and worker.training else None
+
     def kill(self, number: int) -> None:
         """Kill trial `number` and the processes that it started; see `Runner.kill`.
 

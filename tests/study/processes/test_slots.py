@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hpo import Budget, Float, optimize
 from hpo.schedulers import Decision
 from hpo.study.context import Context
 from hpo.study.process_runner import ProcessRunner
@@ -96,3 +97,26 @@ def test_a_number_of_gpus_that_cannot_be_had_is_refused_with_the_way_out(tmp_pat
     ):
         runner.submit(job(0, tmp_path))
     runner.close()
+
+
+def test_seconds_in_which_a_trial_waited_for_gpus_are_not_its_cost(tmp_path: Path) -> None:
+    """The first trial trains for a second, and the second one, which waits for it, for less."""
+
+    def train(config: Config, ctx: Context) -> float:
+        first = ctx.trial.number == 0
+        time.sleep(1.5 if first else 0.1)
+        if not first:
+            ctx.report(step=1, loss=1.0)
+            return 0.0
+        return 2.0
+
+    result = optimize(
+        train,
+        {"x": Float(0, 1)},
+        cost="seconds",
+        budget=Budget(trials=2, per_trial=1.0),
+        workers=2,
+        runner=ProcessRunner(gpus=range(2), gpus_per_trial=lambda config: 2),
+    )
+    losses = {o.number: (o.status.name, o.loss) for o in result.log.observations}
+    assert losses == {0: ("COMPLETED", 2.0), 1: ("COMPLETED", 0.0)}
