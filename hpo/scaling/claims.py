@@ -108,6 +108,7 @@ class Level:
         SpaceError: for numbers that are not finite, or an sd or scale that is not positive.
 
     Example:
+        >>> import math
         >>> level = Level("lr", at={"params": 1e8}, value=3e-4, sd=0.5)
         >>> low, high = (level.value * math.exp(z * level.sd) for z in (-1.645, 1.645))
         >>> print(f"90 %: {low:.2g} to {high:.2g}")

@@ -70,7 +70,8 @@ def read_other_tasks(
     Raises:
         TypeError: If `given` or a source is of a wrong type.
         SpaceError: If no completed run of a task has a config that the space can hold.
-        ValueError: If a loss is no number, or the losses of a task have another direction.
+        ValueError: If a loss is no number, a file cannot be read, or the losses of a task have
+            another direction.
 
     Example:
         >>> from hpo.space import Float
@@ -155,7 +156,7 @@ def _runs(name: str, source: TaskSource, space: SearchSpace, direction: Directio
 
     Raises:
         TypeError: If the source holds no runs.
-        ValueError: If its losses have another direction.
+        ValueError: If it cannot be read, or its losses have another direction.
     """
     log = getattr(source, "log", source)
     runs = getattr(log, "observations", None)
@@ -171,6 +172,11 @@ def _runs(name: str, source: TaskSource, space: SearchSpace, direction: Directio
             f"`other_tasks` must hold runs for each task, got {shown(source)} for {name!r}; pass"
             " what `read_runs` can read, a Result, or a list of (config, loss)"
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"`other_tasks` must hold runs for each task, but {shown(source)} for {name!r} cannot"
+            f" be read: {error.strerror or error}; pass the path of a table of runs"
+        ) from error
     _check_direction(name, read, direction)
     return read.observations
 

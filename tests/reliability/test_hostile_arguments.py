@@ -43,7 +43,7 @@ def fits(annotation: str, value: Any) -> bool:
     plain = re.sub(r"\[[^\[\]]*(\[[^\[\]]*(\[[^\[\]]*\])*[^\[\]]*\])*[^\[\]]*\]", "", annotation)
     kinds = [kind.strip() for kind in plain.split("|")]
     if value is None:
-        return bool({"None", "Any", "object", "Priors", "Choice", "Channel"} & set(kinds))
+        return bool({"None", "Any", "object", "Priors", "Choice", "Channel", "GivenTasks"} & set(kinds))
     number = real(value)
     return any(
         {
@@ -57,7 +57,7 @@ def fits(annotation: str, value: Any) -> bool:
             "Path": isinstance(value, str),
             "Choice": isinstance(value, str | int | float | bool | np.generic),
         }.get(kind, False)
-        or (kind in ("Mapping", "dict", "Config", "Scale") and isinstance(value, Mapping))
+        or (kind in ("Mapping", "dict", "Config", "Scale", "GivenTasks") and isinstance(value, Mapping))
         or (
             kind in ("Sequence", "tuple", "Priors", "list")
             and isinstance(value, list | tuple | np.ndarray)

@@ -339,7 +339,7 @@ def test_kaplans_slope_stays_finite_beyond_the_models_it_was_fitted_to():
     assert slopes[0] > slopes[1] == slopes[2] > -2.0  # twice that of ln N
     with pytest.raises(SpaceError, match="exactly one scale axis of Axis.PARAMS.*params=1e8"):
         KaplanLR().claims(SearchSpace({"lr": LR, "width": WIDTH}))
-    with pytest.raises(SpaceError, match="positive and finite, got 0"):
+    with pytest.raises(SpaceError, match="finite number above 0 or None, got 0"):
         KaplanLR(params=0)
 
 

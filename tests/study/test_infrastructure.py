@@ -92,18 +92,18 @@ def test_an_error_of_a_callback_ends_the_study_and_the_next_call_continues_it(
 def test_a_storage_that_fails_at_a_report_ends_the_study_and_the_next_call_continues_it(
     folder: Path, runner: Runner
 ) -> None:
-    class Flaky(InMemoryStorage):
-        left = 1
+    class Away(InMemoryStorage):
+        away = True
 
         def set_trial_intermediate_value(self, *arguments: Any) -> None:
-            self.left -= 1
-            if self.left == 0:
+            if self.away:  # every time that it is tried
                 raise OperationalError("", None, Exception("the server was shut down"))
             super().set_trial_intermediate_value(*arguments)
 
-    storage = Flaky()
+    storage = Away()
     with pytest.raises(StudyError, match="the server was shut down"):
         search(reports, runner, storage=storage)
+    storage.away = False
     assert causes(storage=storage) == []
     log = search(reports, type(runner)(), storage=storage).log
     assert [o.cause for o in log.observations if o.cause is not Cause.LOST] == [None] * 3

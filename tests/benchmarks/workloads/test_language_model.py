@@ -73,9 +73,8 @@ def test_the_global_random_stream_is_left_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("lr", [1e30, math.inf])
-def test_divergence_ends_the_run_early_with_a_nan_loss(lr: float) -> None:
-    result, reports = train({**SMALL, "tokens": 1e6, "lr": lr})
+def test_divergence_ends_the_run_early_with_a_nan_loss() -> None:
+    result, reports = train({**SMALL, "tokens": 1e6, "lr": 1e30})
     assert math.isnan(result["loss"])
     assert 0 < result["cost"] < 0.1 * 1e6 * training_flops_per_token(params_to_shape(4e3), 32)
     assert not reports
@@ -86,6 +85,7 @@ def test_divergence_ends_the_run_early_with_a_nan_loss(lr: float) -> None:
     [
         ({"learning_rate": 1.0}, "learning_rate"),
         ({"lr": -1.0}, "`lr` must be positive"),
+        ({"lr": math.inf}, "`lr` of AdamW must be a finite number above 0"),
         ({"beta2": 1.0}, "`beta2`"),
         ({"warmup": 1.5}, "`warmup`"),
     ],
