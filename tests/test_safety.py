@@ -56,6 +56,7 @@ RUNS_CODE = {
 REASONS = {
     ("hpo", "import_module"): "modules of hpo, from a table in its own text",
     ("hpo.training.coordinate_check", "import_module"): "the user names the module of a model",
+    ("hpo.training.optimizers.packaged", "import_module"): "optional packages, named in its text",
     ("hpo.study.process_runner", "pickle.loads"): "the driver's own task, through a pipe",
     ("hpo.study.processes.by_value", "pickle.loads"): "a trial's own classes, in what it starts",
     ("hpo.adapters.remote", "pickle.loads"): "the driver's own task, through Ray or Dask",

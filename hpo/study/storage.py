@@ -834,7 +834,7 @@ class StudyStorage:
             for key, value in split_attribute(_OTHER_TASKS, digests):
                 self._set_study_attribute(key, value)
         with _storage_errors(self._where):
-            return before if self.study.get_trials(deepcopy=False) else None
+            return before if _repeated(lambda: self.study.get_trials(deepcopy=False)) else None
 
     @property
     def has_identity(self) -> bool:

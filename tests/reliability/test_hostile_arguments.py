@@ -30,6 +30,7 @@ INFINITE = re.compile(
     "Prediction.extrapolation|Reason.|Settings.clip|Settings.divergence"
     "|TorchTrainer.checkpoint_seconds|Optimizer.tell|StagedOptimizer.tell|Context.report|Report.loss"
 )
+_MAPPINGS = ("Mapping", "dict", "Config", "Scale", "GivenTasks")
 FUNCTION = re.compile("Callable|TrainFunction")
 
 
@@ -43,7 +44,9 @@ def fits(annotation: str, value: Any) -> bool:
     plain = re.sub(r"\[[^\[\]]*(\[[^\[\]]*(\[[^\[\]]*\])*[^\[\]]*\])*[^\[\]]*\]", "", annotation)
     kinds = [kind.strip() for kind in plain.split("|")]
     if value is None:
-        return bool({"None", "Any", "object", "Priors", "Choice", "Channel", "GivenTasks"} & set(kinds))
+        return bool(
+            {"None", "Any", "object", "Priors", "Choice", "Channel", "GivenTasks"} & set(kinds)
+        )
     number = real(value)
     return any(
         {
@@ -57,7 +60,10 @@ def fits(annotation: str, value: Any) -> bool:
             "Path": isinstance(value, str),
             "Choice": isinstance(value, str | int | float | bool | np.generic),
         }.get(kind, False)
-        or (kind in ("Mapping", "dict", "Config", "Scale", "GivenTasks") and isinstance(value, Mapping))
+        or (
+            kind in ("Mapping", "dict", "Config", "Scale", "GivenTasks")
+            and isinstance(value, Mapping)
+        )
         or (
             kind in ("Sequence", "tuple", "Priors", "list")
             and isinstance(value, list | tuple | np.ndarray)
