@@ -12,6 +12,7 @@ from hpo.space import Axis, Categorical, Fidelity, Float, Int, Role, Scale, Sear
 from hpo.trials import Cause, Observation, Prediction, Reason, ReasonKind, Report, Status, Trial
 
 if TYPE_CHECKING:
+    from hpo.diagnostics.norms import check_norms as check_norms
     from hpo.diagnostics.resume_check import Continuation, check_continuation
     from hpo.diagnostics.transfer_check import TransferCheck, check_transfer
     from hpo.models.lr_sensitivity import Instability
@@ -116,6 +117,7 @@ __all__ = [
     "Trial",
     "WeightDecayTransfer",
     "check_continuation",
+    "check_norms",
     "check_transfer",
     "connect",
     "launch",
@@ -165,6 +167,7 @@ _LAZY = {
     "TransferCheck": "hpo.diagnostics.transfer_check",
     "WeightDecayTransfer": "hpo.scaling.transfer_rules",
     "check_continuation": "hpo.diagnostics.resume_check",
+    "check_norms": "hpo.diagnostics.norms",
     "check_transfer": "hpo.diagnostics.transfer_check",
     "connect": "hpo.study.processes.ranks",
     "launch": "hpo.study.processes.ranks",
