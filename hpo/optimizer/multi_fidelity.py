@@ -28,7 +28,7 @@ from hpo.schedulers.base import check_scheduler
 from hpo.schedulers.perturb import perturb
 from hpo.space import Fidelity
 from hpo.space.arguments import Count, Flag, Function, Kind, Row
-from hpo.space.scalars import metric_values, shown
+from hpo.space.scalars import metric_values, shown, whole
 from hpo.trials import (
     Cause,
     FurthestStep,
@@ -269,7 +269,7 @@ class StagedOptimizer:
             'StartTrial'
         """
         may_start = Flag()(may_start, "`may_start`")
-        if not isinstance(locked, set | frozenset):
+        if not isinstance(locked, set | frozenset) or any(whole(n) is None for n in locked):
             raise ValueError(
                 f"`locked` must be a set of numbers of trials, got {shown(locked)}; frozenset()"
                 " locks none"

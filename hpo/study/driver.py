@@ -268,9 +268,10 @@ class Driver:
                 return
 
     def _may_continue(self, orphan: Entry, spent: str | None) -> bool:
-        counted = self._ledger.counts(orphan.number)
+        """Return whether the budget allows it; what builds on earlier runs takes no new trial."""
+        builds = self._log.carried(orphan.number) is not None  # a stage, or a clone of another run
         return orphan.asked.confirming or (
-            spent is None and (counted or self._ledger.remaining_trials != 0)
+            spent is None and (builds or self._ledger.remaining_trials != 0)
         )
 
     def _collect(self) -> None:

@@ -19,18 +19,19 @@ from hypothesis import strategies as st
 
 from hpo import BudgetError, SpaceError, Stop, StudyError
 from hpo.space.scalars import real, whole
+from hpo.trials.read_runs.errors import RunFileError
 from tests.reliability.valid_calls import HOSTILE, NUMBERS, Call, quick_calls, slow_calls
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-OURS = (BudgetError, SpaceError, StudyError)
+OURS = (BudgetError, SpaceError, StudyError, RunFileError)
 
 #: Arguments that mean more than their type says.
 INFINITE = re.compile(
     "Prediction.extrapolation|Reason.|Settings.clip|Settings.divergence"
     "|TorchTrainer.checkpoint_seconds|Optimizer.tell|StagedOptimizer.tell|Context.report|Report.loss"
 )
-_MAPPINGS = ("Mapping", "dict", "Config", "Scale", "GivenTasks")
+_MAPPINGS = ("Mapping", "dict", "Config", "Scale", "GivenTasks", "History")
 FUNCTION = re.compile("Callable|TrainFunction")
 
 
@@ -45,7 +46,8 @@ def fits(annotation: str, value: Any) -> bool:
     kinds = [kind.strip() for kind in plain.split("|")]
     if value is None:
         return bool(
-            {"None", "Any", "object", "Priors", "Choice", "Channel", "GivenTasks"} & set(kinds)
+            {"None", "Any", "object", "Priors", "Choice", "Channel", "GivenTasks", "History"}
+            & set(kinds)
         )
     number = real(value)
     return any(
@@ -58,10 +60,12 @@ def fits(annotation: str, value: Any) -> bool:
             "bool": isinstance(value, bool | np.bool_),
             "str": isinstance(value, str),
             "Path": isinstance(value, str),
+            "frozenset": isinstance(value, set | frozenset)
+            and all(whole(item) is not None for item in value),
             "Choice": isinstance(value, str | int | float | bool | np.generic),
         }.get(kind, False)
         or (
-            kind in ("Mapping", "dict", "Config", "Scale", "GivenTasks")
+            kind in ("Mapping", "dict", "Config", "Scale", "GivenTasks", "History")
             and isinstance(value, Mapping)
         )
         or (
@@ -77,6 +81,8 @@ def outcome(call: Call, argument: str, value: Any) -> str | None:
     """Return what is wrong with how a call ends, None if nothing is."""
     function = call.make()
     arguments = {**call.arguments(), argument: value}
+    if FUNCTION.match(str(call.parameters()[argument].annotation)) and isinstance(value, type):
+        return None  # it can be called, and what comes of that is its own
     try:
         function(**arguments)
     except (*OURS, ValueError, TypeError, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from hpo.errors import SpaceError
 from hpo.space import Direction, SearchSpace
+from hpo.space.scalars import shown
 from hpo.trials.log import TrialLog
 from hpo.trials.read_runs.runs import Runs, read_runs
 from hpo.trials.records import SECONDS, Cause, Observation
@@ -37,7 +38,8 @@ def earlier_runs(
         cost: Unit of its costs; None where none is declared.
 
     Raises:
-        RunFileError: If the source cannot be read.
+        TypeError: If the source holds no runs.
+        RunFileError: If it cannot be read.
         SpaceError: If the space can hold none of the runs.
         ValueError: If the runs have another direction.
 
@@ -58,7 +60,13 @@ def earlier_runs(
         return _fitting("the observations", source, space)
     runs = source
     if not isinstance(runs, Runs):
-        runs = read_runs(source, space=space, direction=direction.value)
+        try:
+            runs = read_runs(source, space=space, direction=direction.value)
+        except TypeError:
+            raise TypeError(
+                "`history` must be a result, observations, or what `read_runs` can read, got"
+                f" {shown(source)}; pass the path of a table of runs"
+            ) from None
         for sentence in runs.guesses.rows:
             _log.info("history: %s", sentence)
     _check_direction(runs.name, runs.direction, direction)

@@ -106,7 +106,10 @@ def test_two_ranks_train_as_one_process_does_at_the_same_batch(tmp_path: Path) -
 
 @pytest.mark.engine
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_resume_to_the_last_bit(tmp_path: Path, parallel: str) -> None:
+def test_two_ranks_resume_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # the script imports this file
     (tmp_path / "train.py").write_text(SCRIPT)
 
     def train(config: Config, ctx: Context) -> Any:
