@@ -60,6 +60,7 @@ def fits(annotation: str, value: Any) -> bool:
             "bool": isinstance(value, bool | np.bool_),
             "str": isinstance(value, str),
             "Path": isinstance(value, str),
+            "Interval": isinstance(value, list | tuple) and len(value) == 2,
             "frozenset": isinstance(value, set | frozenset)
             and all(whole(item) is not None for item in value),
             "Choice": isinstance(value, str | int | float | bool | np.generic),
@@ -165,11 +166,21 @@ ANYTHING = st.recursive(
 )
 
 
-@pytest.mark.engine
-def test_every_public_call_meets_anything() -> None:
+@pytest.mark.parametrize(
+    "new",
+    [pytest.param(False, marks=pytest.mark.engine), pytest.param(True, marks=pytest.mark.slow)],
+)
+def test_every_public_call_meets_anything(new: bool) -> None:
+    """The same examples in every run, and `new` ones."""
     calls = quick_calls()
 
-    @settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=3000 if new else 1000,
+        derandomize=not new,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.sampled_from(calls), st.data())
     def meets(call: Call, data: st.DataObject) -> None:
         arguments = sorted(call.parameters())
