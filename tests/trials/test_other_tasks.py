@@ -85,7 +85,7 @@ def test_a_task_of_another_space_is_refused():
         ([({"x": 0.1}, 1.0)], TypeError, "must map names of tasks to their runs"),
         ({1: []}, TypeError, "names of tasks as keys"),
         ({"a": 3.0}, TypeError, "must hold runs for each task"),
-        ({"a": "missing.csv"}, OSError, "missing.csv"),
+        ({"a": "missing.csv"}, ValueError, "missing.csv' for 'a' cannot be read"),
         ({"a": [0.1, 1.0]}, TypeError, "must be an Observation or"),
         ({"a": [({"x": 0.1}, "low")]}, ValueError, "must be a number, got 'low' in 'a'"),
     ],
