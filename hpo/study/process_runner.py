@@ -16,7 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -359,6 +359,7 @@ class ProcessRunner:
             self._reuse,
             mark,
             multiprocessing.get_start_method(allow_none=True),
+            dict(os.environ),
         )
         process = self._context.Process(
             target=_work,
@@ -613,6 +614,7 @@ class _Settings:
         reuse: Whether to wait for another job after each.
         mark: Mark in the environment.
         start_method: How multiprocessing starts processes in the driver; None if that is open.
+        environment: Variables of the driver, which may have changed since the fork server started.
     """
 
     threads: int
@@ -621,6 +623,7 @@ class _Settings:
     reuse: bool
     mark: str
     start_method: str | None
+    environment: dict[str, str] = field(repr=False)  # it may hold credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,6 +638,8 @@ def _work(
 ) -> None:
     """Body of a worker process: run one job, send its outcome, end; or wait for another job."""
     os.setsid()
+    os.environ.clear()
+    os.environ.update(settings.environment)
     os.environ[MARK] = settings.mark
     if settings.gpus is not None:
         # torch is loaded, but looks only when first used

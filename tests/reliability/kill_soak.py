@@ -271,6 +271,7 @@ def check(folder: Path, least: int) -> dict[str, int]:
     return {
         "levels trained twice": twice,
         "costs charged twice": abs(round(spent) - len(epochs)),
+        "costs charged too little": max(0, len(epochs) - round(spent)),
         "lost trials": lost,
         "lost checkpoints": lost_checkpoints,
         "orphaned processes": len(alive),

@@ -263,6 +263,28 @@ def test_time_to_load_modules_is_not_the_trials(processes: Bench) -> None:
     assert outcome.seconds < 1.0
 
 
+def test_trials_see_the_environment_of_their_driver_as_it_is_now(
+    processes: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: Config, ctx: Context) -> dict[str, Any]:
+        seen = {name: os.environ.get(name, "none") for name in ("SOME_MODE", "SOME_KEY")}
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.environ.get('SOME_MODE'))"],
+            capture_output=True,
+            text=True,
+        )
+        assert child.stdout.strip() == seen["SOME_MODE"]
+        return {"loss": 0.0, **seen}
+
+    monkeypatch.setenv("SOME_KEY", "first")
+    processes.run(train, {})  # the fork server runs from here on at the latest
+    monkeypatch.setenv("SOME_MODE", "offline")
+    monkeypatch.delenv("SOME_KEY")
+    (outcome,) = processes.run(train, {})
+    assert outcome.status is Status.COMPLETED, outcome.text
+    assert (outcome.metrics["SOME_MODE"], outcome.metrics["SOME_KEY"]) == ("offline", "none")
+
+
 def until(found: Callable[[], Any]) -> Any:
     """What `found` returns once that is true."""
     end = time.monotonic() + PATIENCE
