@@ -303,7 +303,7 @@ class Calibration:
         """Return the calibration by residuals under hyperparameters learned without the row.
 
         While rows are few, hyperparameters learned from all of them fit each too well: 90 %
-        intervals then cover 80 % at n = 30 (docs/calibration.md).
+        intervals then cover 80 % at n = 30 (docs/appendix/calibration.md).
 
         Args:
             model: Gaussian process.

@@ -13,7 +13,7 @@ repetition. `prequential`: the same for each run of a search, by the intervals t
 before the run was told, in the order in which `surrogate="auto"` asked for the runs. `regret`: of
 the best config visited, by its loss without noise; what the file holds is not run again, and Syne
 Tune's CQR runs in its own environment. `latency`: one ask + tell on eight continuous dimensions.
-docs/calibration.md has the figures.
+docs/appendix/calibration.md has the figures.
 """
 
 from __future__ import annotations

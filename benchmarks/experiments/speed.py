@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks speed run --out DIR --workers 4     # again: continues
     OMP_NUM_THREADS=1 python -m benchmarks speed run --out DIR --workers 64 \\
         --methods scaletune-levels --enough 0.1
-    python -m benchmarks speed report DIR      # docs/benchmarks_speed.md, docs/figures/speed.svg
+    python -m benchmarks speed report DIR      # docs/appendix/benchmarks_speed.md, its figure
 
 Every study runs until the virtual clock shows the time of 40 full trainings, whatever it trained by
 then: all methods have equal time, in which W workers of random search do about 40 W full trainings.
@@ -74,6 +74,7 @@ __all__ = [
     "read",
 ]
 
+PAGES = ROOT / "docs" / "appendix"
 TABLE = "studies.jsonl"
 HORIZON = 40.0
 MARKS = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)
@@ -632,6 +633,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report = commands.add_parser("report", help="the page and the picture")
     report.add_argument("out", type=Path, help="what `run --out` named")
     report.add_argument("--ours", default=OURS, help="the method whose speed is shown")
-    report.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks_speed.md")
-    report.add_argument("--figure", type=Path, default=ROOT / "docs" / "figures" / "speed.svg")
+    report.add_argument("--page", type=Path, default=PAGES / "benchmarks_speed.md")
+    report.add_argument("--figure", type=Path, default=PAGES / "figures" / "speed.svg")
     report.set_defaults(action=_report)

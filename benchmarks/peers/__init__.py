@@ -24,6 +24,8 @@ from benchmarks.task import Task
 
 __all__ = ["PEERS", "Entry", "Job", "Peer", "Unsupported", "make", "missing"]
 
+PAGE = "docs/appendix/benchmarks_peers.md"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -89,12 +91,9 @@ def missing(name: str) -> str | None:
     if entry.folder is not None:
         named = os.environ.get(entry.folder)
         if not named:
-            return f"{entry.folder} is not set; docs/benchmarks_peers.md says which folder it names"
+            return f"{entry.folder} is not set; {PAGE} says which folder it names"
         if not Path(named).is_dir():
-            return (
-                f"{entry.folder}={named} is no folder; docs/benchmarks_peers.md says which one"
-                " it names"
-            )
+            return f"{entry.folder}={named} is no folder; {PAGE} says which one it names"
     if not environments.is_made(entry.environment):
         return (
             f"environment {entry.environment} is not made; run `python -m benchmarks env"

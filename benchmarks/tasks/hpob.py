@@ -22,7 +22,7 @@ Files are looked for under `hpob/` (`benchmarks.tasks.data`): `meta-test-dataset
 evaluations are about 600 MB, and the project's page says where they are now.
 
 What differs from the reference code, which is read here only for its formats: see
-`docs/benchmarks_tasks.md`.
+`docs/appendix/benchmarks_tasks.md`.
 """
 
 from __future__ import annotations

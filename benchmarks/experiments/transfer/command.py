@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks transfer run --histories shuffled mixed foreign \\
         --methods scaletune scaletune-alone
     python -m benchmarks transfer report
-    python -m benchmarks transfer report --write docs/benchmarks_transfer.md
+    python -m benchmarks transfer report --write docs/appendix/benchmarks_transfer.md
 
 Leave one task out: each task is searched with random runs of the other tasks of its family at hand
 (`benchmarks.experiments.transfer.histories`), by scaletune with and without them and by rivals
