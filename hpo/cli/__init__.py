@@ -15,6 +15,7 @@ import typer
 
 from hpo.cli.answers import law, recommend, report
 from hpo.cli.checks import check_transfer, coordinate_check
+from hpo.cli.options import command
 
 __all__ = ["command_line", "main"]
 
@@ -37,11 +38,14 @@ def command_line() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_scaletune)
-    app.command("recommend")(recommend)
-    app.command("law")(law)
-    app.command("report")(report)
-    app.command("check-transfer")(check_transfer)
-    app.command("coord-check")(coordinate_check)
+    for name, function in (
+        ("recommend", recommend),
+        ("law", law),
+        ("report", report),
+        ("check-transfer", check_transfer),
+        ("coord-check", coordinate_check),
+    ):
+        app.command(name)(command(function))
     return app
 
 
