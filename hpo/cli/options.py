@@ -221,7 +221,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         ['name', 'storage', 'as_json']
     """
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     options = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in groups:
