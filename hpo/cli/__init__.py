@@ -1,20 +1,32 @@
 """The command line: ``scaletune COMMAND``, thin wrappers around the Python functions.
 
-A command prints what its functions return. The exit code is 0 whatever was found, 1 for input that
-cannot be used, with one line on standard error, and 2 for options that do not exist.
+A command prints what its functions return, and errors as one line on standard error.
+
+=====  ============================================================================
+code   meaning
+=====  ============================================================================
+0      done, whatever was found
+1      an input that cannot be used, or a study that cannot continue
+2      options that do not exist
+3      the search ended and no trial was completed
+130    interrupted by Ctrl-C or a signal; what was found is stored
+141    whoever read the output has closed it
+=====  ============================================================================
 """
 
 from __future__ import annotations
 
 import io
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from hpo.cli.answers import law, recommend, report
 from hpo.cli.checks import check_transfer, coordinate_check
+from hpo.cli.options import command
+from hpo.cli.searches import optimize, resume
+from hpo.cli.studies import export, list_studies, show, status
 
 __all__ = ["command_line", "main"]
 
@@ -33,20 +45,30 @@ def command_line() -> typer.Typer:
         name="scaletune",
         help="Tune the small model, train the big one.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_scaletune)
-    app.command("recommend")(recommend)
-    app.command("law")(law)
-    app.command("report")(report)
-    app.command("check-transfer")(check_transfer)
-    app.command("coord-check")(coordinate_check)
+    for name, function in (
+        ("optimize", optimize),
+        ("resume", resume),
+        ("status", status),
+        ("list", list_studies),
+        ("show", show),
+        ("export", export),
+        ("recommend", recommend),
+        ("law", law),
+        ("report", report),
+        ("check-transfer", check_transfer),
+        ("coord-check", coordinate_check),
+    ):
+        app.command(name)(command(function))
     return app
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"scaletune {version('scaletune')}")
         raise typer.Exit
 

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo.cli.sources import (
-    Cost,
-    Ignore,
-    JSONText,
-    Loss,
-    Maximize,
-    Name,
-    Param,
-    Prior,
-    Scale,
-    Source,
-    SourceOptions,
-    State,
-    Storage,
-    Target,
-    as_json,
-    errors_in_one_line,
-    read,
-    target_of,
-    transfer_rules,
-)
+from hpo.cli.options import AsJSON, Picture, Prior, SourceOptions, Target, print_json
+from hpo.cli.sources import read, target_of, transfer_rules
 from hpo.errors import printable
 
 if TYPE_CHECKING:
@@ -38,22 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["law", "recommend", "report"]
 
-Picture = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        help="File for a picture of the loss law and of each setting's best value against scale.",
-        dir_okay=False,
-        show_default=False,
-    ),
-]
-
 
 def recommend(
-    source: Source = None,
+    options: SourceOptions,
     target: Target = None,
-    name: Name = None,
-    storage: Storage = None,
     holdout: Annotated[
         bool,
         typer.Option(
@@ -62,14 +32,7 @@ def recommend(
     ] = False,
     plot: Picture = None,
     prior: Prior = None,
-    as_text: JSONText = False,
-    param: Param = None,
-    scale: Scale = None,
-    loss: Loss = None,
-    cost: Cost = None,
-    status: State = None,
-    ignore: Ignore = None,
-    maximize: Maximize = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Say which settings to train the big run with, from the runs you already have.
 
@@ -78,48 +41,32 @@ def recommend(
 
     Example: scaletune recommend sweep.csv --target params=7e9,tokens=1.4e12
     """
-    with errors_in_one_line():
-        options = SourceOptions.of(
-            source, name, storage, param=param, scale=scale, loss=loss, cost=cost, status=status,
-            ignore=ignore, maximize=maximize,
-        )  # fmt: skip
-        result, runs = read(options, transfer_rules(prior))
-        sizes = target_of(target, result.space)
-        advice = result.recommend(sizes)
-        parts: dict[str, Any] = {"recommendation": _advice_as_json(advice)}
-        texts = [str(advice)]
-        if target is None and result.space.scales:
-            texts[0] += (
-                "\nnote: no --target was given, so these are for the size of the largest run"
-            )
-        if holdout:
-            from hpo.cli.holdout import hold_out
+    result, runs = read(options, transfer_rules(prior))
+    sizes = target_of(target, result.space)
+    advice = result.recommend(sizes)
+    parts: dict[str, Any] = {"recommendation": _advice_as_json(advice)}
+    texts = [str(advice)]
+    if target is None and result.space.scales:
+        texts[0] += "\nnote: no --target was given, so these are for the size of the largest run"
+    if holdout:
+        from hpo.cli.holdout import hold_out
 
-            check = hold_out(result)
-            parts["holdout"] = check.to_json()
-            texts.append(str(check))
-        if plot is not None:
-            result.plot_law(sizes, plot)
-            parts["plot"] = str(plot)
-            texts.append(f"picture: {plot}")
-        _show(runs, texts, parts, as_text)
+        check = hold_out(result)
+        parts["holdout"] = check.to_json()
+        texts.append(str(check))
+    if plot is not None:
+        result.plot_law(sizes, plot)
+        parts["plot"] = str(plot)
+        texts.append(f"picture: {plot}")
+    _show(runs, texts, parts, as_json)
 
 
 def law(
-    source: Source = None,
-    name: Name = None,
-    storage: Storage = None,
+    options: SourceOptions,
     target: Target = None,
     plot: Picture = None,
     prior: Prior = None,
-    as_text: JSONText = False,
-    param: Param = None,
-    scale: Scale = None,
-    loss: Loss = None,
-    cost: Cost = None,
-    status: State = None,
-    ignore: Ignore = None,
-    maximize: Maximize = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Print the scaling law fitted to the runs, and how well each published rule fits them.
 
@@ -127,61 +74,40 @@ def law(
 
     Example: scaletune law sweep.csv
     """
-    with errors_in_one_line():
-        options = SourceOptions.of(
-            source, name, storage, param=param, scale=scale, loss=loss, cost=cost, status=status,
-            ignore=ignore, maximize=maximize,
-        )  # fmt: skip
-        result, runs = read(options, transfer_rules(prior))
-        sizes = target_of(target, result.space)
-        fitted = result.scaling_law
-        if fitted is None:
-            raise ValueError(_why_no_law(result))
-        texts = [str(fitted)]
-        if plot is not None:
-            result.plot_law(sizes, plot)
-            texts.append(f"picture: {plot}")
-        _show(runs, texts, {"law": _law_as_json(fitted)}, as_text)
+    result, runs = read(options, transfer_rules(prior))
+    sizes = target_of(target, result.space)
+    fitted = result.scaling_law
+    if fitted is None:
+        raise ValueError(_why_no_law(result))
+    texts, parts = [str(fitted)], {"law": _law_as_json(fitted)}
+    if plot is not None:
+        result.plot_law(sizes, plot)
+        texts.append(f"picture: {plot}")
+    _show(runs, texts, parts, as_json)
 
 
 def report(
-    source: Source = None,
-    name: Name = None,
-    storage: Storage = None,
+    options: SourceOptions,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file to write.", dir_okay=False)
     ] = Path("report.html"),
     target: Target = None,
     prior: Prior = None,
-    param: Param = None,
-    scale: Scale = None,
-    loss: Loss = None,
-    cost: Cost = None,
-    status: State = None,
-    ignore: Ignore = None,
-    maximize: Maximize = False,
 ) -> None:
     """Write one HTML page: the best run, the recommendation, the front and all runs.
 
     Example: scaletune report sweep.csv --output report.html
     """
-    from dataclasses import replace
-
-    with errors_in_one_line():
-        options = SourceOptions.of(
-            source, name, storage, param=param, scale=scale, loss=loss, cost=cost, status=status,
-            ignore=ignore, maximize=maximize,
-        )  # fmt: skip
-        result, runs = read(options, transfer_rules(prior))
-        sizes = target_of(target, result.space)
-        written = replace(result, target=sizes or result.target).report(output)
-        _show(runs, [f"report: {written}"], {}, False)
+    result, runs = read(options, transfer_rules(prior))
+    sizes = target_of(target, result.space)
+    written = replace(result, target=sizes or result.target).report(output)
+    _show(runs, [f"report: {written}"], {}, False)
 
 
-def _show(runs: Runs | None, texts: list[str], parts: dict[str, Any], as_text: bool) -> None:
+def _show(runs: Runs | None, texts: list[str], parts: dict[str, Any], as_json: bool) -> None:
     """Print the table of how the runs were read and the texts, or all of it as JSON."""
-    if as_text:
-        typer.echo(as_json({**_runs_as_json(runs), **parts}))
+    if as_json:
+        print_json({**_runs_as_json(runs), **parts})
         return
     for text in [*([] if runs is None else [str(runs)]), *texts]:
         typer.echo(printable(f"{text}\n" if text is not texts[-1] else text))

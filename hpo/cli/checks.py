@@ -9,24 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.sources import (
-    Cost,
-    Ignore,
-    JSONText,
-    Loss,
-    Maximize,
-    Name,
-    Param,
-    Scale,
-    Source,
-    SourceOptions,
-    State,
-    Storage,
-    as_json,
-    errors_in_one_line,
-    read,
-    transfer_rules,
-)
+from hpo.cli.options import AsJSON, SourceOptions, print_json
+from hpo.cli.sources import read, transfer_rules
 from hpo.errors import printable
 
 if TYPE_CHECKING:
@@ -39,16 +23,7 @@ _DEFAULT_SIZES = {"width": "64,128,256,512", "depth": "2,4,8,16"}
 
 
 def check_transfer(
-    source: Source = None,
-    name: Name = None,
-    storage: Storage = None,
-    param: Param = None,
-    scale: Scale = None,
-    loss: Loss = None,
-    cost: Cost = None,
-    status: State = None,
-    ignore: Ignore = None,
-    maximize: Maximize = False,
+    options: SourceOptions,
     prior: Annotated[
         list[str] | None,
         typer.Option(help="Transfer rule to compare with, such as MuP or TokenHorizon."),
@@ -60,7 +35,7 @@ def check_transfer(
     picture: Annotated[Path, typer.Option(help="PNG file to write.", dir_okay=False)] = Path(
         "transfer.png"
     ),
-    as_text: JSONText = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Say whether each tuned parameter's optimum stays put as the model grows.
 
@@ -68,22 +43,17 @@ def check_transfer(
     """
     from hpo.diagnostics.transfer_check import check_transfer as check_of
 
-    with errors_in_one_line():
-        options = SourceOptions.of(
-            source, name, storage, param=param, scale=scale, loss=loss, cost=cost, status=status,
-            ignore=ignore, maximize=maximize,
-        )  # fmt: skip
-        rules = transfer_rules(prior)
-        result, runs = read(options)
-        check = check_of(result, priors=rules, tolerance=tolerance)
-        check.plot(picture)
-        if as_text:
-            rows = check.to_pandas().to_dict("records")
-            typer.echo(as_json({"verdicts": rows, "picture": str(picture)}))
-            return
-        for line in (*(() if runs is None else runs.notes), "", str(check)):
-            typer.echo(printable(line))
-        typer.echo(f"picture: {picture}")
+    rules = transfer_rules(prior)
+    result, runs = read(options)
+    check = check_of(result, priors=rules, tolerance=tolerance)
+    check.plot(picture)
+    if as_json:
+        rows = check.to_pandas().to_dict("records")
+        print_json({"verdicts": rows, "picture": str(picture)})
+        return
+    for line in (*(() if runs is None else runs.notes), "", str(check)):
+        typer.echo(printable(line))
+    typer.echo(f"picture: {picture}")
 
 
 def coordinate_check(
@@ -121,19 +91,18 @@ def coordinate_check(
     from hpo.training.coordinate_check import coordinate_check as check_of
     from hpo.training.coordinate_check import load_probe, transformer_probe
 
-    with errors_in_one_line():
-        if lr is not None and not 0 < lr < math.inf:
-            raise ValueError(f"--lr must be finite and > 0, got {lr}; leave it out for the default")
-        steps = _whole_numbers(_DEFAULT_SIZES.get(along, "") if sizes is None else sizes)
-        if probe is not None:
-            make = load_probe(probe)
-        else:
-            rule, scheme = _update_rule(optimizer, lr), _parametrization(parametrization)
-            make = transformer_probe(scheme, rule, along=along, base=min(steps, default=1))
-        check = check_of(make, steps, updates=updates, seeds=seeds, tolerance=tolerance)
-        typer.echo(str(check))
-        check.plot(picture)
-        typer.echo(f"picture: {picture}")
+    if lr is not None and not 0 < lr < math.inf:
+        raise ValueError(f"--lr must be finite and > 0, got {lr}; leave it out for the default")
+    steps = _whole_numbers(_DEFAULT_SIZES.get(along, "") if sizes is None else sizes)
+    if probe is not None:
+        make = load_probe(probe)
+    else:
+        rule, scheme = _update_rule(optimizer, lr), _parametrization(parametrization)
+        make = transformer_probe(scheme, rule, along=along, base=min(steps, default=1))
+    check = check_of(make, steps, updates=updates, seeds=seeds, tolerance=tolerance)
+    typer.echo(str(check))
+    check.plot(picture)
+    typer.echo(f"picture: {picture}")
 
 
 def _whole_numbers(text: str) -> list[int]:

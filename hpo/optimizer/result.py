@@ -98,6 +98,7 @@ class Result(Printed):
         spent: What it has spent; None if unknown.
         attempts: Function that returns when and by whom each trial was run, by number; None without
             a driver.
+        interrupted: Whether Ctrl-C or a signal ended the call before its budget was used up.
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -123,6 +124,7 @@ class Result(Printed):
     budget: Budget | None = field(default=None, repr=False)
     spent: Spent | None = field(default=None, repr=False)
     attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
+    interrupted: bool = field(default=False, repr=False)
 
     @property
     def models(self) -> Models:

@@ -21,7 +21,7 @@ from hpo.trials.records import SECONDS
 if TYPE_CHECKING:
     from hpo.optimizer.result import FrontMember, Result
 
-__all__ = ["at_bound", "summary"]
+__all__ = ["at_bound", "states", "summary"]
 
 _NAMED = 6  # parameters, trials or settings that a sentence names
 _UNNAMED = "no-name-"  # how Optuna calls a study without a name
@@ -148,13 +148,22 @@ def _spent(result: Result) -> str:
     return f"Spent: {text}" + (f"; that is {', '.join(left)}." if left else ".")
 
 
-def _counted(log: TrialLog) -> str:
+def states(log: TrialLog) -> Counter[str]:
+    """Return how many trials are in each state; lost attempts are none.
+
+    Args:
+        log: Every trial.
+    """
     runs = [o.status.value for o in log.runs if o.cause is not Cause.LOST]
-    states = Counter([*runs, *("paused" for _ in log.paused), *("running" for _ in log.pending)])
-    total = sum(states.values())
-    counted = ", ".join(f"{n} {state}" for state, n in states.items())
-    if len(states) == 1:
-        return f"{total} trial{'s' * (total != 1)}, {'all ' * (total != 1)}{next(iter(states))}"
+    return Counter([*runs, *("paused" for _ in log.paused), *("running" for _ in log.pending)])
+
+
+def _counted(log: TrialLog) -> str:
+    counts = states(log)
+    total = sum(counts.values())
+    counted = ", ".join(f"{n} {state}" for state, n in counts.items())
+    if len(counts) == 1:
+        return f"{total} trial{'s' * (total != 1)}, {'all ' * (total != 1)}{next(iter(counts))}"
     return f"{total} trials ({counted})" if total else "no trial"
 
 

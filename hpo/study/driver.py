@@ -193,7 +193,11 @@ class Driver:
                 raise
             finally:
                 self._release()
-            result = replace(self._optimizer.result(), study=self._storage.study)
+            result = replace(
+                self._optimizer.result(),
+                study=self._storage.study,
+                interrupted=self._interrupted,
+            )
             for callback in self._options.callbacks:
                 callback.on_finish(self._state, result)
             return result

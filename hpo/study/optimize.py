@@ -14,10 +14,10 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hpo.errors import BudgetError, SpaceError, StudyError
@@ -30,7 +30,7 @@ from hpo.schedulers.base import check_scheduler
 from hpo.space import Direction, DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.space.arguments import Count, Flag, Kind, Row
 from hpo.space.scalars import shown
-from hpo.study.callbacks import Callback
+from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
 from hpo.study.driver import Driver, StudyOptions, passed_over
 from hpo.study.lease import Lease, LeaseRenewer
@@ -44,7 +44,7 @@ from hpo.study.storage import (
     sqlite_file,
     without_password,
 )
-from hpo.study.takeover import Elsewhere, replay
+from hpo.study.takeover import Elsewhere, replay, seconds_driven
 from hpo.trials.budget import Budget
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, changes, fingerprint, read_other_tasks
@@ -52,6 +52,7 @@ from hpo.trials.read_runs import History, earlier_runs, read_runs
 from hpo.trials.records import UNIT
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
@@ -149,7 +150,7 @@ def optimize(
             that the space cannot hold are left out with a warning.
 
     Returns:
-        The result so far, also after Ctrl-C.
+        The result so far, also after Ctrl-C; then `result.interrupted` is True.
 
     Raises:
         TypeError: For an argument, or a return value of `train_fn`, of a wrong type.
@@ -255,28 +256,103 @@ def load_result(
         )
         engine.tell_many(runs)
         return replace(engine.result(), study=found.study)
-    optimizer = Optimizer(
-        SearchSpace.from_fingerprint(header["space"]),
-        direction=header["direction"],
-        cost=header["cost"],
-        target=target,
-        priors=priors,
-        seed=header["seed"],
-        other_tasks=other_tasks,
+    optimizer = _read_back(
+        stored, header, Budget(), target=target, priors=priors, other_tasks=other_tasks
     )
-    elsewhere = Elsewhere.read(stored, optimizer)
-    replay(optimizer, stored.entries(), elsewhere.recorded)
-    replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
     attempts = partial(_attempts, stored)
     asked = (("seed", str(header["seed"])),)
     return replace(optimizer.result(), study=stored.study, attempts=attempts, asked=asked)
 
 
-def only_study(storage: str | BaseStorage) -> str:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored study as it is now.
+
+    Attributes:
+        state: What callbacks see of it, with its direction, log and what it has spent.
+        drivers: Number of `optimize` calls that drive it now.
+        running: Number of trials that they run.
+        study: The Optuna study.
+    """
+
+    state: StudyState
+    drivers: int
+    running: int
+    study: optuna.Study
+
+
+def look_at(
+    name: str, *, storage: str | BaseStorage | None = None, budget: Budget | None = None
+) -> Stored:
+    """Return how a study of `optimize` stands now; no model is fitted and nothing is written.
+
+    Args:
+        name: Name of the study.
+        storage: Its storage, as given to `optimize`.
+        budget: Budget to count against; it is not stored with a study.
+
+    Raises:
+        StudyError: If `optimize` made no such study, or it cannot be read.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> from optuna.storages import InMemoryStorage
+        >>> storage = InMemoryStorage()
+        >>> _ = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...              budget=Budget(trials=3), name="mine", storage=storage)
+        >>> now = look_at("mine", storage=storage)
+        >>> now.state.ledger.spent.trials, now.drivers
+        (3, 0)
+    """
+    check_texts(name, storage)
+    stored, header = StudyStorage.read(name=name, storage=storage)
+    optimizer = _read_back(stored, header, budget or Budget())
+    living = {owner for owner, alive in stored.owners().items() if alive}
+    running = [
+        entry
+        for entry in stored.entries()
+        if entry.observation is None and not entry.paused and entry.asked.owner in living
+    ]
+    state = StudyState(
+        name,
+        header["direction"],
+        header["cost"],
+        None,
+        len(running),
+        optimizer.log,
+        optimizer.ledger,
+    )
+    return Stored(state, len(living), len(running), stored.study)
+
+
+def _read_back(
+    stored: StudyStorage, header: Mapping[str, Any], budget: Budget, **options: Any
+) -> Optimizer:
+    """Return an optimizer that has learned all that a stored study holds."""
+    optimizer = Optimizer(
+        SearchSpace.from_fingerprint(header["space"]),
+        direction=header["direction"],
+        cost=header["cost"],
+        seed=header["seed"],
+        budget=budget,
+        **options,
+    )
+    elsewhere = Elsewhere.read(stored, optimizer)
+    entries = stored.entries()
+    for entry in entries:
+        if entry.asked.confirming:
+            optimizer.ledger.exclude(entry.number)
+    replay(optimizer, entries, elsewhere.recorded)
+    replay(optimizer, (), elsewhere.in_order(optimizer.log.next_order))
+    optimizer.ledger.set_elapsed(sum(seconds_driven(entries).values()))
+    return optimizer
+
+
+def only_study(storage: str | BaseStorage | None) -> str:
     """Return the name of the only study in a storage.
 
     Args:
-        storage: Optuna storage or its URL.
+        storage: Optuna storage or its URL; None for the default file.
 
     Raises:
         StudyError: If there is none or another, or the storage cannot be read.

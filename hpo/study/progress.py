@@ -10,8 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -20,10 +19,11 @@ import numpy as np
 
 from hpo.errors import printable
 from hpo.optimizer.result import Result
+from hpo.optimizer.summary import states
 from hpo.space import Direction
 from hpo.space.arguments import Number
 from hpo.study.callbacks import Callback, StudyState
-from hpo.trials import Cause, Observation, Status, Trial
+from hpo.trials import Observation, Status, Trial
 from hpo.trials.pareto import front
 from hpo.trials.printing import Grid, Part, as_html, as_text
 from hpo.trials.records import SECONDS
@@ -138,26 +138,7 @@ class Progress(Callback):
 
     def table(self, run: StudyState) -> Table:
         """Return the table of a terminal as it is now."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            title=Text(_title(run)),
-            caption=None if self._found is None else Text(printable(self._found)),
-            show_header=False,
-        )
-        table.add_column(style="bold")
-        table.add_column(justify="right")
-        table.add_column()
-        for row in self._rows(run):
-            bar = (
-                None
-                if row.share is None
-                else ProgressBar(total=1.0, completed=min(row.share, 1.0), width=_BAR)
-            )
-            table.add_row(row.label, row.value, bar or Text(printable(row.note)))
-        return table
+        return progress_table(run, self._rows(run), self._found)
 
     def html(self, run: StudyState) -> str:
         """Return the table of a notebook as it is now."""
@@ -165,7 +146,7 @@ class Progress(Callback):
             (row.label, row.value, row.note if row.share is None else f"{min(row.share, 1.0):.0%}")
             for row in self._rows(run)
         ]
-        parts: list[Part] = [_title(run), Grid((), rows)]
+        parts: list[Part] = [progress_title(run), Grid((), rows)]
         return as_html([*parts, *([] if self._found is None else [self._found])])
 
     def line(self, run: StudyState) -> str:
@@ -179,40 +160,97 @@ class Progress(Callback):
         if rows["cost"].value != "0":
             words.append(f"cost {rows['cost'].value} {rows['cost'].note}".rstrip())
         words.append(f"time to go {rows['time to go'].value}")
-        return as_text([f"{_title(run)}: {', '.join(words)}"])
+        return as_text([f"{progress_title(run)}: {', '.join(words)}"])
 
-    def _rows(self, run: StudyState) -> list[_Row]:
+    def _rows(self, run: StudyState) -> list[Row]:
         seconds = self._spent_before + time.monotonic() - self._started
-        spent, budget = run.ledger.spent, run.ledger.budget
-        rows, done = [], 0.0
-        for label, used, limit, note in (
-            ("trials", float(spent.trials), budget.trials, ""),
-            ("seconds", seconds, budget.seconds, ""),
-            ("cost", spent.cost, budget.cost, run.cost or ""),
-        ):
-            if limit is None:
-                rows.append(_Row(label, f"{used:.5g}", note))
-                continue
-            done = max(done, used / limit)
-            rows.append(_Row(label, f"{used:.5g} / {limit:.5g}", note, used / limit))
-        left = _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?"
-        return [
-            *rows,
-            _Row("now", f"{len(run.log.pending)} running", _failures(run)),
-            _Row(f"best {Direction(run.direction).noun}", *_best(run)),
-            _Row("front", str(front_size(run)), "trials"),
-            _Row("time to go", left),
-        ]
+        return progress_rows(run, seconds, len(run.log.pending))
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One line of a view; `share` is what is used of a limit."""
+class Row:
+    """One line of a view.
+
+    Attributes:
+        label: What it tells.
+        value: The value, as text.
+        note: What stands behind it.
+        share: Share of a limit that is used; None without one.
+    """
 
     label: str
     value: str
     note: str = ""
     share: float | None = None
+
+
+def progress_rows(run: StudyState, seconds: float, running: int) -> list[Row]:
+    """Return what is shown of a study, line by line.
+
+    Args:
+        run: The study.
+        seconds: Seconds that it has been driven.
+        running: Number of trials that run now.
+
+    Example:
+        >>> from hpo import Budget, Float, optimize
+        >>> class Show(Callback):
+        ...     def on_finish(self, run, result):
+        ...         print(progress_rows(run, 2.0, 0)[0])
+        >>> result = optimize(lambda config, ctx: config["x"], {"x": Float(0, 1)},
+        ...                   budget=Budget(trials=2), callbacks=[Show()])
+        Row(label='trials', value='2 / 2', note='', share=1.0)
+    """
+    spent, budget = run.ledger.spent, run.ledger.budget
+    found, done = [], 0.0
+    for label, used, limit, note in (
+        ("trials", float(spent.trials), budget.trials, ""),
+        ("seconds", seconds, budget.seconds, ""),
+        ("cost", spent.cost, budget.cost, run.cost or ""),
+    ):
+        if limit is None:
+            found.append(Row(label, f"{used:.5g}", note))
+            continue
+        done = max(done, used / limit)
+        found.append(Row(label, f"{used:.5g} / {limit:.5g}", note, used / limit))
+    left = _duration(seconds * (1.0 / done - 1.0)) if done > 0 else "?"
+    return [
+        *found,
+        Row("now", f"{running} running", _failures(run)),
+        Row(f"best {Direction(run.direction).noun}", *_best(run)),
+        Row("front", str(front_size(run)), "trials"),
+        Row("time to go", left),
+    ]
+
+
+def progress_table(run: StudyState, rows: Sequence[Row], caption: str | None = None) -> Table:
+    """Return the lines of a study as the table of a terminal.
+
+    Args:
+        run: The study.
+        rows: Its lines.
+        caption: What stands below them.
+    """
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(progress_title(run)),
+        caption=None if caption is None else Text(printable(caption)),
+        show_header=False,
+    )
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column()
+    for row in rows:
+        bar = (
+            None
+            if row.share is None
+            else ProgressBar(total=1.0, completed=min(row.share, 1.0), width=_BAR)
+        )
+        table.add_row(row.label, row.value, bar or Text(printable(row.note)))
+    return table
 
 
 class _Ticker(threading.Thread):
@@ -242,7 +280,8 @@ def _say(text: str) -> None:
         logging.lastResort.handle(record)
 
 
-def _title(run: StudyState) -> str:
+def progress_title(run: StudyState) -> str:
+    """Return the title of a view of a study."""
     return printable(f"scaletune {run.name or ''}".strip())
 
 
@@ -274,12 +313,9 @@ def continued(run: StudyState) -> str | None:
     """
     if not run.log.trials:
         return None
-    runs = [o.status.value for o in run.log.runs if o.cause is not Cause.LOST]
-    states = Counter(
-        [*runs, *("paused" for _ in run.log.paused), *("running" for _ in run.log.pending)]
-    )
-    total = sum(states.values())
-    counted = f" ({', '.join(f'{n} {state}' for state, n in states.items())})" if total else ""
+    counts = states(run.log)
+    total = sum(counts.values())
+    counted = f" ({', '.join(f'{n} {state}' for state, n in counts.items())})" if total else ""
     found = f"study {run.name!r} continues from {total} trial{'s' * (total != 1)}{counted}"
     spent, budget = run.ledger.spent, run.ledger.budget
     limits = [

@@ -8,6 +8,7 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler
 `scaletune:other_tasks`   digest of the runs of each other task that the study learns from
+`scaletune:call`          how the command line started it: function, budget, workers and the like
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
@@ -101,6 +102,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _STUDY = "scaletune:study"
+_CALL = "scaletune:call"
 _ID = "scaletune:id"
 _ADDED = "scaletune:added:"
 _OTHER_TASKS = "scaletune:other_tasks"
@@ -435,6 +437,39 @@ class StudyStorage:
         _require_file(storage)
         with _storage_errors(where):
             return sorted(optuna.get_all_study_names(_backend("", storage)))
+
+    @staticmethod
+    def all_studies(storage: str | BaseStorage | None) -> list[optuna.Study]:
+        """Return the studies in a storage, by name.
+
+        Args:
+            storage: Optuna storage or its URL; None for the default file.
+
+        Raises:
+            StudyError: If it cannot be read.
+        """
+        where = _Where.of(storage)
+        _require_file(storage)
+        with _storage_errors(where), _quiet_optuna():
+            backend = _backend("", storage)
+            names = sorted(optuna.get_all_study_names(backend))
+            return [optuna.load_study(study_name=name, storage=backend) for name in names]
+
+    @property
+    def call(self) -> dict[str, Any] | None:
+        """How the command line started the study; None for one that was started in Python."""
+        with _damage_errors(self._where, "call"):
+            return read_attribute(self._attributes(), _CALL)
+
+    def remember_call(self, call: Mapping[str, Any]) -> None:
+        """Store how the command line started the study.
+
+        Args:
+            call: What JSON can hold.
+        """
+        if self.call != call:
+            for key, value in split_attribute(_CALL, dict(call)):
+                self._set_study_attribute(key, value)
 
     def entries(self) -> list[Entry]:
         """Return every trial that `optimize` asked for, by number."""

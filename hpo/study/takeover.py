@@ -52,6 +52,7 @@ __all__ = [
     "keep_unwritten",
     "replay",
     "retried_numbers",
+    "seconds_driven",
     "trial_seconds",
     "wanted_params",
 ]
@@ -273,12 +274,10 @@ class SharedStudy:
     def _learn(self, entries: Iterable[Entry], added: Iterable[Observation]) -> None:
         """Note how trials were asked for, and let the optimizer learn what it has not seen."""
         entries = list(entries)
-        driven: dict[str, float] = {}
         for entry in entries:
-            owner = entry.asked.owner
-            driven[owner] = max(entry.driven, driven.get(owner, 0.0))
             self.note(entry.number, entry.asked)
         replay(self._optimizer, entries, added)
+        driven = seconds_driven(entries)
         driven.pop(self._owner, None)
         self.driven_before = sum(driven.values())
 
@@ -349,6 +348,19 @@ class Elsewhere:
     def in_order(self, order: int) -> list[Observation]:
         """Return the new trials as told one after another from `order` on."""
         return [replace(observation, order=order + k) for k, observation in enumerate(self.new)]
+
+
+def seconds_driven(entries: Iterable[Entry]) -> dict[str, float]:
+    """Return how long each driver of a study has been driving, by the owner of its lease.
+
+    Args:
+        entries: Trials of the study.
+    """
+    driven: dict[str, float] = {}
+    for entry in entries:
+        owner = entry.asked.owner
+        driven[owner] = max(entry.driven, driven.get(owner, 0.0))
+    return driven
 
 
 def wanted_params(waiting: FrozenTrial) -> dict[str, Any]:

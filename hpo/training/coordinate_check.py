@@ -14,7 +14,6 @@ rms  root mean square over its entries
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -28,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from hpo.errors import printable_str
-from hpo.space.arguments import Count, File, Function, Interface, Number, Row, Text
+from hpo.space.arguments import Count, File, Function, Interface, Number, Row
 from hpo.space.scalars import shown
+from hpo.study.by_path import found_by_path
 from hpo.training.devices import seeded
 from hpo.training.optimizers import UPDATE_RULE, UpdateRule
 from hpo.training.parametrization import (
@@ -329,14 +329,7 @@ def load_probe(path: str) -> Callable[[int, int], Probe]:
         >>> load_probe("hpo.training.coordinate_check:transformer_probe").__name__
         'transformer_probe'
     """
-    path = Text(way_out="write package.module:function")(path, "`path`")
-    module, _, name = path.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`path` of the probe must name package.module:function, got {path!r}: {error}"
-        ) from None
+    make = found_by_path(path, "`path` of the probe")
     if not callable(make):
         raise ValueError(f"{path} must be a function of size and seed, got {make!r}")
     found: Callable[[int, int], Probe] = make

@@ -158,7 +158,7 @@ def test_an_optuna_study_of_another_sampler_is_a_source(
 
 
 def test_output_that_nobody_reads_ends_quietly(sweep: Path) -> None:
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parent.parent.parent)
     code = "from hpo.cli import main; main()"
     reader, writer = os.pipe()
     os.close(reader)
@@ -180,7 +180,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "print([n for n in ('numpy.linalg.linalg', 'scipy', 'pandas', 'optuna', 'torch',"
         " 'matplotlib') if n in sys.modules])"
     )
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parent.parent.parent)
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": root},
