@@ -3,7 +3,8 @@
 Three stages, all on encoded rows: *candidates* (a global Sobol share, and clouds of several radii
 around the centers), *neighbor moves* from the best of them (steps of shrinking size in some
 columns, other codes in categorical ones), and *gradient refinement* of the continuous columns by
-L-BFGS-B on all starts at once. Rows already asked are skipped while any other exists.
+L-BFGS-B on all starts at once. Rows already asked are skipped while any other exists. Rows that the
+space's `where` forbids are moved towards ones that it allows before they are scored.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def maximize(
     if grid is not None:
         return best_of(grid, acquisition.value(grid), taken)
     X = np.concatenate([encoder.snap(_draw(encoder, where, where.candidates, rng)), where.extra])
+    X = encoder.repaired(X)
     values = acquisition.value(X)
     X, values = _distinct_best(X, values, taken, _KEPT)
     if len(encoder.continuous) < X.shape[1]:
@@ -132,6 +134,7 @@ def maximize(
     if not where.smooth:
         return best_of(X, values, taken)
     refined = encoder.snap(_refine(acquisition, where, encoder.continuous, X))
+    refined = encoder.repaired(refined)
     everything = np.concatenate([X, refined])
     return best_of(everything, np.concatenate([values, acquisition.value(refined)]), taken)
 
@@ -192,6 +195,7 @@ def _neighbor_moves(
         radii = 0.5 * radii
         origin = np.repeat(X, _NEIGHBORS, axis=0)
         moved = encoder.snap(_perturb(encoder, origin, np.broadcast_to(radii, origin.shape), rng))
+        moved = encoder.repaired(moved)
         everything = np.concatenate([X, moved])
         values = np.concatenate([values, acquisition.value(moved)])
         X, values = _distinct_best(everything, values, taken, _KEPT)

@@ -19,11 +19,12 @@ settings are moved along those slopes of z* whose 90 % interval excludes 0.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hpo.acquisition import ProbabilityOfSuccess, Region, Sum, Term, maximize
+from hpo.errors import SpaceError
 from hpo.models.dataset import CompletedRuns
 from hpo.models.fitted import Models
 from hpo.models.intervals import extrapolation
@@ -41,6 +42,7 @@ _NINETY = normal_half_width(0.9)  # in standard deviations
 _CAUTION = 1.0  # standard deviations added to the mean when choosing what to recommend
 _NUDGE = math.log(1.09)  # natural units by which an answer may leave the law's optimum
 _FAR_OUT = 1e6  # box widths; no law is read beyond
+_LOOKED_THROUGH = 4096  # rows over the box, where `where` forbids the answer
 _ROWS = 9  # along a setting, where its effect is looked for
 _LITTLE = 0.5  # of a run's noise: an effect that may be smaller is none
 _NEAR = 0.15  # of the tried range, root mean square over the settings: runs beside the answer
@@ -91,17 +93,24 @@ def answer(models: Models, model: Predictor, fixed: Array, rng: np.random.Genera
         model: Model of the loss, smaller is better.
         fixed: `(scales,)`, encoded values of the scale axes.
         rng: Source of the candidates.
+
+    Raises:
+        SpaceError: If `where` allows no config at that scale that can be found.
     """
     encoder, runs = models.encoder, models.answering
     scale = encoder.columns.scale
     losses = models.runs.loss
     unit = float(np.median(losses) - np.min(losses)) or location_scale(losses)[1]
     score = Cautious(model, scale, fixed, unit)
-    if isinstance(model, ScalingPredictor) and len(encoder.columns.decision):
-        return _LawAnswer(models, runs, model, fixed, unit, score).answer(rng)
     visited = encoder.snap(at_scale(runs.X, scale, fixed), keep_scale=True)
-    row = _best_row(models, encoder, score, visited, rng)
-    return Answer(at_scale(row, scale, fixed), np.zeros(0, dtype=np.intp), None)
+    if isinstance(model, ScalingPredictor) and len(encoder.columns.decision):
+        found = _LawAnswer(models, runs, model, fixed, unit, score).answer(rng)
+    else:
+        row = _best_row(models, encoder, score, visited, rng)
+        found = Answer(at_scale(row, scale, fixed), np.zeros(0, dtype=np.intp), None)
+    if encoder.space.where is None:
+        return found
+    return replace(found, row=_allowed_row(models, score, found.row, visited, rng))
 
 
 def law_optimum(encoder: Encoder, model: ScalingPredictor, row: Array, fixed: Array) -> Optimum:
@@ -174,6 +183,41 @@ def _best_row(
         candidates=1024,
     )
     return maximize(score, encoder, region, centers[:0], rng=rng).row[None, :]
+
+
+def _allowed_row(
+    models: Models, score: Cautious, row: Array, visited: Array, rng: np.random.Generator
+) -> Array:
+    """Return `row`, or the best row that `where` allows at the scale of the answer, 1 x d.
+
+    It is looked for among the runs moved to that scale, over the searched box, and on the way from
+    the best of these to `row`.
+    """
+    encoder = models.encoder
+    scale, fixed = score.scale, score.fixed
+    wide = encoder.within(np.minimum(row[0], encoder.lower), np.maximum(row[0], encoder.upper))
+    if wide.allowed(row)[0]:
+        return row
+    U = rng.random((_LOOKED_THROUGH, len(encoder.lower)))
+    spread = encoder.from_unit(U, encoder.box(visited))
+    X = np.concatenate([visited, at_scale(spread, scale, fixed)])
+    X = X[wide.allowed(X)]
+    if not len(X):
+        sizes = wide.decode(row)[0]
+        at = {name: sizes[name] for name in encoder.space.scales}
+        raise SpaceError(
+            f"`where` ({encoder.space.where}) must allow some config{f' at {at}' if at else ''},"
+            " got False for all that were tried; loosen it, or ask for another target"
+        )
+    success = models.success()
+    total = Sum((score, *([] if success is None else [ProbabilityOfSuccess(success)])))
+    best = X[[int(np.argmax(total.value(X)))]]
+    way = best + np.linspace(0.0, 1.0, _ROWS)[:, None] * (row - best)
+    codes = encoder.columns.categorical
+    way[:, codes] = best[:, codes]
+    way = wide.snap(way, keep_scale=True)
+    X = np.concatenate([best, way[wide.allowed(way)]])
+    return X[[int(np.argmax(total.value(X)))]]
 
 
 @dataclass(frozen=True, slots=True)

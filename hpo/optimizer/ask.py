@@ -199,13 +199,14 @@ def carry_out(search: Search, ask: Ask) -> Suggestion:
     if search.instead is not None and (other := search.instead(found.row)) is not None:
         return Suggestion(other[0], _seen(other[1], ask))
     all_tried = found.repeated and (ask.pool is not None or isinstance(search.region, Region))
+    row = found.row if ask.pool is not None else ask.encoder.repaired(found.row[None])[0]
     reason = replace(
         search.reason,
         repeated=all_tried,
         from_pool=ask.pool is not None,
         log_acquisition=found.value if search.reports_value else None,
     )
-    return Suggestion(found.row, _seen(reason, ask), search.forest)
+    return Suggestion(row, _seen(reason, ask), search.forest)
 
 
 def _seen(reason: Reason, ask: Ask) -> Reason:

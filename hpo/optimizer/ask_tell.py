@@ -125,7 +125,8 @@ class Optimizer:
         lock: Held while anything is asked, told or read, so that threads may share an optimizer.
 
     Raises:
-        SpaceError: If a space or target cannot be searched, or a transfer rule does not fit it.
+        SpaceError: If a space or target cannot be searched, as one whose `where` allows nothing, or
+            a transfer rule does not fit it.
         ValueError: If another argument breaks a rule.
 
     Example:
@@ -158,6 +159,8 @@ class Optimizer:
         )
         self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
         self.encoder = Encoder(self.space, direction)
+        if self.space.where is not None:
+            self.encoder.allowed_rows()  # refuses what allows nothing
         self.cost_unit = cost = UNIT(cost, "`cost`")
         self.target = None if target is None else check_target(self.space, target)
         self.lock = ThreadLock()
@@ -186,6 +189,7 @@ class Optimizer:
         if self.target is not None:  # the law can choose sizes, so start at the smallest
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
+        self._starts = self.encoder.repaired(self._starts)
 
     @serialized
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
@@ -238,7 +242,7 @@ class Optimizer:
 
         Raises:
             ValueError: If `among` is empty or `index` negative.
-            SpaceError: If a config in `among` does not belong to the space.
+            SpaceError: If a config in `among` does not belong to the space, or `where` forbids it.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -702,7 +706,14 @@ class Optimizer:
         among = _AMONG(among, "`among`")
         if not len(among):
             raise ValueError("`among` must hold at least one config, got none; None allows all")
-        return encoder.encode([self.space.canonical(config) for config in among])
+        configs = [self.space.canonical(config) for config in among]
+        for config in configs:
+            if not self.space.allows(config):
+                raise SpaceError(
+                    f"`among` must hold only configs that `where` ({self.space.where}) allows, got"
+                    f" {shown(config)}; leave it out"
+                )
+        return encoder.encode(configs)
 
     def _target_row(self, target: Mapping[str, float]) -> Array:
         """Return encoded scale values of the target, `(scales,)`."""

@@ -13,6 +13,8 @@ The design, from first to last:
   (the cost taken as the product of the sizes, as in 6 N D): a failure is met where it costs least.
 * At full fidelity; a scheduler lowers it.
 
+Points that the space's `where` forbids are left out, and the center is moved to where it allows.
+
 Few starts are enough: 4 were about as good as 16 on tabular benchmarks, because the model takes
 over well before the space is covered.
 """
@@ -84,13 +86,16 @@ def _candidates(encoder: Encoder, count: int, rng: np.random.Generator) -> Itera
     from scipy.stats import qmc
 
     if encoder.centered:
-        yield encoder.center[None]
+        yield encoder.repaired(encoder.center[None])
     size = max(count - int(encoder.centered), 1)
     # A power of two is drawn because only then is the sequence balanced; its prefix is used.
     draws = math.ceil(math.log2(_BATCHES * size))
     sobol = qmc.Sobol(len(encoder.columns.kinds), scramble=True, rng=rng).random_base2(draws)
     for batch in np.split(sobol[: _BATCHES * size], _BATCHES):
-        yield encoder.first_rows(_shaped(encoder, batch))
+        rows = encoder.first_rows(_shaped(encoder, batch))
+        yield rows if encoder.space.where is None else rows[encoder.allowed(rows)]
+    if encoder.space.where is not None:
+        yield encoder.allowed_rows()
     listed = encoder.grid(_LISTED)
     if listed is not None:
         yield rng.permutation(listed)

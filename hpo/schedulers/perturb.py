@@ -30,7 +30,8 @@ def perturb(
         rng: random numbers.
 
     Returns:
-        A config of `space`. It differs from `config` unless none of `names` can change.
+        A config of `space` that its `where` allows. It differs from `config` unless none of `names`
+        can change.
 
     Example:
         >>> from hpo import Float, SearchSpace
@@ -43,7 +44,7 @@ def perturb(
     for _ in range(_ATTEMPTS):
         changed = config | {name: _perturb_value(space[name], config[name], rng) for name in active}
         changed = space.canonical(changed, extrapolate=True)
-        if changed != config:
+        if changed != config and space.allows(changed):
             return changed
     return dict(config)
 

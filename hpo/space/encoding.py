@@ -38,6 +38,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hpo.errors import SpaceError
 from hpo.space.columns import SPREAD, Column, described, laid_out
 from hpo.space.direction import Direction, DirectionName
 from hpo.space.parameters import Float, Int
@@ -50,6 +51,11 @@ __all__ = ["Box", "Encoder", "row_keys", "wide_parameters"]
 Array: TypeAlias = NDArray[np.float64]
 Box: TypeAlias = tuple[Array, Array]
 
+_POOL = 256  # configs that `where` allows, towards which others are moved
+_POOL_DRAWS = 2**17  # most configs among which they are looked for
+_POOL_BATCH = 2**10
+_POOL_SEED = 0x5EA  # the pool is one for every study of a space
+_HALVINGS = 3  # of the way from a row that `where` forbids to one that it allows
 _WIDE = 100.0  # high / low from which a linear range may be meant as a logarithmic one
 _DIGITS = 9  # decimals to which two rows must agree to be one
 
@@ -102,6 +108,8 @@ class Encoder:
         }
         self.columns = described(self._parameters, self._groups)
         self.lower, self.upper = self._starting_box()
+        self._where = space.where
+        self._pool: Array | None = None  # drawn when it is first needed
 
     @property
     def loss_sign(self) -> float:
@@ -199,6 +207,8 @@ class Encoder:
     def grid(self, limit: int) -> Array | None:
         """Return every legal row at full fidelity if there are at most `limit`, else None.
 
+        Rows that `where` forbids are left out.
+
         Args:
             limit: largest number of rows, before inactive entries are merged.
 
@@ -220,7 +230,8 @@ class Encoder:
         X = np.zeros((mesh[0].size, len(self.columns.kinds)))
         for index, entries in zip(values, mesh, strict=True):
             X[:, index] = entries.ravel()
-        return np.asarray(np.unique(self.snap(X), axis=0))
+        rows = np.asarray(np.unique(self.snap(X), axis=0))
+        return rows if self._where is None else rows[self.allowed(rows)]
 
     def index(self, name: str) -> int:
         """Return the column of the parameter `name`.
@@ -336,6 +347,116 @@ class Encoder:
                 X[~active, member.index] = member.neutral
         return X
 
+    def allowed(self, X: Array) -> NDArray[np.bool_]:
+        """Return which rows are configs that the space's `where` allows, `(n,)`.
+
+        Args:
+            X: `n x d`, snapped rows; scale entries may lie beyond the searched range.
+
+        Raises:
+            SpaceError: if `where` raises, or returns anything but True or False.
+
+        Example:
+            >>> from hpo import Int, SearchSpace
+            >>> encoder = Encoder(SearchSpace({"n": Int(0, 4)}, where=lambda c: c["n"] > 2))
+            >>> encoder.allowed(np.array([[0.0], [1.0]])).tolist()
+            [False, True]
+        """
+        where = self.space.where
+        if where is None or not len(X):
+            return np.ones(len(X), dtype=bool)
+        return np.array([where(config) for config in self.decode(X)], dtype=bool)
+
+    def repaired(self, X: Array) -> Array:
+        """Return the rows, those that `where` forbids moved towards the nearest that it allows.
+
+        Where nothing is forbidden `X` itself is returned.
+
+        Args:
+            X: `n x d`, snapped rows.
+
+        Raises:
+            SpaceError: if `where` allows no config that can be found.
+
+        Example:
+            >>> from hpo import Int, SearchSpace
+            >>> encoder = Encoder(SearchSpace({"n": Int(0, 4)}, where=lambda c: c["n"] > 2))
+            >>> encoder.decode(encoder.repaired(np.array([[0.0], [1.0]])))
+            [{'n': 3}, {'n': 4}]
+        """
+        if self._where is None or not len(X):
+            return X
+        forbidden = np.flatnonzero(~self.allowed(X))
+        if not len(forbidden):
+            return X
+        repaired = X.copy()
+        repaired[forbidden] = self._moved_inside(X[forbidden], self.allowed_rows())
+        return repaired
+
+    def allowed_rows(self) -> Array:
+        """Return some rows over the first box, `n x d`, that `where` allows; n is at least 1.
+
+        Raises:
+            SpaceError: if there is none that can be found.
+
+        Example:
+            >>> from hpo import Int, SearchSpace
+            >>> encoder = Encoder(SearchSpace({"n": Int(0, 4)}, where=lambda c: c["n"] > 2))
+            >>> sorted(config["n"] for config in encoder.decode(encoder.allowed_rows()))
+            [3, 4]
+        """
+        if self._pool is None:
+            self._pool = self._drawn_pool()
+        return self._pool
+
+    def _drawn_pool(self) -> Array:
+        from scipy.stats import qmc
+
+        listed = self.grid(_POOL_BATCH)
+        looked, found = "each of the space's configs was tried", listed
+        if found is None:
+            looked = f"{_POOL_DRAWS} configs spread over the space were tried"
+            center = self.center[None]
+            found = center[self.allowed(center)]
+            sobol = qmc.Sobol(len(self.lower), scramble=True, rng=_POOL_SEED)
+            for _ in range(_POOL_DRAWS // _POOL_BATCH):
+                rows = self.from_unit(sobol.random(_POOL_BATCH), (self.lower, self.upper))
+                found = np.concatenate([found, rows[self.allowed(rows)]])
+                if len(found) >= _POOL:
+                    break
+        if not len(found):
+            raise SpaceError(
+                f"`where` ({self.space.where}) must allow some config of the space, got False for"
+                f" all ({looked}); loosen it, change the ranges, or give an allowed `center`"
+            )
+        return found
+
+    def _moved_inside(self, X: Array, pool: Array) -> Array:
+        """Return forbidden rows moved to the nearest allowed ones until they are allowed.
+
+        The way is halved: numbers move along it, and a category is exchanged at a place of its own.
+        """
+        columns = self.columns
+        numeric, codes = columns.numeric, columns.categorical
+        width = np.maximum(np.ptp(pool[:, numeric], axis=0), 1e-9)
+        goals = np.empty_like(X)
+        for i, row in enumerate(X):
+            steps = np.sum(((pool[:, numeric] - row[numeric]) / width) ** 2, axis=1)
+            steps += np.sum(pool[:, codes] != row[codes], axis=1)
+            goals[i] = pool[np.argmin(steps)]
+        places = (np.arange(len(codes)) + 1.0) / (len(codes) + 1.0)
+        bad, good, moved = np.zeros(len(X)), np.ones(len(X)), goals.copy()
+        for _ in range(_HALVINGS):
+            share = (0.5 * (bad + good))[:, None]
+            tried = X + share * (goals - X)
+            tried[:, codes] = np.where(share >= places, goals[:, codes], X[:, codes])
+            tried = self.snap(tried)
+            inside = self.allowed(tried)
+            moved[inside] = tried[inside]
+            good[inside] = share[inside, 0]
+            bad[~inside] = share[~inside, 0]
+        return moved
+
     def box(self, X_good: ArrayLike) -> Box:
         """Return the box to search around good rows.
 
@@ -363,7 +484,8 @@ class Encoder:
         The entries mean what they mean here, so its rows are rows of this one. The box is cut at
         the physical limits of the settings that may leave their range
         (:attr:`~hpo.space.search_space.SearchSpace.extrapolated`), and at the declared ones of the
-        others. Equal ends fix a setting.
+        others. Equal ends fix a setting. `grid` and `repaired` of the encoder pass over `where`,
+        which may allow nothing in the box; `allowed` does not.
 
         Args:
             lower: `(d,)`, least entries; only those of DECISION columns are read.
@@ -388,6 +510,7 @@ class Encoder:
             if column.kind is ColumnKind.DECISION and column.floor < column.ceiling
         }
         other = copy.copy(self)
+        other._where = other._pool = None
         other._parameters = tuple(moved.get(column.name, column) for column in self._parameters)
         other._groups = tuple(
             replace(

@@ -25,6 +25,7 @@ from hpo.space.parameters import (
     Scale,
     condition,
 )
+from hpo.space.predicate import Predicate, Where
 from hpo.space.roles import Axis, Role
 from hpo.space.scalars import shown
 
@@ -39,10 +40,16 @@ class SearchSpace(Mapping[str, Parameter]):
         parameters: mapping from names to parameters or Optuna distributions, or another
             `SearchSpace`. An Optuna distribution with a step that is not a plain lattice becomes an
             ordinal over its grid (up to 1000 values).
+        where: function of a whole config, a dict of its active parameters, that returns True if it
+            may run. Only such configs are proposed and recommended. It should depend on nothing
+            but its argument. It is not stored with a study: pass it again to resume. Runs that are
+            told are learned from, whether they keep it or not. Where `parameters` is a space with a
+            `where` of its own, both must hold.
 
     Raises:
         SpaceError: when a parameter is no parameter, when `when` names an unknown parent, a value
-            the parent cannot take, or runs in a circle, and when there are two fidelities.
+            the parent cannot take, or runs in a circle, when there are two fidelities, and when
+            `where` cannot be called.
 
     Example:
         >>> space = SearchSpace({
@@ -55,12 +62,24 @@ class SearchSpace(Mapping[str, Parameter]):
         ['optimizer', 'momentum', 'lr', 'epochs']
         >>> space["epochs"]
         Fidelity(low=1, high=81)
+
+        A condition that no single parameter can express:
+
+        >>> heads = SearchSpace(
+        ...     {"heads": Int(1, 64), "head_dim": Int(16, 256, multiple_of=16)},
+        ...     where=lambda c: c["heads"] * c["head_dim"] <= 4096,
+        ... )
+        >>> [heads.allows({"heads": count, "head_dim": 256}) for count in (16, 32)]
+        [True, False]
     """
 
-    __slots__ = ("_depth_order", "_extrapolated", "_parameters")
+    __slots__ = ("_depth_order", "_extrapolated", "_parameters", "_where")
 
     def __init__(
-        self, parameters: Mapping[str, Parameter | BaseDistribution] | SearchSpace
+        self,
+        parameters: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
+        *,
+        where: Where | None = None,
     ) -> None:
         if not isinstance(parameters, Mapping):
             raise SpaceError(
@@ -90,6 +109,9 @@ class SearchSpace(Mapping[str, Parameter]):
         self._parameters = checked
         self._depth_order = _parents_first(checked)
         self._extrapolated = _extrapolated(checked)
+        inherited = parameters.where if isinstance(parameters, SearchSpace) else None
+        functions = [function for function in (inherited, where) if function is not None]
+        self._where = Predicate(*functions) if functions else None
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -101,7 +123,8 @@ class SearchSpace(Mapping[str, Parameter]):
         return len(self._parameters)
 
     def __repr__(self) -> str:
-        return f"SearchSpace({self._parameters!r})"
+        where = "" if self._where is None else f", where={self._where}"
+        return f"SearchSpace({self._parameters!r}{where})"
 
     @property
     def decisions(self) -> tuple[str, ...]:
@@ -160,6 +183,16 @@ class SearchSpace(Mapping[str, Parameter]):
         return next((n for n, p in self._parameters.items() if isinstance(p, Fidelity)), None)
 
     @property
+    def where(self) -> Predicate | None:
+        """What a config must satisfy to run; None if every config may.
+
+        Example:
+            >>> SearchSpace({"x": Float(0.0, 1.0)}).where is None
+            True
+        """
+        return self._where
+
+    @property
     def parents_first(self) -> tuple[str, ...]:
         """All names, ordered so that a parent comes before its children.
 
@@ -202,6 +235,22 @@ class SearchSpace(Mapping[str, Parameter]):
             if self._parameters[parent].check(config[parent], parent) in values:
                 active.add(name)
         return tuple(name for name in self._parameters if name in active)
+
+    def allows(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a config of the space may run, by `where`.
+
+        Args:
+            config: config of the space, which is not checked otherwise.
+
+        Raises:
+            SpaceError: if `where` raises, or returns anything but True or False.
+
+        Example:
+            >>> space = SearchSpace({"n": Int(1, 9)}, where=lambda c: c["n"] % 2 == 0)
+            >>> space.allows({"n": 4}), space.allows({"n": 5})
+            (True, False)
+        """
+        return self._where is None or self._where(config)
 
     def validate(self, config: Mapping[str, Any], *, extrapolate: bool = False) -> dict[str, Any]:
         """Return a config as a dict of plain Python values in the order of the space.

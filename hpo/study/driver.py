@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 _ALL_FAILED = 10  # first trials that all raised
 _SAME_FAILURE = 3  # first trials that all raised the same exception at the same line
+_MOST_SHOWN = 5  # numbers of trials that one warning names
 _POLL = 0.5  # seconds between looks at the budget, the leases and Ctrl-C while trials run
 _GRACE = 2.0  # seconds that running trials get to finish after Ctrl-C
 
@@ -219,11 +220,40 @@ class Driver:
         """Say what earlier calls have left and what this one does; a log line that is shown."""
         self._spent_out()  # counts the seconds that others have driven
         found, seed = continued(self._state), self._storage.seed
+        self._say_forbidden()
         if found is None:
             return
         if seed != self._options.seed:
             found += f"; it was started with seed={seed}, new trials draw from this call's"
         _log.warning("%s", found)
+
+    def _say_forbidden(self) -> None:
+        """Say which trials of the study `where` forbids, or that this call has none any more."""
+        space, log = self._optimizer.space, self._log
+        now = None if space.where is None else str(space.where)
+        before = self._storage.exchange_where(now)
+        if now is None:
+            if before is not None:
+                _log.warning(
+                    "the study was searched with where=%s before; this call has none, so any config"
+                    " of the space may be proposed: pass where= to keep it",
+                    before,
+                )
+            return
+        runs = {run.number: run.config for run in (*log.observations, *log.paused)}
+        runs |= {trial.number: trial.config for trial in log.pending}
+        forbidden = [number for number, config in runs.items() if not space.allows(config)]
+        if forbidden:
+            first = ", ".join(map(str, forbidden[:_MOST_SHOWN]))
+            _log.warning(
+                "where=%s forbids %d of the %d trials that the study holds (%s%s): they are learned"
+                " from, and those under way go on; no new trial is like them",
+                space.where,
+                len(forbidden),
+                len(runs),
+                first,
+                ", ..." if len(forbidden) > _MOST_SHOWN else "",
+            )
 
     def _search(self) -> None:
         while True:

@@ -29,6 +29,7 @@ from hpo.schedulers import Scheduler
 from hpo.schedulers.base import check_scheduler
 from hpo.space import Direction, DirectionName, Fidelity, Parameter, SearchSpace
 from hpo.space.arguments import Count, Flag, Kind, Row
+from hpo.space.predicate import Where
 from hpo.space.scalars import shown
 from hpo.study.callbacks import Callback, StudyState
 from hpo.study.checkpoints import LONGEST_FILE_NAME, CheckpointStore, bounded, study_folder
@@ -65,6 +66,7 @@ def optimize(
     space: Mapping[str, Parameter | BaseDistribution] | SearchSpace,
     *,
     budget: Budget,
+    where: Where | None = None,
     cost: str | None = None,
     direction: DirectionName = "minimize",
     target: Mapping[str, float] | None = None,
@@ -93,6 +95,10 @@ def optimize(
         space: Parameters by name.
         budget: Totals over all calls with the same name, and limits of each trial. A running trial
             is told to stop at its next report once the seconds or the cost are used up.
+        where: Function of a config that returns True if it may run, such as
+            `lambda c: c["heads"] * c["head_dim"] <= 4096`; see :class:`SearchSpace`. Only such
+            configs are proposed and recommended. It is not stored: a resumed study uses that of its
+            call, and says which stored trials it forbids.
         cost: Unit of the costs. "seconds" measures those of each trial, or takes what it reports;
             any other unit, such as "flops", must be reported by `train_fn`. Naming one (as any
             scale axis) makes the search weigh costs. None derives them from the config, so that
@@ -180,6 +186,8 @@ def optimize(
         5
     """
     searched = space if isinstance(space, SearchSpace) else SearchSpace(space)
+    if where is not None:
+        searched = SearchSpace(searched, where=where)
     options = StudyOptions(
         train_fn=train_fn,
         space=searched,
@@ -215,6 +223,7 @@ def load_result(
     target: Mapping[str, float] | None = None,
     priors: Priors = None,
     other_tasks: GivenTasks = None,
+    where: Where | None = None,
 ) -> Result:
     """Return what a durable study has found so far, without continuing it; nothing is written.
 
@@ -226,6 +235,8 @@ def load_result(
         target: Value of each scale axis of the final training; it is not stored with a study.
         priors: Transfer rules; they are not stored with a study.
         other_tasks: Runs of other tasks; they are not stored with a study.
+        where: Function of a config that returns True if it may be recommended; it is not stored
+            with a study, and a warning says so if the search had one.
 
     Raises:
         StudyError: If there is no such study, or it cannot be read.
@@ -248,7 +259,7 @@ def load_result(
     except ForeignStudyError as found:
         runs = read_runs(found.study)
         engine = Optimizer(
-            runs.space,
+            SearchSpace(runs.space, where=where),
             direction=runs.direction,
             cost=runs.cost_unit,
             target=target,
@@ -256,8 +267,21 @@ def load_result(
         )
         engine.tell_many(runs)
         return replace(engine.result(), study=found.study)
+    if where is None and stored.where is not None:
+        _log.warning(
+            "the study %r was searched with where=%s, which is not stored with it: pass where= so"
+            " that recommendations keep it",
+            name,
+            stored.where,
+        )
     optimizer = _read_back(
-        stored, header, Budget(), target=target, priors=priors, other_tasks=other_tasks
+        stored,
+        header,
+        Budget(),
+        where=where,
+        target=target,
+        priors=priors,
+        other_tasks=other_tasks,
     )
     attempts = partial(_attempts, stored)
     asked = (("seed", str(header["seed"])),)
@@ -326,11 +350,16 @@ def look_at(
 
 
 def _read_back(
-    stored: StudyStorage, header: Mapping[str, Any], budget: Budget, **options: Any
+    stored: StudyStorage,
+    header: Mapping[str, Any],
+    budget: Budget,
+    *,
+    where: Where | None = None,
+    **options: Any,
 ) -> Optimizer:
     """Return an optimizer that has learned all that a stored study holds."""
     optimizer = Optimizer(
-        SearchSpace.from_fingerprint(header["space"]),
+        SearchSpace(SearchSpace.from_fingerprint(header["space"]), where=where),
         direction=header["direction"],
         cost=header["cost"],
         seed=header["seed"],
@@ -470,7 +499,8 @@ def _extend(
             f"extend() needs a budget under {options.scheduler!r}, which ends with nothing else; "
             "give one, larger than what the study has spent: Budget(cost=...)"
         )
-    space = SearchSpace({**options.space, name: Fidelity(before.low, max_fidelity)})
+    grown = {**options.space, name: Fidelity(before.low, max_fidelity)}
+    space = SearchSpace(grown, where=options.space.where)
     options = replace(options, space=space, budget=budget or Budget(), history=())
     return _drive(options, folder)
 

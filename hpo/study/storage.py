@@ -106,6 +106,7 @@ _CALL = "scaletune:call"
 _ID = "scaletune:id"
 _ADDED = "scaletune:added:"
 _OTHER_TASKS = "scaletune:other_tasks"
+_PREDICATE = "scaletune:where"
 _ASKED = "scaletune:asked"
 _PAUSED = "scaletune:paused:"
 _RESUMED = "scaletune:resumed:"
@@ -870,6 +871,23 @@ class StudyStorage:
                 self._set_study_attribute(key, value)
         with _storage_errors(self._where):
             return before if _repeated(lambda: self.study.get_trials(deepcopy=False)) else None
+
+    def exchange_where(self, text: str | None) -> str | None:
+        """Store how the input predicate of this call is called, and return that of the call before.
+
+        Args:
+            text: Name of the predicate; None for none, which leaves what is stored.
+        """
+        before: str | None = self.where
+        if text is not None and text != before:
+            self._set_study_attribute(_PREDICATE, text)
+        return before
+
+    @property
+    def where(self) -> str | None:
+        """Name of the input predicate with which the study was searched last; None for none."""
+        before = self._attributes().get(_PREDICATE)
+        return before if isinstance(before, str) else None
 
     @property
     def has_identity(self) -> bool:

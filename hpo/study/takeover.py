@@ -32,12 +32,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import SpaceError, StudyError
 from hpo.optimizer.ask_tell import Optimizer
 from hpo.space import Float, Int, Scale, SearchSpace
-from hpo.space.scalars import real
+from hpo.space.scalars import real, shown
 from hpo.study.checkpoints import RunCheckpoints
 from hpo.study.storage import EARLIER, FAILED, Asked, Entry, Resumed, StudyStorage
 from hpo.trials import Cause, Observation, Report, Status, Trial
@@ -331,7 +332,10 @@ class Elsewhere:
                 continue
             try:
                 if trial.state is TrialState.WAITING:
-                    _check_values(space, wanted_params(trial))
+                    wanted = wanted_params(trial)
+                    _check_values(space, wanted)
+                    if space.where is not None:
+                        completed(optimizer, wanted, {})
                     found.enqueued.append(trial)
                 elif not trial.state.is_finished():
                     found.unused[number] = "it has not ended"
@@ -371,7 +375,8 @@ def wanted_params(waiting: FrozenTrial) -> dict[str, Any]:
 def completed(optimizer: Optimizer, params: Mapping[str, Any], rest: Mapping[str, Any]) -> Any:
     """Return the config with all of `params` that are active; the others are as in `rest`.
 
-    A parameter that `rest` lacks is at its center.
+    A parameter that `rest` lacks is at its center. Where `where` forbids that config, the others
+    are as in the nearest one with `params` that it allows.
 
     Args:
         optimizer: Optimizer with the space.
@@ -379,7 +384,8 @@ def completed(optimizer: Optimizer, params: Mapping[str, Any], rest: Mapping[str
         rest: A whole config of the space.
 
     Raises:
-        SpaceError: For a value that the space does not have.
+        SpaceError: For a value that the space does not have, or if `where` allows no config with
+            `params` that can be found.
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -389,10 +395,24 @@ def completed(optimizer: Optimizer, params: Mapping[str, Any], rest: Mapping[str
     """
     space, encoder = optimizer.space, optimizer.encoder
     _check_values(space, params)
-    merged = {**rest, **params}
-    center = encoder.decode(encoder.encode([merged]))[0]
-    config = {name: merged.get(name, center.get(name)) for name in space.active(center | merged)}
-    return space.canonical(config, extrapolate=True)
+
+    def with_rest(rest: Mapping[str, Any]) -> dict[str, Any]:
+        merged = {**rest, **params}
+        center = encoder.decode(encoder.encode([merged]))[0]
+        active = space.active(center | merged)
+        config = {name: merged.get(name, center.get(name)) for name in active}
+        return space.canonical(config, extrapolate=True)
+
+    config = with_rest(rest)
+    if space.allows(config):
+        return config
+    pool = encoder.allowed_rows()
+    nearest = np.argsort(np.sum((pool - encoder.encode([config])) ** 2, axis=1), kind="stable")
+    others = (with_rest(other) for other in encoder.decode(pool[nearest]))
+    allowed = next((other for other in others if space.allows(other)), None)
+    if allowed is None:
+        raise SpaceError(f"`where` ({space.where}) forbids {shown(dict(params))}")
+    return allowed
 
 
 def _check_values(space: SearchSpace, params: Mapping[str, Any]) -> None:

@@ -126,6 +126,12 @@ class ScaleTuneSampler(BaseSampler):
         surrogate: str = "auto",
         seed: int | None = None,
     ) -> None:
+        if isinstance(space, SearchSpace) and space.where is not None:
+            raise SpaceError(
+                f"`space` must have no `where`, got {space.where}: parameters are suggested one by"
+                " one, so nobody checks a whole config; raise optuna.TrialPruned for those that"
+                " may not run, or call hpo.optimize"
+            )
         undeclared = space is None or (isinstance(space, Mapping) and not space)
         declared = {} if undeclared else dict(SearchSpace(space))  # type: ignore[arg-type]
         if declared:

@@ -13,6 +13,7 @@ from hpo.trials import Reason, ReasonKind
 from surrogates.data import Array
 
 _CANDIDATES = 256
+_REDRAWS = 64  # of a random config that `where` forbids, before the last is moved to an allowed one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def explore(ask: Ask) -> Search:
     X = ask.pool
     if X is None:
         sample = qmc.Sobol(taken.shape[1], scramble=True, rng=ask.rng).random(_CANDIDATES)
-        X = encoder.from_unit(sample, (encoder.lower, encoder.upper))
+        X = encoder.repaired(encoder.from_unit(sample, (encoder.lower, encoder.upper)))
     score = np.zeros(len(X))
     success = ask.models.success()
     if success is not None:
@@ -68,8 +69,12 @@ def random_config(ask: Ask) -> Search:
     two of crossing curves, 4 seeds: .125 without, .086 with one in four).
     """
     encoder, rng = ask.encoder, ask.rng
-    drawn = rng.random((1, len(encoder.lower)))
+    drawn, box = rng.random((1, len(encoder.lower))), encoder.box(ask.models.partial_runs.ends)
     X = ask.pool
     if X is None:
-        X = encoder.from_unit(drawn, encoder.box(ask.models.partial_runs.ends))
+        X = encoder.from_unit(drawn, box)
+        for _ in range(_REDRAWS):
+            if encoder.allowed(X)[0]:
+                break
+            X = encoder.from_unit(rng.random(drawn.shape), box)
     return Search(_Scores(rng.random(len(X))), Rows(X), Reason(ReasonKind.RANDOM))

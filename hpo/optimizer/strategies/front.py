@@ -108,7 +108,7 @@ def improve_front(ask: Ask) -> Search:
     )
 
     def replicate(row: Array) -> tuple[Array, Reason] | None:
-        again = _replicate(predictor, posterior, X, eligible, row)
+        again = _replicate(predictor, posterior, X, eligible & encoder.allowed(X), row)
         return None if again is None else (X[again], Reason(ReasonKind.REPLICATE, surrogate=name))
 
     return Search(
