@@ -1,8 +1,9 @@
-"""Histories for tests: logs, models and optimizers made of configs and losses, without asks."""
+"""Histories for tests: logs, models and optimizers made of configs and losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,17 @@ def log_of(
     configs: Sequence[Config],
     losses: Sequence[float | None],
     costs: Sequence[float] | None = None,
+    *,
+    asked: bool = False,
 ) -> TrialLog:
-    """Return a log of these results, in order."""
+    """Return a log of these results, in order, as if each was asked or as read from elsewhere."""
     log = TrialLog()
     for i, (config, loss) in enumerate(zip(configs, losses, strict=True)):
-        log.tell(observation(i, config, loss, None if costs is None else costs[i]))
+        result = observation(i, config, loss, None if costs is None else costs[i])
+        if asked:
+            log.add(Trial(i, config, ask_index=i, prediction=None))
+            result = replace(result, ask_index=i)
+        log.tell(result)
     return log
 
 
@@ -48,10 +55,12 @@ def models_of(
     configs: Sequence[Config],
     losses: Sequence[float | None],
     costs: Sequence[float] | None = None,
+    *,
+    asked: bool = False,
 ) -> Models:
     """Return the models of these results."""
     models = Models(Encoder(SearchSpace(space)))
-    models.sync(log_of(configs, losses, costs))
+    models.sync(log_of(configs, losses, costs, asked=asked))
     return models
 
 

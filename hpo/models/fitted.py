@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.other_tasks import LazyProcess, OtherTasks
-from hpo.models.refits import CHAINED, RefitChain
+from hpo.models.refits import RefitChain
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Observation, Status, TrialLog
 from hpo.trials.serialized import ThreadLock
@@ -56,6 +56,7 @@ class Models:
         runs: Completed trials.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
+        read: Number of completed runs told before the first that was asked.
         lock: Held by whoever uses models that several threads may reach.
 
     Example:
@@ -90,8 +91,8 @@ class Models:
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._outcomes: tuple[Array, Array] = (empty, np.zeros(0))
         self.paused = empty
-        self._read = 0  # observations of the log that are read
-        self._elsewhere = 0  # completed runs before the first that was asked
+        self._seen = 0  # observations of the log that are among the rows
+        self.read = 0
         self.partial_runs = PartialRuns(encoder)
         self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
         self._values = {
@@ -137,15 +138,15 @@ class Models:
         self.partial_runs.sync(log)
         top = self.partial_runs.at_full_fidelity
         self.paused = self.encoder.encode([top(o.config) for o in log.paused])
-        news = [o for o in log.observations[self._read :] if o.cause is not Cause.LOST]
-        self._read = len(log.observations)
+        news = [o for o in log.observations[self._seen :] if o.cause is not Cause.LOST]
+        self._seen = len(log.observations)
         if not news:
             return
         X = self.encoder.encode([o.config for o in news])
         done = np.array([o.status is Status.COMPLETED for o in news])
         cost = np.array([np.nan if not o.cost else np.log(o.cost) for o in news])
         completed = [o for o in news if o.status is Status.COMPLETED]
-        self._count_elsewhere(completed)
+        self._count_read(completed)
         loss = self.encoder.loss_sign * np.array([o.loss for o in completed], dtype=np.float64)
         self.runs = CompletedRuns(
             np.concatenate([self.runs.X, X[done]]),
@@ -158,13 +159,13 @@ class Models:
         failed = np.array([o.status is Status.FAILED for o in news])
         self._outcomes = _stack(self._outcomes, X, 1.0 - failed)
 
-    def _count_elsewhere(self, completed: Sequence[Observation]) -> None:
-        """Count the runs told before the first that was asked; many of them are fitted at once."""
-        if self._elsewhere == len(self.runs):
+    def _count_read(self, completed: Sequence[Observation]) -> None:
+        """Count the runs told before the first that was asked; none of their fits is chained."""
+        if self.read == len(self.runs):
             asked = (k for k, o in enumerate(completed) if o.ask_index is not None)
-            self._elsewhere += next(asked, len(completed))
+            self.read += next(asked, len(completed))
         for chain in (*self._values.values(), self._cost, self._scaling):
-            chain.read = self._elsewhere > CHAINED
+            chain.read = self.read
 
     @property
     def answering(self) -> CompletedRuns:

@@ -6,12 +6,15 @@ one before), and rows told in between are appended one at a time. Hyperparameter
 these counts too, every fit starting from the one before it.
 
 Of a long study only the end is replayed. Beyond some hundred rows, models of whole runs learn at
-every third count, and every fourth of those fits restarts from the prior and an early fit. So no
-fit depends on more than a few before it. Beyond some thousand rows, models are built anew after
-every `_MOST_FRESH` rows as well, with the hyperparameters that they have.
+every third count, and every fourth of those fits starts afresh, so none depends on more than a few
+before it. Beyond some thousand rows, models are built anew after every `_MOST_FRESH` rows as well,
+with the hyperparameters that they have.
 
-A log may begin with many runs that were read from elsewhere. Then nothing was asked along the way,
-and an early fit is learned of a few counts instead of all.
+A log may begin with runs that were read from elsewhere. Nothing was asked along the way, so no fit
+of them leads to another: each starts afresh, and a log that is loaded takes one fit of each model.
+
+A fit that starts afresh is a function of its rows alone. It starts from the prior. Where there are
+more than `_COARSE` rows, that start is first improved on so many that represent them.
 """
 
 from __future__ import annotations
@@ -33,10 +36,9 @@ _COLD_UNTIL = 30  # rows up to which each fit also starts from the prior
 _COLD_EVERY = 4  # beyond them, one fit in so many does
 CHAINED = 400  # rows up to which each fit starts from the one before
 _MOST_FRESH = 200  # rows appended one at a time; up to 2000 rows the counts are never further apart
-_EARLY = 100  # rows of the fit from which restarted ones start
-_EARLY_STEP = 8  # of the counts up to that fit, one in so many is learned of runs read elsewhere
+_COARSE = 100  # rows from which the start of a fresh fit is learned
 _LEARN_EVERY = 3  # counts, where fits are no longer chained: each has a third more rows
-_RESTART_EVERY = 4  # one of so many of those fits restarts
+_FRESH_EVERY = 4  # one of so many of those fits starts afresh
 Fitted = TypeVar("Fitted", bound=GPPredictor, covariant=True)
 
 
@@ -70,7 +72,7 @@ class RefitChain(Generic[Fitted]):
     Attributes:
         rows: Indices of the rows that the last predictor was built from.
         fallbacks: Number of times that a fit could not be built and an earlier one was used.
-        read: Whether the first rows, more than `CHAINED`, were read from elsewhere.
+        read: Number of first rows that were read from elsewhere.
 
     Example:
         >>> from surrogates.gp import GaussianProcess
@@ -95,13 +97,12 @@ class RefitChain(Generic[Fitted]):
         self._surrogate, self._columns, self._targets = surrogate, columns, targets
         self._max_rows, self._chained = max_rows, chained
         self._learned: dict[int, Array] = {}  # theta by count
-        self._early: Array | None = None  # theta from which fits of runs read elsewhere restart
         self._predictor: Fitted | None = None
         self._built_at = 0  # rows
         self._size = 0
         self.rows: IntArray = np.zeros(0, dtype=np.intp)
         self.fallbacks = 0
-        self.read = False
+        self.read = 0
         self._evidence = 0, 0.0  # a count, and the log marginal likelihood of its rows
 
     def at(self, X: Array, y: Array) -> Fitted:
@@ -154,17 +155,13 @@ class RefitChain(Generic[Fitted]):
         missing, place = [], wanted
         while place >= 0 and counts[place] not in self._learned:
             missing.append(place)
-            if self._restarts_early(counts[place], place):
-                break
-            place = self._before(counts, place)
+            place = -1 if self._is_fresh(counts, place) else self._before(counts, place)
         for place in reversed(missing):
             rows = counts[place]
-            if self._restarts_early(rows, place):
-                warm: Array | None = self._early_theta(X, y)
-            else:
-                warm = self._learned[counts[self._before(counts, place)]] if place else None
+            warm = self._start(X, y, counts, place)
+            cold = warm is None or self._cold(counts, place)
             data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
-            self._learned[rows] = self._surrogate.learn(data, warm, self._cold(rows, place))
+            self._learned[rows] = self._surrogate.learn(data, warm, cold)
         return self._learned[counts[wanted]]
 
     def evidence(self, X: Array, y: Array) -> float:
@@ -184,19 +181,23 @@ class RefitChain(Generic[Fitted]):
             self._evidence = count, model.log_evidence()
         return self._evidence[1]
 
-    def _restarts_early(self, count: int, place: int) -> bool:
-        """Return whether the fit starts from an early one of its own, as runs were read before."""
-        return self.read and not self._is_chained(count) and self._restarts(place)
+    def _start(self, X: Array, y: Array, counts: list[int], place: int) -> Array | None:
+        """Return the hyperparameters from which the fit at `place` starts; None is the prior."""
+        if not self._is_fresh(counts, place):
+            return self._learned[counts[self._before(counts, place)]]
+        count = counts[place]
+        if count <= _COARSE:
+            return None
+        rows = representative(X[:count, self._columns.numeric], y[:count], _COARSE)
+        data = TrainingData(X[rows], self._targets(y[:count])[rows], self._columns)
+        return self._surrogate.learn(data)
 
-    def _early_theta(self, X: Array, y: Array) -> Array:
-        """Return hyperparameters of the first `_EARLY` rows, learned in a few steps."""
-        if self._early is None:
-            counts = refits_up_to(_EARLY)
-            for rows in counts[(len(counts) - 1) % _EARLY_STEP :: _EARLY_STEP]:
-                data = TrainingData(X[:rows], self._targets(y[:rows]), self._columns)
-                self._early = self._surrogate.learn(data, self._early, True)
-        assert self._early is not None
-        return self._early
+    def _is_fresh(self, counts: list[int], place: int) -> bool:
+        """Return whether the fit at `place` is a function of its rows alone."""
+        count = counts[place]
+        if place == 0 or count <= self.read:
+            return True
+        return not self._is_chained(count) and place // _LEARN_EVERY % _FRESH_EVERY == 0
 
     def _is_chained(self, count: int) -> bool:
         return self._chained is None or count <= self._chained
@@ -208,21 +209,18 @@ class RefitChain(Generic[Fitted]):
         return place
 
     def _before(self, counts: list[int], place: int) -> int:
-        """Return the place of the fit from which the one at `place` starts; -1 for the first."""
-        if self._is_chained(counts[place]):
-            return place - 1
-        if self._restarts(place):
-            return sum(count <= _EARLY for count in counts) - 1
-        return self._place(counts, place - 1)
+        """Return the place of the fit from which the one at `place` starts if it is not fresh."""
+        return place - 1 if self._is_chained(counts[place]) else self._place(counts, place - 1)
 
-    def _cold(self, count: int, place: int) -> bool:
-        """Return whether the fit at `place` also starts from the prior."""
-        if self._is_chained(count):
-            return count <= _COLD_UNTIL or place % _COLD_EVERY == 0
-        return self._restarts(place)
+    def _cold(self, counts: list[int], place: int) -> bool:
+        """Return whether the fit at `place`, which starts from another, starts from the prior too.
 
-    def _restarts(self, place: int) -> bool:
-        return place // _LEARN_EVERY % _RESTART_EVERY == 0
+        One that starts afresh has done so on the rows that represent its own.
+        """
+        count = counts[place]
+        if not self._is_chained(count) or count <= self.read:
+            return False
+        return count <= _COLD_UNTIL or place % _COLD_EVERY == 0
 
     def _built(self, data: TrainingData, X: Array, y: Array, count: int) -> Fitted:
         """Build the predictor; on a numerical fault use the fit before, and count it."""
@@ -231,11 +229,8 @@ class RefitChain(Generic[Fitted]):
             return self._surrogate.predictor(data, theta)
         except NumericalError:
             counts = refits_up_to(count)
-            place = self._place(counts, len(counts) - 1)
-            before = self._before(counts, place)
-            if before < 0:
+            start = self._start(X, y, counts, self._place(counts, len(counts) - 1))
+            if start is None:
                 raise
             self.fallbacks += 1
-            if self._restarts_early(counts[place], place):
-                return self._surrogate.predictor(data, self._early_theta(X, y))
-            return self._surrogate.predictor(data, self._learned[counts[before]])
+            return self._surrogate.predictor(data, start)

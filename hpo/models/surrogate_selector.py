@@ -21,7 +21,7 @@ half of the asks.
 
 The division follows a low-discrepancy sequence over the indices of the asks and draws no random
 number: where the share is 0, the asks are those of the process alone. Everything is a function of
-the log.
+the log. A log that begins with runs read from elsewhere has one block among them.
 
 The same blocks calibrate the intervals shown to people. Scores are leave-one-out residuals of the
 last runs, weighted by recency, and the level is corrected online by the misses in these blocks.
@@ -75,6 +75,7 @@ _FINE = 0.125  # of the range: a lattice with longer steps has nothing between i
 _MOSTLY = 0.5  # share of smooth columns below which the margin shrinks in proportion
 _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
+_FEWEST_READ = 128  # runs read from elsewhere that forecast later ones of them
 _ROWS = 500  # last rows that both surrogates are fitted to for scoring
 _RECENT = 200  # runs whose residuals calibrate
 _BY_SIZE = 1000  # the same, left out size by size
@@ -200,8 +201,7 @@ class SurrogateSelector:
         """
         if self._models.uses_partial_runs or len(self._models.encoder.columns.scale):
             return
-        n = len(self._models.runs)
-        bounds = [c for c in refits_up_to(n)[::_STRIDE] if c >= _FIRST][-WINDOW - 1 :]
+        bounds = self._bounds()
         ends = bounds[1:]
         if ends == list(self._blocks):
             return
@@ -314,6 +314,18 @@ class SurrogateSelector:
             row: 1 x d, row to predict.
         """
         return self._ahead.interval(forest, row)
+
+    def _bounds(self) -> list[int]:
+        """Return the counts between which blocks lie.
+
+        Of the runs that were read from elsewhere one block is scored, or none where they are few:
+        models of all blocks would take longer than everything else that a first ask needs.
+        """
+        counts = refits_up_to(len(self._models.runs))[::_STRIDE]
+        bounds = [count for count in counts if count >= _FIRST]
+        read = [count for count in bounds if count <= self._models.read]
+        kept = 2 if len(read) > 1 and read[-2] >= _FEWEST_READ else 1
+        return bounds[max(len(read) - kept, 0) :][-WINDOW - 1 :]
 
     def _block(self, start: int, end: int) -> Block:
         """Score the runs from `start` to `end`, forecast from those before `start`."""

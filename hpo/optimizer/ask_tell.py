@@ -69,6 +69,7 @@ _ASSUMED = 0.95  # probability of success while nothing has failed
 _TARGET_STARTS = 2  # start points where a target is named
 _INDEX = Count(0, way_out="0 is usual")
 _AMONG = Row(Kind(Mapping), way_out="list the configs that may be run now")
+_Outcome = tuple[float | None, float | None, Cause | None]
 _STARTS_KEY = 0xC0FFEE  # sets the start design's random key apart from those of the asks
 
 
@@ -168,6 +169,8 @@ class Optimizer:
         self.ledger = Ledger(budget or Budget())
         self._default_cost = DefaultCost.of(self.space) if cost is None else None
         self._told_a_cost = False  # while none is declared: then that is the unit
+        # results of configs that were never asked, by what is equal where they are told again
+        self._unasked: dict[_Outcome, list[Observation]] = {}
         self._seed, self._driver = seed, driver
         self._cost_aware = cost is not None or bool(self.space.scales)
         columns = self.encoder.columns
@@ -560,6 +563,8 @@ class Optimizer:
         """
         self.log.tell(Kind(Observation)(observation, "`observation`"))
         self.ledger.charge(observation)
+        if observation.ask_index is None:
+            self._unasked.setdefault(_outcome(observation), []).append(observation)
         if self._default_cost is not None and observation.status is Status.COMPLETED:
             default = self.cost_at(observation, self._level(observation))
             self._told_a_cost |= observation.cost not in (None, default)
@@ -777,12 +782,12 @@ class Optimizer:
         """Return the observation of a never-asked config that equals `new`, if any."""
         if new.ask_index is not None:
             return None
-        said = (new.config, new.loss, new.cost, new.cause)
-        for old in self.log.observations:
-            same = (old.config, old.loss, old.cost, old.cause) == said
-            if old.ask_index is None and same:
-                return old
-        return None
+        same = (old for old in self._unasked.get(_outcome(new), ()) if old.config == new.config)
+        return next(same, None)
+
+
+def _outcome(observation: Observation) -> _Outcome:
+    return observation.loss, observation.cost, observation.cause
 
 
 def number(name: str, value: object) -> float | None:

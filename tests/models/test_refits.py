@@ -11,9 +11,10 @@ from hpo.models.refits import RefitChain
 from surrogates.data import Columns
 from surrogates.gp import GaussianProcess
 from surrogates.transforms import Transform
+from tests.models.test_fitted import RecordedProcess
 
 
-def chain(*, read: bool) -> RefitChain[object]:
+def chain(*, read: int) -> RefitChain[object]:
     made = RefitChain(
         GaussianProcess(), Columns.of_decisions("x"), Transform.RAW, max_rows=40, chained=100
     )
@@ -21,9 +22,9 @@ def chain(*, read: bool) -> RefitChain[object]:
     return made  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("read", [0, 120])
 def test_grown_and_rebuilt_models_are_equal_also_where_rows_were_read(
-    monkeypatch: pytest.MonkeyPatch, read: bool
+    monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
     monkeypatch.setattr(refits, "_MOST_FRESH", 7)
     X = np.random.default_rng(0).random((210, 1))
@@ -37,23 +38,28 @@ def test_grown_and_rebuilt_models_are_equal_also_where_rows_were_read(
         assert len(model.X) <= 40 + 7  # never many rows beyond those of the last rebuild
 
 
-def test_fits_of_rows_that_were_read_skip_most_of_the_early_counts() -> None:
-    learned = []
+def test_a_chain_of_rows_that_were_read_takes_one_fit_and_the_start_of_it() -> None:
+    process = RecordedProcess()
+    made = RefitChain(process, Columns.of_decisions("x"), Transform.RAW)
+    made.read = 210
+    X = np.random.default_rng(0).random((220, 1))
+    made.at(X[:210], X[:210, 0] ** 2)
+    assert process.counts == [100, 206]
+    made.at(X, X[:, 0] ** 2)  # between two counts
+    assert process.counts == [100, 206]
+    made.at(np.tile(X, (2, 1))[:227], np.tile(X[:, 0] ** 2, 2)[:227])
+    assert process.counts == [100, 206, 227]  # the next one starts from the one before
 
-    class Counting(GaussianProcess):
-        def learn(self, data, warm=None, cold=True):  # type: ignore[no-untyped-def]
-            learned.append(len(data))
-            return super().learn(data, warm, cold)
 
+def test_a_fit_of_rows_that_were_read_does_not_depend_on_how_many_follow() -> None:
     X = np.random.default_rng(0).random((210, 1))
-    for read in (False, True):
-        learned.clear()
-        made = RefitChain(Counting(), Columns.of_decisions("x"), Transform.RAW, 40, chained=100)
-        made.read = read
-        made.at(X, X[:, 0] ** 2)
-        if not read:
-            before = len(learned)
-    assert len(learned) < before / 2
+    y = np.sin(6.0 * X[:, 0])
+    grown, whole = chain(read=0), chain(read=210)
+    for n in (13, 46, 104, 206):  # nothing is asked between them
+        grown.read = n
+        grown.theta(X[:n], y[:n], n)
+    assert np.array_equal(grown.theta(X, y, 206), whole.theta(X, y, 206))
+    assert np.array_equal(grown.theta(X, y, 46), whole.theta(X, y, 46))
 
 
 def test_of_many_runs_an_answer_is_compared_with_those_the_model_is_built_from(

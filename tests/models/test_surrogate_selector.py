@@ -138,10 +138,9 @@ def test_a_named_surrogate_answers_every_ask():
 
 @pytest.fixture(scope="module")
 def wild_study() -> Optimizer:
-    """An optimizer told 60 runs on which the forest forecasts better, and four asks."""
+    """An optimizer that asked for 60 runs on which the forest forecasts better, and four more."""
     optimizer = Optimizer(CODES, seed=0)
-    for config, loss in zip(WILD, WILD_LOSSES, strict=True):
-        optimizer.tell(config, loss)
+    replay(log_of(WILD, WILD_LOSSES, asked=True).events(), optimizer)
     for _ in range(4):
         optimizer.tell(trial := optimizer.ask(), wild(trial.config))
     return optimizer
@@ -150,7 +149,7 @@ def wild_study() -> Optimizer:
 def test_a_forest_that_forecasts_better_answers_more_asks_and_the_reason_gives_its_share(
     wild_study,
 ):
-    share = selector_of(models_of(CODES, WILD, WILD_LOSSES)).share
+    share = selector_of(models_of(CODES, WILD, WILD_LOSSES, asked=True)).share
     assert share > 0.5
     reasons = [trial.prediction.reason for trial in wild_study.log.trials]
     sampled = [reason for reason in reasons if reason.kind is ReasonKind.POSTERIOR_SAMPLE]
@@ -180,11 +179,10 @@ def test_a_selector_that_followed_the_log_equals_one_that_reads_it_at_once(
 ):
     if window is not None:
         monkeypatch.setattr("hpo.models.surrogate_selector.WINDOW", window)
-    models, log = Models(Encoder(SearchSpace(space))), TrialLog()
+    models = Models(Encoder(SearchSpace(space)))
     followed = SurrogateSelector(models, SurrogateChoice.AUTO)
-    for i, (config, loss) in enumerate(zip(configs, losses, strict=True)):
-        log.tell(observation(i, config, loss))
-        models.sync(log)
+    for n in range(1, len(losses) + 1):
+        models.sync(log_of(configs[:n], losses[:n], asked=True))
         followed.sync()
     fresh = selector_of(models)
     assert len(fresh.blocks) == len(followed.blocks) == (window or 1)
@@ -198,12 +196,22 @@ def test_a_selector_that_followed_the_log_equals_one_that_reads_it_at_once(
     assert fresh.interval(fresh.forest(), row) == followed.interval(followed.forest(), row)
 
 
+@pytest.mark.parametrize("count, expected", [(100, 0), (250, 1)])
+def test_of_runs_read_from_elsewhere_one_block_is_scored_or_none_where_they_are_few(
+    count, expected
+):
+    configs = random_configs(CODES, count)
+    selector = selector_of(models_of(CODES, configs, [wild(config) for config in configs]))
+    assert len(selector.blocks) == expected
+    assert (selector.share == 0.5) == (not expected)
+
+
 def test_a_snapshot_stays_as_it_was_when_more_is_told():
-    models = models_of(CODES, WILD[:30], WILD_LOSSES[:30])
+    models = models_of(CODES, WILD[:30], WILD_LOSSES[:30], asked=True)
     selector = selector_of(models)
     kept = selector.snapshot(models.snapshot())
     share, rows = kept.share, len(kept.training_data()[1])
-    models.sync(log_of(WILD[:45], WILD_LOSSES[:45]))
+    models.sync(log_of(WILD[:45], WILD_LOSSES[:45], asked=True))
     selector.sync()
     assert selector.share != share and len(selector.training_data()[1]) == 45
     assert (kept.share, len(kept.training_data()[1])) == (share, rows)
