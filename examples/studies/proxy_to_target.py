@@ -88,7 +88,7 @@ class Size:
 
 # Widths of 32 to 48 for 64, 32 to 88 for 144, and 128 to 640 for 1,152; the last was never run.
 SIZES = (
-    Size("small", Family(2, 8, 24_576, 55_296, 98_304, 32, 8), 320, 3, seeds=20, rates=8),
+    Size("small", Family(2, 8, 24_576, 55_296, 98_304, 32, 8), 320, 2, seeds=20, rates=8),
     Size("large", Family(2, 8, 24_576, 185_856, 497_664, 32, 8), 400, 1.5, seeds=3, rates=6),
     Size("GPU", Family(6, 64, 1_179_648, 29_491_200, 95_551_488, 256, 64), 4000, 2, 3, 6),
 )
