@@ -1,39 +1,41 @@
-"""Predict the loss of a target from proxies that tell one loss at each of several horizons.
+"""Predict the loss of a target from proxies, train the target, and compare; many seeds.
 
-    python -m examples.studies.proxy_to_target [--minutes 8] [--seed 0] [--out runs/proxy_to_target]
+    python -m examples.studies.proxy_to_target [--minutes 90] [--sizes small large]
+        [--studies "AdamW, muP" ...] [--seeds 20] [--out runs/proxy_to_target]
 
 Byte-level transformers of one depth learn the source code of Python's standard library, with AdamW
-and with Muon, in muP and in standard parametrization. For each of the four, proxies of 30 to 200
-thousand parameters are searched. Every proxy is one stable run with a cooldown at a quarter, at
-half and at the end of its tokens (`TorchTrainer.branch`), so that it tells three losses for less
-than two runs. Then two targets of 500 thousand parameters are trained: as recommended, and with the
-settings of the best proxy, as one would carry them over by hand. Every run is written as it ends;
-the same command goes on from there.
+and with Muon, in muP and in standard parametrization. A search trains proxies; every proxy is one
+stable run with a cooldown at half, at 70 % and at the end of its tokens
+(`TorchTrainer.branch`), so that it tells three losses for less than two runs. Then the target is
+trained with the recommended learning rate, and with that of the best proxy, carried over by hand by
+the rules of muP. Per size and study, rates spread evenly over the searched range are trained at the
+target once: from them follows what a random search of equal compute would find. Each run has a
+seed of its own. Whatever ends is written at once; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from benchmarks.jsonlines import append_row, read_rows
 from benchmarks.workloads.corpus import spread_sequences, standard_library
 from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from examples.studies.scale_up import Family
 from hpo import Axis, Float, MuP, Optimizer, Role, Scale
-from hpo.training.accounting import achieved_flops_per_second
+from hpo.drawing.conventions import BLUE, GRAY, GREEN, ORANGE, PURPLE
+from hpo.drawing.picture import Picture
 from hpo.training.data import Split, Windows
-from hpo.training.devices import best_device, seeded
 from hpo.training.optimizers import AdamW, Muon, UpdateRule
 from hpo.training.parametrization import (
     MUP,
@@ -44,14 +46,52 @@ from hpo.training.parametrization import (
     rescale_,
 )
 from hpo.training.schedules import WarmupStableDecay
-from hpo.training.trainer import Settings, TorchTrainer, TrainingRun
+from hpo.training.trainer import Settings, TorchTrainer
 from hpo.training.transformer import Transformer, next_byte_loss
 
-FAMILY = Family(2, 16, smallest=3e4, largest=2e5, target=5e5, context=64, batch_size=8)
-SHARES = (0.25, 0.5, 1.0)  # of the tokens, where cooldowns end
-SHORTEST = 0.5  # tokens of the shortest proxy over those of the target
-TARGET_SHARE = 0.4  # of the minutes, for two targets of each study; the rest is for the proxies
-FEW_UPDATES = 200  # in runs shorter than this, more parameters hardly lower the loss
+SHARES = (0.5, 0.7, 1.0)  # of the tokens, where cooldowns end
+SHORTEST = 0.8  # tokens of the shortest proxy over those of the target
+FORMULA_SEEDS = 3  # targets trained with the rate of each published formula
+RUNS_OF_A_SEED = 1000  # more than a search has proxies; the last one's seed is the target's
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Scale of a search and of its target.
+
+    Args:
+        name: Name in the tables.
+        family: Models, from the smallest proxy to the target.
+        updates: Updates of the target.
+        compute: FLOPs of a search, in runs of the target.
+        seeds: Seeds of every study.
+        rates: Rates at which the target is trained for the random search.
+    """
+
+    name: str
+    family: Family
+    updates: int
+    compute: float
+    seeds: int
+    rates: int
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of the target."""
+        return float(self.updates * self.family.batch_size * self.family.context)
+
+    @property
+    def target(self) -> dict[str, float]:
+        """Scale of the target."""
+        return {"params": self.family.target, "tokens": self.tokens}
+
+
+# Widths of 32 to 48 for 64, 32 to 88 for 144, and 128 to 640 for 1,152; the last was never run.
+SIZES = (
+    Size("small", Family(2, 8, 24_576, 55_296, 98_304, 32, 8), 400, 2, seeds=20, rates=8),
+    Size("large", Family(2, 8, 24_576, 185_856, 497_664, 32, 8), 400, 1.5, seeds=3, rates=6),
+    Size("GPU", Family(6, 64, 1_179_648, 29_491_200, 95_551_488, 256, 64), 4000, 2, 3, 6),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +110,17 @@ class Study:
     @property
     def rates(self) -> Float:
         """The searched rates."""
-        low, high = (3e-3, 0.3) if self.muon else (3e-4, 3e-2)
+        low, high = (5e-3, 0.15) if self.muon else (1e-3, 3e-2)
         return Float(low, high, log=True, role=Role.LR)
+
+    def carried(self, lr: float, params: float, target: float) -> float:
+        """Return the rate at the target by the rules of muP, from the best one at `params`.
+
+        In muP it stays. In standard parametrization Adam's falls with the width (Yang et al., 2022,
+        table 3), and Muon's, whose updates have a fixed spectral norm, stays.
+        """
+        falls = self.rule is STANDARD and not self.muon
+        return lr * (params / target) ** 0.5 if falls else lr
 
 
 STUDIES = (
@@ -81,33 +130,43 @@ STUDIES = (
     Study("Muon, standard", STANDARD, muon=True),
 )
 
+# Rates that others published for AdamW in standard parametrization, at N parameters and D tokens.
+FORMULAS: dict[str, Callable[[float, float], float]] = {
+    "Step Law": lambda n, d: 1.79 * n**-0.713 * d**0.307,  # Li et al., 2025 (arXiv:2503.04715)
+    "DeepSeek": lambda n, d: 0.3118 * (6 * n * d) ** -0.125,  # Bi et al., 2024 (arXiv:2401.02954)
+    "Kaplan": lambda n, d: 0.003239 - 0.0001395 * math.log(n),  # 2020 (arXiv:2001.08361), app. D.6
+}
 
-def trainer(study: Study, tokens: float) -> TorchTrainer:
-    """Return a trainer of configs of `params`, `tokens` and `lr`; `tokens` are those of a target.
+
+def trainer(size: Size, study: Study) -> TorchTrainer:
+    """Return a trainer of configs of `params`, `tokens` and `lr`.
 
     The warm-up is the same in all runs and lies within the shortest.
     """
-    warmup = tokens / FAMILY.context / FAMILY.batch_size * SHORTEST * SHARES[0] / 4
-    layout = ParameterLayout.of(FAMILY.build(FAMILY.smallest), FAMILY.build(4 * FAMILY.smallest))
+    family = size.family
+    layout = ParameterLayout.of(family.build(family.smallest), family.build(4 * family.smallest))
+    schedule = WarmupStableDecay(
+        warmup=min(20.0, size.updates * SHORTEST * SHARES[0] / 4), decay=0.3
+    )
 
     def make_model(config: Mapping[str, Any], scale: Mapping[str, float]) -> Transformer:
-        model = FAMILY.build(config["params"])
+        model = family.build(config["params"])
         rescale_(model, layout, study.rule)
         return model
 
     def make_data(config: Mapping[str, Any], split: Split) -> Any:
         corpus = standard_library()
         if split is Split.TRAIN:
-            return Windows(corpus.train, FAMILY.context + 1)
-        return [spread_sequences(corpus.validation, 256, FAMILY.context + 1)]
+            return Windows(corpus.train, family.context + 1)
+        return [spread_sequences(corpus.validation, 256, family.context + 1)]
 
     def settings(config: Mapping[str, Any]) -> Settings:
-        updates = max(1, round(config["tokens"] / FAMILY.context / FAMILY.batch_size))
+        updates = max(1, round(config["tokens"] / family.context / family.batch_size))
         return Settings(
-            examples=updates * FAMILY.batch_size,
-            batch_size=FAMILY.batch_size,
+            examples=updates * family.batch_size,
+            batch_size=family.batch_size,
             optimizer=study.optimizer(config["lr"]),
-            schedule=WarmupStableDecay(warmup=min(20.0, warmup), decay=0.3),
+            schedule=schedule,
             evaluations=1,
         )
 
@@ -122,166 +181,350 @@ def trainer(study: Study, tokens: float) -> TorchTrainer:
     )
 
 
-def plan(minutes: float) -> dict[str, float]:
-    """Time a proxy; return the tokens of a whole run and the FLOPs of one search."""
-    device = best_device()
-    config = {"params": FAMILY.largest, "tokens": 1e9, "lr": 1e-3}
-    with seeded(0, device):
-        run = TrainingRun(trainer(STUDIES[1], config["tokens"]), config, {}, 0, device)
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One study at one size: its runs, kept in a file.
 
-        def step() -> float:
-            float(run.update(share=1.0))  # waits for the device
-            assert run.work is not None
-            return run.work.flops * FAMILY.batch_size
+    Args:
+        size: Scale of the search and the target.
+        study: Optimizer and parametrization.
+        path: File of all rows.
+    """
 
-        rate = achieved_flops_per_second(step, seconds=3.0)
-    target = FAMILY.build(FAMILY.target)
-    flops_per_sequence = transformer_work(target, torch.zeros(1, FAMILY.context + 1)).flops
-    seconds = 60.0 * minutes / len(STUDIES)
-    sequences = rate * seconds * TARGET_SHARE / 2 / flops_per_sequence
-    updates = min(max(round(sequences / FAMILY.batch_size), 40), 20_000)
-    tokens = float(updates * FAMILY.batch_size * FAMILY.context)
-    return {"flops_per_second": rate, "tokens": tokens, "flops": rate * seconds * 0.5}
+    size: Size
+    study: Study
+    path: Path
 
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Return the finished rows that have a field `kind`."""
+        keys = {"size": self.size.name, "study": self.study.name}
+        return [row for row in read_rows(self.path) if kind in row and keys.items() <= row.items()]
 
-def search(study: Study, chosen: Mapping[str, float], path: Path, *, seed: int) -> Optimizer:
-    """Search on proxies until the FLOPs are spent; finished runs are read from the file."""
-    tokens = chosen["tokens"]
-    optimizer = Optimizer(
-        {
-            "lr": study.rates,
-            "params": Scale(FAMILY.smallest, FAMILY.largest, axis=Axis.PARAMS),
-            "tokens": Scale(SHORTEST * tokens, tokens, axis=Axis.TOKENS),
-        },
-        cost="flops",
-        target={"params": FAMILY.target, "tokens": tokens},
-        priors=[MuP()] if study.rule is MUP else None,
-        seed=seed,
-    )
-    known = {
-        row["proxy"]: row["branches"]
-        for row in read_rows(path)
-        if row["study"] == study.name and "proxy" in row
-    }
-    spent, proxy = 0.0, 0
-    train = trainer(study, chosen["tokens"])
-    while spent < chosen["flops"]:
-        trial = optimizer.ask()  # the same ones again when a study goes on
-        if proxy not in known:
-            known[proxy] = trained(train, trial.config, seed=seed)
-            append_row(path, {"study": study.name, "proxy": proxy, "branches": known[proxy]})
-        for row in known[proxy]:
-            asked = row["config"] == dict(trial.config)
-            result = {"failed": "diverged"} if row["loss"] is None else {"loss": row["loss"]}
-            optimizer.tell(trial if asked else row["config"], cost=row["cost"], **result)
-            spent += row["cost"]
-        proxy += 1
-    return optimizer
+    def keep(self, row: Mapping[str, Any], started: float) -> None:
+        """Write a row with the processor time that it took."""
+        keys = {"size": self.size.name, "study": self.study.name}
+        seconds = time.process_time() - started
+        append_row(self.path, {**keys, **row, "seconds": round(seconds, 2)})
 
+    @property
+    def flops(self) -> float:
+        """FLOPs of the target."""
+        family = self.size.family
+        work = transformer_work(family.build(family.target), spread_sequences_of(family))
+        return work.flops * self.size.updates * family.batch_size
 
-def trained(train: TorchTrainer, config: Mapping[str, Any], *, seed: int) -> list[dict[str, Any]]:
-    """Train one proxy; return its losses, the one at the tokens that were asked for last."""
-    horizons = [share * config["tokens"] for share in SHARES]
-    branches = train.branch(config, seed=seed, tokens=horizons)
-    if len(branches) < len(horizons):  # it diverged, and so it would have at the end
-        branches = [*branches[:-1], replace(branches[-1], horizon=horizons[-1])]
-    return [
-        {
-            "config": {**config, "tokens": branch.horizon},
-            "loss": branch.loss if math.isfinite(branch.loss) else None,
-            "cost": branch.cost,
-        }
-        for branch in branches
-    ]
+    def target_loss(self, lr: float, seed: int) -> float:
+        """Train the target once."""
+        config = {**self.size.target, "lr": lr}
+        return float(trainer(self.size, self.study).train(config, seed=seed)["loss"])
 
-
-def predicted_and_trained(
-    study: Study, optimizer: Optimizer, chosen: Mapping[str, float], path: Path, *, seed: int
-) -> dict[str, Any]:
-    """Predict the target's loss, then train it twice; finished targets are read from the file."""
-    for row in read_rows(path):
-        if row["study"] == study.name and "predicted" in row:
-            return row
-    advice = optimizer.result().recommend()
-    longest = [
-        one
-        for one in optimizer.log.observations
-        if one.loss is not None and one.config["tokens"] >= SHORTEST * chosen["tokens"]
-    ]
-    best = min(longest, key=lambda one: float(one.loss or math.inf)).config["lr"]
-    size = {"params": FAMILY.target, "tokens": chosen["tokens"]}
-    train = trainer(study, chosen["tokens"])
-    row = {
-        "study": study.name,
-        "losses": len(optimizer.log.observations),
-        "lr": advice.config["lr"],
-        "predicted": advice.loss,
-        "interval": list(advice.loss_interval),
-        "trained": train.train({**size, "lr": advice.config["lr"]}, seed=seed)["loss"],
-        "lr_by_hand": best,
-        "trained_by_hand": train.train({**size, "lr": best}, seed=seed)["loss"],
-        "warnings": list(advice.warnings),
-    }
-    append_row(path, row)
-    return row
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the findings, one study a row."""
-    table = Table(title=f"The target of {FAMILY.target:,.0f} parameters")
-    columns = ("study", "losses", "lr", "predicted (90 %)", "trained", "inside", "best proxy's lr")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "study" else "right", no_wrap=True)
-    for row in rows:
-        low, high = row["interval"]
-        table.add_row(
-            row["study"],
-            str(row["losses"]),
-            f"{row['lr']:.2g}",
-            f"{row['predicted']:.3f} ({low:.3f} to {high:.3f})",
-            f"{row['trained']:.3f}",
-            "yes" if low <= row["trained"] <= high else "no",
-            f"{row['lr_by_hand']:.2g}: {row['trained_by_hand']:.3f}",
+    def search(self, seed: int) -> Optimizer:
+        """Search on proxies until the FLOPs are spent; finished ones are read from the file."""
+        size, study = self.size, self.study
+        family, tokens = size.family, size.tokens
+        optimizer = Optimizer(
+            {
+                "lr": study.rates,
+                "params": Scale(family.smallest, family.largest, axis=Axis.PARAMS),
+                "tokens": Scale(SHORTEST * tokens, tokens, axis=Axis.TOKENS),
+            },
+            cost="flops",
+            target=size.target,
+            priors=[MuP()] if study.rule is MUP else None,
+            seed=seed,
         )
+        known = {row["proxy"]: row for row in self.rows("proxy") if row["seed"] == seed}
+        left, proxy = size.compute * self.flops, 0
+        while left > 0:
+            started = time.process_time()
+            trial = optimizer.ask()  # the same ones again when a study goes on
+            if proxy not in known:
+                branches = self.trained(trial.config, seed=seed * RUNS_OF_A_SEED + proxy)
+                known[proxy] = {"seed": seed, "proxy": proxy, "branches": branches}
+                self.keep(known[proxy], started)
+            for row in known[proxy]["branches"]:
+                asked = row["config"] == dict(trial.config)
+                result = {"failed": "diverged"} if row["loss"] is None else {"loss": row["loss"]}
+                optimizer.tell(trial if asked else row["config"], cost=row["cost"], **result)
+                left -= row["cost"]
+            proxy += 1
+        return optimizer
+
+    def trained(self, config: Mapping[str, Any], *, seed: int) -> list[dict[str, Any]]:
+        """Train one proxy; return its losses, that at the asked tokens last."""
+        horizons = [share * config["tokens"] for share in SHARES]
+        branches = trainer(self.size, self.study).branch(config, seed=seed, tokens=horizons)
+        if len(branches) < len(horizons):  # it diverged, and so it would have at the end
+            branches = [*branches[:-1], replace(branches[-1], horizon=horizons[-1])]
+        return [
+            {
+                "config": {**config, "tokens": branch.horizon},
+                "loss": branch.loss if math.isfinite(branch.loss) else None,
+                "cost": branch.cost,
+            }
+            for branch in branches
+        ]
+
+    def predict_and_train(self, seed: int) -> None:
+        """Search, predict the target's loss, then train it twice, unless the file has it."""
+        if any(row["seed"] == seed for row in self.rows("predicted")):
+            return
+        optimizer = self.search(seed)
+        started = time.process_time()
+        advice = optimizer.result().recommend()
+        longest = [
+            one
+            for one in optimizer.log.observations
+            if one.loss is not None and one.config["tokens"] >= SHORTEST * self.size.tokens
+        ]
+        best = min(longest, key=lambda one: float(one.loss or math.inf)).config
+        by_hand = self.study.carried(best["lr"], best["params"], self.size.family.target)
+        own = (seed + 1) * RUNS_OF_A_SEED - 1
+        row = {
+            "seed": seed,
+            "losses": len(optimizer.log.observations),
+            "lr": advice.config["lr"],
+            "predicted": advice.loss,
+            "interval": list(advice.loss_interval),
+            "trained": self.target_loss(advice.config["lr"], own),
+            "lr_by_hand": by_hand,
+            "by_hand": self.target_loss(by_hand, own),
+            "warnings": list(advice.warnings),
+        }
+        self.keep(row, started)
+
+    def spread_rates(self) -> None:
+        """Train the target at rates spread evenly over the range, those that the file lacks."""
+        done = {row["rate"] for row in self.rows("rate")}
+        space = self.study.rates
+        for index in set(range(self.size.rates)) - done:
+            started = time.process_time()
+            share = (index + 0.5) / self.size.rates
+            lr = float(space.low) ** (1 - share) * float(space.high) ** share
+            loss = self.target_loss(lr, 10**6 + index)
+            self.keep({"rate": index, "lr": lr, "loss": loss}, started)
+
+    def published(self) -> None:
+        """Train the target with the rates of the formulas, where they apply."""
+        if self.study.muon or self.study.rule is not STANDARD:
+            return
+        done = {(row["formula"], row["seed"]) for row in self.rows("formula")}
+        for name, formula in FORMULAS.items():
+            lr = formula(self.size.family.target, self.size.tokens)
+            for seed in range(FORMULA_SEEDS):
+                if (name, seed) not in done:
+                    started = time.process_time()
+                    loss = self.target_loss(lr, (seed + 1) * RUNS_OF_A_SEED - 1)
+                    self.keep({"formula": name, "seed": seed, "lr": lr, "loss": loss}, started)
+
+
+def spread_sequences_of(family: Family) -> Any:
+    """Return one sequence of the length that a family trains on."""
+    return spread_sequences(standard_library().validation, 1, family.context + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the targets of one experiment came to.
+
+    Args:
+        size: Name of the size.
+        study: Name of the study.
+        predicted: `(n,)`, predicted losses of the n seeds.
+        low: `(n,)`, lower ends of the 90 % intervals.
+        high: `(n,)`, upper ends.
+        trained: `(n,)`, losses with the recommended rate.
+        by_hand: `(n,)`, losses with the rate carried over.
+        at_random: Mean loss of a random search of equal compute; NaN if its runs are missing.
+        formulas: Mean loss by formula.
+    """
+
+    size: str
+    study: str
+    predicted: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    trained: np.ndarray
+    by_hand: np.ndarray
+    at_random: float
+    formulas: Mapping[str, float]
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Findings | None:
+        """Read them from the file; None if no target was trained yet."""
+        rows = experiment.rows("predicted")
+        if not rows:
+            return None
+        columns = {name: np.array([row[name] for row in rows], dtype=float) for name in _COLUMNS}
+        intervals = np.array([row["interval"] for row in rows], dtype=float)
+        formulas: dict[str, list[float]] = {}
+        for row in experiment.rows("formula"):
+            formulas.setdefault(row["formula"], []).append(row["loss"])
+        spread = [row["loss"] for row in experiment.rows("rate")]
+        whole = len(spread) == experiment.size.rates
+        return cls(
+            experiment.size.name,
+            experiment.study.name,
+            **columns,
+            low=intervals[:, 0],
+            high=intervals[:, 1],
+            at_random=best_of(spread, experiment.size.compute + 1) if whole else math.nan,
+            formulas={name: float(np.mean(losses)) for name, losses in formulas.items()},
+        )
+
+    @property
+    def inside(self) -> np.ndarray:
+        """`(n,)`, whether the trained loss lies in its interval."""
+        return (self.low <= self.trained) & (self.trained <= self.high)
+
+
+_COLUMNS = ("predicted", "trained", "by_hand")
+
+
+def best_of(losses: Sequence[float], draws: float) -> float:
+    """Return the mean of the smallest of `draws` losses drawn with replacement.
+
+    Example:
+        >>> best_of([1.0, 2.0], 2)
+        1.25
+    """
+    ordered = np.sort(np.nan_to_num(losses, nan=math.log(256)))  # of a diverged run: a guess
+    above = np.linspace(1.0, 0.0, len(ordered) + 1) ** draws
+    return float(ordered @ (above[:-1] - above[1:]))
+
+
+def mean_and_error(values: np.ndarray) -> str:
+    """Return a mean with the half-width of its 90 % interval over seeds."""
+    if len(values) < 2:
+        return f"{values.mean():+.4f}"
+    half = stats.t.ppf(0.95, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():+.4f} ± {half:.4f}"
+
+
+def calibration(found: Sequence[Findings]) -> Table:
+    """Return what was predicted against what was trained."""
+    table = Table(title="The target's loss: predicted and trained")
+    for column in ("size", "study", "inside", "half-width", "trained - predicted", "RMS", "z RMS"):
+        left = column in ("size", "study")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for one in found:
+        errors, half = one.trained - one.predicted, (one.high - one.low) / 2
+        table.add_row(
+            one.size,
+            one.study,
+            f"{one.inside.sum()} of {len(one.inside)}",
+            f"{np.median(half):.3f}",
+            mean_and_error(errors),
+            f"{np.sqrt(np.mean(errors**2)):.3f}",
+            f"{np.sqrt(np.mean((errors / half * 1.645) ** 2)):.2f}",
+        )
+    table.caption = "half-width: median; z: errors in standard deviations of the interval"
     return table
 
 
-def main() -> None:
-    """Run the four studies, or what is left of them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="minutes in all (default 8)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of searches, weights and data")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/proxy_to_target"), help="folder for results"
-    )
-    arguments = parser.parse_args()
-    console = Console()
-    start = time.process_time()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = arguments.out / f"plan_{arguments.seed}.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(plan(arguments.minutes)))
-    chosen = json.loads(kept.read_text())
-    updates = round(chosen["tokens"] / FAMILY.context / FAMILY.batch_size)
-    console.print(
-        f"{chosen['flops_per_second'] / 1e9:.0f} GFLOP/s: whole runs of {chosen['tokens']:,.0f} "
-        f"bytes in {updates} updates, told at {', '.join(f'{share:.0%}' for share in SHARES)}"
-    )
-    if updates < FEW_UPDATES:
-        console.print(
-            f"[yellow]warning[/]: runs of {updates} updates are too short for a reliable scaling "
-            f"law; {math.ceil(arguments.minutes * FEW_UPDATES / updates)} minutes would be enough"
+def comparison(found: Sequence[Findings]) -> Table:
+    """Return losses as recommended, and how much worse the others are."""
+    table = Table(title="The target's loss as recommended, and what others lose to it")
+    for column in ("size", "study", "recommended", "by hand", "random search", *FORMULAS):
+        left = column in ("size", "study")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            one.size,
+            one.study,
+            f"{one.trained.mean():.4f}",
+            mean_and_error(one.by_hand - one.trained),
+            mean_and_error(one.at_random - one.trained),
+            *(
+                f"{one.formulas[name] - one.trained.mean():+.4f}" if name in one.formulas else ""
+                for name in FORMULAS
+            ),
         )
-    path = arguments.out / f"runs_{arguments.seed}.jsonl"
-    rows = []
-    for study in STUDIES:
-        optimizer = search(study, chosen, path, seed=arguments.seed)
-        row = predicted_and_trained(study, optimizer, chosen, path, seed=arguments.seed)
-        rows.append(row)
-        for warning in row["warnings"]:
-            console.print(f"{study.name}: [yellow]warning[/]: {warning}")
-    console.print(summary(rows))
-    console.print(f"{path}: {(time.process_time() - start) / 60:.1f} processor minutes")
+    table.caption = "means over seeds, ± half of the 90 % interval; + is worse than recommended"
+    return table
+
+
+def draw(found: Sequence[Findings]) -> Picture:
+    """Return errors of the predictions beside their intervals, and losses by method."""
+    sizes = list(dict.fromkeys(one.size for one in found))
+    picture = Picture(found, (10.0, 3.4 * len(sizes)))
+    for axes, size in zip(picture.subplots(len(sizes), 2, squeeze=False), sizes, strict=True):
+        ticks, middle, start = [], [], 0.0
+        for row, one in enumerate(each for each in found if each.size == size):
+            order = np.argsort(one.trained - one.predicted)
+            x = start + np.arange(len(order))
+            middle.append(float(x.mean()))
+            ticks.append(one.study.replace(", ", "\n"))
+            start = x[-1] + 3
+            low, high = (one.low - one.predicted)[order], (one.high - one.predicted)[order]
+            axes[0].vlines(x, low, high, color=GRAY, linewidth=2, alpha=0.5)
+            for inside, color in ((True, BLUE), (False, ORANGE)):
+                shown = one.inside[order] == inside
+                errors = (one.trained - one.predicted)[order]
+                axes[0].plot(x[shown], errors[shown], "o" if inside else "X", color=color, ms=5)
+            marks = {
+                "recommended": (one.trained, BLUE, "o"),
+                "best proxy, by hand": (one.by_hand, ORANGE, "s"),
+                "random search": (np.array([one.at_random]), GREEN, "D"),
+                "published formulas": (np.array(list(one.formulas.values())), PURPLE, "^"),
+            }
+            for shift, (label, (losses, color, marker)) in enumerate(marks.items()):
+                spread = np.linspace(-0.06, 0.06, len(losses)) if len(losses) > 3 else 0.0
+                place = row + 0.2 * (shift - 1.5) + spread + np.zeros(len(losses))
+                axes[1].plot(
+                    place,
+                    losses,
+                    marker,
+                    color=color,
+                    ms=4,
+                    alpha=0.6,
+                    label=None if row else label,
+                )
+                if len(losses):
+                    axes[1].hlines(losses.mean(), place[0] - 0.08, place[-1] + 0.08, color=color)
+        axes[0].axhline(0.0, color=GRAY, linewidth=0.8)
+        axes[0].set_xticks(middle, ticks)
+        axes[0].set(title=f"{size}: trained - predicted loss, with 90 % intervals", ylabel="nats")
+        axes[1].set_xticks(range(len(ticks)), ticks)
+        axes[1].set(title=f"{size}: loss of the trained target", ylabel="nats per byte")
+        axes[1].legend(fontsize=7)
+    return picture
+
+
+def main() -> None:
+    """Run what is chosen and not done yet, then show everything that the file holds."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    names, studies = [size.name for size in SIZES], [study.name for study in STUDIES]
+    parser.add_argument("--minutes", type=float, default=90.0, help="processor minutes in all")
+    parser.add_argument("--sizes", nargs="*", choices=names, default=names[:2], help="which sizes")
+    parser.add_argument("--studies", nargs="*", choices=studies, default=studies, help="which ones")
+    parser.add_argument("--seeds", type=int, help="seeds of each study, at most those of its size")
+    parser.add_argument("--out", type=Path, default=Path("runs/proxy_to_target"), help="folder")
+    arguments = parser.parse_args()
+    console, path = Console(), arguments.out / "runs.jsonl"
+    every = [Experiment(size, study, path) for size in SIZES for study in STUDIES]
+    chosen = [
+        one
+        for one in every
+        if one.size.name in arguments.sizes and one.study.name in arguments.studies
+    ]
+    jobs: list[Callable[[], None]] = []
+    for one in chosen:
+        seeds = min(one.size.seeds, arguments.seeds or one.size.seeds)
+        jobs += [lambda one=one, seed=seed: one.predict_and_train(seed) for seed in range(seeds)]
+        jobs += [one.spread_rates, one.published]
+    before = sum(row["seconds"] for row in read_rows(path))
+    for job in jobs:
+        if before + time.process_time() > 60 * arguments.minutes:
+            console.print("[yellow]stopped[/]: the minutes are spent; more --minutes go on")
+            break
+        job()
+    found = [one for one in map(Findings.of, every) if one is not None]
+    for table in (calibration(found), comparison(found)):
+        console.print(table)
+    draw(found).savefig(arguments.out / "proxy_to_target.png", dpi=130)
+    spent = sum(row["seconds"] for row in read_rows(path))
+    console.print(f"{path}: {spent / 60:.1f} processor minutes")
 
 
 if __name__ == "__main__":

@@ -74,9 +74,14 @@ def improve_front(ask: Ask) -> Search:
         pending_costs = np.zeros(len(pending)) if cost is None else cost.posterior(pending).mean
         log_costs = np.concatenate([log_costs, pending_costs])
     terms = requirements(models, limits)
+    # told runs may lie outside the space
+    legal = np.isclose(encoder.snap(X), X).all(axis=1) & encoder.allowed(X)
     if ask.cost_aware and cost is not None:
         box = encoder.box(X)
-        level, top = cost_level(encoder, box, cost, log_costs, limits, ask.pool, rng)
+        outside = np.flatnonzero(~legal) if legal.any() else []
+        level, top = cost_level(
+            encoder, box, cost, np.delete(log_costs, outside), limits, ask.pool, rng
+        )
         threshold = Staircase.build(log_costs, means, level, CostMean(cost))
         ceiling = level + max(SLACK, 0.1 * (top - level))
         terms.append(CostBelow(cost, ceiling))
@@ -108,7 +113,7 @@ def improve_front(ask: Ask) -> Search:
     )
 
     def replicate(row: Array) -> tuple[Array, Reason] | None:
-        again = _replicate(predictor, posterior, X, eligible & encoder.allowed(X), row)
+        again = _replicate(predictor, posterior, X, eligible & legal, row)
         return None if again is None else (X[again], Reason(ReasonKind.REPLICATE, surrogate=name))
 
     return Search(
