@@ -31,7 +31,7 @@ import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -47,7 +47,7 @@ OWNER_FOLDER, OWNER_FILE = 0o700, 0o600  # permissions for the owner only
 LONGEST_FILE_NAME = 255  # bytes of a name, on all common file systems
 _BEST = "best"
 _SAVING = ".saving-"  # a file that is being written, or that a kill has left half written
-_NEW = ".new-"  # and a number: a folder that is being made, or that a kill has left
+_NEW = ".new-"  # and a number: a folder that is being made or deleted, or that a kill has left
 _SLUG = 40  # characters of a study's name in the name of its folder
 _UNIQUE = 16  # characters of its unique id there
 
@@ -277,10 +277,18 @@ class CheckpointStore:
             self.remove(number)
 
     def remove(self, number: int) -> None:
-        """Delete the folder of trial `number`, if there is one and it is of this study."""
-        if self._is_ours(self.folder(number)):
-            shutil.rmtree(self.folder(number), ignore_errors=True)
-        shutil.rmtree(_new(self.folder(number)), ignore_errors=True)  # what a kill has left
+        """Delete the folder of trial `number`, if there is one and it is of this study.
+
+        It changes its name first: one that a kill leaves half deleted, without its marker, would
+        be nobody's under the old name.
+        """
+        folder = self.folder(number)
+        shutil.rmtree(_new(folder), ignore_errors=True)  # what a kill has left
+        if self._is_ours(folder):
+            with suppress(OSError):
+                os.replace(folder, _new(folder))
+            for path in (_new(folder), folder):  # the latter where it could not be renamed
+                shutil.rmtree(path, ignore_errors=True)
 
     def _is_ours(self, folder: Path) -> bool:
         marker = _marker(folder)

@@ -236,6 +236,7 @@ def check(folder: Path, least: int) -> dict[str, int]:
     log = load_result(NAME, storage=f"sqlite:///{folder / 'scaletune.db'}").log
     saved: dict[int, int] = defaultdict(int)
     twice = lost_checkpoints = 0
+    begun: set[tuple[int, int]] = set()
     epochs: set[tuple[int, int]] = set()
     clones = {t.ask_index for t in log.trials if t.parent is not None} - {
         t.ask_index for t in log.trials if t.parent is None
@@ -246,8 +247,12 @@ def check(folder: Path, least: int) -> dict[str, int]:
             case "load":
                 lowest = max(saved[run], 1 if run in clones else 0)
                 lost_checkpoints += epoch < lowest
+                if (run, epoch) in begun:  # saved, and killed before that was noted
+                    saved[run] = max(epoch, saved[run])
+                    epochs.add((run, epoch))
             case "begin":
                 twice += epoch <= saved[run]
+                begun.add((run, epoch))
             case "saved":
                 saved[run] = max(epoch, saved[run])
                 epochs.add((run, epoch))
@@ -270,8 +275,7 @@ def check(folder: Path, least: int) -> dict[str, int]:
     folders = list((folder / "scaletune_checkpoints").glob("*/*"))
     return {
         "levels trained twice": twice,
-        "costs charged twice": abs(round(spent) - len(epochs)),
-        "costs charged too little": max(0, len(epochs) - round(spent)),
+        "costs charged wrongly": abs(round(spent) - len(epochs)),
         "lost trials": lost,
         "lost checkpoints": lost_checkpoints,
         "orphaned processes": len(alive),

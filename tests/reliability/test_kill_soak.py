@@ -6,7 +6,7 @@ import pytest
 
 from tests.reliability.kill_soak import Soak
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.engine
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])

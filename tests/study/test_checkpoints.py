@@ -99,6 +99,28 @@ def test_linking_from_and_removing_nothing_does_nothing(tmp_path: Path) -> None:
     assert not store.folder(1).exists()
 
 
+def test_a_folder_that_a_kill_left_half_deleted_is_deleted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path / "study", "id")
+    save_state(store.folder(3), {"epoch": 1}, seconds=0.0, key=CheckpointKey("id", "print"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill_on_the_way(path: Path, ignore_errors: bool = False) -> None:
+        for file in Path(path).glob("*"):
+            file.unlink()
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("shutil.rmtree", kill_on_the_way)
+        store.remove(3)
+    assert store.numbers() == {3}
+    store.remove(3)
+    assert not list((tmp_path / "study").iterdir())
+
+
 def test_a_removed_parent_leaves_the_child_its_state(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "study")
     save_state(store.folder(0), 42, seconds=0.0, key=KEY)
