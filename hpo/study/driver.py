@@ -434,16 +434,19 @@ class Driver:
         for callback in self._options.callbacks:
             callback.on_trial_start(self._state, trial)
         seed = np.random.SeedSequence([self._options.seed, asked.driver, asked.ask_index])
-        self._runner.submit(
-            Job(
-                trial,
-                int(seed.generate_state(1)[0]),
-                self._checkpoints.folder(trial.number),
-                asked.confirming,
-                self._consumed(trial),
-                self._checkpoints.key(trial),
-            )
+        job = Job(
+            trial,
+            int(seed.generate_state(1)[0]),
+            self._checkpoints.folder(trial.number),
+            asked.confirming,
+            self._consumed(trial),
+            self._checkpoints.key(trial),
         )
+        try:
+            self._runner.submit(job)
+        except StudyError:
+            self._interrupts.check()  # Ctrl-C also ends a fork server that is just starting
+            raise
 
     def _consumed(self, trial: Trial) -> Consumed:
         """What earlier stages of `trial` have used, its parent's included."""
