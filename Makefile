@@ -27,9 +27,9 @@ test-slow: $(VENV)/.installed-dev
 test-reliability: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability -m "not postgres"
 
-# Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers: each on the real library.
+# Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers, trackers: each on the real library.
 test-guests: $(VENV)/.installed-dev
-	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers]' optuna-dashboard
+	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers,mlflow,tensorboard,wandb]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
