@@ -48,6 +48,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 hpo surrogates
+	$(BIN)/mypy --platform darwin hpo surrogates
 
 # torch comes first and pinned: a later request that admits a newer release would fetch it.
 $(VENV)/.installed: pyproject.toml constraints.txt

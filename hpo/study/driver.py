@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -661,11 +662,13 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number, default in (
-                (signal.SIGINT, signal.default_int_handler),
-                (signal.SIGTERM, signal.SIG_DFL),
-                (signal.SIGHUP, signal.SIG_DFL),  # the terminal is closed
-            ):
+            ends: dict[signal.Signals, Any] = {
+                signal.SIGINT: signal.default_int_handler,
+                signal.SIGTERM: signal.SIG_DFL,
+            }
+            if sys.platform != "win32":
+                ends[signal.SIGHUP] = signal.SIG_DFL  # the terminal is closed
+            for number, default in ends.items():
                 if signal.getsignal(number) is default:
                     self._before[number] = signal.signal(number, self._handle)
         return self
