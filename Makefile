@@ -27,9 +27,9 @@ test-slow: $(VENV)/.installed-dev
 test-reliability: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability -m "not postgres"
 
-# Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers: each on the real library.
+# Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers, trackers: each on the real library.
 test-guests: $(VENV)/.installed-dev
-	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers]' optuna-dashboard
+	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers,mlflow,tensorboard,wandb]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
@@ -48,6 +48,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 hpo surrogates
+	$(BIN)/mypy --platform darwin hpo surrogates
 
 # torch comes first and pinned: a later request that admits a newer release would fetch it.
 $(VENV)/.installed: pyproject.toml constraints.txt

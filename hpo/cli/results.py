@@ -65,7 +65,7 @@ def result_as_json(result: Result) -> dict[str, Any]:
     return {
         "study": None if result.study is None else result.study.study_name,
         "direction": Direction.of_sign(result.models.encoder.loss_sign).value,
-        "trials": states(result.log),
+        "trials": dict(states(result.log)),
         "spent": None if result.spent is None else asdict(result.spent),
         "budget": {name: limit for name, limit in limits.items() if limit is not None},
         "cost_unit": result.cost_unit,

@@ -122,7 +122,7 @@ def _as_json(now: Stored) -> dict[str, Any]:
         "direction": state.direction,
         "drivers": now.drivers,
         "running": now.running,
-        "trials": states(state.log),
+        "trials": dict(states(state.log)),
         "spent": asdict(state.ledger.spent),
         "budget": budget,
         "best_observed": None if best is None else {"number": best, "loss": losses[best]},

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -464,16 +465,19 @@ class Driver:
         for callback in self._options.callbacks:
             callback.on_trial_start(self._state, trial)
         seed = np.random.SeedSequence([self._options.seed, asked.driver, asked.ask_index])
-        self._runner.submit(
-            Job(
-                trial,
-                int(seed.generate_state(1)[0]),
-                self._checkpoints.folder(trial.number),
-                asked.confirming,
-                self._consumed(trial),
-                self._checkpoints.key(trial),
-            )
+        job = Job(
+            trial,
+            int(seed.generate_state(1)[0]),
+            self._checkpoints.folder(trial.number),
+            asked.confirming,
+            self._consumed(trial),
+            self._checkpoints.key(trial),
         )
+        try:
+            self._runner.submit(job)
+        except StudyError:
+            self._interrupts.check()  # Ctrl-C also ends a fork server that is just starting
+            raise
 
     def _consumed(self, trial: Trial) -> Consumed:
         """What earlier stages of `trial` have used, its parent's included."""
@@ -688,11 +692,13 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number, default in (
-                (signal.SIGINT, signal.default_int_handler),
-                (signal.SIGTERM, signal.SIG_DFL),
-                (signal.SIGHUP, signal.SIG_DFL),  # the terminal is closed
-            ):
+            ends: dict[signal.Signals, Any] = {
+                signal.SIGINT: signal.default_int_handler,
+                signal.SIGTERM: signal.SIG_DFL,
+            }
+            if sys.platform != "win32":
+                ends[signal.SIGHUP] = signal.SIG_DFL  # the terminal is closed
+            for number, default in ends.items():
                 if signal.getsignal(number) is default:
                     self._before[number] = signal.signal(number, self._handle)
         return self

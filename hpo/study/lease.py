@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -252,7 +253,12 @@ def _born(pid: int) -> int | None:
 
 
 def _signaled(pid: int) -> int | None:
-    """Without /proc: 0 if `pid` can be signaled or belongs to another user, None if not."""
+    """Without /proc: 0 if `pid` can be signaled or belongs to another user, None if not.
+
+    On Windows no process can be asked so: it counts as running until its lease expires.
+    """
+    if sys.platform == "win32":
+        return 0
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

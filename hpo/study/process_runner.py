@@ -18,19 +18,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from hpo.errors import StudyError
 from hpo.schedulers import Decision
-from hpo.space.arguments import BROKEN, Count, Flag, Row, Rule
+from hpo.space.arguments import BROKEN, Count, Flag, OneOf, Row, Rule
 from hpo.space.scalars import shown
 from hpo.study.processes.by_value import send_by_value
 from hpo.study.processes.imports import watch_imports
 from hpo.study.processes.slots import Slots
+from hpo.study.processes.system import (
+    KILL,
+    OWN_SIGNALS,
+    available_cores,
+    cgroup_oom_kills,
+    default_start_method,
+    end_group,
+    forget_server,
+    lead_group,
+    limit_memory,
+    resident_bytes,
+    server_pid,
+    server_runs,
+    start_methods,
+)
 from hpo.study.processes.trees import (
     MARK,
     adopt_orphans,
@@ -60,18 +74,6 @@ _START_GRACE = 300.0  # seconds a worker may take to import what it needs before
 _START_TRIES = 3  # of a process whose fork server is gone
 _UNKNOWN_EXIT = 255  # exit code that multiprocessing gives when the fork server is gone
 _GROWTH = 2**28  # bytes that a reused worker may hold beyond what its first trial has left
-_OWN_SIGNALS = (  # that a process sends to itself, or meets by its own doing
-    signal.SIGSEGV,
-    signal.SIGABRT,
-    signal.SIGBUS,
-    signal.SIGILL,
-    signal.SIGFPE,
-    signal.SIGPIPE,
-    signal.SIGSYS,
-    signal.SIGTRAP,
-)
-
-_server: Any = forkserver._forkserver  # what its types leave out is read here
 _starting = threading.Lock()  # held while `__main__` is hidden
 
 
@@ -93,7 +95,7 @@ class _Worker:
     """
 
     job: Job
-    process: ForkServerProcess
+    process: BaseProcess
     pipe: Connection
     lifeline: Connection
     started: float
@@ -129,7 +131,7 @@ _GPU = _GPUName()
 
 
 class ProcessRunner:
-    """Runs each trial in a process of its own, forked from a server with torch preloaded.
+    """Runs each trial in a process of its own, forked from a server with torch preloaded if it can.
 
     So leaked memory and GPU state end with the trial, and a trial can be killed for its time or
     its memory. Each worker leads its own process group: Ctrl-C in a terminal reaches the driver
@@ -154,6 +156,9 @@ class ProcessRunner:
         reuse: Whether a process goes on to the next trial or stage, so that modules and data which
             the function keeps in globals are loaded once. What one trial changes there, another one
             sees. A process is replaced after a failure, and when it has grown by 256 MiB.
+        start_method: How processes are started: "forkserver", or "spawn", which loads Python and
+            torch anew for each. None takes a fork server where the system has one, as Linux and
+            macOS do and Windows does not.
 
     Raises:
         ValueError: For `per_gpu` or `gpus_per_trial` below 1, or more GPUs in a trial than there
@@ -183,6 +188,7 @@ class ProcessRunner:
         per_gpu: int = 1,
         gpus_per_trial: int | Callable[[Mapping[str, Any]], int] = 1,
         reuse: bool = False,
+        start_method: str | None = None,
     ) -> None:
         names = Row(_GPU, way_out='write gpus=[0, 1] or gpus=["GPU-8932f937"]')(
             list(gpus) if isinstance(gpus, range) else gpus, "`gpus`"
@@ -207,7 +213,11 @@ class ProcessRunner:
         self._limits = Limits()
         self._threads = 1
         self._oom_kills = 0
-        self._context = multiprocessing.get_context("forkserver")
+        self._method = default_start_method()
+        if start_method is not None:
+            way_out = "None takes the first of them"
+            self._method = OneOf(start_methods(), way_out=way_out)(start_method, "`start_method`")
+        self._context: Any = multiprocessing.get_context(self._method)
 
     def open(self, task: Task, workers: int) -> None:
         """Prepare to run up to `workers` jobs of `task` at a time; no process is started yet.
@@ -254,9 +264,11 @@ class ProcessRunner:
         )
         self._limits = task.limits
         self._most = workers
-        self._threads = max(1, _available_cores() // workers)
-        self._oom_kills = _cgroup_oom_kills()
-        self._context.set_forkserver_preload(["torch", "cloudpickle", "hpo.study.process_runner"])
+        self._threads = max(1, available_cores() // workers)
+        self._oom_kills = cgroup_oom_kills()
+        if self._method == "forkserver":
+            preload = ["torch", "cloudpickle", "hpo.study.process_runner"]
+            self._context.set_forkserver_preload(preload)
 
     def submit(self, job: Job) -> None:
         """Start a process for a job; see `Runner.submit`.
@@ -267,8 +279,7 @@ class ProcessRunner:
         Example:
             The first process takes seconds to start, the next ones hundredths of a second:
 
-            >>> from pathlib import Path
-            >>> from hpo import Limits, Trial
+            >>>             >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
             >>> from hpo.study.runners import Job, Task
             >>> runner = ProcessRunner()
@@ -342,7 +353,7 @@ class ProcessRunner:
                 return self._start(job, gpus)
             except (EOFError, OSError) as error:  # the fork server was killed, or never came up
                 if isinstance(error, ChildProcessError):
-                    _forget_server()  # somebody else has waited for it
+                    forget_server()  # somebody else has waited for it
                 if left == 0:
                     raise _no_process(job, error) from error
         raise AssertionError("unreachable")
@@ -384,7 +395,7 @@ class ProcessRunner:
             lifeline,
             started=now,
             deadline=now + _START_GRACE,
-            server=_server._forkserver_pid,
+            server=server_pid() if self._method == "forkserver" else None,
             mark=mark,
             gpus=gpus,
         )
@@ -499,7 +510,7 @@ class ProcessRunner:
 
     def _rest(self, worker: _Worker) -> None:
         """Keep a worker for another job, unless it has grown too much."""
-        resident = _resident_bytes(worker.process.pid)
+        resident = resident_bytes(worker.process.pid)
         if worker.first is None:
             worker.first = resident
         if resident > worker.first + _GROWTH:
@@ -525,7 +536,7 @@ class ProcessRunner:
 
     def _over_limit(self, worker: _Worker) -> Outcome | None:
         memory = self._limits.memory
-        if memory is not None and (resident := _resident_bytes(worker.process.pid)) > memory:
+        if memory is not None and (resident := resident_bytes(worker.process.pid)) > memory:
             text = f"killed at {resident} resident bytes; the limit is {memory}"
             return self._ended_by_force(worker, Cause.OOM, text)
         if time.monotonic() < worker.deadline:
@@ -541,9 +552,9 @@ class ProcessRunner:
         A process that others kill is lost. One that crashes or exits may be its config's fault, so
         it is lost, too, but without an error that ends the study.
         """
-        oom_kills = _cgroup_oom_kills()
+        oom_kills = cgroup_oom_kills()
         code = worker.process.exitcode
-        out_of_memory = oom_kills > self._oom_kills and code == -signal.SIGKILL
+        out_of_memory = oom_kills > self._oom_kills and code == -KILL
         self._oom_kills = oom_kills
         if code is None:
             text = "the worker process closed its connection to the driver"
@@ -551,10 +562,10 @@ class ProcessRunner:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if out_of_memory:
             return self._ended_by_force(worker, Cause.OOM, f"{how}: out of memory in the cgroup")
-        if code == _UNKNOWN_EXIT and not _runs(worker.server):
+        if code == _UNKNOWN_EXIT and worker.server is not None and not server_runs(worker.server):
             return self._lost(worker, "the fork server was killed, and the worker process with it")
         text = f"the worker process ended with {how}"
-        if code < 0 and -code not in _OWN_SIGNALS:
+        if code < 0 and -code not in OWN_SIGNALS:
             way_out = (
                 "the system does this when memory runs out, so try fewer workers or "
                 "Budget(per_trial=Limits(memory=...)), and call again"
@@ -637,7 +648,7 @@ def _work(
     task: bytes, job: Job, pipe: Connection, lifeline: Connection, settings: _Settings
 ) -> None:
     """Body of a worker process: run one job, send its outcome, end; or wait for another job."""
-    os.setsid()
+    lead_group()
     os.environ.clear()
     os.environ.update(settings.environment)
     os.environ[MARK] = settings.mark
@@ -647,7 +658,7 @@ def _work(
     _die_with_driver(lifeline)
     _limit_threads(settings.threads)
     if settings.memory is not None:
-        _limit_memory(settings.memory)
+        limit_memory(settings.memory)
     send_by_value(settings.start_method)
     watch_imports()
     try:
@@ -687,7 +698,7 @@ def _is_clean(outcome: Outcome) -> bool:
         torch.cuda.empty_cache()
     tracker: Any = resource_tracker._resource_tracker
     multiprocessing.active_children()  # waits for those that have ended
-    return not {*descendants(os.getpid())} - {tracker._pid, _server._forkserver_pid}
+    return not {*descendants(os.getpid())} - {tracker._pid, server_pid()}
 
 
 def _terminations() -> threading.Event:
@@ -697,7 +708,8 @@ def _terminations() -> threading.Event:
     """
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     return terminated
 
 
@@ -713,7 +725,7 @@ def _die_with_driver(lifeline: Connection) -> None:
             lifeline.recv()
         except (EOFError, OSError):
             end_tree(os.getpid(), keep_root=True)
-            os.killpg(0, signal.SIGKILL)
+            end_group(None)
 
     threading.Thread(target=watch, name="scaletune-lifeline", daemon=True).start()
     end_with_parent()
@@ -729,28 +741,12 @@ def _limit_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _limit_memory(memory: int) -> None:
-    """Let allocations far above `memory` bytes fail, so that the function can raise MemoryError.
-
-    Data segments are counted when mapped, resident memory when touched, hence a quarter of slack.
-    """
-    import resource
-
-    ceiling = memory + memory // 4 + _data_bytes()
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        ceiling = min(ceiling, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
-
-
 def _end(worker: _Worker) -> None:
     """Kill a worker with all that it started, and release its pipes."""
     assert worker.process.pid is not None  # or the group killed would be our own
     if worker.process.is_alive():
         end_tree(worker.process.pid)
-    try:
-        os.killpg(worker.process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
+    if not end_group(worker.process.pid):
         worker.process.kill()  # it does not lead a group of its own yet, or is gone
     worker.process.join()
     worker.process.close()
@@ -784,29 +780,6 @@ def _received(pipe: Connection) -> object:
         return _Closed()
 
 
-def _runs(pid: int | None) -> bool:
-    """Whether a fork server of this process runs; its exit status is left for `multiprocessing`."""
-    if pid is None:
-        return False
-    try:
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return ended is None
-
-
-def _forget_server() -> None:
-    """Let a forked child start a fork server of its own: its parent's is no child of it."""
-    if _server._forkserver_alive_fd is not None:
-        with suppress(OSError):
-            os.close(_server._forkserver_alive_fd)
-    _server._forkserver_alive_fd = _server._forkserver_address = _server._forkserver_pid = None
-    _server._lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_server)
-
-
 @contextmanager
 def _without_main_module() -> Iterator[None]:
     """Keep multiprocessing from importing the user's script again in every worker.
@@ -824,50 +797,3 @@ def _without_main_module() -> Iterator[None]:
             sys.modules["__main__"] = main
             if method is None:  # asking for it has set it, and the user could not any more
                 multiprocessing.set_start_method(None, force=True)
-
-
-def _available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _resident_bytes(pid: int | None) -> int:
-    """Resident memory of a process; 0 where /proc does not tell or the process is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _data_bytes() -> int:
-    """Writable private memory this process has mapped; 0 where /proc does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup_oom_kills() -> int:
-    """How often the kernel killed for memory in our cgroup so far; 0 where that is not counted."""
-    try:
-        groups = Path("/proc/self/cgroup").read_text().split()
-    except OSError:
-        return 0
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            file = Path("/sys/fs/cgroup", path.lstrip("/"), "memory.events")
-        elif "memory" in controllers.split(","):
-            file = Path("/sys/fs/cgroup/memory", path.lstrip("/"), "memory.oom_control")
-        else:
-            continue
-        try:
-            counts = dict(entry.split() for entry in file.read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        return int(counts.get("oom_kill", 0))
-    return 0

@@ -10,6 +10,7 @@ Symbols are those of `transformer`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -324,11 +325,9 @@ def _tokens_in(batch: Any) -> int:
 
 def _peak_resident() -> int:
     """Return the peak resident size of this process in bytes, or 0 if the system has no figure."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
+    if sys.platform == "win32":
         return 0
-    import sys
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -27,7 +27,7 @@ def train(config, ctx):
 
 def interrupted(config, ctx):
     if ctx.trial.number == 2:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # SIGINT may be ignored by the shell
     return config["lr"]
 
 def diverging(config, ctx):

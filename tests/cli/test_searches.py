@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,12 @@ from hpo.cli.searches import scheduler_of
 from hpo.schedulers import ASHAVariant
 from tests.cli.conftest import Scaletune
 
+# First words of printed lines that do not depend on what was found.
+LABELS = {
+    *("Maximized", "Spent:", "trial", "value", "expected", "next", "C", "kernel", "Next:"),
+    *("scaletune", "trials", "seconds", "now", "best", "front", "setting", "predicted"),
+    *("chosen", "error:"),
+}
 SEARCH = ("optimize", "my_training:train", "--space", "space.yaml")
 
 
@@ -149,3 +158,23 @@ def test_a_search_without_a_limit_is_refused(scaletune: Scaletune) -> None:
 
 def test_an_option_that_does_not_exist_ends_with_2(scaletune: Scaletune) -> None:
     assert scaletune(*SEARCH, "--trials", 5).code == 2
+
+
+def test_the_commands_of_the_documentation_print_what_it_shows(
+    folder: Path, scaletune: Scaletune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "command_line.md").read_text()
+    monkeypatch.delitem(sys.modules, "train", raising=False)
+    code, space = (
+        re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)[0] for kind in ("python", "yaml")
+    )
+    (folder / "train.py").write_text(code.replace("load_digits()", "load_digits(n_class=2)"))
+    (folder / "space.yaml").write_text(space)
+    shown = re.findall(r"```\n\$ scaletune (.*?)\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 7
+    for command, expected in shown:
+        ended = scaletune(*shlex.split(re.sub(r"trials=2(\d)", r"trials=4", command)))
+        assert ended.code == ("error:" in expected), ended.err
+        printed = {line.split()[0] for line in f"{ended.out}{ended.err}".splitlines() if line}
+        labels = {line.split()[0] for line in expected.splitlines()} & LABELS
+        assert labels <= printed, command

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hpo import Budget, Context, Float, optimize
+from hpo import Budget, Context, Float, InlineRunner, StudyError, optimize
+from hpo.study.runners import Job
 from tests.study.interrupted import live
 from tests.study.studies import SPACE, Config
 
@@ -81,3 +82,18 @@ def test_handlers_of_the_user_are_left_alone_and_ours_are_taken_back() -> None:
         assert signal.getsignal(signal.SIGINT) is before[0]
     finally:
         signal.signal(signal.SIGTERM, before[1])
+
+
+class InterruptedRunner(InlineRunner):
+    """Runner of a process that Ctrl-C ends while it starts."""
+
+    def submit(self, job: Job) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise StudyError("no process can be started")
+
+
+def test_an_interrupt_that_ends_a_starting_process_is_no_error() -> None:
+    result = optimize(
+        lambda config, ctx: 0.0, SPACE, budget=Budget(trials=2), runner=InterruptedRunner()
+    )
+    assert result.interrupted and not result.log.runs

@@ -248,8 +248,9 @@ def test_killing_one_trial_leaves_the_other_and_takes_its_children(processes: Be
     assert not _runs(int((folder / "0" / "child").read_text()))
 
 
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_workers_end_when_their_driver_is_killed_even_in_a_script_without_a_main_guard(
-    tmp_path: Path,
+    tmp_path: Path, method: str
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -271,7 +272,7 @@ def test_workers_end_when_their_driver_is_killed_even_in_a_script_without_a_main
                 ctx.report(step=0)
                 time.sleep(600)
 
-            runner = ProcessRunner()
+            runner = ProcessRunner(start_method=sys.argv[2])
             answer = lambda trial, report: print("running", flush=True) or Decision.CONTINUE
             runner.open(Task(train, None, (), Limits()), 1)
             runner.submit(Job(Trial(0, {}, 0, None), 0, folder / "0"))
@@ -280,7 +281,7 @@ def test_workers_end_when_their_driver_is_killed_even_in_a_script_without_a_main
         """)
     )
     driver = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
+        [sys.executable, str(script), str(tmp_path), method],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},

@@ -352,7 +352,7 @@ class _Link:
     def __init__(self, address: str, key: bytes, rank: int | None, ranks: int | None) -> None:
         self.address, self.key = address, key
         self._given = rank, ranks
-        self._pipe: Connection | None = None
+        self._pipe: Any = None  # a connection once it has joined
         self._step = 0
         self.rank, self.ranks = 0, 1
 

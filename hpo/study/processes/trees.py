@@ -16,6 +16,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from hpo.study.processes.system import KILL
+
 __all__ = ["MARK", "adopt_orphans", "descendants", "end_marked", "end_tree", "end_with_parent"]
 
 MARK = "SCALETUNE_TRIAL"  # in the environment of a trial and of what it starts
@@ -70,16 +72,16 @@ def end_tree(root: int, *, keep_root: bool = False, but: Collection[int | None] 
     """
     stopped = set[int]()
     if not keep_root:
-        _send(root, signal.SIGSTOP)
+        _pause(root)
     for _ in range(_ROUNDS):
         new = [p for p in descendants(root) if p not in stopped and p not in but]
         if not new:
             break
         for process in new:
-            _send(process, signal.SIGSTOP)
+            _pause(process)
             stopped.add(process)
     for process in stopped if keep_root else {root, *stopped}:
-        _send(process, signal.SIGKILL)
+        _send(process, KILL)
 
 
 def end_marked(mark: str) -> None:
@@ -94,7 +96,7 @@ def end_marked(mark: str) -> None:
         if not found:
             return
         for process in found:
-            _send(process, signal.SIGKILL)
+            _send(process, KILL)
 
 
 def _processes() -> dict[int, tuple[int, str]]:
@@ -122,6 +124,11 @@ def _environment(process: int) -> list[bytes]:
         return []
 
 
+def _pause(process: int) -> None:
+    if sys.platform != "win32":
+        _send(process, signal.SIGSTOP)
+
+
 def _send(process: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
+    with suppress(OSError):  # it is gone, or another user's
         os.kill(process, number)
