@@ -34,7 +34,7 @@ from hpo.space import Direction, SearchSpace
 from hpo.space.arguments import Count, File, Kind, Number, Row, Table, Text
 from hpo.trials import Observation, Prediction, TrialLog
 from hpo.trials.budget import Budget, Spent
-from hpo.trials.pareto import front
+from hpo.trials.pareto import Objectives, front
 from hpo.trials.printing import Part, Printed, settings
 from hpo.trials.records import SECONDS
 from hpo.trials.serialized import ThreadLock, serialized
@@ -98,6 +98,7 @@ class Result(Printed):
         spent: What it has spent; None if unknown.
         attempts: Function that returns when and by whom each trial was run, by number; None without
             a driver.
+        objectives: Objectives and constraints; None for one loss.
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -123,6 +124,7 @@ class Result(Printed):
     budget: Budget | None = field(default=None, repr=False)
     spent: Spent | None = field(default=None, repr=False)
     attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
+    objectives: Objectives | None = field(default=None, repr=False)
 
     @property
     def models(self) -> Models:
