@@ -1,6 +1,6 @@
 """Hypervolume of several objectives on two small problems, against random search and Optuna.
 
-    OMP_NUM_THREADS=1 python -m benchmarks objectives [--trials 60] [--seeds 5]    # about 15 minutes
+    OMP_NUM_THREADS=1 python -m benchmarks objectives [--trials 60] [--seeds 5]    # 20 minutes
 
 Branin-Currin has two objectives over two settings; the disc brake has two over four settings and
 four constraints (Tanabe & Ishibuchi 2020). Both are those of BoTorch's test functions, with its

@@ -6,8 +6,8 @@ The first objective of runs that may pause is modeled from their reports as well
 the level it was told.
 
 Notation: `Y` objectives, smaller is better; `G` constrained values as excess over their limit, so
-that `g <= 0` keeps it. With a limit c > 0 the excess is ln(value / c): sizes and times span orders of
-magnitude.
+that `g <= 0` keeps it. With a limit c > 0 the excess is ln(value / c): sizes and times span orders
+of magnitude.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class ObjectiveModels:
     Example:
         >>> from hpo.space import Float, SearchSpace
         >>> wanted = Objectives.of({"loss": "minimize", "speed": "maximize"}, {"size": ("<=", 10)})
-        >>> models, log = ObjectiveModels(Encoder(SearchSpace({"x": Float(0, 1)})), wanted), TrialLog()
+        >>> space, log = SearchSpace({"x": Float(0, 1)}), TrialLog()
+        >>> models = ObjectiveModels(Encoder(space), wanted)
         >>> for n, x in enumerate((0.2, 0.8)):
         ...     _ = log.tell(Observation(
         ...         n, {"x": x}, x, None, Status.COMPLETED, None, n, ask_index=None,

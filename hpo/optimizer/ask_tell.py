@@ -173,7 +173,7 @@ class Optimizer:
         self.objectives = wanted_objectives(objectives, constraints, direction, self.space)
         if self.objectives is not None:
             direction = self.objectives.directions[self.objectives.first]
-            if other_tasks is not None:
+            if other_tasks:
                 raise ValueError(
                     "`other_tasks` needs one loss without constraints, got objectives"
                     f" {list(self.objectives.directions)}; leave it out"

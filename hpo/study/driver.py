@@ -47,6 +47,7 @@ from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
 from hpo.trials.failures import last_line, where_raised
 from hpo.trials.other_tasks import OtherTask
+from hpo.trials.pareto import Objectives
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class StudyOptions:
     raise_on_error: bool = False
     other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
     history: tuple[Observation, ...] = field(default=(), repr=False)
+    objectives: Objectives | None = None
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -109,6 +111,7 @@ class StudyOptions:
             seed=self.seed,
             driver=driver,
             other_tasks=self.other_tasks,
+            **({} if self.objectives is None else self.objectives.to_json()),
         )
         return StagedOptimizer(optimizer, self.scheduler, seed=self.seed, driver=driver)
 

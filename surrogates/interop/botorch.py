@@ -316,6 +316,11 @@ def _stay_with_python() -> None:
         logei._load_attempted = True
 
 
+def _first(outcomes: Tensor, X: Tensor | None = None) -> Tensor:
+    """Return the first outcome."""
+    return outcomes[..., 0]
+
+
 def _excess(outcomes: Tensor, *, outcome: int, limit: float) -> Tensor:
     """Return how far a negated outcome is above its limit: at most 0 where it is kept."""
     return -outcomes[..., outcome] - limit
@@ -423,7 +428,7 @@ class HypervolumeImprovement:
             "cache_root": False,  # needs GPyTorch's own caches, which a NumPy posterior has not
         }
         if count == 1:
-            first = GenericMCObjective(lambda outcomes, X=None: outcomes[..., 0])
+            first = GenericMCObjective(_first)
             return cls(qLogNoisyExpectedImprovement(models, objective=first, **shared), numeric)
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
             models,
