@@ -125,7 +125,7 @@ def _wanted(objectives: Objectives) -> str:
     verbs = {Direction.MINIMIZE: "minimized", Direction.MAXIMIZE: "maximized"}
     text = " and ".join(f"{verbs[d]} {', '.join(names)}" for d, names in by_direction.items())
     limits = ", ".join(f"{name} {limit}" for name, limit in objectives.constraints.items())
-    return text[0].upper() + text[1:] + (f" where {limits}," if limits else "")
+    return text[0].upper() + text[1:] + (f" with {limits}" if limits else "")
 
 
 def _front_of(result: Result, objectives: Objectives) -> list[Part]:
@@ -151,12 +151,14 @@ def _front_of(result: Result, objectives: Objectives) -> list[Part]:
         ]
         for member in shown
     ]
-    beaten = "no trial that keeps the constraints beats" if objectives.constraints else "none beats"
-    some = f", of which {len(shown)} are shown" if len(shown) < len(members) else ""
-    plural = "is" if len(members) == 1 else "are"
+    if len(objectives.directions) == 1:
+        text = f"Best of {done} completed trials within the constraints, as observed:"
+        return [text, Grid(header, rows)]
+    within = " within the constraints" if objectives.constraints else ""
+    some = f" ({len(shown)} of them are shown)" if len(shown) < len(members) else ""
     return [
-        f"On the front {plural} {len(members)} of {done} completed trials, those that {beaten} in"
-        f" every objective, as observed{some}:",
+        f"Front: {len(members)} of {done} completed trials{some}. No other trial{within} is as good"
+        " in every objective and better in one, as observed.",
         Grid(header, rows),
     ]
 

@@ -3,7 +3,8 @@
 It maximizes `qLogNEHVI` of BoTorch over one Gaussian process for each objective and constraint
 (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). The volume is measured in transformed
 objectives, standardized, whose transform changes from ask to ask as for a single loss. Where runs
-may pause the first objective is that at full fidelity, learned from reports too.
+may pause the first objective is that at full fidelity, learned from reports too. Until some run is
+expected to keep all constraints, the probability that they are kept is maximized instead.
 
 Notation: `M` posterior means of the objectives at the rows of the front and beside it, smaller is
 better; `E` those of the excess over the limits, `<= 0` where they are kept.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpo.acquisition import Region, Sum
+from hpo.acquisition import Below, Region, Sum, Term
 from hpo.models.objectives import ObjectiveModels
 from hpo.optimizer.ask import Ask, Search
 from hpo.optimizer.strategies.cost_levels import requirements
@@ -63,16 +64,22 @@ def improve_objectives(ask: Ask) -> Search:
     for j, (process, limit) in enumerate(limits):
         E[:, j] = process.posterior(X).mean - limit
     best = _best_first(M, E)[:_BASELINE]
-    term = HypervolumeImprovement.of(
-        values,
-        X[best],
-        _reference(M[best], E[best], M),
-        numeric=tuple(encoder.columns.numeric.tolist()),
-        limits=limits,
-        pending=_at_top(encoder, ask.pending),
-        samples=_SAMPLES,
-        rng=ask.rng,
-    )
+    some = bool(np.any(np.all(E <= 0.0, axis=1)))
+    if some:
+        terms: list[Term] = [
+            HypervolumeImprovement.of(
+                values,
+                X[best],
+                _reference(M[best], E[best], M),
+                numeric=tuple(encoder.columns.numeric.tolist()),
+                limits=limits,
+                pending=_at_top(encoder, ask.pending),
+                samples=_SAMPLES,
+                rng=ask.rng,
+            )
+        ]
+    else:  # first something that is allowed
+        terms = [Below(process, limit) for process, limit in limits]
     centers = X[best[:CENTERS]]
     region = Region(
         *encoder.box(centers),
@@ -81,10 +88,11 @@ def improve_objectives(ask: Ask) -> Search:
         extra=X[:0],
         global_share=GLOBAL_SHARE,
         candidates=_CANDIDATES,
-        smooth=False,
+        smooth=not some,  # gradients of the volume cost more than further rows
     )
-    why = Reason(ReasonKind.IMPROVE_OBJECTIVES, surrogate=transform.value)
-    return Search(Sum((term, *requirements(ask.models, ask.limits))), region, why, True)
+    kind = ReasonKind.IMPROVE_OBJECTIVES if some else ReasonKind.KEEP_CONSTRAINTS
+    why = Reason(kind, surrogate=transform.value if some else None)
+    return Search(Sum((*terms, *requirements(ask.models, ask.limits))), region, why, some)
 
 
 def _rows(encoder: Encoder, models: ObjectiveModels) -> Array:
