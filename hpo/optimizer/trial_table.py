@@ -82,6 +82,9 @@ def trial_table(
     ours = OURS if objectives is None else (*OURS, *_OF_OBJECTIVES)
     standing = {} if objectives is None else _standing(observations, objectives)
     metrics = {o.number: _metrics(o, log.reports(o.number) or o.reports) for o in observations}
+    if objectives is not None and objectives.first != "loss":  # by its own name as well
+        for o in observations:
+            metrics[o.number][objectives.first] = o.loss
     settings, measured = column_names(
         ours,
         [*space, *(name for o in observations for name in o.config)],

@@ -55,6 +55,8 @@ def test_the_first_objective_may_be_maximized():
     result = study(6, train_fn=score, objectives=wanted, constraints=None)
     assert result.best_observed.loss == max(o.loss for o in result.log.observations)
     assert str(result).startswith("Maximized score and minimized latency")
+    table = result.to_pandas()
+    assert (table["score"] == table["loss"]).all()
 
 
 def test_a_missing_value_ends_the_study_and_names_it():
