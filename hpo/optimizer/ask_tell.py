@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError, UnknownNameError
+from hpo.errors import BudgetError, SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
 from hpo.models.objectives import ObjectiveModels
+from hpo.models.stopping import expected_regret
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -186,6 +187,8 @@ class Optimizer:
         self.lock = ThreadLock()
         self.log = TrialLog()
         self.ledger = Ledger(budget or Budget())
+        if self.ledger.budget.until is not None:
+            self._check_until()
         self._default_cost = DefaultCost.of(self.space) if cost is None else None
         self._told_a_cost = False  # while none is declared: then that is the unit
         self._seed, self._driver = seed, driver
@@ -213,6 +216,19 @@ class Optimizer:
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
         self._starts = self.encoder.repaired(self._starts)
+
+    def _check_until(self) -> None:
+        """Refuse a regret where there is no one best config to compare with."""
+        way_out = "leave until= out, or use another limit"
+        if self.space.scales:
+            raise BudgetError(
+                "Budget.until needs a space without Scale axes, whose best config differs from"
+                f" size to size, got {list(self.space.scales)}; {way_out}"
+            )
+        if self.objectives is not None:
+            raise BudgetError(
+                f"Budget.until needs one loss without constraints, got {self.objectives}; {way_out}"
+            )
 
     @serialized
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
@@ -734,6 +750,22 @@ class Optimizer:
             spent=self.ledger.spent,
             objectives=self.objectives,
         )
+
+    @serialized
+    @single_threaded
+    def expected_regret(self) -> float | None:
+        """Return what is expected to be lost by stopping now, in units of the objective.
+
+        See :attr:`Result.expected_regret`.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> optimizer.expected_regret() is None  # before enough runs
+            True
+        """
+        self._hedge.sync(self.log)
+        return expected_regret(self._hedge.most_likely().models)
 
     @property
     def forecast(self) -> Forecast | None:

@@ -17,6 +17,7 @@ from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
+from hpo.models.stopping import expected_regret
 from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
     SIZES,
@@ -307,6 +308,29 @@ class Result(Printed):
                 key=lambda member: wanted.losses(member.values)[0],
             )
         )
+
+    @property
+    @serialized
+    @single_threaded
+    def expected_regret(self) -> float | None:
+        """What is expected to be lost by stopping now, in units of the objective.
+
+        It is how much the models expect the best config of the space to be better than the
+        believed best (:mod:`hpo.models.stopping`). None before enough runs were completed, with
+        scale axes, and under several objectives or constraints.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=0)
+            >>> for _ in range(14):
+            ...     trial = optimizer.ask()
+            ...     _ = optimizer.tell(trial, (trial.config["x"] - 0.3) ** 2)
+            >>> 0 <= optimizer.result().expected_regret < 1e-3
+            True
+        """
+        if self.space.scales or self.objectives is not None:
+            return None
+        return expected_regret(self.models)
 
     @property
     def front(self) -> tuple[FrontMember, ...]:

@@ -191,6 +191,13 @@ def _spent(result: Result) -> str:
     unit = result.cost_unit
     if spent is not None and spent.cost > 0 and unit is not None:
         text += f", {spent.cost:.4g} {'s of training' if unit == SECONDS else unit}"
+    until = None if result.budget is None else result.budget.until
+    regret = None if until is None else result.expected_regret
+    if until is not None and regret is not None and regret <= until.tolerance:
+        return (
+            f"Spent: {text}. Stopping here is expected to lose {regret:.2g}, no more than the"
+            f" {until.tolerance:.5g} asked for."
+        )
     hit = [f"{limit:.5g} {unit}" for used, limit, unit in _limits(result) if used >= limit]
     left = [
         f"{used:.5g} of {limit:.5g} {unit}" for used, limit, unit in _limits(result) if used < limit
