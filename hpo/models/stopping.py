@@ -5,6 +5,12 @@ The believed best is the completed run of lowest posterior mean. Keeping it lose
 regret, in units of the loss. It is at least the expected improvement of the best single config,
 because any of many configs may be the better one.
 
+A model may be sure of a valley that is not the lowest, so the progress of the search speaks as well:
+a regret that falls like 1 / n would still be half of what the believed best has gained since a
+third of the runs. The larger of the two is returned. On the tuning half of the suites the model
+alone was right in 6 of 10 stops at 3 % of the spread of random configs, with progress in all
+(docs/when_to_stop.md).
+
 The minimum is looked for over joint draws at the runs, at rows spread over the box, and at rows
 around the best runs, so what lies between those rows is not counted. A model of few runs believes
 its prior, so nothing is said before `least_runs`.
@@ -28,6 +34,7 @@ _NEAR = 256  # rows around the best runs
 _BEST = 5  # runs around which rows are drawn
 _VISITED = 64  # best runs among the rows
 _RADII = (0.3, 0.1, 0.03, 0.01)  # box widths
+_PROGRESS = 3  # one of so many of the runs, since when progress is counted
 _KEY = 0x57095  # random key: the same log gives the same answer
 
 
@@ -70,7 +77,9 @@ def expected_regret(models: Models) -> float | None:
         draws = model.joint_posterior(X).sample(_DRAWS, np.random.default_rng([_KEY, len(runs), 1]))
     except NumericalError:
         return None
-    return float(np.mean(draws[:, 0] - np.min(draws, axis=1)))
+    model_regret = float(np.mean(draws[:, 0] - np.min(draws, axis=1)))
+    gained = float(np.min(mean[: len(runs) // _PROGRESS]) - mean[best[0]])
+    return max(model_regret, gained / (_PROGRESS - 1))
 
 
 def _rows(encoder: Encoder, X: Array, best: IntArray) -> Array:

@@ -70,9 +70,17 @@ def test_failed_trials_are_no_evidence():
     assert len(optimize(fails, SPACE, budget=Budget(trials=16, until=Regret(1e9))).log) == 16
 
 
+def test_progress_counts_where_the_model_is_sure():
+    xs = np.linspace(0.0, 1.0, 18)
+    models = models_of(SPACE, [{"x": float(x)} for x in xs], [-x for x in xs])
+    since_a_third = xs[-1] - xs[5]
+    assert expected_regret(models) == pytest.approx(0.5 * since_a_third, rel=0.05)
+
+
 def test_the_expected_regret_is_what_joint_draws_lose():
     rng = np.random.default_rng(0)
     xs = rng.random(16)
+    xs[0] = 0.52  # the best comes first, so that there is no progress
     models = models_of(SPACE, [{"x": float(x)} for x in xs], list(np.sin(9 * xs)))
     found = expected_regret(models)
     grid = np.linspace(0, 1, 201)[:, None]
