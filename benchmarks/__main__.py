@@ -16,6 +16,7 @@ The source tree:
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
     python -m benchmarks {speed,calibration,scale-transfer,target,transfer,latency,training,curves}
+    python -m benchmarks objectives
     python -m benchmarks hpob-report runs/hpob-v3-test
 """
 
@@ -181,6 +182,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
     "training": (
         "cost of the trainer, and drift of the best learning rate",
         _from_module("benchmarks.experiments.training"),
+    ),
+    "objectives": (
+        "hypervolume of several objectives, beside rivals",
+        _from_module("benchmarks.experiments.objectives"),
     ),
     "curves": (
         "coverage and error of learning-curve extrapolation",

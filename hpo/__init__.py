@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from hpo.study.process_runner import ProcessRunner
     from hpo.study.processes.ranks import connect, launch
     from hpo.study.runners import InlineRunner
-    from hpo.trials.budget import Budget, Limits
+    from hpo.trials.budget import Budget, Limits, Regret
     from hpo.trials.read_runs import Runs, read_runs
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "ProcessRunner",
     "Reason",
     "ReasonKind",
+    "Regret",
     "Recommendation",
     "Report",
     "Result",
@@ -154,6 +155,7 @@ _LAZY = {
     "Optimizer": "hpo.optimizer.ask_tell",
     "PowerScheduler": "hpo.scaling.transfer_rules",
     "ProcessRunner": "hpo.study.process_runner",
+    "Regret": "hpo.trials.budget",
     "Recommendation": "hpo.optimizer.recommend",
     "Result": "hpo.optimizer.result",
     "Runs": "hpo.trials.read_runs",

@@ -1,15 +1,10 @@
-"""Minimize loss, cost, latency and size at once: four objectives by qLogNEHVI, with BoTorch.
+"""Minimize loss, cost, latency and size at once: four objectives by hypervolume.
 
-    python -m examples.studies.many_objectives [--runs 32] [--start 10] [--seed 0]
+    python -m examples.studies.many_objectives [--runs 32] [--seed 0]
 
 A perceptron learns scikit-learn's digits. No setting is best in every objective; the search looks
-for the Pareto front of all four. Each objective has its own Gaussian process on its logarithm, and
-the next run is the one expected to add most to the volume that the front dominates (Daulton,
-Balandat & Bakshy 2021; Ament et al. 2023). The same number of random runs is the comparison.
-
-`optimize` and `Optimizer` handle one loss and its cost. An Optuna study with several directions
-under `hpo.adapters.optuna.ScaleTuneSampler` needs no BoTorch and searches one trade-off at a time;
-this is the loop for those who want the hypervolume.
+for the Pareto front of all four (docs/several_objectives.md). The same number of random runs is the
+comparison, by the volume that the front dominates in logarithms.
 """
 
 from __future__ import annotations
@@ -28,29 +23,21 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
-from hpo import Categorical, Float, Int, SearchSpace
-from hpo.acquisition.maximize import Region, maximize
-from hpo.optimizer.initial_design import starts
-from hpo.space.encoding import Encoder
-from surrogates.data import TrainingData
-from surrogates.gp import GaussianProcess, GPPredictor
-from surrogates.transforms import location_scale
+from hpo import Budget, Categorical, Context, Float, Int, Result, optimize
 
 Array = NDArray[np.float64]
 
-OBJECTIVES = ("loss", "cost, Gflop", "latency, us", "weights")
-SPACE = SearchSpace(
-    {
-        "lr": Float(1e-4, 1e-1, log=True),
-        "width": Int(8, 256, log=True),
-        "depth": Int(1, 3),
-        "epochs": Int(2, 20, log=True),
-        "activation": Categorical(["relu", "tanh"]),
-    }
-)
+OBJECTIVES = ("loss", "gigaflops", "microseconds", "weights")
+SPACE = {
+    "lr": Float(1e-4, 1e-1, log=True),
+    "width": Int(8, 256, log=True),
+    "depth": Int(1, 3),
+    "epochs": Int(2, 20, log=True),
+    "activation": Categorical(["relu", "tanh"]),
+}
 
 
-def train(config: dict[str, Any]) -> Array:
+def train(config: dict[str, Any], ctx: Context | None = None) -> dict[str, float]:
     """Train one perceptron and return its four objectives.
 
     They are the loss on a third of the images, the floating-point operations of training, the time
@@ -71,7 +58,8 @@ def train(config: dict[str, Any]) -> Array:
     weights = sum(w.size for w in model.coefs_) + sum(b.size for b in model.intercepts_)
     gigaflops = 6e-9 * weights * len(X[::3]) * config["epochs"]  # forward 2, backward 4
     loss = log_loss(y[1::3], model.predict_proba(X[1::3]))
-    return np.array([loss, gigaflops, 1e6 * _latency(model, X[:1]), weights])
+    values = (loss, gigaflops, 1e6 * _latency(model, X[:1]), weights)
+    return dict(zip(OBJECTIVES, map(float, values), strict=True))
 
 
 def _latency(model: MLPClassifier, image: Array) -> float:
@@ -85,51 +73,25 @@ def _latency(model: MLPClassifier, image: Array) -> float:
     return min(seconds)
 
 
-def search(runs: int, start: int, seed: int) -> tuple[list[dict[str, Any]], Array]:
-    """Return the configs in the order they were tried and their objectives, runs x 4."""
-    from surrogates.interop.botorch import HypervolumeImprovement
-
-    encoder, rng = Encoder(SPACE), np.random.default_rng(seed)
-    X = starts(encoder, start, rng=rng)
-    Y = np.stack([train(config) for config in encoder.decode(X)])
-    while len(X) < runs:
-        processes, scaled = _fitted(encoder, X, np.log(Y))
-        term = HypervolumeImprovement.of(
-            processes,
-            X,
-            scaled.max(axis=0) + 0.1,
-            numeric=tuple(encoder.columns.numeric.tolist()),
-            samples=32,
-            rng=rng,
-        )
-        best = X[front(Y)]
-        radii = np.full(X.shape[1], 0.2)
-        where = Region(
-            encoder.lower, encoder.upper, best, radii, X[:0], 0.5, candidates=128, smooth=False
-        )
-        row = maximize(term, encoder, where, X, rng=rng).row
-        X = np.vstack([X, row])
-        Y = np.vstack([Y, train(encoder.decode(row[None, :])[0])])
-    return encoder.decode(X), Y
+def search(runs: int, seed: int) -> Result:
+    """Return the result of a search for the front of all objectives."""
+    wanted = dict.fromkeys(OBJECTIVES, "minimize")
+    return optimize(train, SPACE, budget=Budget(trials=runs), objectives=wanted, seed=seed)
 
 
-def _fitted(encoder: Encoder, X: Array, Y: Array) -> tuple[list[GPPredictor], Array]:
-    """Return one process per objective, and the standardized columns of Y it was fitted to."""
-    model, scaled = GaussianProcess(), np.empty_like(Y)
-    processes = []
-    for k, y in enumerate(Y.T):
-        location, scale = location_scale(y)
-        scaled[:, k] = (y - location) / scale
-        data = TrainingData(X, scaled[:, k], encoder.columns)
-        processes.append(model.predictor(data, model.learn(data)))
-    return processes, scaled
-
-
-def front(Y: Array) -> NDArray[np.intp]:
-    """Return the rows of the Pareto front: none is as good everywhere and better somewhere."""
-    as_good = np.all(Y[:, None] <= Y[None], axis=2)
-    better = np.any(Y[:, None] < Y[None], axis=2)
-    return np.flatnonzero(~np.any(as_good & better, axis=0))
+def random_runs(runs: int, seed: int) -> Array:
+    """Return the objectives of random configs, runs x 4."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(runs):
+        config = {
+            "lr": float(10 ** rng.uniform(-4, -1)),
+            "width": round(float(np.exp(rng.uniform(np.log(8), np.log(256))))),
+            "depth": int(rng.integers(1, 4)),
+            "epochs": round(float(np.exp(rng.uniform(np.log(2), np.log(20))))),
+            "activation": str(rng.choice(["relu", "tanh"])),
+        }
+        found.append(list(train(config).values()))
+    return np.array(found)
 
 
 def volume(Y: Array, worst: Array) -> float:
@@ -146,21 +108,17 @@ def main() -> None:
     """Search, print the front and compare its volume with that of random runs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=32)
-    parser.add_argument("--start", type=int, default=10, help="runs before the first model")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    configs, Y = search(given.runs, given.start, given.seed)
-    encoder, rng = Encoder(SPACE), np.random.default_rng(given.seed)
-    drawn = encoder.from_unit(
-        rng.random((given.runs, len(encoder.lower))), (encoder.lower, encoder.upper)
-    )
-    random = np.stack([train(config) for config in encoder.decode(encoder.snap(drawn))])
-    best = front(Y)
-    table = Table(*SPACE, *OBJECTIVES, title=f"{len(best)} of {len(Y)} runs are on the front")
-    for i in best[np.argsort(Y[best, 0])]:
+    result = search(given.runs, given.seed)
+    Y = result.to_pandas()[list(OBJECTIVES)].to_numpy(dtype=np.float64)
+    random = random_runs(given.runs, given.seed)
+    front = result.pareto_set
+    table = Table(*SPACE, *OBJECTIVES, title=f"{len(front)} of {len(Y)} runs are on the front")
+    for member in front:
         table.add_row(
-            *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in configs[i].values()),
-            *(f"{v:.3g}" for v in Y[i]),
+            *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in member.config.values()),
+            *(f"{member.values[name]:.3g}" for name in OBJECTIVES),
         )
     console = Console()
     console.print(table)

@@ -1,7 +1,7 @@
 """Terms that add up to one log acquisition, and its maximizer over a mixed space."""
 
 from hpo.acquisition.base import Sum, Term
-from hpo.acquisition.feasibility import CostBelow, ProbabilityOfSuccess
+from hpo.acquisition.feasibility import Below, CostBelow, ProbabilityOfSuccess
 from hpo.acquisition.improvement import (
     Improvement,
     Staircase,
@@ -15,6 +15,7 @@ from hpo.acquisition.thompson import SharedLevel
 from hpo.acquisition.trust_region import TrustRegion
 
 __all__ = [
+    "Below",
     "CostBelow",
     "Improvement",
     "Maximum",

@@ -1,10 +1,14 @@
-"""Log probabilities that a run succeeds and that it stays within a cost."""
+"""Log probabilities that a run succeeds, and that it stays within a cost or another limit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from scipy.special import log_ndtr
+
+from surrogates.base import Predictor
 from surrogates.data import Array
 
 
@@ -94,3 +98,40 @@ class CostBelow:
     def gradient(self, X: Array) -> tuple[Array, Array]:
         """Return the log probabilities and their derivatives, m x d."""
         return self.model.log_probability_below_gradient(X, self.log_cap, self.widening)
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """Term `ln P(f <= limit)` of a latent value.
+
+    Attributes:
+        model: Fitted model of the value.
+        limit: Largest value that is allowed.
+
+    Example:
+        >>> import numpy as np
+        >>> from surrogates.data import Columns, TrainingData
+        >>> from surrogates.gp import GaussianProcess
+        >>> X = np.linspace(0.0, 1.0, 9)[:, None]
+        >>> model = GaussianProcess().fit(TrainingData(X, 3.0 * X[:, 0], Columns.of_decisions("x")))
+        >>> np.exp(Below(model, limit=1.5).value(np.array([[0.1], [0.9]]))).round(2).tolist()
+        [1.0, 0.0]
+    """
+
+    model: Predictor
+    limit: float
+
+    def value(self, X: Array) -> Array:
+        """Return the log probabilities, `(m,)`."""
+        p = self.model.posterior(X)
+        return np.asarray(log_ndtr((self.limit - p.mean) / np.sqrt(p.variance)))
+
+    def gradient(self, X: Array) -> tuple[Array, Array]:
+        """Return the log probabilities and their derivatives, m x d."""
+        p = self.model.posterior_gradient(X)
+        sd = np.sqrt(p.variance)
+        z = (self.limit - p.mean) / sd
+        value = log_ndtr(z)
+        ratio = np.exp(-0.5 * z**2 - value) / np.sqrt(2.0 * np.pi)  # phi(z) / Phi(z)
+        d_z = -p.d_mean / sd[:, None] - (0.5 * z / p.variance)[:, None] * p.d_variance
+        return np.asarray(value), ratio[:, None] * d_z

@@ -7,7 +7,7 @@ those that are not finite become null, which leaves a gap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,30 @@ def _(data: LawPlot) -> JSON:
         _star(data.compute[-1], data.predicted, data.predicted_interval),
     ]
     return _figure(traces, _log(data.label), _linear(data.loss_label))
+
+
+def points_figure(
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]], x_name: str, y_name: str
+) -> JSON:
+    """Return the figure of groups of points, such as trials on a front and beside it.
+
+    Args:
+        groups: Horizontal and vertical values of each group by its name, the most important first;
+            groups without a point are left out.
+        x_name: Name of the horizontal axis.
+        y_name: Name of the vertical axis.
+
+    Example:
+        >>> figure = points_figure({"on the front": ([1.0], [2.0])}, "latency", "loss")
+        >>> figure["data"][0]["x"], figure["layout"]["yaxis"]["title"]["text"]
+        ([1.0], 'loss')
+    """
+    colors, traces = (BLUE, GRAY, FAILED_COLOR), []
+    for (name, (x, y)), color in zip(groups.items(), colors, strict=False):
+        if np.size(x):
+            marker = {"size": 8, "color": color, "opacity": 0.8}
+            traces.append(_points(x, y, name) | {"marker": marker})
+    return _figure(traces, _linear(x_name), _linear(y_name))
 
 
 def optimum_figure(law: LawPlot, setting: OptimumPlot) -> JSON:

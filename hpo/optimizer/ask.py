@@ -14,6 +14,7 @@ turn                 when
 `RANDOM`             partial runs: one ask in `RANDOM_EVERY`
 `PARTIAL_RUNS`       partial runs, as under a scheduler
 `FOREST`             the quantile forest's share of the asks (:mod:`hpo.models.surrogate_selector`)
+`OBJECTIVES`         several objectives, or constraints
 `TARGET`             a target is named: every ask but one in `FRONT_EVERY`
 `FRONT`              else: the front of loss against cost, or the best loss if cost is ignored
 ===================  ===============================================================================
@@ -35,6 +36,7 @@ import numpy as np
 from hpo.acquisition import Region, Rows, Term, maximize
 from hpo.models.fitted import Models
 from hpo.models.log_scale_hedge import InputWarp
+from hpo.models.objectives import ObjectiveModels
 from hpo.space.encoding import Encoder
 from hpo.trials import Reason
 from surrogates.data import Array
@@ -52,6 +54,7 @@ class Turn(Enum):
     RANDOM = "random"
     PARTIAL_RUNS = "partial runs"
     FOREST = "forest"
+    OBJECTIVES = "objectives"
     TARGET = "target"
     FRONT = "front"
 
@@ -101,6 +104,7 @@ class Ask:
         cost_aware: Whether to weigh loss against cost.
         target: `(scales,)`, encoded sizes to serve; None without a target.
         start: Start point of this ask; None when all of them were asked.
+        objectives: Models of several objectives; None for one loss.
         rng: Source of every random number of the ask.
     """
 
@@ -114,6 +118,7 @@ class Ask:
     cost_aware: bool
     target: Array | None
     start: Start | None
+    objectives: ObjectiveModels | None
     rng: np.random.Generator
 
     @property
@@ -159,7 +164,13 @@ class Suggestion:
 
 
 def whose_turn(
-    warp: InputWarp, *, index: int, starting: bool, has_target: bool, only_target: bool
+    warp: InputWarp,
+    *,
+    index: int,
+    starting: bool,
+    has_target: bool,
+    only_target: bool,
+    objectives: ObjectiveModels | None = None,
 ) -> Turn:
     """Return the strategy that answers the ask of this `index`.
 
@@ -169,9 +180,14 @@ def whose_turn(
         starting: Whether start points are left.
         has_target: Whether a target is named.
         only_target: Whether no ask may walk the front.
+        objectives: Models of several objectives; None for one loss.
     """
     if starting:
         return Turn.START
+    if objectives is not None:
+        if warp.models.uses_partial_runs and index % RANDOM_EVERY == 0:
+            return Turn.RANDOM
+        return Turn.OBJECTIVES if len(objectives.X) else Turn.EXPLORE
     forest = warp.selector.uses_forest(index)
     if warp.models.uses_partial_runs and not forest:
         return Turn.RANDOM if index % RANDOM_EVERY == 0 else Turn.PARTIAL_RUNS

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.errors import SpaceError, UnknownNameError
+from hpo.errors import BudgetError, SpaceError, UnknownNameError
 from hpo.models.curve_forecast import CurveForecast
 from hpo.models.intervals import Expected, cost_forecast, loss_forecast
 from hpo.models.log_scale_hedge import InputWarp, LogScaleHedge
+from hpo.models.objectives import ObjectiveModels
+from hpo.models.stopping import expected_regret
 from hpo.models.surrogate_selector import SurrogateChoice
 from hpo.optimizer.ask import (
     FRONT_EVERY,
@@ -33,6 +35,7 @@ from hpo.optimizer.recommend import Recommendation, check_target
 from hpo.optimizer.result import Result
 from hpo.optimizer.strategies import STRATEGIES
 from hpo.optimizer.strategies.explore import explore
+from hpo.optimizer.strategies.objectives import check_botorch
 from hpo.scaling.claims import Priors
 from hpo.scaling.drift_prior import check_priors
 from hpo.scaling.earlier_studies import earlier_studies
@@ -55,6 +58,7 @@ from hpo.trials import (
 from hpo.trials.budget import Budget, Ledger
 from hpo.trials.default_cost import DefaultCost
 from hpo.trials.other_tasks import GivenTasks, read_other_tasks
+from hpo.trials.pareto import Objectives
 from hpo.trials.read_runs import History, earlier_runs, run_keys
 from hpo.trials.records import UNIT
 from hpo.trials.serialized import ThreadLock, serialized
@@ -115,6 +119,12 @@ class Optimizer:
             where they agree with this one: what `read_runs` returns or can read, a
             :class:`Result`, or a list of (config, loss). With scale axes they are one more transfer
             rule (:mod:`hpo.scaling.earlier_studies`).
+        objectives: "minimize" or "maximize" by name, for several objectives: the search improves
+            the front of them. The first is the loss that is told, and its direction that of the
+            search; the others are told among `metrics`, and "cost" is the cost. BoTorch is needed.
+        constraints: Pair of "<=" or ">=" and a limit for each constrained value, by its name among
+            the metrics, such as `{"memory": ("<=", 80e9)}`. Without `objectives` the loss is the
+            only one.
 
     Attributes:
         space: The space searched.
@@ -122,6 +132,7 @@ class Optimizer:
         log: Trials and results; all of the state.
         ledger: What the study has spent.
         target: Scale values of the final training; None if undeclared.
+        objectives: Objectives and constraints; None for one loss.
         cost_unit: Unit of the costs; None if undeclared.
         lock: Held while anything is asked, told or read, so that threads may share an optimizer.
 
@@ -153,12 +164,22 @@ class Optimizer:
         seed: int = 0,
         driver: int = 0,
         other_tasks: GivenTasks = None,
+        objectives: Mapping[str, str] | None = None,
+        constraints: Mapping[str, tuple[str, float]] | None = None,
     ) -> None:
         seed, driver = _INDEX(seed, "`seed`"), _INDEX(driver, "`driver`")
         budget = Kind(Budget, optional=True, way_out="write Budget(trials=60)")(
             budget, "`budget`", TypeError
         )
         self.space = space if isinstance(space, SearchSpace) else SearchSpace(space)
+        self.objectives = wanted_objectives(objectives, constraints, direction, self.space)
+        if self.objectives is not None:
+            direction = self.objectives.directions[self.objectives.first]
+            if other_tasks:
+                raise ValueError(
+                    "`other_tasks` needs one loss without constraints, got objectives"
+                    f" {list(self.objectives.directions)}; leave it out"
+                )
         self.encoder = Encoder(self.space, direction)
         if self.space.where is not None:
             self.encoder.allowed_rows()  # refuses what allows nothing
@@ -167,6 +188,8 @@ class Optimizer:
         self.lock = ThreadLock()
         self.log = TrialLog()
         self.ledger = Ledger(budget or Budget())
+        if self.ledger.budget.until is not None:
+            self._check_until()
         self._default_cost = DefaultCost.of(self.space) if cost is None else None
         self._told_a_cost = False  # while none is declared: then that is the unit
         # results of configs that were never asked, by what is equal where they are told again
@@ -180,6 +203,9 @@ class Optimizer:
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
+        self._several = (
+            None if self.objectives is None else ObjectiveModels(self.encoder, self.objectives)
+        )
         self._degraded = 0
         rng = np.random.default_rng([seed, driver, _STARTS_KEY])
         self._starts = starts(self.encoder, start_count(int(self.encoder.free.sum())), rng=rng)
@@ -193,6 +219,19 @@ class Optimizer:
             self._starts = self._starts[:_TARGET_STARTS]
             self._starts[:, self.encoder.columns.scale] = 0.0
         self._starts = self.encoder.repaired(self._starts)
+
+    def _check_until(self) -> None:
+        """Refuse a regret where there is no one best config to compare with."""
+        way_out = "leave until= out, or use another limit"
+        if self.space.scales:
+            raise BudgetError(
+                "Budget.until needs a space without Scale axes, whose best config differs from"
+                f" size to size, got {list(self.space.scales)}; {way_out}"
+            )
+        if self.objectives is not None:
+            raise BudgetError(
+                f"Budget.until needs one loss without constraints, got {self.objectives}; {way_out}"
+            )
 
     @serialized
     def ask(self, *, among: Sequence[Mapping[str, Any]] | None = None) -> Trial:
@@ -308,7 +347,9 @@ class Optimizer:
             index = self.log.next_ask_index
         index = Count(0, most=2**53, way_out="None takes the log's next one")(index, "`index`")
         self._hedge.sync(self.log)
-        degraded = self._degraded + self._hedge.fallbacks
+        if self._several is not None:
+            self._several.sync(self.log)
+        degraded = self._degraded + self._fallbacks
         ask = self._ask(target, index, among, only_target)
         try:
             suggestion = carry_out(STRATEGIES[ask.turn](ask), ask)
@@ -318,7 +359,7 @@ class Optimizer:
             failed = replace(suggestion.reason, kind=ReasonKind.MODEL_FAILED, text=str(fault))
             suggestion = replace(suggestion, reason=failed)
         config = ask.encoder.decode(suggestion.row[None, :])[0]
-        fallbacks = self._degraded + self._hedge.fallbacks
+        fallbacks = self._degraded + self._fallbacks
         prediction = self._predict(ask.warp, suggestion, fallbacks > degraded, fallbacks)
         return Proposal(config, index, prediction)
 
@@ -334,7 +375,8 @@ class Optimizer:
         place = index + sum(o.ask_index is None for o in self.log.observations)
         start = self._start(place)
         starting = start is not None
-        warp = self._hedge.declared if starting else self._hedge.for_ask(index)
+        plain = starting or self._several is not None
+        warp = self._hedge.declared if plain else self._hedge.for_ask(index)
         warp.selector.sync()
         encoder, partial = warp.encoder, warp.models.partial_runs
         pending = encoder.encode([partial.at_current_level(trial) for trial in self.log.pending])
@@ -351,6 +393,7 @@ class Optimizer:
                 starting=starting,
                 has_target=target is not None,
                 only_target=only_target,
+                objectives=self._several,
             ),
             index=index,
             pending=pending,
@@ -360,8 +403,15 @@ class Optimizer:
             cost_aware=self._cost_aware,
             target=None if target is None else self._target_row(target),
             start=start,
+            objectives=self._several,
             rng=np.random.default_rng([self._seed, self._driver, index]),
         )
+
+    @property
+    def _fallbacks(self) -> int:
+        """Number of times that a model could not be built and an earlier fit of it was used."""
+        several = 0 if self._several is None else self._several.fallbacks
+        return self._hedge.fallbacks + several
 
     def _start(self, place: int) -> Start | None:
         """Return the start point at a place; None from where the models choose."""
@@ -426,7 +476,8 @@ class Optimizer:
             seconds: Wall-clock time of the run.
             reports: Reports that the run made, kept with the result.
             metrics: Other numbers or texts, kept with the result; True and False are 1 and 0, None
-                is dropped.
+                is dropped. Of several objectives all but the first are told here, and must be for
+                a completed run; one that is not finite makes it `diverged`.
 
         Returns:
             The observation, or the earlier one that says the same.
@@ -476,11 +527,30 @@ class Optimizer:
         )
         if cost is None:
             observation = self._with_default_cost(observation)
+        observation = self._with_all_objectives(observation)
         before = self._told_before(observation)
         if before is not None:
             return before
         self.record(observation)
         return observation
+
+    def _with_all_objectives(self, observation: Observation) -> Observation:
+        """Return a completed run as it is, or as diverged where an objective is not finite.
+
+        Raises:
+            ValueError: If it lacks an objective or a constrained value.
+        """
+        wanted = self.objectives
+        if wanted is None or observation.status is not Status.COMPLETED:
+            return observation
+        if wanted.missing(observation):
+            raise ValueError(
+                f"`metrics` must hold {list(wanted.missing(observation))} of a completed run, got"
+                f" {sorted(observation.metrics)}; tell(..., metrics={{...}}) or failed=..."
+            )
+        if wanted.values(observation) is not None:
+            return observation
+        return replace(observation, status=Status.FAILED, cause=Cause.DIVERGED, loss=None)
 
     @serialized
     def with_default_cost(self, observation: Observation) -> Observation:
@@ -683,7 +753,24 @@ class Optimizer:
             rules=self._rules,
             budget=self.ledger.budget,
             spent=self.ledger.spent,
+            objectives=self.objectives,
         )
+
+    @serialized
+    @single_threaded
+    def expected_regret(self) -> float | None:
+        """Return what is expected to be lost by stopping now, in units of the objective.
+
+        See :attr:`Result.expected_regret`.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)})
+            >>> optimizer.expected_regret() is None  # before enough runs
+            True
+        """
+        self._hedge.sync(self.log)
+        return expected_regret(self._hedge.most_likely().models)
 
     @property
     def forecast(self) -> Forecast | None:
@@ -811,6 +898,52 @@ def number(name: str, value: object) -> float | None:
     if given is None:
         raise TypeError(f"`{name}` must be one number, got {shown(value)}; return a float")
     return given
+
+
+def wanted_objectives(
+    objectives: Mapping[str, str] | None,
+    constraints: Mapping[str, tuple[str, float]] | None,
+    direction: DirectionName | Direction,
+    space: SearchSpace,
+) -> Objectives | None:
+    """Return the objectives and constraints that were asked for; None for one loss.
+
+    Args:
+        objectives: Direction of each objective by name; None for the loss alone.
+        constraints: Side and limit by name; None for none.
+        direction: Direction of the loss.
+        space: Space to be searched.
+
+    Raises:
+        ImportError: If BoTorch cannot be imported.
+        SpaceError: If the space has scale axes.
+        ValueError: For objectives, constraints or a direction that break a rule.
+
+    Example:
+        >>> from hpo import Float
+        >>> space = SearchSpace({"x": Float(0, 1)})
+        >>> wanted = {"loss": "minimize", "latency": "minimize"}
+        >>> print(wanted_objectives(wanted, {"memory": ("<=", 8)}, "minimize", space))
+        minimize loss, minimize latency, memory <= 8
+    """
+    found = Objectives.of(objectives, constraints)
+    if found is None:
+        return None
+    given = Direction.of(direction)
+    found = found.with_direction(given)
+    first = found.directions[found.first]
+    if given is Direction.MAXIMIZE and first is not given:
+        raise ValueError(
+            f"`direction` must be that of the first objective, {found.first!r}: {first.value!r},"
+            f" got {given.value!r}; leave it out"
+        )
+    if space.scales:
+        raise SpaceError(
+            "several objectives and constraints need a space without Scale axes, got"
+            f" {list(space.scales)}; make them Int or Float, and the cost an objective"
+        )
+    check_botorch()
+    return found
 
 
 def check_surrogate(name: str, space: SearchSpace) -> SurrogateChoice:

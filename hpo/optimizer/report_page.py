@@ -16,7 +16,7 @@ from hpo.drawing.html import (
     ReportPage,
     ShownTrial,
 )
-from hpo.drawing.interactive import figure_of, optimum_figure
+from hpo.drawing.interactive import figure_of, optimum_figure, points_figure
 from hpo.errors import SpaceError
 from hpo.optimizer import pictures
 from hpo.optimizer.law_plot import law_plot
@@ -40,7 +40,8 @@ def report_page(result: Result) -> ReportPage:
     """Return what the report shows; see :meth:`hpo.optimizer.result.Result.report`."""
     some = bool(result.candidates())
     best, observed = (result.best, result.best_observed) if some else (None, None)
-    advice = result.recommend() if len(result.models.runs) else None
+    several = result.objectives
+    advice = result.recommend() if len(result.models.runs) and several is None else None
     front, trials = result.front, result.to_pandas().drop(columns="traceback")
     picture = pictures.front_plot(result, front) if front else None
     law = result.scaling_law
@@ -52,7 +53,7 @@ def report_page(result: Result) -> ReportPage:
         observed=None
         if best is None or observed is None or observed.number == best.number
         else _shown(observed),
-        nothing=None if advice is not None else result.why_nothing(),
+        nothing=None if advice is not None or (some and several) else result.why_nothing(),
         recommended=None if advice is None else _recommended(advice),
         front=_front_table(result, front),
         picture=picture if picture is not None and len(picture.cost) > 1 else None,
@@ -90,7 +91,7 @@ def report_page(result: Result) -> ReportPage:
                 for rule in law.rules[-1:]
             ],
         ),
-        pictures=_pictures(result, advice),
+        pictures=[*_objective_pictures(result), *_pictures(result, advice)],
         loss_name=pictures.loss_name(result),
     )
 
@@ -152,6 +153,7 @@ def _asked(result: Result) -> list[tuple[str, Any]]:
     target = ", ".join(f"{name} {value:.4g}" for name, value in (result.target or {}).items())
     rows = [
         ("direction", result.models.encoder.direction.value),
+        ("objectives and constraints", str(result.objectives or "")),
         ("budget", None if result.budget is None else str(result.budget)),
         *result.asked,
         ("cost is counted in", result.cost_unit),
@@ -259,6 +261,35 @@ def _pictures(result: Result, advice: Recommendation | None) -> list[PagePicture
             "A setting that was not active is drawn at the lower end."
         )
         found.append(PagePicture("All settings", caption, parallel, wide=True))
+    return found
+
+
+def _objective_pictures(result: Result) -> list[PagePicture]:
+    """Return the first objective against each other one."""
+    wanted, found = result.objectives, []
+    if wanted is None:
+        return []
+    on_front = {member.number for member in result.pareto_set}
+    groups: dict[str, list[dict[str, float]]] = {
+        "on the front": [],
+        "beaten": [],
+        "breaks a constraint": [],
+    }
+    for o in result.log.observations:
+        values = wanted.values(o) if o.status is Status.COMPLETED else None
+        if values is not None:
+            kept = "on the front" if o.number in on_front else "beaten"
+            groups[kept if wanted.feasible(values) else "breaks a constraint"].append(values)
+    first, *others = wanted.directions
+    for other in others if any(groups.values()) else []:
+        points = {
+            name: ([run[other] for run in runs], [run[first] for run in runs])
+            for name, runs in groups.items()
+        }
+        figure = points_figure(points, other, first)
+        title, caption = f"{first} against {other}", f"{first}: {wanted.directions[first].value}, "
+        caption += f"{other}: {wanted.directions[other].value}; one point a completed trial."
+        found.append(PagePicture(title, caption, figure=figure))
     return found
 
 

@@ -17,6 +17,7 @@ from hpo.models.intervals import extrapolation
 from hpo.models.log_scale_hedge import InputWarp
 from hpo.models.lr_sensitivity import Instability, instability, lr_parameter, sizes
 from hpo.models.prediction import predict
+from hpo.models.stopping import expected_regret
 from hpo.optimizer.law_plot import law_plot
 from hpo.optimizer.recommend import (
     SIZES,
@@ -32,10 +33,10 @@ from hpo.scaling.rule_mixture import RuleMixture
 from hpo.scaling.scaling_law import FittedLaw
 from hpo.space import Direction, SearchSpace
 from hpo.space.arguments import Count, File, Kind, Number, Row, Table, Text
-from hpo.trials import Observation, Prediction, TrialLog
+from hpo.trials import Observation, Prediction, Status, TrialLog
 from hpo.trials.budget import Budget, Spent
-from hpo.trials.pareto import front
-from hpo.trials.printing import Part, Printed, settings
+from hpo.trials.pareto import Objectives, front, pareto_set
+from hpo.trials.printing import Part, Printed, settings, short
 from hpo.trials.records import SECONDS
 from hpo.trials.serialized import ThreadLock, serialized
 from surrogates.numerics import single_threaded
@@ -79,6 +80,29 @@ class FrontMember(Printed):
 
 
 @dataclass(frozen=True, slots=True)
+class ParetoMember(Printed):
+    """One completed trial that no other beats in every objective.
+
+    Attributes:
+        number: Number of the trial.
+        config: Its config, with the fidelity up to which it was trained.
+        values: Objectives and constrained values by name, as observed.
+    """
+
+    number: int
+    config: dict[str, Any]
+    values: dict[str, float]
+
+    def parts(self) -> list[Part]:
+        """Return what is printed."""
+        values = ", ".join(f"{name} {short(value, 5)}" for name, value in self.values.items())
+        return [
+            f"Trial {self.number}: {values}",
+            *([settings(self.config)] if self.config else []),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Result(Printed):
     """Result of the trials so far: a snapshot that later trials do not change.
 
@@ -98,7 +122,11 @@ class Result(Printed):
         spent: What it has spent; None if unknown.
         attempts: Function that returns when and by whom each trial was run, by number; None without
             a driver.
+<<<<<<< HEAD
         interrupted: Whether Ctrl-C or a signal ended the call before its budget was used up.
+=======
+        objectives: Objectives and constraints; None for one loss.
+>>>>>>> w-modes
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -124,7 +152,11 @@ class Result(Printed):
     budget: Budget | None = field(default=None, repr=False)
     spent: Spent | None = field(default=None, repr=False)
     attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
+<<<<<<< HEAD
     interrupted: bool = field(default=False, repr=False)
+=======
+    objectives: Objectives | None = field(default=None, repr=False)
+>>>>>>> w-modes
 
     @property
     def models(self) -> Models:
@@ -255,6 +287,58 @@ class Result(Printed):
             budget, "`budget`", TypeError
         )
         return self.onward(max_fidelity, budget)
+
+    @property
+    def pareto_set(self) -> tuple[ParetoMember, ...]:
+        """Completed trials that keep every constraint and that no such trial beats, as observed.
+
+        They are in the order of the first objective, the best first. One trial beats another if it
+        is as good in every objective and better in one. It is empty for one loss, and where no
+        trial keeps the constraints.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> objectives = {"loss": "minimize", "latency": "minimize"}
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, objectives=objectives)
+            >>> for x, latency in ((0.1, 3.0), (0.4, 2.0), (0.9, 2.5)):
+            ...     _ = optimizer.tell({"x": x}, loss=x, metrics={"latency": latency})
+            >>> [member.values for member in optimizer.result().pareto_set]
+            [{'loss': 0.1, 'latency': 3.0}, {'loss': 0.4, 'latency': 2.0}]
+        """
+        wanted = self.objectives
+        if wanted is None:
+            return ()
+        members = self._feasible()
+        kept = pareto_set(np.array([wanted.losses(member.values) for member in members]))
+        return tuple(
+            sorted(
+                (members[i] for i in kept.tolist()),
+                key=lambda member: wanted.losses(member.values)[0],
+            )
+        )
+
+    @property
+    @serialized
+    @single_threaded
+    def expected_regret(self) -> float | None:
+        """What is expected to be lost by stopping now, in units of the objective.
+
+        It is how much the models expect the best config of the space to be better than the
+        believed best (:mod:`hpo.models.stopping`). None before enough runs were completed, with
+        scale axes, and under several objectives or constraints.
+
+        Example:
+            >>> from hpo import Float, Optimizer
+            >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=0)
+            >>> for _ in range(14):
+            ...     trial = optimizer.ask()
+            ...     _ = optimizer.tell(trial, (trial.config["x"] - 0.3) ** 2)
+            >>> 0 <= optimizer.result().expected_regret < 1e-3
+            True
+        """
+        if self.space.scales or self.objectives is not None:
+            return None
+        return expected_regret(self.models)
 
     @property
     def front(self) -> tuple[FrontMember, ...]:
@@ -410,7 +494,8 @@ class Result(Printed):
 
         Raises:
             SpaceError: If the target does not fit the space.
-            ValueError: Before any trial was completed.
+            ValueError: Before any trial was completed, and under several objectives or constraints,
+                where `pareto_set` has the configs to choose from.
 
         Example:
             >>> from hpo import Float, Optimizer
@@ -422,6 +507,11 @@ class Result(Printed):
             >>> low <= advice.config["x"] <= high
             True
         """
+        if self.objectives is not None:
+            raise ValueError(
+                f"`recommend` needs one loss without constraints, got {self.objectives}: choose a"
+                " trial of result.pareto_set"
+            )
         self._require_runs()
         example = self.log.observation(self.models.runs.numbers[0])
         assert example is not None
@@ -489,6 +579,9 @@ class Result(Printed):
         `worker` (index of the `optimize` call, of those that drove the study side by side), the
         number of `attempts`, the `failure` in one line with its `traceback`, and the metrics.
 
+        Under several objectives or constraints `feasible` says whether a completed trial keeps the
+        constraints, and `on_front` whether it is in `pareto_set`.
+
         A metric is what the trial returned or was told with, else what it last reported. Our own
         columns always keep their names: a parameter called `loss` is in the column `params_loss`,
         and a metric whose name is taken in `metrics_...`. Before any trial has a result the table
@@ -503,7 +596,7 @@ class Result(Printed):
             0       0  0.25   1.5   2.0  completed
         """
         attempts = {} if self.attempts is None else self.attempts()
-        return trial_table(self.log, self.space, attempts)
+        return trial_table(self.log, self.space, attempts, self.objectives)
 
     @serialized
     def plot_front(
@@ -802,11 +895,29 @@ class Result(Printed):
         return "none has finished yet: run or tell some first"
 
     def _members(self) -> list[FrontMember]:
-        """Every candidate for the best; ValueError without any."""
+        """Every candidate for the best; ValueError without any.
+
+        Under constraints it is one that keeps them, where any does.
+        """
         members = self.candidates()
         if not members:
             self._require_runs()
+        if self.objectives is not None and self.objectives.constraints:
+            feasible = {member.number for member in self._feasible()}
+            members = [m for m in members if m.number in feasible] or members
         return members
+
+    def _feasible(self) -> list[ParetoMember]:
+        """Return the completed trials that have told all values and keep every constraint."""
+        wanted = self.objectives
+        assert wanted is not None
+        return [
+            ParetoMember(o.number, self._trained(o), values)
+            for o in self.log.observations
+            if o.status is Status.COMPLETED
+            and (values := wanted.values(o)) is not None
+            and wanted.feasible(values)
+        ]
 
     @serialized
     @single_threaded

@@ -13,8 +13,9 @@ from hpo.models.fitted import Models
 from hpo.models.intervals import loss_forecast
 from hpo.optimizer.recommend import TOUCHING, is_wall
 from hpo.space import Direction, Float, Int, SearchSpace
-from hpo.trials import Cause, TrialLog
+from hpo.trials import Cause, Status, TrialLog
 from hpo.trials.failures import failures
+from hpo.trials.pareto import Objectives
 from hpo.trials.printing import Grid, Part, short, span
 from hpo.trials.records import SECONDS
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["at_bound", "states", "summary"]
 
 _NAMED = 6  # parameters, trials or settings that a sentence names
+_SHOWN = 12  # members of the front of several objectives
 _UNNAMED = "no-name-"  # how Optuna calls a study without a name
 
 
@@ -43,6 +45,8 @@ def summary(result: Result) -> list[Part]:
     ]
     if not result.candidates():
         return [*parts, *failed, f"No trial was completed: {result.why_nothing()}."]
+    if result.objectives is not None:
+        return [*parts, *_front_of(result, result.objectives), *failed, *_continued(result)]
     best, observed = result.best, result.best_observed
     if observed.loss == best.loss:
         observed = best
@@ -95,6 +99,8 @@ def at_bound(models: Models, config: dict[str, Any]) -> dict[str, str]:
 def _asked(result: Result, direction: Direction) -> str:
     space, budget = result.space, result.budget
     verb = "Minimized the loss" if direction is Direction.MINIMIZE else "Maximized the value"
+    if result.objectives is not None:
+        verb = _wanted(result.objectives)
     rest = [name for name in (*space.scales, *_fidelity(space))]
     names = [name for name in space if name not in rest]
     over = [f"{len(names)} setting{'s' * (len(names) != 1)} ({_listed(names)})"] if names else []
@@ -109,6 +115,52 @@ def _asked(result: Result, direction: Direction) -> str:
     limits = [] if budget is None else _limits(result)
     allowed = ", ".join(f"{limit:.5g} {unit}" for _, limit, unit in limits)
     return f"{text}; budget {allowed}." if limits else f"{text}."
+
+
+def _wanted(objectives: Objectives) -> str:
+    """Return what was minimized and maximized, and within what limits."""
+    by_direction: dict[Direction, list[str]] = {}
+    for name, direction in objectives.directions.items():
+        by_direction.setdefault(direction, []).append(name)
+    verbs = {Direction.MINIMIZE: "minimized", Direction.MAXIMIZE: "maximized"}
+    text = " and ".join(f"{verbs[d]} {', '.join(names)}" for d, names in by_direction.items())
+    limits = ", ".join(f"{name} {limit}" for name, limit in objectives.constraints.items())
+    return text[0].upper() + text[1:] + (f" with {limits}" if limits else "")
+
+
+def _front_of(result: Result, objectives: Objectives) -> list[Part]:
+    """Return the front of several objectives as a table, with a sentence."""
+    members = result.pareto_set
+    done = sum(o.status is Status.COMPLETED for o in result.log.observations)
+    if not members:
+        return [
+            f"None of the {done} completed trials keeps every constraint"
+            f" ({', '.join(f'{n} {limit}' for n, limit in objectives.constraints.items())})."
+        ]
+    shown = members[:_SHOWN]
+    if len(members) > _SHOWN:  # evenly along the first objective, both ends included
+        places = [round(k * (len(members) - 1) / (_SHOWN - 1)) for k in range(_SHOWN)]
+        shown = tuple(members[place] for place in places)
+    names = list(dict.fromkeys(name for member in shown for name in member.config))
+    header = ("trial", *objectives.names, *names)
+    rows = [
+        [
+            str(member.number),
+            *(short(member.values[name], 5) for name in objectives.names),
+            *(short(member.config.get(name)) for name in names),
+        ]
+        for member in shown
+    ]
+    if len(objectives.directions) == 1:
+        text = f"Best of {done} completed trials within the constraints, as observed:"
+        return [text, Grid(header, rows)]
+    within = " within the constraints" if objectives.constraints else ""
+    some = f" ({len(shown)} of them are shown)" if len(shown) < len(members) else ""
+    return [
+        f"Front: {len(members)} of {done} completed trials{some}. No other trial{within} is as good"
+        " in every objective and better in one, as observed.",
+        Grid(header, rows),
+    ]
 
 
 def _fidelity(space: SearchSpace) -> tuple[str, ...]:
@@ -139,6 +191,13 @@ def _spent(result: Result) -> str:
     unit = result.cost_unit
     if spent is not None and spent.cost > 0 and unit is not None:
         text += f", {spent.cost:.4g} {'s of training' if unit == SECONDS else unit}"
+    until = None if result.budget is None else result.budget.until
+    regret = None if until is None else result.expected_regret
+    if until is not None and regret is not None and regret <= until.tolerance:
+        return (
+            f"Spent: {text}. Stopping here is expected to lose {regret:.2g}, no more than the"
+            f" {until.tolerance:.5g} asked for."
+        )
     hit = [f"{limit:.5g} {unit}" for used, limit, unit in _limits(result) if used >= limit]
     left = [
         f"{used:.5g} of {limit:.5g} {unit}" for used, limit, unit in _limits(result) if used < limit
@@ -211,7 +270,7 @@ def _range(space: SearchSpace, name: str, bound: str | None) -> str:
 
 def _next(result: Result, best: FrontMember) -> list[str]:
     """Return what to do next, one sentence each."""
-    advice = []
+    advice: list[str] = []
     for name, bound in at_bound(result.models, result.full_config(best.number)).items():
         parameter = result.space[name]
         assert isinstance(parameter, Float | Int)
@@ -220,6 +279,17 @@ def _next(result: Result, best: FrontMember) -> list[str]:
             f"Next: search {name} {way} {short(end)}, too, if such values make sense: the best lies"
             " on that bound."
         )
+    advice += _continued(result)
+    if result.space.scales and len(result.models.runs):
+        at: Mapping[str, object] = result.target or dict.fromkeys(result.space.scales, "...")
+        size = ", ".join(f"{name!r}: {short(value)}" for name, value in at.items())
+        advice.append(f"Next: result.recommend({{{size}}}) has the settings for that size.")
+    return advice
+
+
+def _continued(result: Result) -> list[str]:
+    """Return how a search whose budget is used up can go on, as one sentence or none."""
+    advice = []
     study = result.study
     if any(used >= limit for used, limit, _ in _limits(result)) and study is not None:
         unnamed = study.study_name.startswith(_UNNAMED)
@@ -229,10 +299,6 @@ def _next(result: Result, best: FrontMember) -> list[str]:
             else f"Next: for more trials call optimize with name={study.study_name!r} and a larger"
             " budget."
         )
-    if result.space.scales and len(result.models.runs):
-        at: Mapping[str, object] = result.target or dict.fromkeys(result.space.scales, "...")
-        size = ", ".join(f"{name!r}: {short(value)}" for name, value in at.items())
-        advice.append(f"Next: result.recommend({{{size}}}) has the settings for that size.")
     return advice
 
 

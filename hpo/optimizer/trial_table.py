@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpo.space import SearchSpace
-from hpo.trials import Observation, Prediction, Report, TrialLog
+from hpo.trials import Observation, Prediction, Report, Status, TrialLog
 from hpo.trials.failures import last_line
+from hpo.trials.pareto import Objectives, pareto_set
 from hpo.trials.table_columns import column_names
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ OURS = (
     "failure",
     "traceback",
 )
+_OF_OBJECTIVES = ("feasible", "on_front")  # where there are several objectives or constraints
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +62,31 @@ class Attempt:
     attempts: int | None = None
 
 
-def trial_table(log: TrialLog, space: SearchSpace, attempts: Mapping[int, Attempt]) -> pd.DataFrame:
+def trial_table(
+    log: TrialLog,
+    space: SearchSpace,
+    attempts: Mapping[int, Attempt],
+    objectives: Objectives | None = None,
+) -> pd.DataFrame:
     """Return one row per trial with a result, finished ones first.
 
     Args:
         log: Every trial.
         space: Its space, whose parameters all have a column.
         attempts: When and by whom trials were run, by number.
+        objectives: Objectives and constraints; None for one loss.
     """
     import pandas as pd
 
     observations = (*log.runs, *log.paused)
+    ours = OURS if objectives is None else (*OURS, *_OF_OBJECTIVES)
+    standing = {} if objectives is None else _standing(observations, objectives)
     metrics = {o.number: _metrics(o, log.reports(o.number) or o.reports) for o in observations}
+    if objectives is not None and objectives.first != "loss":  # by its own name as well
+        for o in observations:
+            metrics[o.number][objectives.first] = o.loss
     settings, measured = column_names(
-        OURS,
+        ours,
         [*space, *(name for o in observations for name in o.config)],
         [name for values in metrics.values() for name in values],
     )
@@ -95,12 +110,28 @@ def trial_table(log: TrialLog, space: SearchSpace, attempts: Mapping[int, Attemp
                 "attempts": attempt.attempts,
                 "failure": last_line(o.error) or None,
                 "traceback": o.error or None,
+                **standing.get(o.number, {}),
                 **{measured[name]: value for name, value in metrics[o.number].items()},
             }
         )
-    number, *others = OURS
+    number, *others = ours
     columns = [number, *settings.values(), *others, *measured.values()]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _standing(
+    observations: Sequence[Observation], objectives: Objectives
+) -> dict[int, dict[str, bool]]:
+    """Return whether each completed trial keeps the constraints and is on the front."""
+    values = {
+        o.number: told
+        for o in observations
+        if o.status is Status.COMPLETED and (told := objectives.values(o)) is not None
+    }
+    kept = [number for number, told in values.items() if objectives.feasible(told)]
+    front = pareto_set(np.array([objectives.losses(values[number]) for number in kept]))
+    best = {kept[i] for i in front.tolist()}
+    return {n: {"feasible": n in set(kept), "on_front": n in best} for n in values}
 
 
 def trained_level(o: Observation, log: TrialLog, fidelity: str | None) -> int | None:

@@ -89,6 +89,7 @@ class Context:
         last_loss: Loss reported last, or None.
         last_cost: Cost of the trial by the last report that gave one, or None. Earlier stages are
             included, and counted twice where they had to be trained again.
+        last_metrics: Metrics reported so far in this stage, each as reported last.
         diverged: Whether a NaN or infinite loss was reported.
         refusal: Error raised by a wrong call of `report`, or None.
         fault: Error of the disk under the last checkpoint that could not be written or read, or
@@ -138,6 +139,7 @@ class Context:
         furthest = Kind(FurthestStep, optional=True)(furthest, "`furthest`")
         self.last_loss: float | None = None
         self.last_cost: float | None = None
+        self.last_metrics: dict[str, Any] = {}
         self.diverged = False
         self.refusal: Exception | None = None
         self.fault: Exception | None = None
@@ -347,6 +349,7 @@ class Context:
             raise Stop(f"loss is {report.loss} at step {report.step}")
         if report.loss is not None:
             self.last_loss = report.loss
+        self.last_metrics.update(report.metrics)
         try:
             decision = self._channel.send(report)
         except BaseException as error:

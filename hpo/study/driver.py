@@ -48,6 +48,7 @@ from hpo.trials import Cause, Observation, Report, Status, Trial
 from hpo.trials.budget import Budget
 from hpo.trials.failures import last_line, where_raised
 from hpo.trials.other_tasks import OtherTask
+from hpo.trials.pareto import Objectives
 from hpo.trials.records import SECONDS
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class StudyOptions:
     raise_on_error: bool = False
     other_tasks: tuple[OtherTask, ...] = field(default=(), repr=False)
     history: tuple[Observation, ...] = field(default=(), repr=False)
+    objectives: Objectives | None = None
 
     def engine(self, driver: int) -> StagedOptimizer:
         """Return the optimizer of the driver with an index, with its scheduler at work.
@@ -110,6 +112,7 @@ class StudyOptions:
             seed=self.seed,
             driver=driver,
             other_tasks=self.other_tasks,
+            **({} if self.objectives is None else self.objectives.to_json()),
         )
         return StagedOptimizer(optimizer, self.scheduler, seed=self.seed, driver=driver)
 
@@ -181,6 +184,7 @@ class Driver:
         self._began = time.monotonic()
         self._interrupts = Interrupts()
         self._interrupted = False
+        self._judged = -1, False  # completed runs, and whether they are good enough
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -631,12 +635,28 @@ class Driver:
         return self._ledger.spent_out()
 
     def _trials_left(self) -> bool:
-        """Whether another trial fits beside those that are running."""
+        """Whether another trial fits beside those that are running, and may still be worth it."""
+        if self._is_good_enough():
+            return False
         left = self._ledger.remaining_trials
         if left is None:
             return True
         pending = [t.number for t in self._log.pending if not self._ledger.counts(t.number)]
         return sum(number not in self._shared.confirming for number in pending) < left
+
+    def _is_good_enough(self) -> bool:
+        """Whether the expected regret of stopping is as small as the budget asks for.
+
+        It is worked out once for each number of completed runs, from the log alone.
+        """
+        until = self._ledger.budget.until
+        if until is None:
+            return False
+        completed = sum(o.status is Status.COMPLETED for o in self._log.observations)
+        if completed != self._judged[0]:
+            regret = self._optimizer.expected_regret()
+            self._judged = completed, regret is not None and regret <= until.tolerance
+        return self._judged[1]
 
     def _seconds(self, running: _Running) -> float:
         """Seconds that a running stage has trained, without those that it waited if that is known.

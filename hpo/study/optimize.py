@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hpo.errors import BudgetError, SpaceError, StudyError
-from hpo.optimizer.ask_tell import Optimizer
+from hpo.optimizer.ask_tell import Optimizer, wanted_objectives
 from hpo.optimizer.result import Result
 from hpo.optimizer.trial_table import Attempt
 from hpo.scaling.claims import Priors
@@ -84,6 +84,8 @@ def optimize(
     raise_on_error: bool = False,
     other_tasks: GivenTasks = None,
     history: History = None,
+    objectives: Mapping[str, DirectionName] | None = None,
+    constraints: Mapping[str, tuple[str, float]] | None = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.
 
@@ -154,6 +156,12 @@ def optimize(
             stored with the study as trials that were added to it, count as told and not against the
             budget, and are told once, whether the call is repeated or the source has grown. Runs
             that the space cannot hold are left out with a warning.
+        objectives: "minimize" or "maximize" by name, for several objectives: `train_fn` returns a
+            dict with all of them, and the search improves the front of them
+            (docs/several_objectives.md). The first is what schedulers, predictions and pictures
+            take for the loss; `direction` is left out.
+        constraints: Pair of "<=" or ">=" and a limit by name, such as `{"memory": ("<=", 80e9)}`,
+            for values that `train_fn` returns. Without `objectives` the loss is the only one.
 
     Returns:
         The result so far, also after Ctrl-C; then `result.interrupted` is True.
@@ -186,6 +194,9 @@ def optimize(
         5
     """
     searched = space if isinstance(space, SearchSpace) else SearchSpace(space)
+    wanted = wanted_objectives(objectives, constraints, direction, searched)
+    if wanted is not None:
+        direction = wanted.directions[wanted.first].value
     if where is not None:
         searched = SearchSpace(searched, where=where)
     options = StudyOptions(
@@ -211,6 +222,7 @@ def optimize(
         history=()
         if history is None
         else earlier_runs(history, searched, Direction.of(direction), cost),
+        objectives=wanted,
     )
     _check(options)
     return _drive(options)
@@ -282,6 +294,7 @@ def load_result(
         target=target,
         priors=priors,
         other_tasks=other_tasks,
+        **(header["objectives"] or {}),
     )
     attempts = partial(_attempts, stored)
     asked = (("seed", str(header["seed"])),)
@@ -422,7 +435,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
     engine = options.engine(driver=0)  # refuses what cannot be searched, before anything is written
     runner = options.runner or _runner_for(options)
     space, budget = options.space, options.budget
-    task = Task(options.train_fn, space.fidelity, space.scales, budget.limits)
+    task = Task(options.train_fn, space.fidelity, space.scales, budget.limits, options.objectives)
     runner.open(task, options.workers)
     if folder is None and options.name is None:
         folder = _Folder()
@@ -435,6 +448,7 @@ def _drive(options: StudyOptions, folder: _Folder | None = None) -> Result:
             cost=options.cost,
             seed=options.seed,
             scheduler=None if options.scheduler is None else _settings(options.scheduler),
+            objectives=options.objectives,
         )
         _say_changed_tasks(options, storage)
         storage.add_earlier(options.history, options.cost)
@@ -598,6 +612,11 @@ def _check(options: StudyOptions) -> None:
         raise BudgetError(
             f"a budget needs at least one of trials, seconds and cost to end, got {budget!r}; "
             "write Budget(trials=60)"
+        )
+    if options.confirm and options.objectives is not None:
+        raise ValueError(
+            f"`confirm` needs one loss without constraints, got confirm={options.confirm} with"
+            f" {options.objectives}: there is no single best config to confirm; leave it out"
         )
     UNIT(options.cost, "`cost`", TypeError)
     Direction.of(options.direction)

@@ -33,6 +33,7 @@ from hpo.study.context import Channel, Consumed, Context, to_cost
 from hpo.study.processes import ranks  # noqa: F401  a context becomes that of a rank when it is sent
 from hpo.trials import Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
+from hpo.trials.pareto import Objectives
 from hpo.trials.records import SECONDS
 
 TrainFunction: TypeAlias = Callable[[dict[str, Any], Context], Any]
@@ -66,12 +67,15 @@ class Task:
         fidelity: Name of the fidelity in a config, if there is one.
         scales: Names of the scale axes in a config.
         limits: Limits of each trial.
+        objectives: Objectives and constraints, whose values a completed run returns; None for one
+            loss.
     """
 
     train: TrainFunction
     fidelity: str | None
     scales: tuple[str, ...]
     limits: Limits
+    objectives: Objectives | None = None
 
     def context(self, job: Job, channel: Channel) -> Context:
         """Return the context of a job, which sees the level to train up to now.
@@ -253,7 +257,10 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
         if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
             status = Status.PAUSED
         try:
-            loss, metrics = _read_returned(returned, context)
+            loss, metrics = _read_returned(returned, context, task.objectives)
+            if task.objectives is not None and status is Status.COMPLETED:
+                text = _not_finite(task.objectives, loss, metrics, context)
+                loss = math.nan if text else loss
         except (TypeError, ValueError) as error:
             status, cause, text = Status.FAILED, Cause.ERROR, str(error)
             refusal = _plain(error)
@@ -553,11 +560,15 @@ class _DirectChannel:
         return self.on_report(self.trial, report)
 
 
-def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, Any]]:
+def _read_returned(
+    returned: Any, context: Context, objectives: Objectives | None = None
+) -> tuple[float, dict[str, Any]]:
     """Loss and metrics of what a training function returned; a cost goes to `context`.
 
-    Raises TypeError or ValueError for anything but a number or a dict with a loss.
+    Raises TypeError or ValueError for anything but a number or a dict with a loss, which may go by
+    the name of the first objective.
     """
+    first = "loss" if objectives is None else objectives.first
     if not isinstance(returned, Mapping):
         if returned is None:
             raise TypeError(
@@ -565,16 +576,36 @@ def _read_returned(returned: Any, context: Context) -> tuple[float, dict[str, An
                 '`return {"loss": loss}`'
             )
         return to_float(returned, "the loss returned by train_fn"), {}
-    if "loss" not in returned:
+    if first not in returned:
         raise ValueError(
-            'a dict returned by train_fn must have an entry "loss", got the keys '
-            f'{sorted(map(str, returned))}; rename the objective to "loss"'
+            f'a dict returned by train_fn must have an entry "{first}", got the keys '
+            f'{sorted(map(str, returned))}; rename the objective to "{first}"'
         )
     if returned.get("cost") is not None:
         context.finish(to_cost(returned["cost"]))
-    metrics = {name: value for name, value in returned.items() if name not in ("loss", "cost")}
-    loss = to_float(returned["loss"], "the loss returned by train_fn")
+    metrics = {name: value for name, value in returned.items() if name not in (first, "cost")}
+    loss = to_float(returned[first], f"the {first} returned by train_fn")
     return loss, metric_values(metrics, texts=True)
+
+
+def _not_finite(
+    objectives: Objectives, loss: float, metrics: Mapping[str, Any], context: Context
+) -> str:
+    """Say which value of a completed run is not finite; nothing if all are.
+
+    Raises ValueError for a value that was neither returned nor reported; a cost may follow later.
+    """
+    told = {**context.last_metrics, **metrics, objectives.first: loss}
+    for name in objectives.names:
+        value = told.get(name, 0.0 if name == "cost" else None)
+        if not isinstance(value, int | float):
+            raise ValueError(
+                "train_fn must return every objective and constrained value, got no number for"
+                f' "{name}" among {sorted(told)}; return {{..., "{name}": ...}}'
+            )
+        if not math.isfinite(value):
+            return f"the value of {name!r} became {value}"
+    return ""
 
 
 def _cause(error: BaseException, context: Context, folder: Path) -> Cause:

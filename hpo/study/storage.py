@@ -6,9 +6,13 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 
 ========================  ======================================================================
 study attributes
-`scaletune:study`         schema, space, direction, cost unit, seed, scheduler
+`scaletune:study`         schema, space, direction, cost unit, seed, scheduler, objectives
 `scaletune:other_tasks`   digest of the runs of each other task that the study learns from
+<<<<<<< HEAD
 `scaletune:call`          how the command line started it: function, budget, workers and the like
+=======
+`scaletune:where`         name of the input predicate that the study was searched with last
+>>>>>>> w-modes
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim
@@ -64,6 +68,7 @@ from hpo.study.lease import DRIVER_KEY, RETURN, Lease, ObserverClock, claim_inde
 from hpo.trials import Cause, Observation, Prediction, Report, RungAssignment, Status, Trial
 from hpo.trials.attributes import read as read_attribute
 from hpo.trials.attributes import split as split_attribute
+from hpo.trials.pareto import Objectives
 from hpo.trials.read_runs import run_keys
 from hpo.trials.records import SECONDS
 
@@ -314,6 +319,7 @@ class StudyStorage:
         cost: str | None,
         seed: int,
         scheduler: str | None = None,
+        objectives: Objectives | None = None,
     ) -> StudyStorage:
         """Create a study, or open it to continue.
 
@@ -327,6 +333,7 @@ class StudyStorage:
             cost: Declared unit of the costs.
             seed: Seed of the study.
             scheduler: Settings of the scheduler, as text.
+            objectives: Objectives and constraints; None for one loss.
 
         Raises:
             StudyError: If the storage cannot be used, or if the stored study has another space,
@@ -351,10 +358,12 @@ class StudyStorage:
                 "seed": seed,
                 "scheduler": scheduler,
             }
+            if objectives is not None:
+                header["objectives"] = objectives.to_json()
             # Trials come after the header, which may be written by another driver just now.
             found = bool(_repeated(lambda: study.get_trials(deepcopy=False)))
             attributes = _repeated(lambda: study.user_attrs)
-            objectives = _repeated(lambda: study.directions)
+            directions = _repeated(lambda: study.directions)
             with _damage_errors(where, "header"):
                 stored = read_attribute(attributes, _STUDY)
                 if stored is not None:
@@ -368,7 +377,7 @@ class StudyStorage:
                 if stored["space"] == header["space"] and stored["cost"] == cost:
                     return opened
                 header |= {"seed": stored["seed"]}
-            elif found or len(objectives) != 1:
+            elif found or len(directions) != 1:
                 raise StudyError(
                     f"the study {study.study_name!r} in {where} was not made by optimize(); "
                     "choose another name="
@@ -381,7 +390,9 @@ class StudyStorage:
     def read(
         cls, *, name: str, storage: str | BaseStorage | None
     ) -> tuple[StudyStorage, dict[str, Any]]:
-        """Return an existing study and its header: schema, space, direction, cost, seed.
+        """Return an existing study and its header.
+
+        The header holds schema, space, direction, cost, seed and objectives.
 
         Args:
             name: Name of the study.
@@ -415,7 +426,8 @@ class StudyStorage:
         with _damage_errors(where, "header"):
             _check_schema(name, header)
             space = SearchSpace.from_fingerprint(header["space"])
-            header = {key: header[key] for key in ("schema", "space", "direction", "cost", "seed")}
+            kept = ("schema", "space", "direction", "cost", "seed", "objectives")
+            header = {key: header.get(key) for key in kept}
         with _storage_errors(where):
             return _repeated(lambda: cls(study, backend, space, where)), header
 
@@ -1281,12 +1293,20 @@ def _check_same_study(
     difference = space.difference(before)
     if difference is not None:
         raise StudyError(f"the study {name!r} has another space: {difference}; {rest}")
+    before, now = (_wanted(each.get("objectives")) for each in (stored, header))
+    if before != now:
+        raise StudyError(f"the study {name!r} is to {before}, got {now}; {rest}")
     for key in ("direction", "cost", "scheduler"):
         if stored.get(key) != header[key]:
             raise StudyError(
                 f"the study {name!r} has {key}={stored.get(key)!r}, got {key}={header[key]!r}; "
                 f"{rest}"
             )
+
+
+def _wanted(objectives: dict[str, Any] | None) -> str:
+    """Return stored objectives and constraints as text, in order."""
+    return "optimize the loss" if objectives is None else str(Objectives.of(**objectives))
 
 
 def _grown(stored: dict[str, Any], space: SearchSpace) -> dict[str, Any]:

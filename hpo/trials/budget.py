@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from hpo.errors import BudgetError
-from hpo.space.arguments import Count, Kind, Number, Rule
+from hpo.space.arguments import Count, Kind, Number, Rule, store
 from hpo.trials.records import Cause, Observation, Trial
 
 _AMOUNT = Number(above=0, optional=True, way_out="leave it out for no limit")
@@ -61,6 +61,34 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Regret:
+    """Expected regret of stopping at which a search ends.
+
+    It is what the models expect to be lost by keeping the believed best config rather than the best
+    of the space (:mod:`hpo.models.stopping`).
+
+    Attributes:
+        tolerance: Largest regret that does not matter, in units of the objective.
+
+    Raises:
+        BudgetError: If it is not above zero.
+
+    Example:
+        >>> print(Regret(0.01))
+        an expected regret of at most 0.01
+    """
+
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        way_out = "give a difference of the objective that does not matter, such as 0.01"
+        store(self, BudgetError, tolerance=Number(above=0, way_out=way_out))
+
+    def __str__(self) -> str:
+        return f"an expected regret of at most {self.tolerance:.6g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Budget of a whole study; every part is optional, and the first used up ends the search.
 
@@ -70,6 +98,8 @@ class Budget:
         cost: Sum of the trials' costs, in the study's declared unit; without one as derived by
             :mod:`hpo.trials.default_cost`.
         per_trial: Limits of each single trial; a plain number is `Limits(cost=number)`.
+        until: Expected regret below which no new config starts, `Regret(0.01)` in units of the
+            objective (docs/when_to_stop.md). One of the three totals must cap it.
 
     Raises:
         BudgetError: If a part is not above zero, or `trials` is not a whole number.
@@ -86,6 +116,7 @@ class Budget:
     seconds: float | None = None
     cost: float | None = None
     per_trial: Limits | float | None = None
+    until: Regret | None = None
 
     def __post_init__(self) -> None:
         trials = Count(1, optional=True, way_out="give the number of trials to run")
@@ -93,6 +124,7 @@ class Budget:
         if not isinstance(self.per_trial, Limits):
             per_trial = replace(_AMOUNT, way_out="give a cost, or Limits(seconds=...)")
             _store(self, per_trial=per_trial)
+        _store(self, until=Kind(Regret, optional=True, way_out="write until=Regret(0.01)"))
 
     def __str__(self) -> str:
         parts = [
@@ -106,6 +138,8 @@ class Budget:
             if (value := getattr(self.limits, field.name)) is not None
         )
         total = ", ".join(parts) or "no limit"
+        if self.until is not None:
+            total += f", or {self.until}"
         return f"{total}; of one trial: {limits}" if limits else total
 
     @property

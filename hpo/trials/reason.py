@@ -32,6 +32,8 @@ class ReasonKind(Enum):
     RANDOM = "random"  # one in a few under a scheduler
     IMPROVE_LOSS = "improve loss"  # expected improvement over the best loss
     IMPROVE_FRONT = "improve front"  # of loss against cost, at one cost level
+    IMPROVE_OBJECTIVES = "improve objectives"  # volume that the front of several dominates
+    KEEP_CONSTRAINTS = "keep constraints"  # until some run is expected to keep all of them
     IMPROVE_FULL_FIDELITY = "improve full fidelity"  # of a run that may pause
     LEARN_TARGET = "learn target"  # most information about the best config at the target
     REPLICATE = "replicate"  # measure a member of the front again
@@ -135,6 +137,10 @@ class Reason:
                 return (
                     f"maximizes expected improvement of the front near cost {self.cost_level:.3g}"
                 )
+            case ReasonKind.IMPROVE_OBJECTIVES:
+                return "maximizes the expected gain of what the front of all objectives dominates"
+            case ReasonKind.KEEP_CONSTRAINTS:
+                return "most likely keeps every constraint, which no run has yet"
             case ReasonKind.IMPROVE_FULL_FIDELITY:
                 return "maximizes expected improvement at full fidelity"
             case ReasonKind.LEARN_TARGET:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from surrogates.gp import GPPredictor
 from surrogates.transforms import location_scale
 
 if TYPE_CHECKING:
+    from botorch.acquisition.logei import qLogNoisyExpectedImprovement
     from botorch.acquisition.multi_objective.logei import (
         qLogNoisyExpectedHypervolumeImprovement,
     )
@@ -314,13 +316,26 @@ def _stay_with_python() -> None:
         logei._load_attempted = True
 
 
+def _first(outcomes: Tensor, X: Tensor | None = None) -> Tensor:
+    """Return the first outcome."""
+    return outcomes[..., 0]
+
+
+def _excess(outcomes: Tensor, *, outcome: int, limit: float) -> Tensor:
+    """Return how far a negated outcome is above its limit: at most 0 where it is kept."""
+    return -outcomes[..., outcome] - limit
+
+
 @dataclass(frozen=True, slots=True)
 class HypervolumeImprovement:
     """`qLogNEHVI` of single rows: a term of a log acquisition over any number of objectives.
 
     It is the volume that a run is expected to add to what the front dominates, with the noise of
-    the front integrated out (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Build it with
-    `of`; it has `value` and `gradient` as every acquisition term of the engine.
+    the front integrated out (Daulton, Balandat & Bakshy 2021; Ament et al. 2023). Under constraints
+    it is weighed by the probability that they hold, and only rows where they do are on the front.
+    For a single objective under constraints the improvement takes the place of the volume
+    (`qLogNEI`). Build it with `of`; it has `value` and `gradient` as every acquisition term of the
+    engine.
 
     Args:
         acquisition: BoTorch's acquisition function.
@@ -339,7 +354,7 @@ class HypervolumeImprovement:
         True
     """
 
-    acquisition: qLogNoisyExpectedHypervolumeImprovement
+    acquisition: qLogNoisyExpectedHypervolumeImprovement | qLogNoisyExpectedImprovement
     numeric: tuple[int, ...]
 
     @classmethod
@@ -350,6 +365,7 @@ class HypervolumeImprovement:
         reference: Array,
         *,
         numeric: tuple[int, ...],
+        limits: Sequence[tuple[GPPredictor | Rescaled, float]] = (),
         pending: Array | None = None,
         samples: int = 64,
         compiled: bool = False,
@@ -358,10 +374,11 @@ class HypervolumeImprovement:
         """Build the term from one process per objective, smaller is better in all.
 
         Args:
-            predictors: two processes at least.
+            predictors: two processes at least; one is enough under limits.
             X: `n x d`, rows whose front is to be improved.
             reference: `(objectives,)`, values so bad that nothing beyond them counts.
             numeric: columns whose derivatives are meaningful.
+            limits: process of each constrained value, and the largest value that is allowed.
             pending: `p x d`, rows of runs that are still running.
             samples: number of samples of the joint posterior, a power of two.
             compiled: whether BoTorch may compile its faster kernel when it is first used in an
@@ -370,16 +387,19 @@ class HypervolumeImprovement:
             rng: source of the seeds of the samples.
 
         Raises:
-            ValueError: for a single objective or a reference of another length.
+            ValueError: for a single objective without limits or a reference of another length.
         """
+        from botorch.acquisition.logei import qLogNoisyExpectedImprovement
         from botorch.acquisition.multi_objective.logei import (
             qLogNoisyExpectedHypervolumeImprovement,
         )
+        from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
+        from botorch.acquisition.objective import GenericMCObjective
         from botorch.models.model import ModelList
         from botorch.sampling.list_sampler import ListSampler
         from botorch.sampling.normal import SobolQMCNormalSampler
 
-        if len(predictors) < 2:
+        if len(predictors) < 2 and not limits:
             raise ValueError("hypervolume needs two objectives, got one; use its improvement alone")
         if reference.shape != (len(predictors),):
             raise ValueError(
@@ -388,19 +408,33 @@ class HypervolumeImprovement:
             )
         if not compiled:
             _stay_with_python()
-        models = ModelList(*[GaussianModel(one, negated=True) for one in predictors])
+        processes = [*predictors, *(process for process, _ in limits)]
+        models = ModelList(*[GaussianModel(one, negated=True) for one in processes])
         samplers = [
             SobolQMCNormalSampler(torch.Size([samples]), seed=int(seed))
-            for seed in rng.integers(2**31, size=len(predictors))
+            for seed in rng.integers(2**31, size=len(processes))
         ]
+        count = len(predictors)
+        shared: dict[str, Any] = {
+            "X_baseline": tensor(X),
+            "sampler": ListSampler(*samplers),
+            "X_pending": None if pending is None or not len(pending) else tensor(pending),
+            "constraints": [
+                partial(_excess, outcome=count + j, limit=limit)
+                for j, (_, limit) in enumerate(limits)
+            ]
+            or None,
+            "prune_baseline": True,
+            "cache_root": False,  # needs GPyTorch's own caches, which a NumPy posterior has not
+        }
+        if count == 1:
+            first = GenericMCObjective(_first)
+            return cls(qLogNoisyExpectedImprovement(models, objective=first, **shared), numeric)
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
             models,
             ref_point=(-reference).tolist(),
-            X_baseline=tensor(X),
-            sampler=ListSampler(*samplers),
-            X_pending=None if pending is None or not len(pending) else tensor(pending),
-            prune_baseline=True,
-            cache_root=False,  # needs GPyTorch's own caches, which a NumPy posterior has not
+            objective=IdentityMCMultiOutputObjective(list(range(count)), len(processes)),
+            **shared,
         )
         return cls(acquisition, numeric)
 

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from hpo.acquisition import (
+    Below,
     CostBelow,
     Improvement,
     ProbabilityOfSuccess,
@@ -100,6 +101,14 @@ class TestCostFarBelowEveryRun(TestCostBelow):
 class TestCostBelowWithWiderErrors(TestCostBelow):
     def term(self) -> Term:
         return CostBelow(cost_model(), self.log_cap, widening=3.0)
+
+
+class TestBelow(TermContract, LogProbabilityContract, MonotoneContract):
+    def term(self) -> Term:
+        return Below(loss_model(), 0.0)
+
+    def rising_terms(self) -> list[Term]:
+        return [Below(loss_model(), limit) for limit in (-2.0, -0.5, 0.0, 3.0)]
 
 
 class TestTrustRegion(TermContract, LogProbabilityContract, MonotoneContract):

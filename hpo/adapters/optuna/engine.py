@@ -174,6 +174,7 @@ class SyncedOptimizer:
                 run.cost,
                 failed=run.cause,
                 seconds=run.seconds,
+                metrics=run.metrics,
             )
             waiting = None if here is not None else waiting
         if waiting is not None:

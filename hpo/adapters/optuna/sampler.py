@@ -50,7 +50,7 @@ from hpo.adapters.optuna.define_by_run import (
 from hpo.adapters.optuna.engine import SyncedOptimizer
 from hpo.adapters.optuna.space_view import SpaceView, engine_name
 from hpo.adapters.optuna.study_cache import PerStudy, StudyCache
-from hpo.adapters.optuna.trial_reader import TrialReader, engine_direction
+from hpo.adapters.optuna.trial_reader import TrialReader, engine_direction, limit_name
 from hpo.errors import SpaceError
 from hpo.optimizer.ask_tell import Optimizer, check_surrogate
 from hpo.optimizer.recommend import check_target
@@ -82,9 +82,11 @@ class ScaleTuneSampler(BaseSampler):
     What cannot be foreseen, such as everything in a first trial, is drawn at random and logged
     once.
 
-    Several objectives are searched for one scalarization at a time: each trial minimizes an
-    augmented Tchebycheff norm whose weights follow a low-discrepancy sequence (ParEGO, Knowles,
-    IEEE TEC 2006). Of a constraint only the sign is used, not how far above 0 it is.
+    Several objectives and their constraints are modeled each on its own, and a trial is to add most
+    to the volume that the front dominates (docs/several_objectives.md). With scale axes they are
+    searched for one scalarization at a time: each trial minimizes an augmented Tchebycheff norm
+    whose weights follow a low-discrepancy sequence (ParEGO, Knowles, IEEE TEC 2006). Of the
+    constraints of a single objective only the sign is used, not how far above 0 they are.
 
     Args:
         space: Parameters of which something is known beforehand: their role, center, log-odds scale
@@ -344,17 +346,20 @@ class ScaleTuneSampler(BaseSampler):
 
         `scales`: values that the user has set for this trial.
         """
+        scaled = any(isinstance(adapter.parameter, Scale) for adapter in adapters.values())
         reader = TrialReader(
             cost=self._cost,
             directions=tuple(study.directions),
             retried=frozenset(cache.retried),
-            scalarization=cache.scalarization(number, len(study.directions)),
+            scalarization=cache.scalarization(number, len(study.directions)) if scaled else None,
             full_step=cache.full_step(self._fidelity),
             furthest=None if self._fidelity is None else self._fidelity.high,
         )
         view = SpaceView(adapters, reader.full_step, cache.observed.partial())
         given_scales = bool(scales) and set(scales) == set(view.space.scales)
-        key = (view.key(), reader.scalarization, reader.full_step, given_scales)
+        several = reader.objectives is not None
+        limits = tuple(limit_name(name) for name in cache.constraints) if several else ()
+        key = (view.key(), reader.scalarization, reader.full_step, given_scales, limits)
         optimizer = cache.optimizers.get(key)
         if optimizer is None:
             engine = Optimizer(
@@ -365,6 +370,8 @@ class ScaleTuneSampler(BaseSampler):
                 priors=self._priors,
                 surrogate=self._surrogate,
                 seed=self._seed,
+                objectives=reader.objectives,
+                constraints=dict.fromkeys(limits, ("<=", 0.0)) or None,
             )
             optimizer = SyncedOptimizer(view, engine, given_scales=given_scales)
             cache.optimizers[key] = optimizer

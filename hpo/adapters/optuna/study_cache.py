@@ -66,6 +66,7 @@ class StudyCache:
         warned: Names of parameters whose random draw was logged.
         warned_of_condition: Names of parameters whose declared condition trials contradict.
         warned_of_steps: Whether steps beyond the declared fidelity were logged.
+        constraints: Names of the constraints that complete trials have.
         optimizers: Engines by what they search, the one used last at the end.
     """
 
@@ -80,6 +81,7 @@ class StudyCache:
         self.warned: set[str] = set()
         self.warned_of_condition: set[str] = set()
         self.warned_of_steps = False
+        self.constraints: dict[str, None] = {}
         self.optimizers: OrderedDict[Any, SyncedOptimizer] = OrderedDict()
         self._seen: set[int] = set()
         self._pruned = False
@@ -118,6 +120,7 @@ class StudyCache:
                 self.last_numbers[name] = number
         if trial.state is TrialState.COMPLETE:
             self._complete += 1
+            self.constraints.update(dict.fromkeys(trial.constraints))
             self._longest = max([self._longest, *trial.intermediate_values])
         elif any(math.isfinite(value) for value in trial.intermediate_values.values()):
             self._pruned = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -17,7 +17,7 @@ from hpo.study.takeover import failure_cause, trial_seconds
 from hpo.trials import Cause
 from hpo.trials.records import SECONDS
 
-__all__ = ["ReadRun", "TrialReader", "engine_direction"]
+__all__ = ["ReadRun", "TrialReader", "engine_direction", "limit_name"]
 
 _ETA = 4  # factor between the fidelities at which a complete trial is read
 
@@ -32,6 +32,7 @@ class ReadRun:
         cost: Its cost in the study's unit; None if unknown.
         seconds: Its wall-clock time; None if unknown.
         cause: Why it failed; None if it did not.
+        metrics: Further objectives and constrained values, by the engine's names.
     """
 
     fidelity: int | None
@@ -39,6 +40,7 @@ class ReadRun:
     cost: float | None
     seconds: float | None
     cause: Cause | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class TrialReader:
         cost: Unit of the costs and user attribute that holds them; None if none is declared.
         directions: Direction of each objective.
         retried: Numbers of failed trials that Optuna's heartbeat has repeated.
-        scalarization: How several objectives become one; None for a single objective.
+        scalarization: How several objectives become one; None for a single objective, and where the
+            engine models each.
         full_step: Last step of a whole run; None while no shorter run is compared with whole ones.
         furthest: Largest step of the declared fidelity; None if there is none. A shorter run with a
             step beyond it counts in another unit, and its level is unknown.
@@ -64,9 +67,17 @@ class TrialReader:
 
     @property
     def direction(self) -> Direction:
-        """Direction of the loss: a scalarized one is always minimized."""
-        single = len(self.directions) == 1
-        return engine_direction(self.directions[0]) if single else Direction.MINIMIZE
+        """Direction of the loss, the first objective: a scalarized one is always minimized."""
+        if self.scalarization is not None:
+            return Direction.MINIMIZE
+        return engine_direction(self.directions[0])
+
+    @property
+    def objectives(self) -> dict[str, str] | None:
+        """Direction of each objective by the engine's names; None where the loss is one number."""
+        if len(self.directions) == 1 or self.scalarization is not None:
+            return None
+        return {_objective(k): d.name.lower() for k, d in enumerate(self.directions)}
 
     def runs(self, trial: FrozenTrial) -> list[ReadRun]:
         """Return the runs that a finished trial stands for, the longest last; none if unclear."""
@@ -78,7 +89,8 @@ class TrialReader:
         loss, cause, fidelity = self._outcome(trial, finite)
         if cause is None and loss is None:
             return []
-        longest = ReadRun(fidelity, loss if cause is None else None, cost, seconds, cause)
+        metrics = self._metrics(trial) if cause is None and self.objectives else {}
+        longest = ReadRun(fidelity, loss if cause is None else None, cost, seconds, cause, metrics)
         if cause is not None or self.full_step is None or trial.state is not TrialState.COMPLETE:
             return [longest]
         shorter: list[ReadRun] = []
@@ -88,6 +100,11 @@ class TrialReader:
                 shorter.append(ReadRun(step, finite[step], None, None, None))
         return [*shorter, longest]
 
+    def _metrics(self, trial: FrozenTrial) -> dict[str, float]:
+        """Objectives after the first, and constrained values, of a complete trial."""
+        others = {_objective(k): v for k, v in enumerate(trial.values) if k}
+        return others | {limit_name(name): v for name, v in trial.constraints.items()}
+
     def _outcome(
         self, trial: FrozenTrial, finite: Mapping[int, float]
     ) -> tuple[float | None, Cause | None, int | None]:
@@ -96,7 +113,8 @@ class TrialReader:
             return None, Cause.LOST, None
         if trial.state is TrialState.FAIL:
             return None, failure_cause(trial), None
-        if any(value > 0 for value in trial.constraints.values()):
+        violated = any(value > 0 for value in trial.constraints.values())
+        if violated and self.objectives is None:
             return None, Cause.ERROR, None
         if trial.state is TrialState.COMPLETE:
             assert trial.values is not None
@@ -112,6 +130,15 @@ class TrialReader:
         if last not in finite:
             return None, Cause.DIVERGED, None
         return finite[last], None, min(max(last, 1), self.full_step or 1)
+
+
+def _objective(index: int) -> str:
+    return f"objective {index}"
+
+
+def limit_name(name: str) -> str:
+    """Return the engine's name of a constraint of Optuna, which is kept where it is at most 0."""
+    return f"constraint {name}"
 
 
 def engine_direction(direction: StudyDirection) -> Direction:
