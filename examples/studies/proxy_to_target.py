@@ -5,7 +5,7 @@
 
 Byte-level transformers of one depth learn the source code of Python's standard library, with AdamW
 and with Muon, in muP and in standard parametrization. A search trains proxies; every proxy is one
-stable run with a cooldown at half, at 70 % and at the end of its tokens
+stable run with a cooldown at half and at the end of its tokens
 (`TorchTrainer.branch`), so that it tells three losses for less than two runs. Then the target is
 trained with the recommended learning rate, and with that of the best proxy, carried over by hand by
 the rules of muP. Per size and study, rates spread evenly over the searched range are trained at the
@@ -49,7 +49,7 @@ from hpo.training.schedules import WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
 from hpo.training.transformer import Transformer, next_byte_loss
 
-SHARES = (0.5, 0.7, 1.0)  # of the tokens, where cooldowns end
+SHARES = (0.5, 1.0)  # of the tokens, where cooldowns end
 SHORTEST = 0.8  # tokens of the shortest proxy over those of the target
 FORMULA_SEEDS = 3  # targets trained with the rate of each published formula
 RUNS_OF_A_SEED = 1000  # more than a search has proxies; the last one's seed is the target's
@@ -86,10 +86,10 @@ class Size:
         return {"params": self.family.target, "tokens": self.tokens}
 
 
-# Widths of 32 to 48 for 64, 32 to 88 for 144, and 128 to 640 for 1,152; the last was never run.
+# Widths of 24 to 48 for 64, 24 to 88 for 144, and 128 to 640 for 1,152; the last was never run.
 SIZES = (
-    Size("small", Family(2, 8, 24_576, 55_296, 98_304, 32, 8), 400, 2, seeds=20, rates=8),
-    Size("large", Family(2, 8, 24_576, 185_856, 497_664, 32, 8), 400, 1.5, seeds=3, rates=6),
+    Size("small", Family(2, 8, 13_824, 55_296, 98_304, 32, 8), 400, 3, seeds=20, rates=8),
+    Size("large", Family(2, 8, 13_824, 185_856, 497_664, 32, 8), 400, 1.5, seeds=3, rates=6),
     Size("GPU", Family(6, 64, 1_179_648, 29_491_200, 95_551_488, 256, 64), 4000, 2, 3, 6),
 )
 

@@ -338,7 +338,7 @@ def check_transfer(
         result, "`result`"
     )
     tolerance = Number(above=0, way_out="0.15 is the default")(tolerance, "`tolerance`")
-    runs, encoder = result.models.runs, result.models.encoder
+    runs, encoder = result.models.law_runs, result.models.encoder
     if not encoder.space.scales:
         raise SpaceError(
             "a transfer check needs scale axes, got none; declare the sizes of the runs, such as"
@@ -403,9 +403,9 @@ def _near_the_bottom(data: TrainingData, model: ScalingModel) -> TrainingData:
 
 
 def _active(result: Result) -> dict[str, BoolArray]:
-    """Return by parameter whether each completed run had it, `(n,)`."""
+    """Return by parameter whether each completed run or branch had it, `(n,)`."""
     configs = []
-    for number in result.models.runs.numbers:
+    for number in result.models.law_runs.numbers:
         observation = result.log.observation(number)
         assert observation is not None
         configs.append(observation.config)

@@ -54,6 +54,7 @@ class Models:
         encoder: Encoder of the rows.
         other_tasks: Runs of other tasks; None for no task.
         runs: Completed trials.
+        law_runs: The same and the branches of all trials, from which the scaling law is learned.
         partial_runs: Reports and stages of runs that a scheduler placed.
         paused: r x d, paused trials at full fidelity.
         read: Number of completed runs told before the first that was asked.
@@ -87,7 +88,7 @@ class Models:
         self.other_tasks = other_tasks
         columns = encoder.columns
         empty = np.zeros((0, len(columns.kinds)))
-        self.runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
+        self.runs = self.law_runs = CompletedRuns(empty, np.zeros(0), np.zeros(0), ())
         self._paid: tuple[Array, Array] = (empty, np.zeros(0))
         self._outcomes: tuple[Array, Array] = (empty, np.zeros(0))
         self.paused = empty
@@ -154,6 +155,7 @@ class Models:
             np.concatenate([self.runs.log_cost, cost[done]]),
             (*self.runs.numbers, *(o.number for o in completed)),
         )
+        self.law_runs = self._with_branches(news, X, loss, cost[done])
         paid = np.isfinite(cost) & done
         self._paid = _stack(self._paid, X[paid], cost[paid])
         failed = np.array([o.status is Status.FAILED for o in news])
@@ -167,6 +169,33 @@ class Models:
         for chain in (*self._values.values(), self._cost, self._scaling):
             chain.read = self.read
 
+    def _with_branches(
+        self, news: Sequence[Observation], X: Array, loss: Array, log_cost: Array
+    ) -> CompletedRuns:
+        """Return `law_runs` with new trials, each after its branches, whose cost is not known."""
+        if len(self.law_runs) == len(self.runs) - len(loss) and not any(o.branches for o in news):
+            return self.runs
+        rows, losses, costs, numbers, done = [], [], [], [], 0
+        for observation, row in zip(news, X, strict=True):
+            for branch in observation.branches:
+                rows.append(self.encoder.encode([branch.config(observation.config)])[0])
+                losses.append(self.encoder.loss_sign * branch.loss)
+                costs.append(np.nan)
+                numbers.append(observation.number)
+            if observation.status is Status.COMPLETED:
+                rows.append(row)
+                losses.append(loss[done])
+                costs.append(log_cost[done])
+                numbers.append(observation.number)
+                done += 1
+        before = self.law_runs
+        return CompletedRuns(
+            np.concatenate([before.X, np.reshape(rows, (-1, before.X.shape[1]))]),
+            np.append(before.loss, np.clip(losses, -_LARGEST_LOSS, _LARGEST_LOSS)),
+            np.append(before.log_cost, costs),
+            (*before.numbers, *numbers),
+        )
+
     @property
     def answering(self) -> CompletedRuns:
         """Completed runs beside which an answer is looked for: of thousands the fitted ones.
@@ -175,11 +204,11 @@ class Models:
         """
         if len(self.runs) <= MANY:
             return self.runs
+        runs = self.runs
         if len(self.encoder.columns.scale):
-            rows = self.scaling()[1]
+            rows, runs = self.scaling()[1], self.law_runs
         else:
             rows = self.whole_run_value(Transform.RAW)[1]
-        runs = self.runs
         numbers = tuple(runs.numbers[i] for i in rows.tolist())
         return CompletedRuns(runs.X[rows], runs.loss[rows], runs.log_cost[rows], numbers)
 
@@ -270,8 +299,8 @@ class Models:
         return self._values[transform].theta(self.runs.X, self.runs.loss, count)
 
     def scaling(self) -> tuple[ScalingPredictor, IntArray]:
-        """Return the scaling model of raw losses, and the rows of `runs` it is built on."""
-        return self._scaling.at(self.runs.X, self.runs.loss), self._scaling.rows
+        """Return the scaling model of raw losses, and the rows of `law_runs` it is built on."""
+        return self._scaling.at(self.law_runs.X, self.law_runs.loss), self._scaling.rows
 
     def loss(self) -> Predictor:
         """Return the loss model of whole runs in the user's units, smaller is better."""

@@ -46,6 +46,7 @@ from hpo.space.arguments import Count, Flag, Kind, Member, Row
 from hpo.space.encoding import Encoder
 from hpo.space.scalars import metric_values, real, scalar, shown, whole
 from hpo.trials import (
+    BranchLoss,
     Cause,
     Observation,
     Prediction,
@@ -460,6 +461,7 @@ class Optimizer:
         seconds: float | None = None,
         reports: Sequence[Report] = (),
         metrics: Mapping[str, Any] | None = None,
+        branches: Sequence[Mapping[str, float]] = (),
     ) -> Observation:
         """Record a result. Telling the same result twice changes nothing.
 
@@ -478,6 +480,9 @@ class Optimizer:
             metrics: Other numbers or texts, kept with the result; True and False are 1 and 0, None
                 is dropped. Of several objectives all but the first are told here, and must be for
                 a completed run; one that is not finite makes it `diverged`.
+            branches: Losses that the run found on its way as those of runs of other sizes, such as
+                `{"tokens": 1e6, "loss": 2.5}`, which the law learns too. `cost` includes what they
+                took.
 
         Returns:
             The observation, or the earlier one that says the same.
@@ -524,6 +529,7 @@ class Optimizer:
             seconds=seconds,
             reports=reports,  # type: ignore[arg-type]  # checked and stored as a tuple
             metrics={} if metrics is None else metric_values(metrics, texts=True),
+            branches=BranchLoss.read(branches, self.space.scales),
         )
         if cost is None:
             observation = self._with_default_cost(observation)

@@ -75,7 +75,7 @@ def law_plot(models: Models, advice: Recommendation) -> LawPlot:
     space, columns = encoder.space, encoder.columns
     label, factor = compute_label(space)
     law = FittedLaw.of(encoder, model, None)
-    runs, scale, decisions = models.runs, columns.scale, columns.decision
+    runs, scale, decisions = models.law_runs, columns.scale, columns.decision
     natural = columns.origin[scale] + columns.width[scale] * runs.X[:, scale]
     start = natural.min(axis=0)
     end = np.log([advice.target[columns.names[j]] for j in scale])

@@ -195,7 +195,7 @@ def doubts(models: Models, fixed: Array) -> tuple[str, ...]:
     if len(runs) < 2 * (tuned + len(columns.categorical) + 1):
         warnings.append(f"only {len(runs)} trials were completed for {tuned} parameters")
     for column, x in zip(columns.scale, fixed, strict=True):
-        name, seen = columns.names[column], runs.X[:, column]
+        name, seen = columns.names[column], models.law_runs.X[:, column]
         if float(np.ptp(seen)) * columns.width[column] < math.log(1.5):
             warnings.append(f"every run had nearly the same {name}: its law comes from the prior")
         elif x < float(np.min(seen)):

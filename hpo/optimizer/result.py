@@ -122,11 +122,8 @@ class Result(Printed):
         spent: What it has spent; None if unknown.
         attempts: Function that returns when and by whom each trial was run, by number; None without
             a driver.
-<<<<<<< HEAD
         interrupted: Whether Ctrl-C or a signal ended the call before its budget was used up.
-=======
         objectives: Objectives and constraints; None for one loss.
->>>>>>> w-modes
 
     Example:
         >>> from hpo import Float, Optimizer
@@ -152,11 +149,8 @@ class Result(Printed):
     budget: Budget | None = field(default=None, repr=False)
     spent: Spent | None = field(default=None, repr=False)
     attempts: Callable[[], Mapping[int, Attempt]] | None = field(default=None, repr=False)
-<<<<<<< HEAD
     interrupted: bool = field(default=False, repr=False)
-=======
     objectives: Objectives | None = field(default=None, repr=False)
->>>>>>> w-modes
 
     @property
     def models(self) -> Models:

@@ -606,6 +606,7 @@ class Driver:
             seconds=outcome.seconds,
             reports=self._log.reports(outcome.number),
             metrics=dict(outcome.metrics),
+            branches=outcome.branches,
             error=self._storage.without_secrets(outcome.text) if outcome.cause is not None else "",
         )
 

@@ -31,7 +31,7 @@ from hpo.space.scalars import metric_values, to_float
 from hpo.study.checkpoints import CheckpointKey, causes
 from hpo.study.context import Channel, Consumed, Context, to_cost
 from hpo.study.processes import ranks  # noqa: F401  a context becomes that of a rank when it is sent
-from hpo.trials import Cause, FurthestStep, Report, Status, Trial
+from hpo.trials import BranchLoss, Cause, FurthestStep, Report, Status, Trial
 from hpo.trials.budget import Limits
 from hpo.trials.pareto import Objectives
 from hpo.trials.records import SECONDS
@@ -143,6 +143,7 @@ class Outcome:
         cost: Cost of all stages of the trial, in the study's unit; None if none was reported in
             this one.
         metrics: Further results.
+        branches: Losses of runs of other sizes that the trial found on its way.
         text: A traceback or a reason.
         refusal: The error that ends the study: at once where the function broke the rules of
             `optimize`, and for a lost trial once it has been tried in vain. A lost trial without
@@ -156,6 +157,7 @@ class Outcome:
     loss: float | None = None
     cost: float | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    branches: tuple[BranchLoss, ...] = ()
     text: str = ""
     refusal: Exception | None = None
 
@@ -234,6 +236,7 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
     loss: float | None = None
     cause: Cause | None = None
     metrics: dict[str, Any] = {}
+    branches: tuple[BranchLoss, ...] = ()
     text = ""
     try:
         returned = task.train(context.config, context)
@@ -257,7 +260,7 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
         if context.paused or (status is Status.COMPLETED and task.pauses(job.trial)):
             status = Status.PAUSED
         try:
-            loss, metrics = _read_returned(returned, context, task.objectives)
+            loss, metrics, branches = _read_returned(returned, context, task.objectives)
             if task.objectives is not None and status is Status.COMPLETED:
                 text = _not_finite(task.objectives, loss, metrics, context)
                 loss = math.nan if text else loss
@@ -287,6 +290,7 @@ def _run(task: Task, job: Job, context: Context) -> Outcome:
         loss=None if status is Status.FAILED else loss,
         cost=context.last_cost,
         metrics=metrics,
+        branches=branches,
         text=text,
         refusal=None if refusal is None else refusal.with_traceback(None),
     )
@@ -562,8 +566,8 @@ class _DirectChannel:
 
 def _read_returned(
     returned: Any, context: Context, objectives: Objectives | None = None
-) -> tuple[float, dict[str, Any]]:
-    """Loss and metrics of what a training function returned; a cost goes to `context`.
+) -> tuple[float, dict[str, Any], tuple[BranchLoss, ...]]:
+    """Loss, metrics and branches that a training function returned; a cost goes to `context`.
 
     Raises TypeError or ValueError for anything but a number or a dict with a loss, which may go by
     the name of the first objective.
@@ -575,7 +579,7 @@ def _read_returned(
                 "train_fn must return its loss, got None; end it with `return loss` or "
                 '`return {"loss": loss}`'
             )
-        return to_float(returned, "the loss returned by train_fn"), {}
+        return to_float(returned, "the loss returned by train_fn"), {}, ()
     if first not in returned:
         raise ValueError(
             f'a dict returned by train_fn must have an entry "{first}", got the keys '
@@ -583,9 +587,11 @@ def _read_returned(
         )
     if returned.get("cost") is not None:
         context.finish(to_cost(returned["cost"]))
-    metrics = {name: value for name, value in returned.items() if name not in (first, "cost")}
+    known = (first, "cost", "branches")
+    metrics = {name: value for name, value in returned.items() if name not in known}
     loss = to_float(returned[first], f"the {first} returned by train_fn")
-    return loss, metric_values(metrics, texts=True)
+    branches = BranchLoss.read(returned.get("branches"), list(context.scale))
+    return loss, metric_values(metrics, texts=True), branches
 
 
 def _not_finite(

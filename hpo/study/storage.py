@@ -8,11 +8,8 @@ values. The rest is one JSON attribute per transition, split where a storage hol
 study attributes
 `scaletune:study`         schema, space, direction, cost unit, seed, scheduler, objectives
 `scaletune:other_tasks`   digest of the runs of each other task that the study learns from
-<<<<<<< HEAD
 `scaletune:call`          how the command line started it: function, budget, workers and the like
-=======
 `scaletune:where`         name of the input predicate that the study was searched with last
->>>>>>> w-modes
 `scaletune:id`            unique id, whatever the study's name, for the checkpoints on disk
 `scaletune:driver:<k>`    lease of the driver with index k
 `scaletune:wanted:<o>`    index that the driver with lease owner o wants to claim

@@ -312,7 +312,7 @@ class TorchTrainer:
         Returns:
             One result for each value, from small to large, to be told as a run of its own that
             costs what it took beyond the ones before. The list ends with the first run that
-            diverged before its cooldown.
+            diverged before its cooldown. Under `optimize`, `branch_trial` tells them.
 
         Raises:
             ValueError: There is not exactly one axis, or the settings do not allow branches.
@@ -339,19 +339,95 @@ class TorchTrainer:
             400 True 400.0
         """
         config, sizes, seed = _checked(config, scale, seed)
-        if len(axis) != 1:
+        return self._branched(config, sizes, seed, *_one_axis(axis), None)
+
+    def branch_trial(self, config: Config, ctx: Context, **axis: Sequence[float]) -> dict[str, Any]:
+        """Run a trial whose way to its own horizon also tells the loss at shorter ones.
+
+        To be called in a training function of `optimize`, whose result it returns. A report and a
+        checkpoint follow each horizon, so that a run that was killed goes on behind the last one.
+
+        Args:
+            config: Config of the trial.
+            ctx: Context of the trial.
+            axis: Name of one scale axis and its values, of which the largest is the trial's own;
+                see `branch`.
+
+        Returns:
+            `loss` and the other figures of the run to the last horizon, `cost` of everything, and
+            `branches`, the loss at each shorter horizon, which the scaling law learns too.
+
+        Raises:
+            ValueError: There is not exactly one axis, its largest value is not the config's, the
+                space has a fidelity, or the settings do not allow branches.
+            MemoryError: Memory was exhausted. All that the run held is released.
+
+        Example:
+            >>> from hpo import Axis, Budget, Float, Scale, optimize
+            >>> from hpo.training.data import Shuffled
+            >>> from hpo.training.optimizers import SGD
+            >>> from hpo.training.schedules import WarmupStableDecay
+            >>> x = torch.linspace(-1, 1, 40)[:, None]
+            >>> data = {Split.TRAIN: Shuffled([x]), Split.VALIDATION: [(x,)]}
+            >>> trainer = TorchTrainer(
+            ...     make_model=lambda config, scale: nn.Linear(1, 1),
+            ...     make_data=lambda config, split: data[split],
+            ...     loss=lambda model, batch: (model(batch[0]) - 3 * batch[0]).square().mean(),
+            ...     settings=lambda config: Settings(
+            ...         int(config["tokens"]), 10, SGD(lr=config["lr"]), WarmupStableDecay()
+            ...     ),
+            ... )
+            >>> def train(config, ctx):
+            ...     whole = config["tokens"]
+            ...     return trainer.branch_trial(config, ctx, tokens=[whole / 4, whole / 2, whole])
+            >>> space = {"lr": Float(1e-3, 1e-1, log=True), "tokens": Scale(200, 400)}
+            >>> result = optimize(train, space, budget=Budget(trials=2), cost="flops")
+            >>> [len(observation.branches) for observation in result.log.observations]
+            [2, 2]
+        """
+        name, values = _one_axis(axis)
+        own = config.get(name)
+        if own is None or not math.isclose(values[-1], own):
             raise ValueError(
-                f"one axis must be given, such as tokens=[1e6, 2e6], got {len(axis)}: {list(axis)}"
+                f"the largest value of `{name}` must be the trial's own, {own}, got {values[-1]:g};"
+                f' write {name}=[0.5 * config["{name}"], config["{name}"]]'
             )
-        ((name, given),) = axis.items()
-        values = sorted(set(Row(Number(above=0), empty=False)(given, f"`{name}`")))
+        if ctx.fidelity is not None:
+            raise ValueError(
+                f"a trial with branches must run to its end, got the fidelity {ctx.fidelity}; take "
+                "the fidelity out of the space, or call the trainer itself"
+            )
+        values[-1] = own
+        found = self._branched(config, ctx.scale, ctx.seed, name, values, ctx)
+        costs = [branch.cost for branch in found]
+        return {
+            **found[-1].metrics,
+            "loss": found[-1].loss if len(found) == len(values) else math.nan,
+            "cost": max(costs) if self.cost is Quantity.PEAK_MEMORY else sum(costs),
+            "branches": [
+                {name: branch.horizon, "loss": branch.loss}
+                for branch in found[: len(values) - 1]
+                if math.isfinite(branch.loss)
+            ],
+        }
+
+    def _branched(
+        self,
+        config: Config,
+        sizes: Scale,
+        seed: int,
+        name: str,
+        values: Sequence[float],
+        ctx: Context | None,
+    ) -> list[Branch]:
+        """Train to each value of the axis `name`, from small to large."""
         horizons = [(value, self.settings({**config, name: value})) for value in values]
         _check_branches(horizons)
 
         def train(device: torch.device) -> list[Branch]:
             last = {**config, name: values[-1]}
             run = TrainingRun(self, last, {**sizes, name: values[-1]}, seed, device)
-            return run.branch([*horizons[:-1], (values[-1], run.settings)])
+            return run.branch([*horizons[:-1], (values[-1], run.settings)], ctx)
 
         return self._guarded(seed, train)
 
@@ -431,6 +507,16 @@ class TorchTrainer:
         # The error and the frames it held, with model and batch in them, are gone by now.
         free_memory(device)
         raise MemoryError(f"out of memory on {device}: {text}")
+
+
+def _one_axis(axis: Mapping[str, Sequence[float]]) -> tuple[str, list[float]]:
+    """Return the one axis and its values, ascending."""
+    if len(axis) != 1:
+        raise ValueError(
+            f"one axis must be given, such as tokens=[1e6, 2e6], got {len(axis)}: {list(axis)}"
+        )
+    ((name, given),) = axis.items()
+    return name, sorted(set(Row(Number(above=0), empty=False)(given, f"`{name}`")))
 
 
 def _check_branches(horizons: Sequence[tuple[float, Settings]]) -> None:

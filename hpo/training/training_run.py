@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,6 +57,26 @@ class Branch:
     metrics: Mapping[str, float]
 
 
+@dataclass(slots=True)
+class _Branches:
+    """What was found on the way of one stable run.
+
+    Attributes:
+        found: The horizons, in order.
+        spent: Cost of all of them.
+        beside: Examples that were trained on in their cooldowns.
+    """
+
+    found: list[Branch] = field(default_factory=list)
+    spent: float = 0.0
+    beside: int = 0
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> _Branches:
+        """Return what `dataclasses.asdict` made a table of."""
+        return cls([Branch(**one) for one in stored["found"]], stored["spent"], stored["beside"])
+
+
 class TrainingRun:
     """Model, optimizers, data and progress of one training.
 
@@ -99,6 +119,7 @@ class TrainingRun:
     ) -> None:
         self.trainer, self.seed, self.device = trainer, seed, device
         self.settings = trainer.settings(config)
+        self._length = self.settings.examples  # of the whole run
         self.meter = Meter(device)
         self.ranks = Ranks(trainer.parallel, device)
         self.model = self.ranks.shard(trainer.make_model(config, scale).to(device))
@@ -135,6 +156,7 @@ class TrainingRun:
         self._reported = (time.perf_counter(), 0)  # the last report's time and examples
         self._first_loss: float | None = None
         self._warm_started = 0.0  # share of the weights that were mixed with the parent's
+        self._branches: _Branches | None = None  # those that were trained, if any are asked for
         self._saved_at = time.monotonic()
         self._shards: ShardedCheckpoints | None = None
         if self.ranks.sharded:
@@ -422,11 +444,12 @@ class TrainingRun:
             "updates": self.updates,
             "examples": self.examples,
             "evaluations": self.evaluations,
-            "length": self.settings.examples,
+            "length": self._length,
             "first_loss": self._first_loss,
             "recent": self._recent.state(),
             "work": None if self.work is None else [self.work.flops, self.work.tokens],
             "warm_started": self._warm_started,
+            **({} if self._branches is None else {"branches": asdict(self._branches)}),
         }
 
     def _check_ranks(self, ctx: Context) -> None:
@@ -473,10 +496,10 @@ class TrainingRun:
         if state is None:
             return False
         settings = self.settings
-        if settings.schedule.follows_length and state["length"] != settings.examples:
+        if settings.schedule.follows_length and state["length"] != self._length:
             raise ValueError(
                 f"{settings.schedule} depends on the length of the run, which was "
-                f"{state['length']} examples when it was paused and is {settings.examples} now; "
+                f"{state['length']} examples when it was paused and is {self._length} now; "
                 "use Constant, Power or WarmupStableDecay(decay=0), or keep the length fixed"
             )
         self.meter.resume(state["meter"])
@@ -513,6 +536,8 @@ class TrainingRun:
         self.evaluations = state["evaluations"]
         self._first_loss = state["first_loss"]
         self._warm_started = state.get("warm_started", 0.0)
+        if "branches" in state and self._branches is not None:
+            self._branches = _Branches.of(state["branches"])
         self._recent = RunningMetrics.of(state["recent"])
         self.work = None if state["work"] is None else Work(*state["work"])
         self._data.resume(state["data"], self.device)
@@ -533,22 +558,32 @@ class TrainingRun:
 
     # --- branches ---
 
-    def branch(self, horizons: Sequence[tuple[float, Settings]]) -> list[Branch]:
+    def branch(
+        self, horizons: Sequence[tuple[float, Settings]], ctx: Context | None = None
+    ) -> list[Branch]:
         """Train along the stable part of the longest run, and cool down once for each horizon.
 
         Args:
             horizons: Values of the axis, ascending, each with the settings of a run to there; the
                 last ones are this run's own.
+            ctx: Context of the trial, which receives a report and a checkpoint after each horizon,
+                and checkpoints of the stable part when they are due; None for neither.
 
         Returns:
             What each run would have come to, with what it took beyond the ones before; up to the
             first that diverged before its cooldown.
         """
-        found: list[Branch] = []
-        whole, spent, beside = self.settings, 0.0, 0  # examples trained on in cooldowns before
-        for horizon, settings in horizons:
+        done = self._branches = _Branches()
+        if ctx is not None:
+            self._check_ranks(ctx)
+            if not self._resume(ctx) and self.trainer.warm_start > 0:
+                self._mix_in_parent(ctx)
+            done = self._branches
+            self._reported = time.perf_counter(), self.examples
+        whole = self.settings
+        for horizon, settings in horizons[len(done.found) :]:
             self.settings = settings
-            diverged = not self._train_until(self._stable_updates(settings), None)
+            diverged = not self._train_until(self._stable_updates(settings), ctx)
             stable = copy.deepcopy(self._state())
             loss, measured = math.nan, dict[str, float]()
             if not diverged and self._train_until(settings.updates, None):
@@ -556,18 +591,30 @@ class TrainingRun:
                 loss = math.nan if self._has_diverged(loss) else loss
             usage = self.usage()
             cost = self.trainer.cost
-            total = replace(usage, examples=usage.examples + beside).of(cost)
-            charged = total if cost is Quantity.PEAK_MEMORY else total - spent
+            total = replace(usage, examples=usage.examples + done.beside).of(cost)
+            charged = total if cost is Quantity.PEAK_MEMORY else total - done.spent
             metrics = {**usage.metrics(), **measured}
-            found.append(Branch(horizon, loss, charged, metrics))
+            done.found.append(Branch(horizon, loss, charged, metrics))
             if diverged:  # and so would every longer run
                 break
-            spent = total
-            beside += self.examples - stable["examples"]
+            done.spent = total
+            done.beside += self.examples - stable["examples"]
             if settings is not whole:
-                self._restore(stable)
+                self._restore({**stable, "branches": asdict(done)})
+                done = self._branches
+                if ctx is not None:
+                    self._report_branch(ctx, done)
         self.settings = whole
-        return found
+        return done.found
+
+    def _report_branch(self, ctx: Context, done: _Branches) -> None:
+        """Save the stable run and report what was found so far; `Stop` may be raised."""
+        self._save(ctx)
+        if self._shards is not None:
+            self._shards.finish(ctx)
+        last = done.found[-1]
+        finite = last.loss if math.isfinite(last.loss) else None
+        ctx.report(step=len(done.found), loss=finite, cost=done.spent, metrics=last.metrics)
 
     @staticmethod
     def _stable_updates(settings: Settings) -> int:

@@ -3,6 +3,7 @@
 from hpo.trials.log import Event, Reported, TrialLog
 from hpo.trials.reason import Reason, ReasonKind
 from hpo.trials.records import (
+    BranchLoss,
     Cause,
     FurthestStep,
     Observation,
@@ -14,6 +15,7 @@ from hpo.trials.records import (
 )
 
 __all__ = [
+    "BranchLoss",
     "Prediction",
     "Cause",
     "Event",

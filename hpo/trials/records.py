@@ -10,7 +10,7 @@ fidelity: asked, told PAUSED, resumed, told PAUSED, .., told COMPLETED.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
@@ -426,6 +426,67 @@ class FurthestStep:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchLoss:
+    """Loss that a trial found on its way, as that of a run of other sizes.
+
+    A stable run that cools down at several horizons tells the loss at each of them. The surrogates
+    learn it as a run of the trial's settings at these sizes; what it took is part of the trial's
+    cost.
+
+    Args:
+        sizes: Values of scale axes in which the run differs from the trial's config, > 0.
+        loss: Loss in the user's direction, finite.
+
+    Raises:
+        ValueError: If a value breaks its rule.
+
+    Example:
+        >>> BranchLoss({"tokens": 1e6}, 2.5).config({"lr": 0.01, "tokens": 4e6})
+        {'lr': 0.01, 'tokens': 1000000.0}
+    """
+
+    sizes: dict[str, float]
+    loss: float
+
+    def __post_init__(self) -> None:
+        store(
+            self,
+            sizes=Table(Number(above=0), way_out='write {"tokens": 1e6}'),
+            loss=Number(way_out="leave a branch that diverged out"),
+        )
+
+    def config(self, of_trial: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config of the run, from that of its trial."""
+        return {**of_trial, **self.sizes}
+
+    @classmethod
+    def read(cls, rows: object, axes: Collection[str]) -> tuple[Self, ...]:
+        """Return the branches that a user gives, each as a dict of sizes and a loss.
+
+        Args:
+            rows: Dicts such as `{"tokens": 1e6, "loss": 2.5}`; None for none.
+            axes: Names of the scale axes of the space.
+
+        Raises:
+            ValueError: If a row has no loss, no size, or another name.
+
+        Example:
+            >>> BranchLoss.read([{"tokens": 1e6, "loss": 2.5}], ["params", "tokens"])
+            (BranchLoss(sizes={'tokens': 1000000.0}, loss=2.5),)
+        """
+        found = []
+        for row in _ROWS(rows, "`branches`") or ():
+            sizes = {name: value for name, value in row.items() if name != "loss"}
+            if "loss" not in row or not sizes or not sizes.keys() <= set(axes):
+                raise ValueError(
+                    f"each of `branches` must hold a loss and values of scale axes {list(axes)}, "
+                    f'got {dict(row)}; write {{"tokens": 1e6, "loss": 2.5}}'
+                )
+            found.append(cls(sizes, row["loss"]))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation(Printed):
     """Result of a trial.
 
@@ -445,6 +506,7 @@ class Observation(Printed):
         reports: Reports of the trial, in order.
         metrics: Further values by name.
         error: Traceback or reason of a failure; empty where there is none. It is not compared.
+        branches: Losses that the run found on its way, as those of runs of other sizes.
 
     Raises:
         ValueError: If one of these rules is broken.
@@ -469,6 +531,7 @@ class Observation(Printed):
     reports: tuple[Report, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     error: str = field(default="", repr=False, compare=False)
+    branches: tuple[BranchLoss, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", _CONFIG(self.config, "`config` of Observation"))
@@ -485,6 +548,7 @@ class Observation(Printed):
             seconds=_AMOUNT,
             reports=_REPORTS,
             error=_ERROR,
+            branches=_BRANCHES,
         )
         if self.status is Status.PENDING:
             raise ValueError(
@@ -513,6 +577,9 @@ class Observation(Printed):
         amounts += [f"{name} {short(value, 5)}" for name, value in self.metrics.items()]
         first = ", ".join([f"Trial {self.number} {how}{loss}", *amounts])
         lines: list[Part] = [first, *([settings(self.config)] if self.config else [])]
+        for branch in self.branches:
+            at = ", ".join(f"{name} {short(value)}" for name, value in branch.sizes.items())
+            lines.append(f"branch at {at} with {branch.loss:.5g}")
         return [*lines, *([self.error.rstrip()] if self.error else [])]
 
     @classmethod
@@ -550,7 +617,7 @@ class Observation(Printed):
             >>> stored["status"], stored["loss"], stored["cost"], stored["order"]
             ('completed', 0.4, 2.0, 0)
         """
-        stored = {
+        stored: dict[str, Any] = {
             "status": self.status.value,
             "cause": None if self.cause is None else self.cause.value,
             "loss": self.loss,
@@ -559,6 +626,8 @@ class Observation(Printed):
             "order": self.order,
             "metrics": self.metrics,
         }
+        if self.branches:
+            stored["branches"] = [{"sizes": one.sizes, "loss": one.loss} for one in self.branches]
         return {**stored, "text": self.error} if self.error else stored
 
     @classmethod
@@ -603,6 +672,7 @@ class Observation(Printed):
             reports=reports,
             metrics=stored["metrics"],
             error=stored.get("text", "") if failed else "",
+            branches=tuple(BranchLoss(**one) for one in stored.get("branches", ())),
         )
 
     def same_result(self, other: Observation) -> bool:
@@ -652,6 +722,8 @@ _REASON = Kind(Reason, optional=True)
 _PREDICTION = Kind(Prediction, optional=True)
 _ASSIGNMENT = Kind(RungAssignment, optional=True)
 _REPORTS = Row(Kind(Report))
+_BRANCHES = Row(Kind(BranchLoss))
+_ROWS = Row(Table(), optional=True, way_out='write [{"tokens": 1e6, "loss": 2.5}]')
 _STORED_REPORT = Table(keys=("step", "loss", "cost", "metrics"), way_out=READ_BACK)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.models.fitted import _calibration_of_ends
+from hpo import Axis, Float, Optimizer, Scale
+from hpo.models.fitted import Models, _calibration_of_ends
 from hpo.models.refits import RefitChain, refits_up_to
 from surrogates.data import ColumnKind, Columns
 from surrogates.gp import GaussianProcess, GPPredictor
@@ -116,3 +117,54 @@ def test_fewer_than_ten_ends_do_not_calibrate_others():
     kernel = MaternHamming(COLUMNS.numeric, COLUMNS.categorical, 0.3, np.log([0.6, 0.6]), y[:0])
     process = GPPredictor.build(kernel, X, y, 0.5)
     assert _calibration_of_ends(process, np.arange(40) < 9) == 1.0
+
+
+def branching(*, branches: bool, failed: bool = False, runs: int = 4) -> Optimizer:
+    optimizer = Optimizer(
+        {"lr": Float(1e-3, 1e-1, log=True), "tokens": Scale(1e6, 4e6, axis=Axis.TOKENS)},
+        direction="maximize",
+        cost="flops",
+    )
+    for k, lr in enumerate([3e-3, 1e-2, 3e-2, 5e-3][:runs]):
+        found = [{"tokens": 1e6, "loss": 1.0 + k}, {"tokens": 2e6, "loss": 2.0 + k}]
+        optimizer.tell(
+            {"lr": lr, "tokens": 4e6},
+            None if failed else 3.0 + k,
+            cost=5.0,
+            failed="diverged" if failed else None,
+            branches=found if branches else [],
+        )
+    return optimizer
+
+
+def test_the_law_is_learned_from_branches_each_before_the_loss_of_its_run():
+    models = branching(branches=True).result().models
+    assert models.law_runs.loss[:6].tolist() == [-1.0, -2.0, -3.0, -2.0, -3.0, -4.0]
+    assert models.law_runs.numbers == tuple(n for n in range(4) for _ in range(3))
+    tokens = models.law_runs.X[:3, models.encoder.columns.scale[0]]
+    np.testing.assert_allclose(tokens, [0.0, 0.5, 1.0])
+    assert np.isnan(models.law_runs.log_cost[:2]).all()
+    assert len(models.runs) == 4 and len(models.scaling()[1]) == 12
+
+
+def test_runs_without_branches_teach_the_law_as_they_are():
+    models = branching(branches=False).result().models
+    assert models.law_runs is models.runs
+
+
+def test_branches_of_failed_runs_are_learned_too_and_their_cost_is_counted_once():
+    optimizer = branching(branches=True, failed=True)
+    models = Models(optimizer.encoder)
+    models.sync(optimizer.log)
+    assert (len(models.runs), len(models.law_runs)) == (0, 8)
+    assert optimizer.ledger.spent.cost == 20.0
+    assert 1e6 <= optimizer.ask().config["tokens"] <= 4e6
+
+
+def test_a_law_grown_run_by_run_equals_one_that_reads_all_branches_at_once():
+    grown, source = branching(branches=True, runs=0), branching(branches=True)
+    for observation in source.log.observations:
+        grown.record(observation)
+        grown.result().models.scaling()
+    at = {"tokens": 1e7}
+    assert grown.result().predict(at).loss == source.result().predict(at).loss

@@ -339,3 +339,34 @@ def test_scales_are_explored_along_the_drift_of_the_optimum():
     assert np.ptp(sizes) > math.log(20.0)
     slope = np.polyfit(sizes, rates, 1)[0]
     assert -0.8 < slope < -0.25  # the truth is -0.5
+
+
+# Told runs outside the space: branches of a run, runs of a table
+
+
+def told_outside(count: int) -> Optimizer:
+    """Noisy runs inside the space, each with two much smaller and cheaper ones."""
+    space: dict[str, Parameter] = {
+        "lr": Float(1e-3, 1e-1, log=True),
+        "tokens": Scale(1e6, 2e6, axis=Axis.TOKENS),
+    }
+    optimizer = Optimizer(space, cost="flops", target={"tokens": 1e7}, seed=1)
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        trial = optimizer.ask()
+        for share in (0.1, 0.3, 1.0):
+            config = {**trial.config, "tokens": share * trial.config["tokens"]}
+            loss = 30 * config["tokens"] ** -0.25 + 0.1 * math.log(config["lr"] / 1e-2) ** 2
+            told = trial if share == 1.0 else config
+            optimizer.tell(told, loss + 0.05 * rng.standard_normal(), cost=config["tokens"])
+    return optimizer
+
+
+def test_a_told_run_outside_the_space_is_not_repeated_and_sets_no_cost_level():
+    optimizer = told_outside(9)
+    for trial in optimizer.log.trials:
+        assert 1e6 <= trial.config["tokens"] <= 2e6
+        reason = trial.prediction.reason if trial.prediction is not None else None
+        if reason is not None and reason.cost_level is not None:
+            assert reason.cost_level > 0.9e6
+    assert ReasonKind.REPLICATE in {kind_of(trial) for trial in optimizer.log.trials}

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpo import PBT, Budget, Cause, Fidelity, Float, Limits, Role, Status, optimize
+from hpo import PBT, Budget, Cause, Fidelity, Float, Limits, Role, Scale, Status, optimize
 from hpo.diagnostics.resume_check import check_continuation
 from hpo.schedulers import Decision
 from hpo.study.checkpoints import save_state
@@ -777,6 +777,94 @@ def test_runs_that_are_no_part_of_each_other_have_no_branches() -> None:
     )
     with pytest.raises(ValueError, match="must differ in `examples` alone"):
         batches.branch({}, examples=[100, 200])
+
+
+HORIZONS = [158, 210, 400]
+LAYERS = Parametrized(STANDARD, ParameterLayout.of(Network(), Network(16)))
+
+
+def _trial_of_branches(trainer: TorchTrainer, folder: Path) -> tuple[dict[str, Any], list[Report]]:
+    """What `branch_trial` returns, and its reports."""
+    trial = Trial(0, {"examples": HORIZONS[-1]}, ask_index=0, prediction=None)
+    channel = Recorder()
+    ctx = Context(trial, seed=4, channel=channel, checkpoint_dir=folder)
+    return trainer.branch_trial(ctx.config, ctx, examples=HORIZONS), channel.reports
+
+
+@pytest.mark.parametrize(
+    "rule", [AdamW(1e-2, 0.1), Muon(1e-2, others=AdamW(1e-2))], ids=["adamw", "muon"]
+)
+def test_a_trial_tells_its_branches_also_when_it_was_killed_on_the_way(
+    rule: UpdateRule, tmp_path: Path
+) -> None:
+    trainer = dataclasses.replace(
+        _branching(rule, checkpoint_updates=7), cost=Quantity.EXAMPLES, groups=LAYERS
+    )
+    expected = trainer.branch({}, examples=HORIZONS, seed=4)
+    whole, reports = _trial_of_branches(trainer, tmp_path / "whole")
+    assert whole["branches"] == [
+        {"examples": one.horizon, "loss": one.loss} for one in expected[:2]
+    ]
+    assert whole["loss"] == expected[-1].loss
+    assert whole["cost"] == sum(one.cost for one in expected)
+    assert [report.loss for report in reports] == [one.loss for one in expected[:2]]
+
+    losses_left = [0]
+
+    def mortal_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        losses_left[0] -= 1
+        if losses_left[0] < 0:
+            raise Killed
+        return squared_error(model, batch)
+
+    mortal = dataclasses.replace(trainer, loss=mortal_loss)
+    for losses_left[0] in (10, 40, 40, 40, 35):  # in stable parts and in cooldowns
+        with pytest.raises(Killed):
+            _trial_of_branches(mortal, tmp_path / "killed")
+    losses_left[0] = 10**9
+    killed, _ = _trial_of_branches(mortal, tmp_path / "killed")
+    assert without_clock(killed) == without_clock(whole)
+
+
+def test_branches_of_a_trial_are_kept_in_its_study_and_charged_once() -> None:
+    trainer = dataclasses.replace(_branching(AdamW(1e-2)), cost=Quantity.EXAMPLES)
+    whole = dataclasses.replace(
+        trainer, settings=lambda c: trainer.settings({"examples": 10 * round(c["examples"] / 10)})
+    )
+
+    def train(config: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        length = config["examples"]
+        return whole.branch_trial(config, ctx, examples=[length / 4, length / 2, length])
+
+    space = {"x": Float(0, 1), "examples": Scale(200, 400)}
+    result = optimize(train, space, cost="examples", budget=Budget(trials=2))
+    for told in result.log.observations:
+        length = told.config["examples"]
+        assert [one.sizes for one in told.branches] == [
+            {"examples": length / 4},
+            {"examples": length / 2},
+        ]
+        assert told.cost is not None and told.cost < 1.2 * length
+    assert len(result.models.law_runs) == 6
+
+
+def test_a_trial_without_a_horizon_of_its_own_has_no_branches(tmp_path: Path) -> None:
+    trainer = _branching(AdamW(1e-2))
+    trial = Trial(0, {"examples": 400}, ask_index=0, prediction=None)
+    ctx = Context(trial, seed=0, channel=None)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="largest value of `examples` must be the trial's own, 400"
+    ):
+        trainer.branch_trial(ctx.config, ctx, examples=[100, 200])
+    ctx = Context(trial, seed=0, channel=None, fidelity=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must run to its end, got the fidelity 3"):
+        trainer.branch_trial(ctx.config, ctx, examples=[100, 400])
+
+
+def test_a_trial_that_diverges_tells_the_branches_before(tmp_path: Path) -> None:
+    trainer = _branching(SGD(1e3), clip=None)
+    told, _ = _trial_of_branches(trainer, tmp_path)
+    assert math.isnan(told["loss"]) and told["branches"] == [] and told["cost"] > 0
 
 
 def test_how_often_a_run_is_evaluated_does_not_change_it() -> None:

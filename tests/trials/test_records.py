@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo import Cause, Observation, Prediction, Report, Status, StudyError, Trial
-from hpo.trials import Reason, ReasonKind, RungAssignment, TrialLog
+from hpo.trials import BranchLoss, Reason, ReasonKind, RungAssignment, TrialLog
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(0, 1e30)
@@ -270,3 +270,26 @@ def test_a_paused_trial_is_neither_pending_nor_finished_until_it_is_resumed() ->
     assert [observation.loss for observation in log.observations] == [0.5]
     with pytest.raises(StudyError, match="only a paused trial can be resumed, got trial 0"):
         log.resume(0)
+
+
+def test_branches_are_stored_with_their_result() -> None:
+    branches = (BranchLoss({"tokens": 1e6}, 2.5), BranchLoss({"tokens": 2e6}, 2.25))
+    told = result(0, branches=branches)
+    stored = json.loads(json.dumps(told.to_json()))
+    read = Observation.from_json(stored, number=0, config=told.config, ask_index=0, reports=())
+    assert read.branches == branches
+    assert "branches" not in result(0).to_json()  # as earlier versions wrote it
+    assert "branch at tokens 1e+06 with 2.5" in str(told)
+
+
+@pytest.mark.parametrize(
+    "row", [{"tokens": 1e6}, {"loss": 2.5}, {"loss": 2.5, "width": 8}], ids=["loss", "size", "axis"]
+)
+def test_a_branch_needs_a_loss_and_sizes_of_scale_axes(row: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must hold a loss and values of scale axes \['tokens'\]"):
+        BranchLoss.read([row], ["tokens"])
+
+
+def test_a_branch_without_a_finite_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="leave a branch that diverged out"):
+        BranchLoss({"tokens": 1e6}, math.nan)

@@ -63,7 +63,8 @@ def improve_front(ask: Ask) -> Search:
         ArithmeticError: If no model can be built.
     """
     models, encoder, rng = ask.models, ask.encoder, ask.rng
-    runs, pending, limits = models.runs, ask.pending, ask.limits
+    pending, limits = ask.pending, ask.limits
+    runs = models.law_runs if len(encoder.columns.scale) else models.runs
     predictor, rows, name = _value_model(models, ask.index)
     cost = models.cost()
     X, log_costs = runs.X[rows], known_costs(runs.log_cost[rows], runs.X[rows], cost)
@@ -78,10 +79,9 @@ def improve_front(ask: Ask) -> Search:
     legal = np.isclose(encoder.snap(X), X).all(axis=1) & encoder.allowed(X)
     if ask.cost_aware and cost is not None:
         box = encoder.box(X)
-        outside = np.flatnonzero(~legal) if legal.any() else []
-        level, top = cost_level(
-            encoder, box, cost, np.delete(log_costs, outside), limits, ask.pool, rng
-        )
+        outside = np.flatnonzero(~legal & legal.any())
+        told = np.delete(log_costs, outside)
+        level, top = cost_level(encoder, box, cost, told, limits, ask.pool, rng)
         threshold = Staircase.build(log_costs, means, level, CostMean(cost))
         ceiling = level + max(SLACK, 0.1 * (top - level))
         terms.append(CostBelow(cost, ceiling))

@@ -27,7 +27,7 @@ def learn_target(ask: Ask) -> Search:
         ArithmeticError: If no model can be built.
     """
     models, encoder = ask.models, ask.encoder
-    predictor, _ = models.scaling()
+    predictor, rows = models.scaling()
     at = np.ones((1, len(encoder.lower)))  # at full fidelity
     at[0, encoder.columns.scale] = ask.target
     posterior = predictor
@@ -36,7 +36,7 @@ def learn_target(ask: Ask) -> Search:
     gain = TargetGain(posterior, posterior.loss.layout.scales(at)[0], models.cost())
     terms = [gain, *requirements(models, ask.limits)]
     members = np.argsort(predictor.training_mean(), kind="stable")[:CENTERS]
-    centers = models.runs.X[members]
+    centers = models.law_runs.X[rows[members]]
     region = Region(
         *encoder.box(centers),
         centers=centers,
