@@ -197,7 +197,11 @@ class StagedOptimizer:
             _WholeRuns()
             if scheduler is None
             else scheduler.begin(
-                space, direction=optimizer.encoder.direction, seed=seed, forecast=optimizer.forecast
+                space,
+                direction=optimizer.encoder.direction,
+                seed=seed,
+                forecast=optimizer.forecast,
+                ledger=optimizer.ledger,
             )
         )
 

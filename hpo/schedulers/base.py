@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 from hpo.space import Direction, DirectionName, Fidelity, SearchSpace
 from hpo.space.scalars import shown
 from hpo.trials import Report, RungAssignment, Trial, TrialLog
+from hpo.trials.budget import Ledger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,12 +150,14 @@ class Setup:
         direction: direction of the losses in the log.
         seed: seed of the schedule's random choices.
         forecast: model of how runs will end, if there is one.
+        ledger: what the study has spent of its budget, kept up to date; None without a budget.
     """
 
     space: SearchSpace
     direction: Direction
     seed: int
     forecast: Forecast | None
+    ledger: Ledger | None = None
 
     @property
     def sign(self) -> float:
@@ -202,6 +205,7 @@ class Scheduler(ABC):
         direction: DirectionName | Direction = Direction.MINIMIZE,
         seed: int = 0,
         forecast: Forecast | None = None,
+        ledger: Ledger | None = None,
     ) -> Schedule:
         """Return a schedule over the levels of the space's fidelity.
 
@@ -210,12 +214,13 @@ class Scheduler(ABC):
             direction: direction of the losses in the log.
             seed: seed of the schedule's random choices, if it makes any.
             forecast: model of how runs will end, for schedulers that use one.
+            ledger: what the study has spent of its budget, for schedulers that look ahead.
 
         Raises:
             SpaceError: for a scheduler that needs a fidelity where there is none, or does not suit
                 its levels.
         """
-        return self.schedule(Setup(space, Direction.of(direction), seed, forecast))
+        return self.schedule(Setup(space, Direction.of(direction), seed, forecast, ledger))
 
     @abstractmethod
     def schedule(self, setup: Setup) -> Schedule:

@@ -15,6 +15,7 @@ Notation
 --------
 c_j    mean cost of a run up to rung j where costs are told, else its level
 T      what the study has spent, in c_K, the cost of a whole run
+R      what the study may still spend, less what its running stages will cost
 spent on new runs   c_0 for each run
 spent on old runs   c_j - c_0 for each run that is at rung j or training toward it
 """
@@ -35,9 +36,12 @@ from hpo.schedulers.run_history import Run, RunIndex, RunState
 from hpo.space.arguments import Count, Flag, Number, store
 from hpo.space.scalars import shown
 from hpo.trials import RungAssignment, TrialLog
+from hpo.trials.budget import Ledger
 
 # Multiple of what new runs cost that is spent in all where no more may start.
 _TOTAL_PER_NEW = 10.0
+_NEAR = 3.0  # whole runs: with more than they cost left, nothing is kept back for a first end
+_MARGIN = 2.0  # factor on the cost of a stage before a first end, as it may exceed its forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,9 @@ class FreezeThaw(Scheduler):
     few does. So there is an early answer, the model learns what an intermediate loss says about the
     final one, and the scheduler learns what a whole run costs. Where no more configs may start,
     as the budget counts trials, promotions continue until ten times what the new runs cost is
-    spent.
+    spent. Under a budget of cost, the best paused run is sent to its end while what is left still
+    pays for it, unless a run has reached its end before; so a budget of one whole run and a few
+    short ones always leaves a finished run.
 
     Without a forecast the rank rule of ASHA decides alone.
 
@@ -131,25 +137,48 @@ class FreezeThaw(Scheduler):
         """
         runs = RunIndex.on(Ladder.over(setup.space, self.eta, "FreezeThaw"), setup)
         forecast = setup.forecast if self.forecaster is None else self.forecaster.begin(setup)
-        return FreezeThawSchedule(runs, forecast, self)
+        return FreezeThawSchedule(runs, forecast, self, setup.ledger)
 
 
 class FreezeThawSchedule(ASHASchedule):
     """`Schedule` of `FreezeThaw`."""
 
-    def __init__(self, runs: RunIndex, forecast: Forecast | None, settings: FreezeThaw) -> None:
+    def __init__(
+        self,
+        runs: RunIndex,
+        forecast: Forecast | None,
+        settings: FreezeThaw,
+        ledger: Ledger | None = None,
+    ) -> None:
         super().__init__(runs, settings.eta, forecast=forecast)
-        self._settings = settings
+        self._settings, self._ledger = settings, ledger
 
     def next(
         self, log: TrialLog, *, may_start: bool = True, locked: frozenset[int] = frozenset()
     ) -> Action | None:
         """See `Schedule`."""
         self._sync(log)
+        costs = self._costs()
+        left, top = self._left(costs), self._ladder.levels[-1]
+        at_end = [run for run in self._runs if run.alive and run.assignment.level == top]
+        if left is not None and not at_end:
+            last = self._last_chance(log, costs, left, locked)
+            if last is not None:
+                return last
+        action = self._next(log, costs, may_start, locked)
+        if action is not None and left is not None and at_end:
+            first_to_end = all(run.state is RunState.RUNNING for run in at_end)
+            if first_to_end and _MARGIN * self._price(action, costs) > left:
+                return None  # its end must stay paid for
+        return action
+
+    def _next(
+        self, log: TrialLog, costs: list[float], may_start: bool, locked: frozenset[int]
+    ) -> Action | None:
+        """Return what is due, whatever is left of the budget."""
         rungs = [self._ladder.rung(run.assignment.level) for run in self._runs]
         none_to_end = self._ladder.top not in rungs
         any_running = any(run.state is RunState.RUNNING for run in self._runs)
-        costs = self._costs()
         if may_start and self._skips_levels(costs, none_to_end and bool(rungs)):
             return Start(RungAssignment(self._ladder.levels[-1]))
         action: Promote | None = None
@@ -185,6 +214,47 @@ class FreezeThawSchedule(ASHASchedule):
         if not may_start:
             return new + old <= _TOTAL_PER_NEW * new
         return new >= self._settings.breadth * math.sqrt(new + old)
+
+    def _left(self, costs: list[float]) -> float | None:
+        """Return R; None where the budget has no cost, or is far from spent."""
+        left = None if self._ledger is None else self._ledger.remaining_cost
+        if left is None or left > _NEAR * costs[-1]:
+            return None
+        running = [run for run in self._runs if run.state is RunState.RUNNING]
+        return left - sum(self._stage_cost(run, run.assignment.level, costs) for run in running)
+
+    def _last_chance(
+        self, log: TrialLog, costs: list[float], left: float, locked: frozenset[int]
+    ) -> Promote | None:
+        """Return the promotion of the best paused run to its end, if it can wait no longer.
+
+        R pays for it, but not for another stage before it as well.
+        """
+        paused = [run for run in self._runs if run.paused and run.number not in locked]
+        if not paused:
+            return None
+        by_value = self._by_value(log, locked)
+        best = by_value[0][0] if by_value else min(paused, key=_furthest_and_best)
+        action = Promote(best.number, self._ladder.levels[-1])
+        needed = self._price(action, costs)
+        stage = max(costs[0], costs[min(1, self._ladder.top)] - costs[0])
+        return action if needed <= left < needed + _MARGIN * stage else None
+
+    def _price(self, action: Action, costs: list[float]) -> float:
+        """Return what a start or a promotion will cost."""
+        if isinstance(action, Promote):
+            return self._stage_cost(self._runs[action.number], action.level, costs)
+        assert isinstance(action, Start) and action.assignment is not None
+        return costs[self._ladder.rung(action.assignment.level)]
+
+    def _stage_cost(self, run: Run, level: int, costs: list[float]) -> float:
+        """Return what a run costs from where it is to a level, in proportion to its own costs."""
+        cost = costs[self._ladder.rung(level)]
+        if not run.costs:
+            return cost
+        last = max(run.costs)
+        whole = cost * run.costs[last] / costs[self._ladder.rung(last)]
+        return max(whole - run.costs[last], 0.0) if self._settings.continues else whole
 
     def _skips_levels(self, costs: list[float], first_to_end: bool) -> bool:
         """Return whether a new run goes to its end at once, as intermediate levels cost too much.
@@ -231,3 +301,9 @@ class FreezeThawSchedule(ASHASchedule):
             / (cost * (high - run.assignment.level) / run.assignment.level) ** self._settings.price
             for p, cost, run in zip(probability, spent, runs, strict=True)
         ]
+
+
+def _furthest_and_best(run: Run) -> tuple[int, float]:
+    """Return a key that sorts runs by their level, highest first, and by their loss there."""
+    level = run.assignment.level
+    return -level, run.losses.get(level, math.inf)

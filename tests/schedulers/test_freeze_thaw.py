@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo import Fidelity, Float, FreezeThaw, Observation, SearchSpace, SpaceError, Status, Trial
+from hpo import (
+    Budget,
+    Fidelity,
+    Float,
+    FreezeThaw,
+    Observation,
+    Optimizer,
+    SearchSpace,
+    SpaceError,
+    StagedOptimizer,
+    Status,
+    Trial,
+)
 from hpo.schedulers import Promote, Schedule, Start
 from hpo.trials import Cause, RungAssignment, TrialLog
 from tests.contracts.scheduler import XIsBest
@@ -289,3 +301,34 @@ def test_the_cost_of_a_whole_run_is_learned_from_runs_that_were_promoted() -> No
     assert FreezeThaw(breadth=1.9).begin(SPACE, forecast=XIsBest()).next(log) == Start(
         RungAssignment(1)
     )
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("runs", [1.2, 1.6, 2.5])
+@pytest.mark.parametrize(("spread", "seed"), [(0.0, 0), (0.5, 1), (0.5, 2)])
+def test_a_budget_of_cost_always_leaves_a_finished_run(
+    runs: float, workers: int, spread: float, seed: int
+) -> None:
+    whole = 27.0 * runs * (1.0 + 0.5 * spread)
+    optimizer = Optimizer(SPACE, budget=Budget(cost=whole), seed=seed, cost="epochs")
+    engine = StagedOptimizer(optimizer, FreezeThaw(), seed=seed)
+    running: list[tuple[float, int, Trial]] = []
+    now, finished = 0.0, 0
+    while engine.ledger.remaining_cost or running:
+        while len(running) < workers and engine.ledger.remaining_cost:
+            trial = engine.ask()
+            if trial is None:
+                assert running  # it waits for the first end
+                break
+            assert trial.assignment is not None
+            cost = trial.assignment.level * (1.0 + spread * (trial.config["x"] - 0.5))
+            running.append((now + cost, trial.number, trial))
+        now, _, trial = running.pop(running.index(min(running, key=lambda one: one[:2])))
+        assert trial.assignment is not None
+        level = trial.assignment.level
+        cost = level * (1.0 + spread * (trial.config["x"] - 0.5))
+        told = engine.tell(trial, loss=trial.config["x"] / level, cost=cost)
+        paid = engine.ledger.spent.cost <= whole  # else it would have been stopped before its end
+        finished += told.status is Status.COMPLETED and paid
+    assert finished
