@@ -24,11 +24,12 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from hpo import Budget, Categorical, Context, Float, Int, Result, optimize
+from hpo.space import DirectionName, Parameter
 
 Array = NDArray[np.float64]
 
 OBJECTIVES = ("loss", "gigaflops", "microseconds", "weights")
-SPACE = {
+SPACE: dict[str, Parameter] = {
     "lr": Float(1e-4, 1e-1, log=True),
     "width": Int(8, 256, log=True),
     "depth": Int(1, 3),
@@ -75,7 +76,7 @@ def _latency(model: MLPClassifier, image: Array) -> float:
 
 def search(runs: int, seed: int) -> Result:
     """Return the result of a search for the front of all objectives."""
-    wanted = dict.fromkeys(OBJECTIVES, "minimize")
+    wanted: dict[str, DirectionName] = dict.fromkeys(OBJECTIVES, "minimize")
     return optimize(train, SPACE, budget=Budget(trials=runs), objectives=wanted, seed=seed)
 
 
