@@ -327,6 +327,7 @@ class RunCheckpoints:
         self._warm_start = warm_start
         self._sign = sign
         self._ended: set[int] = set()  # ended and paused trials whose folder we hold
+        self._awaited: set[int] = set()  # those from which a trial without a folder is to start
 
     def folder(self, number: int) -> Path:
         """Return the folder of trial `number`."""
@@ -348,6 +349,7 @@ class RunCheckpoints:
                 self._inherit(trial)
             elif self._warm_start and not confirming:
                 self._store.descend_from_best(trial.number, self.key(trial))
+        self._awaited.difference_update(self._lineage(trial))
 
     def resume(self, number: int) -> None:
         """Note that a paused trial runs again."""
@@ -383,8 +385,20 @@ class RunCheckpoints:
         with _disk_errors(self._store.root):
             return self._store.numbers() - self._ended
 
-    def take_over(self, numbers: Iterable[int]) -> None:
-        """Hold what drivers that are gone have left, until the schedule has no use for it."""
+    def take_over(self, numbers: Iterable[int], unfinished: Iterable[Trial]) -> None:
+        """Hold what drivers that are gone have left, until the schedule has no use for it.
+
+        Args:
+            numbers: Ended and paused trials of drivers that are gone.
+            unfinished: Trials that run elsewhere or are to be continued. One that was written, but
+                whose driver was killed before it had a folder, still needs that of its parent.
+        """
+        self._awaited = {
+            number
+            for trial in unfinished
+            if not self._store.folder(trial.number).is_dir()
+            for number in self._lineage(trial)
+        }
         for number in numbers:
             self._store.hold(number)
             self._ended.add(number)
@@ -393,6 +407,7 @@ class RunCheckpoints:
     def retire(self) -> None:
         """Release the folders from which no run will be continued."""
         kept = self._schedule.checkpoints_to_keep(self._log) if self._ended else frozenset()
+        kept |= self._awaited
         for number in self._ended - kept:
             self._store.release(number)
         self._ended &= kept

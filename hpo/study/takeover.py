@@ -284,12 +284,12 @@ class SharedStudy:
 
     def _hold_checkpoints(self, entries: Iterable[Entry]) -> None:
         """Hold what drivers that are gone have left, until the schedule has no use for it."""
-        stored = self._checkpoints.unheld() - {entry.number for entry in self.orphans}
+        lost = {entry.number for entry in self.orphans}
+        stored = self._checkpoints.unheld() - lost
         others = {**self.others(), self._owner: True} if stored else {}
         self._checkpoints.take_over(
-            entry.number
-            for entry in entries
-            if entry.number in stored and not others.get(entry.asked.owner)
+            (e.number for e in entries if e.number in stored and not others.get(e.asked.owner)),
+            (e.trial for e in entries if e.number in lost or (e.open and not e.paused)),
         )
 
 

@@ -1,4 +1,4 @@
-"""A study that is interrupted by a signal, for test_driver.py."""
+"""Studies that are interrupted or killed, for test_driver.py and test_scheduled_studies.py."""
 
 import os
 import signal
@@ -7,7 +7,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hpo import Budget, Context, Float, optimize
+from hpo import ASHA, Budget, Context, Fidelity, Float, optimize
+from hpo.study.checkpoints import RunCheckpoints
+from hpo.trials import Trial
 
 
 def live(folder: Path, workers: int, output: Connection) -> None:
@@ -36,3 +38,31 @@ def live(folder: Path, workers: int, output: Connection) -> None:
     assert result.study is not None
     states = [trial.state.name for trial in result.study.trials]
     output.send({"told": len(result.log), "states": states})
+
+
+def epochs(file: Path, trials: int) -> None:
+    """Search under ASHA, and note each epoch of each run in `file`."""
+
+    def train(config: dict[str, Any], ctx: Context) -> float:
+        loss = float(ctx.trial.ask_index)  # so the first run is promoted first
+        for epoch in range((ctx.load() or 0) + 1, config["epochs"] + 1):
+            with file.open("a") as notes:
+                notes.write(f"{ctx.trial.ask_index} {epoch}\n")
+            ctx.save(epoch)
+            ctx.report(step=epoch, loss=loss)
+        return loss
+
+    space = {"x": Float(0, 1), "epochs": Fidelity(1, 9)}
+    optimize(train, space, budget=Budget(trials=trials), scheduler=ASHA(), name="n")
+
+
+def die_before_a_promoted_run_has_its_folder(file: Path, trials: int) -> None:
+    """Do the same, but die once the trial that continues a run is written, and nothing more."""
+
+    def die(checkpoints: RunCheckpoints, trial: Trial, *, confirming: bool) -> None:
+        if trial.parent is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.chdir(file.parent)
+    RunCheckpoints.begin = die  # type: ignore[method-assign]
+    epochs(file, trials)

@@ -1,5 +1,6 @@
 """Pause, resume, promote and clone for real: `optimize` with inline and process runners."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ from hpo.schedulers import (
 )
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.runners import InlineRunner, Runner
+from tests.study.interrupted import die_before_a_promoted_run_has_its_folder, epochs
 from tests.study.studies import Config
 
 RUNNERS: list[Callable[[], Runner]] = [InlineRunner, ProcessRunner]
@@ -258,6 +260,22 @@ def test_paused_trials_of_a_finished_call_are_continued_as_new_ones_in_the_next_
             assert (trial.config, trial.ask_index) == (parent.config, parent.ask_index)
     best = next(t for t in log.trials if t.parent == 0)
     assert log.observation(best.number).status is Status.COMPLETED  # type: ignore[union-attr]
+
+
+def test_a_driver_that_dies_before_a_promoted_run_has_its_folder_loses_no_checkpoint(
+    folder: Path,
+) -> None:
+    notes = folder / "notes"
+    epochs(notes, 3)
+    life = multiprocessing.get_context("spawn").Process(
+        target=die_before_a_promoted_run_has_its_folder, args=(notes, 9)
+    )
+    life.start()
+    life.join(120.0)
+    assert life.exitcode == -signal.SIGKILL
+    epochs(notes, 9)
+    trained = notes.read_text().splitlines()
+    assert len(trained) == len(set(trained)) > 9
 
 
 def test_paused_trials_of_a_driver_that_lives_are_left_to_it(folder: Path) -> None:
