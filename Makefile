@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-engine test-slow test-reliability test-guests test-postgres test-postgres-slow lint clean
+.PHONY: demo test test-engine test-slow test-reliability test-guests test-postgres test-postgres-slow lint package clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m examples.studies.demo
@@ -29,7 +29,7 @@ test-reliability: $(VENV)/.installed-dev
 
 # Ray, Dask, Hydra, Lightning, Transformers, ifBO, optimizers, trackers: each on the real library.
 test-guests: $(VENV)/.installed-dev
-	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers,mlflow,tensorboard,wandb]' optuna-dashboard
+	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,ftpfn,optimizers,mlflow,tensorboard,wandb]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
@@ -51,6 +51,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy --platform win32 hpo surrogates
 	$(BIN)/mypy --platform darwin hpo surrogates
 
+# Wheel and source distribution in dist/, checked as a package index checks them.
+package: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 # torch comes first and pinned: a later request that admits a newer release would fetch it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -65,4 +71,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,11 @@
 """What an installation contains."""
 
+import shutil
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,3 +35,37 @@ def test_the_wheel_ships_hpo_surrogates_and_the_hydra_plugin_only() -> None:
         if "hydra_plugin" not in path.parts
     }
     assert set(here) >= folders
+
+
+@pytest.mark.slow
+def test_wheel_and_source_distribution_hold_what_they_should(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="pip install build to run this")
+    arguments = ["--no-isolation", "--outdir", str(tmp_path / "dist"), str(copied(tmp_path))]
+    subprocess.run([sys.executable, "-m", "build", *arguments], check=True, capture_output=True)
+    [wheel] = (tmp_path / "dist").glob("*.whl")
+    [sdist] = (tmp_path / "dist").glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    tops = {name.split("/")[0].split("-")[0] for name in names}
+    assert tops == {"hpo", "surrogates", "hydra_plugins", "scaletune"}
+    packaged = {n for n in names if n.endswith(".py") and not n.startswith("hydra_plugins")}
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("hpo", "surrogates")
+        for path in (ROOT / package).rglob("*.py")
+        if "hydra_plugin" not in path.parts
+    }
+    assert packaged == ours
+    assert {"hpo/py.typed", "surrogates/py.typed", "hpo/drawing/report.html.j2"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    with tarfile.open(sdist) as file:
+        source = {name.partition("/")[2] for name in file.getnames()}
+    expected = {"LICENSE", "CHANGELOG.md", "conftest.py", "docs/engine.md", "tests/conftest.py"}
+    assert expected | ours <= source
+    assert not [name for name in source if "__pycache__" in name or ".envs" in name]
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the project, so that a build leaves nothing here."""
+    skipped = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
+    return Path(shutil.copytree(ROOT, folder / "copy", ignore=skipped))

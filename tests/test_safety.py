@@ -55,7 +55,9 @@ RUNS_CODE = {
 # Where they may stand: what they read comes from the call itself, not from a file.
 REASONS = {
     ("hpo", "import_module"): "modules of hpo, from a table in its own text",
-    ("hpo.training.coordinate_check", "import_module"): "the user names the module of a model",
+    ("hpo.cli.space_file", "yaml.load"): "a SafeLoader, which makes plain values only",
+    ("hpo.study.by_path", "import_module"): "the user names it, or it is of the user's own folder",
+    ("hpo.adapters.loggers.base", "import_module"): "optional packages, named in the loggers",
     ("hpo.training.optimizers.packaged", "import_module"): "optional packages, named in its text",
     ("hpo.study.process_runner", "pickle.loads"): "the driver's own task, through a pipe",
     ("hpo.study.processes.by_value", "pickle.loads"): "a trial's own classes, in what it starts",

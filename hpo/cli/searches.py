@@ -24,7 +24,7 @@ from hpo.cli.options import (
 )
 from hpo.cli.results import result_as_json, shell_words
 from hpo.cli.sources import amounts, target_of, transfer_rules
-from hpo.errors import printable
+from hpo.errors import StudyError, printable
 
 if TYPE_CHECKING:
     from hpo.schedulers import Scheduler
@@ -79,9 +79,21 @@ class Call:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Call:
-        """Return what `asdict` gave; what a later version has added is left out."""
+        """Return the call that was stored; what a later version has added is left out.
+
+        Raises:
+            StudyError: If it is damaged.
+        """
         known = {found.name for found in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+        try:
+            call = cls(**{name: value for name, value in stored.items() if name in known})
+            call.limits()
+        except (TypeError, ValueError) as error:
+            raise StudyError(
+                f"how the study was started cannot be read ({error}); continue it with scaletune"
+                " optimize and all its options"
+            ) from None
+        return call
 
     def limits(self) -> Budget:
         """Return the budget."""
@@ -221,7 +233,7 @@ def resume(
     Example: scaletune resume train:train --budget trials=100
     """
     from hpo.space import SearchSpace
-    from hpo.study.by_path import found_by_path
+    from hpo.study.by_path import found_by_path, is_module_here
     from hpo.study.optimize import only_study
     from hpo.study.storage import StudyStorage
 
@@ -234,6 +246,11 @@ def resume(
             " function; write --function module:function, and --budget"
         )
     call = Call("") if before is None else Call.from_json(before)
+    if function is None and not is_module_here(call.function):
+        raise ValueError(
+            f"the study {name!r} names the function {call.function!r}, whose module is not in this"
+            " folder; change to its folder, or write --function module:function if you trust it"
+        )
     given: dict[str, Any] = {"function": function, "workers": workers, "scheduler": scheduler}
     given = {key: value for key, value in given.items() if value is not None}
     call = replace(call, **given)

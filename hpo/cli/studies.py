@@ -250,7 +250,7 @@ def export(
         kind = TableFormat(suffix) if output is not None else TableFormat.CSV
     frame = read(options)[0].to_pandas()
     text = write_table(frame, output, kind)
-    if text is not None:
-        typer.echo(text, nl=False)
+    if text is not None:  # as it is for a file or program, without control characters for people
+        typer.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
         typer.echo(f"{len(frame)} trials: {output}", err=True)

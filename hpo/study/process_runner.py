@@ -279,7 +279,8 @@ class ProcessRunner:
         Example:
             The first process takes seconds to start, the next ones hundredths of a second:
 
-            >>>             >>> from hpo import Limits, Trial
+            >>> from pathlib import Path
+            >>> from hpo import Limits, Trial
             >>> from hpo.schedulers import Decision
             >>> from hpo.study.runners import Job, Task
             >>> runner = ProcessRunner()

@@ -13,6 +13,7 @@ import pytest
 from hpo import ASHA, PBT, Budget, Float, load_result, optimize
 from hpo.cli.searches import scheduler_of
 from hpo.schedulers import ASHAVariant
+from hpo.study.storage import StudyStorage
 from tests.cli.conftest import Scaletune
 
 # First words of printed lines that do not depend on what was found.
@@ -109,6 +110,29 @@ def test_a_study_of_python_is_resumed_with_its_function_named(scaletune: Scaletu
     assert refused.code == 1 and "--function must name its training function" in refused.err
     given = ("resume", "python", "--function", "my_training:train", "--budget", "trials=3")
     assert scaletune(*given).code == 0
+
+
+@pytest.mark.parametrize("function", ["antigravity:train", "json.tool:main", "nowhere:f", "", "x"])
+def test_a_planted_function_of_elsewhere_is_not_imported(
+    scaletune: Scaletune, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    assert scaletune(*SEARCH, "-b", "trials=1", "--name", "theirs").code == 0
+    StudyStorage.read(name="theirs", storage=None)[0].remember_call({"function": function})
+    ended = scaletune("resume", "theirs", "-b", "trials=2")
+    assert ended.code == 1 and "whose module is not in this folder" in ended.err
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "call", [{}, {"function": "a:b", "budget": 3}, {"function": "a:b", "per_trial": {"x": 1}}]
+)
+def test_a_damaged_call_is_refused(scaletune: Scaletune, call: dict[str, object]) -> None:
+    assert scaletune(*SEARCH, "-b", "trials=1", "--name", "theirs").code == 0
+    StudyStorage.read(name="theirs", storage=None)[0].remember_call(call)
+    for command in ("resume", "status"):
+        ended = scaletune(command, "theirs")
+        assert ended.code == 1 and "how the study was started cannot be read" in ended.err
 
 
 @pytest.mark.parametrize(
