@@ -9,7 +9,7 @@ A model may be sure of a valley that is not the lowest, so the progress of the s
 well: a regret that falls like 1 / n would still be half of what the believed best has gained since
 a third of the runs. The larger of the two is returned. On 13 studies of tasks of the design, at 3 %
 of the spread of random configs, the model alone stopped 10 and was right in 6, expected improvement
-stopped all 13 and was right in 4 to 6, and both numbers together stopped 5, all rightly
+stopped all 13 and was right in 4 to 7, and both numbers together stopped 5, all rightly
 (docs/when_to_stop.md).
 
 The minimum is looked for over joint draws at the runs, at rows spread over the box, and at rows
