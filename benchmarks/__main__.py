@@ -16,7 +16,7 @@ The source tree:
 Experiments, each described by `python -m benchmarks EXPERIMENT --help`:
 
     python -m benchmarks {speed,calibration,scale-transfer,target,transfer,latency,training,curves}
-    python -m benchmarks objectives
+    python -m benchmarks {objectives,stopping}
     python -m benchmarks hpob-report runs/hpob-v3-test
 """
 
@@ -186,6 +186,10 @@ _COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] =
     "objectives": (
         "hypervolume of several objectives, beside rivals",
         _from_module("benchmarks.experiments.objectives"),
+    ),
+    "stopping": (
+        "whether a search that ends by its expected regret has found what it says",
+        _from_module("benchmarks.experiments.stopping"),
     ),
     "curves": (
         "coverage and error of learning-curve extrapolation",

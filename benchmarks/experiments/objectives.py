@@ -126,7 +126,9 @@ def in_optuna(name: str, problem: Problem, trials: int, seed: int) -> list[Run]:
 METHODS = ("scaletune", "sampler", "NSGA-II", "TPE", "random")
 
 
-def table(problems: Sequence[str], trials: int, seeds: int) -> Iterator[str]:
+def table(
+    problems: Sequence[str], methods: Sequence[str], trials: int, seeds: int
+) -> Iterator[str]:
     """Yield the lines of a Markdown table, a problem's once it is measured."""
     shown = [max(1, round(share * trials)) for share in _SHOWN]
     yield from table_head(
@@ -136,7 +138,7 @@ def table(problems: Sequence[str], trials: int, seeds: int) -> Iterator[str]:
         problem = Problem(name)
         volumes: dict[str, Array] = {}
         seconds: dict[str, float] = {}
-        for method in METHODS:
+        for method in methods:
             began = time.perf_counter()
             found = []
             for seed in range(seeds):
@@ -159,6 +161,7 @@ def table(problems: Sequence[str], trials: int, seeds: int) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m benchmarks objectives`."""
     parser.add_argument("problems", nargs="*", metavar="PROBLEM", help=", ".join(PROBLEMS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=5)
     parser.set_defaults(action=_run)
@@ -171,6 +174,6 @@ def _run(given: argparse.Namespace) -> int:
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("hpo").setLevel(logging.ERROR)
-    for line in table(given.problems or PROBLEMS, given.trials, given.seeds):
+    for line in table(given.problems or PROBLEMS, given.methods, given.trials, given.seeds):
         print(line, flush=True)
     return 0

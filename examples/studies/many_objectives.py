@@ -23,19 +23,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
-from hpo import Budget, Categorical, Context, Float, Int, Result, optimize
-from hpo.space import DirectionName, Parameter
+from hpo import Budget, Categorical, Context, Float, Int, Result, SearchSpace, optimize
 
 Array = NDArray[np.float64]
 
 OBJECTIVES = ("loss", "gigaflops", "microseconds", "weights")
-SPACE: dict[str, Parameter] = {
-    "lr": Float(1e-4, 1e-1, log=True),
-    "width": Int(8, 256, log=True),
-    "depth": Int(1, 3),
-    "epochs": Int(2, 20, log=True),
-    "activation": Categorical(["relu", "tanh"]),
-}
+SPACE = SearchSpace(
+    {
+        "lr": Float(1e-4, 1e-1, log=True),
+        "width": Int(8, 256, log=True),
+        "depth": Int(1, 3),
+        "epochs": Int(2, 20, log=True),
+        "activation": Categorical(["relu", "tanh"]),
+    }
+)
 
 
 def train(config: dict[str, Any], ctx: Context | None = None) -> dict[str, float]:

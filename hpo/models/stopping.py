@@ -7,8 +7,9 @@ because any of many configs may be the better one.
 
 A model may be sure of a valley that is not the lowest, so the progress of the search counts as
 well: a regret that falls like 1 / n would still be half of what the believed best has gained since
-a third of the runs. The larger of the two is returned. On the tuning half of the suites the model
-alone was right in 6 of 10 stops at 3 % of the spread of random configs, with progress in all
+a third of the runs. The larger of the two is returned. On 13 studies of tasks of the design, at 3 %
+of the spread of random configs, the model alone stopped 10 and was right in 6, expected improvement
+stopped all 13 and was right in 4 to 7, and both numbers together stopped 5, all rightly
 (docs/when_to_stop.md).
 
 The minimum is looked for over joint draws at the runs, at rows spread over the box, and at rows

@@ -203,6 +203,11 @@ class Optimizer:
         self._rules = rule_mixture(check_priors(priors), self.space, columns, earlier)
         drift = None if self._rules is None else self._rules.drift
         choice = check_surrogate(surrogate, self.space)
+        if self.objectives is not None and choice is SurrogateChoice.QUANTILE:
+            raise ValueError(
+                "`surrogate` must be 'auto' or 'gp' for several objectives or constraints, got"
+                " 'quantile': the volume needs joint posteriors, which trees have not"
+            )
         self._hedge = LogScaleHedge(self.encoder, ScalingModel(drift), choice, tasks)
         self._several = (
             None if self.objectives is None else ObjectiveModels(self.encoder, self.objectives)

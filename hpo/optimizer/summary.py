@@ -123,9 +123,13 @@ def _wanted(objectives: Objectives) -> str:
     for name, direction in objectives.directions.items():
         by_direction.setdefault(direction, []).append(name)
     verbs = {Direction.MINIMIZE: "minimized", Direction.MAXIMIZE: "maximized"}
-    text = " and ".join(f"{verbs[d]} {', '.join(names)}" for d, names in by_direction.items())
+    text = " and ".join(f"{verbs[d]} {_all(names)}" for d, names in by_direction.items())
     limits = ", ".join(f"{name} {limit}" for name, limit in objectives.constraints.items())
     return text[0].upper() + text[1:] + (f" with {limits}" if limits else "")
+
+
+def _all(names: list[str]) -> str:
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def _front_of(result: Result, objectives: Objectives) -> list[Part]:

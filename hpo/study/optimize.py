@@ -84,7 +84,7 @@ def optimize(
     raise_on_error: bool = False,
     other_tasks: GivenTasks = None,
     history: History = None,
-    objectives: Mapping[str, DirectionName] | None = None,
+    objectives: Mapping[str, str] | None = None,
     constraints: Mapping[str, tuple[str, float]] | None = None,
 ) -> Result:
     """Search `space` for the config with which `train_fn` does best, within `budget`.

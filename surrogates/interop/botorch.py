@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _SMALLEST_VARIANCE = 1e-14
+_TOGETHER = 256  # rows scored at a time: their joint posterior is a matrix of all of them
 _RIDGE = 1e-8  # of the prior variance, on joint covariances: BoTorch factorizes them
 
 
@@ -291,10 +292,14 @@ class GaussianModel(Model):
     ) -> Any:
         """Return the joint posterior at `X` `batch x q x d`, differentiable in it."""
         q = X.shape[-2]
-        parts = [
-            _Joint.apply(rows, self._predictor)  # type: ignore[no-untyped-call]
-            for rows in X.reshape(-1, q, X.shape[-1])
-        ]
+        batch = X.reshape(-1, q, X.shape[-1])
+        if X.requires_grad or len(batch) == 1:
+            parts = [
+                _Joint.apply(rows, self._predictor)  # type: ignore[no-untyped-call]
+                for rows in batch
+            ]
+        else:
+            parts = self._sharing_rows(batch)
         mean = torch.stack([part[0] for part in parts]).reshape(X.shape[:-1])
         covariance = torch.stack([part[1] for part in parts]).reshape(*X.shape[:-1], q)
         prior = float(np.max(self._predictor.kernel.diagonal(self._predictor.X)))
@@ -306,6 +311,20 @@ class GaussianModel(Model):
             MultivariateNormal(self._location + self._scale * mean, self._scale**2 * covariance)
         )
         return posterior if posterior_transform is None else posterior_transform(posterior)
+
+    def _sharing_rows(self, batch: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return mean and covariance of each `q x d` of a batch, from one joint posterior.
+
+        Most rows of an acquisition's batch are those of its baseline, the same in all of it.
+        """
+        rows, place = np.unique(
+            batch.reshape(-1, batch.shape[-1]).numpy(), axis=0, return_inverse=True
+        )
+        joint = self._predictor.joint_posterior(rows)
+        return [
+            (tensor(joint.mean[at]), tensor(joint.covariance[np.ix_(at, at)]))
+            for at in place.reshape(batch.shape[:-1])
+        ]
 
 
 def _stay_with_python() -> None:
@@ -441,7 +460,11 @@ class HypervolumeImprovement:
     def value(self, X: Array) -> Array:
         """Return the log acquisition at the rows of `X`, `(m,)`."""
         with torch.no_grad():
-            return cast(Array, self.acquisition(tensor(X)[:, None, :]).numpy())
+            parts = [
+                self.acquisition(tensor(X[start : start + _TOGETHER])[:, None, :]).numpy()
+                for start in range(0, len(X), _TOGETHER)
+            ]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
         """Return values `(m,)` and derivatives `m x d`, zero in categorical columns."""

@@ -1,6 +1,7 @@
 """Several objectives and constraints: what is asked, told, refused and reported."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -202,6 +203,10 @@ def test_models_read_a_limit_by_its_side_and_scale():
         ({"constraints": {"m": 5}}, r"`constraints\['m'\]` must be a pair of a side and a limit"),
         ({"constraints": {"m": ("<", 5)}}, r"the side of `constraints\['m'\]` must be one of"),
         ({"constraints": {"m": ("<=", math.inf)}}, "the limit of `constraints"),
+        (
+            {"objectives": BOTH, "surrogate": "quantile"},
+            "`surrogate` must be 'auto' or 'gp' for sev",
+        ),
         ({"objectives": BOTH, "direction": "maximize"}, "`direction` must be that of the first"),
         (
             {"objectives": BOTH, "other_tasks": {"a": [({"x": 0.5}, 1.0)]}},
@@ -212,6 +217,13 @@ def test_models_read_a_limit_by_its_side_and_scale():
 def test_what_breaks_a_rule_is_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         Optimizer(SPACE, **arguments)
+
+
+def test_without_botorch_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "surrogates.interop.botorch", None)
+    with pytest.raises(ImportError, match="need BoTorch, .* run: pip install botorch"):
+        Optimizer(SPACE, objectives=BOTH)
+    Optimizer(SPACE)  # which one loss does not need
 
 
 def test_scale_axes_are_refused():

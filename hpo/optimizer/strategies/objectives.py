@@ -92,7 +92,7 @@ def improve_objectives(ask: Ask) -> Search:
     )
     kind = ReasonKind.IMPROVE_OBJECTIVES if some else ReasonKind.KEEP_CONSTRAINTS
     why = Reason(kind, surrogate=transform.value if some else None)
-    return Search(Sum((*terms, *requirements(ask.models, ask.limits))), region, why, some)
+    return Search(Sum((*terms, *requirements(ask.models, ask.limits))), region, why)
 
 
 def _rows(encoder: Encoder, models: ObjectiveModels) -> Array:
