@@ -31,6 +31,7 @@ test-reliability: $(VENV)/.installed-dev
 test-guests: $(VENV)/.installed-dev
 	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,plots,ftpfn,optimizers]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/examples -m guests
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
 test-postgres: $(VENV)/.installed-dev

@@ -75,7 +75,8 @@ def maker(method: str) -> Maker:
         return _with([rule])
     if method == "CARBS" and not os.environ.get("SCALETUNE_CARBS"):
         raise RivalMissing(
-            "SCALETUNE_CARBS is not set; docs/appendix/benchmarks_peers.md says which folder it names"
+            "SCALETUNE_CARBS is not set; docs/appendix/benchmarks_peers.md says which folder it"
+            " names"
         )
     return scale_transfer.METHODS[_RIVALS[method]]
 
