@@ -15,8 +15,8 @@ so the change is smooth. The :func:`margin`, by which the forest must be better,
 space. On smooth columns a better forecast does not yet make a better search: the process
 interpolates between the values that were tried and converges to the optimum, which trees, constant
 between their splits, cannot (docs/appendix/calibration.md). There the process is used alone until
-the forest is clearly better. Where there is nothing between two values the process has no such advantage, and
-the better forecast is the better guide: at equal scores, and before there are any, each answers
+the forest is clearly better. Where there is nothing between two values the process has no such
+advantage, and the better forecast is the better guide: at equal scores, and before there are any, each answers
 half of the asks.
 
 The division follows a low-discrepancy sequence over the indices of the asks and draws no random
