@@ -39,7 +39,7 @@ def loss(width: int, lr: float, parametrization: Parametrization) -> float:
     for _ in range(60):
         batch = torch.randint(1297, (64,))
         optimizer.zero_grad()
-        cross_entropy(model(x[batch]), y[batch]).backward()
+        cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
     return cross_entropy(model(x[1297:]), y[1297:]).item()

@@ -36,7 +36,7 @@ SWEEP = [
 ]
 
 
-@hydra.main(version_base=None, config_name="config")
+@hydra.main(version_base=None, config_name="config")  # type: ignore[untyped-decorator]
 def train(config: Config) -> float:
     """Return a stand-in for a validation loss."""
     worse = 0.0 if config.optimizer == "lion" else 0.3

@@ -13,12 +13,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpo import ASHA, Budget, Context, Fidelity, Float, optimize
+from hpo import ASHA, Budget, Context, Fidelity, Float, SearchSpace, optimize
 from hpo.adapters.lightning import TrialCallback, last_checkpoint
 
 x = torch.linspace(-1, 1, 64)[:, None]
 DATA = DataLoader(TensorDataset(x, 2 * x + 0.5), batch_size=16)
-SPACE = {"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 9)}
+SPACE = SearchSpace({"lr": Float(1e-3, 1.0, log=True), "epochs": Fidelity(1, 9)})
 
 
 class Line(LightningModule):  # type: ignore[misc]

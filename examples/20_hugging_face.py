@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 
-from hpo import ASHA, Budget, Context, Fidelity, Float, optimize
+from hpo import ASHA, Budget, Context, Fidelity, Float, SearchSpace, optimize
 from hpo.adapters.transformers import TrialCallback, last_checkpoint
 
-SPACE = {"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 3)}
+SPACE = SearchSpace({"lr": Float(1e-4, 1e-1, log=True), "epochs": Fidelity(1, 3)})
 BYTES = torch.tensor(list(b"the quick brown fox jumps over the lazy dog. " * 24)[: 32 * 32])
 TEXT = [{"input_ids": row, "labels": row} for row in BYTES.reshape(32, 32)]
 

@@ -26,9 +26,9 @@ Dirichlet priors. It is a mixture of experts over the parametric families of Dom
 with the coefficients of a hierarchical linear model (Gelman et al. 2013, ch. 15) and a random walk
 in log time where theirs has independent errors.
 
-Two measures guard against curves that follow no formula (docs/appendix/curves.md has figures): a run is read
-at no more than `REPORTS` levels, spread evenly in log time, and its likelihood is tempered. With
-every report and no tempering, a smooth early stretch fixes a shape with far too much certainty.
+Two measures guard against curves that follow no formula (docs/appendix/curves.md has figures): a
+run is read at no more than `REPORTS` levels, spread evenly in log time, and its likelihood is
+tempered. With every report and no tempering, a smooth early stretch fixes a shape with far too much certainty.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def train_digits(lr: float, width: int, seed: int = 0) -> float:
     for _ in range(UPDATES):
         batch = torch.randint(len(x), (64,))
         optimizer.zero_grad()
-        cross_entropy(model(x[batch]), y[batch]).backward()
+        cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
     return cross_entropy(model(x_val), y_val).item()

@@ -16,8 +16,8 @@ space. On smooth columns a better forecast does not yet make a better search: th
 interpolates between the values that were tried and converges to the optimum, which trees, constant
 between their splits, cannot (docs/appendix/calibration.md). There the process is used alone until
 the forest is clearly better. Where there is nothing between two values the process has no such
-advantage, and the better forecast is the better guide: at equal scores, and before there are any, each answers
-half of the asks.
+advantage, and the better forecast is the better guide: at equal scores, and before there are any,
+each answers half of the asks.
 
 The division follows a low-discrepancy sequence over the indices of the asks and draws no random
 number: where the share is 0, the asks are those of the process alone. Everything is a function of
