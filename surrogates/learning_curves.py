@@ -28,7 +28,8 @@ in log time where theirs has independent errors.
 
 Two measures guard against curves that follow no formula (docs/appendix/curves.md has figures): a
 run is read at no more than `REPORTS` levels, spread evenly in log time, and its likelihood is
-tempered. With every report and no tempering, a smooth early stretch fixes a shape with far too much certainty.
+tempered. With every report and no tempering, a smooth early stretch fixes a shape with far too much
+certainty.
 """
 
 from __future__ import annotations
