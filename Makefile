@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-engine test-slow test-reliability test-guests test-postgres test-postgres-slow lint package clean
+.PHONY: demo docs test test-engine test-slow test-reliability test-guests test-postgres test-postgres-slow lint package clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m examples.studies.demo
@@ -31,6 +31,7 @@ test-reliability: $(VENV)/.installed-dev
 test-guests: $(VENV)/.installed-dev
 	$(PIP) -e '.[ray,dask,hydra,accelerate,lightning,transformers,hub,ftpfn,optimizers,mlflow,tensorboard,wandb]' optuna-dashboard
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters tests/training
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/examples -m guests
 
 # Installs PostgreSQL by apt where it is missing, and starts a server of its own on loopback.
 test-postgres: $(VENV)/.installed-dev
@@ -43,6 +44,12 @@ test-postgres-slow: $(VENV)/.installed-dev
 	$(PIP) -e '.[postgres]'
 	SCALETUNE_LONG=1 OMP_NUM_THREADS=1 tests/reliability/with_postgres.sh \
 	  $(BIN)/python -m pytest tests/reliability -m postgres
+
+# The documentation as a site, in build/docs; every warning is an error.
+docs: $(VENV)/.installed-dev
+	$(PIP) -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -27,6 +27,9 @@ html_title = "scaletune"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
+html_copy_source = False
+html_show_sourcelink = False
 html_math_renderer = "mathml"  # drawn by the browser itself, so pages work offline
 html_theme_options = {"navigation_with_keys": True}
 

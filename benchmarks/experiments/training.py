@@ -10,7 +10,7 @@ scikit-learn's digits over a grid of learning rates, in muP and in standard para
 fits a parabola to the validation loss against log2 of the rate at each width. `lr-free` trains the
 same perceptrons in muP with optimizers whose learning rate nobody chose, beside AdamW at the best
 rate of a grid; it needs the extra `optimizers`. Both append every run to their file and continue
-from there if they were killed. Results are in docs/training.md.
+from there if they were killed. Results are in docs/appendix/training_measured.md.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """A trial for a training loop with Accelerate, on one process or several.
 
+::
+
     def train(config, ctx):
         accelerator = Accelerator()
         model, optimizer, loader = accelerator.prepare(...)

@@ -1,5 +1,7 @@
 """A callback that connects a Lightning `Trainer` to a trial.
 
+::
+
     def train(config, ctx):
         trainer = Trainer(max_epochs=ctx.fidelity, callbacks=[TrialCallback(ctx, "val_loss")],
                           logger=False, enable_checkpointing=False)

@@ -1,5 +1,7 @@
 """A callback that connects a Hugging Face `Trainer` to a trial.
 
+::
+
     def train(config, ctx):
         args = TrainingArguments(
             output_dir=str(ctx.checkpoint_dir), learning_rate=config["lr"],

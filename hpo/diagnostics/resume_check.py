@@ -37,7 +37,7 @@ class Continuation:
         low: Level of the pause.
         high: Level of the end.
         resumed: Whether the second stage loaded a checkpoint; False if it began again.
-        difference: Largest |straight - paused| over the steps that both have, relative to the
+        difference: Largest `|straight - paused|` over the steps that both have, relative to the
             spread of the straight run's losses (to their size where there is no spread).
         tolerance: Largest difference that counts as agreement.
 

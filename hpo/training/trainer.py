@@ -1,5 +1,7 @@
 """A training function for `optimize`, from a model, its data and a loss.
 
+::
+
     trainer = TorchTrainer(
         make_model=lambda config, scale: MyModel(width=scale["width"]),
         make_data=lambda config, split: my_data(split),
@@ -15,13 +17,13 @@ schedule, evaluates, reports, and saves what it needs to resume exactly: on a CP
 that was killed and resumed equals an uninterrupted one to the last bit. A training function with a
 loop of its own needs none of this: `ctx` is enough.
 
-Words
------
-example     what the loss is a mean over: an image, a sequence
-update      one step of the optimizer, on `batch_size` examples
-evaluation  a pass over the validation data after each of `evaluations` equal parts of the run; it
-            is reported under its number, counted from one, which with a fidelity in the space is
-            the level in `ctx.fidelity`
+Words::
+
+    example     what the loss is a mean over: an image, a sequence
+    update      one step of the optimizer, on `batch_size` examples
+    evaluation  a pass over the validation data after each of `evaluations` equal parts of the run;
+                it is reported under its number, counted from one, which with a fidelity in the
+                space is the level in `ctx.fidelity`
 """
 
 from __future__ import annotations

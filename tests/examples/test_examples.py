@@ -19,11 +19,23 @@ def numbers(pattern: str, printed: str) -> list[float]:
     return [float(group) for group in match.groups()]
 
 
+GUESTS = {  # what each example of another tool needs
+    "18": "hydra",
+    "19": "lightning",
+    "20": "transformers",
+    "21": "ray",
+    "22": "distributed",
+}
+
+
 @pytest.fixture
 def printed(request: pytest.FixtureRequest, run: Run) -> str:
     """Return what the example named by the test prints: `test_01_..` runs `01_*.py`."""
     number = request.node.name.split("_")[1]
     [path] = FOLDER.glob(f"{number}_*.py")
+    if number in GUESTS:  # whose own warnings are not ours to mend
+        pytest.importorskip(GUESTS[number], reason="run `make test-guests` for this")
+        return run(str(path))
     return run("-W", "error", str(path))
 
 
@@ -143,3 +155,46 @@ def test_14_runs_from_optuna_get_a_law(printed: str) -> None:
     assert "Spent: 40 trials, all completed" in printed
     low, high, best = recommended(printed)
     assert low <= best <= high
+
+
+def test_16_scikit_learn_improves_an_accuracy(printed: str) -> None:
+    first, best = numbers(r"first trial: accuracy (\S+); best of 20: (\S+)", printed)
+    assert best >= first
+    assert "Maximized the value over 5 settings" in printed
+
+
+def test_17_mup_keeps_the_rate_of_the_narrow_model(printed: str) -> None:
+    names = re.findall(r"(muP|standard): best lr at width 32", printed)
+    wide = [float(loss) for loss in re.findall(r"loss (\S+), that of width 32", printed)]
+    losses = dict(zip(names, wide, strict=True))
+    assert losses["muP"] < losses["standard"]
+    assert "passed is True" in printed
+
+
+@pytest.mark.guests
+def test_18_hydra_writes_the_best_job(printed: str) -> None:
+    [best] = numbers(r"best_value: (\S+)", printed)
+    assert best < 0.5
+    assert "optimizer: lion" in printed
+
+
+@pytest.mark.guests
+def test_19_lightning_trains_few_configs_to_the_end(printed: str) -> None:
+    ended, best = numbers(r"9 configs, (\d+) trained for 9 epochs; best loss (\S+)", printed)
+    assert 1 <= ended < 9 and best < 0.1
+
+
+@pytest.mark.guests
+def test_20_hugging_face_learns_something(printed: str) -> None:
+    [loss] = numbers(r"best of 6 configs: .* validation loss (\S+)", printed)
+    assert loss < 5.0  # ln 256 is that of a model that knows nothing
+
+
+@pytest.mark.guests
+def test_21_ray_runs_trials_in_processes_of_the_cluster(printed: str) -> None:
+    assert "8 trials in 8 processes of the cluster" in printed
+
+
+@pytest.mark.guests
+def test_22_dask_runs_trials_in_processes_of_the_cluster(printed: str) -> None:
+    assert "8 trials in 8 processes of the cluster" in printed

@@ -73,7 +73,7 @@ class TimeTransfer:
 
     Filatov et al. 2024, "Time Transfer" (arXiv:2410.05838): the critical batch grows as D, the best
     batch grows more slowly and stays below it, both unmoved by model size under muP; at a fixed
-    batch lr ~ D^1/2, D^0 or D^-1/2, depending on which side of the critical batch it is. Hence:
+    batch lr ~ D^1/2, D^0 or D^-1/2, depending on which side of the critical batch it is. Hence::
 
         d ln batch / d ln D = 1/2 +- 0.2     (0.383 in Bergsma et al. 2025, arXiv:2505.13738;
                                               0.571 in Step Law; 1 for the critical batch itself)
