@@ -500,22 +500,19 @@ def draw(found: Sequence[Findings]) -> Picture:
                 "published formulas": (np.array(list(one.formulas.values())), PURPLE, "^"),
             }
             for shift, (label, (losses, color, marker)) in enumerate(marks.items()):
+                if not len(losses):
+                    continue
                 spread = np.linspace(-0.06, 0.06, len(losses)) if len(losses) > 3 else 0.0
                 place = row + 0.2 * (shift - 1.5) + spread + np.zeros(len(losses))
-                axes[1].plot(
-                    place,
-                    losses,
-                    marker,
-                    color=color,
-                    ms=4,
-                    alpha=0.6,
-                    label=None if row else label,
-                )
-                if len(losses):
-                    axes[1].hlines(losses.mean(), place[0] - 0.08, place[-1] + 0.08, color=color)
+                known = label in axes[1].get_legend_handles_labels()[1]
+                name = None if known else label
+                axes[1].plot(place, losses, marker, color=color, ms=4, alpha=0.6, label=name)
+                axes[1].hlines(losses.mean(), place[0] - 0.08, place[-1] + 0.08, color=color)
         axes[0].axhline(0.0, color=GRAY, linewidth=0.8)
         axes[0].set_xticks(middle, ticks)
-        axes[0].set(title=f"{size}: trained - predicted loss, with 90 % intervals", ylabel="nats")
+        axes[0].set(
+            title=f"{size}: error and 90 % interval of the prediction", ylabel="nats per byte"
+        )
         axes[1].set_xticks(range(len(ticks)), ticks)
         axes[1].set(title=f"{size}: loss of the trained target", ylabel="nats per byte")
         axes[1].legend(fontsize=7)
