@@ -1,16 +1,17 @@
 """Predict the loss of a target from proxies, train the target, and compare; many seeds.
 
     python -m examples.studies.proxy_to_target [--minutes 90] [--sizes small large]
-        [--studies "AdamW, muP" ...] [--seeds 20] [--out runs/proxy_to_target]
+        [--studies "AdamW, muP" ...] [--seeds 20] [--again] [--out runs/proxy_to_target]
 
 Byte-level transformers of one depth learn the source code of Python's standard library, with AdamW
 and with Muon, in muP and in standard parametrization. A search trains proxies; every proxy is one
-stable run with a cooldown at half and at the end of its tokens
-(`TorchTrainer.branch`), so that it tells three losses for less than two runs. Then the target is
-trained with the recommended learning rate, and with that of the best proxy, carried over by hand by
-the rules of muP. Per size and study, rates spread evenly over the searched range are trained at the
-target once: from them follows what a random search of equal compute would find. Each run has a
-seed of its own. Whatever ends is written at once; the same command goes on from there.
+stable run with a cooldown at half and at the end of its tokens (`TorchTrainer.branch`), so that it
+tells two losses for little more than one run. Then the target is trained with the recommended
+learning rate, and with that of the best proxy, carried over by hand by the rules of muP. Per size
+and study, rates spread evenly over the searched range are trained at the target once: from them
+follows what a random search of equal compute would find. Each run has a seed of its own. Whatever
+ends is written at once; the same command goes on from there. With `--again` nothing is trained, and
+the losses of finished targets are predicted once more from the proxies in the file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from benchmarks.jsonlines import append_row, read_rows
 from benchmarks.workloads.corpus import spread_sequences, standard_library
 from benchmarks.workloads.language_model import transformer_parameters, transformer_work
 from examples.studies.scale_up import Family
-from hpo import Axis, Float, MuP, Optimizer, Role, Scale
+from hpo import Axis, Float, MuP, Optimizer, Role, Scale, Trial
 from hpo.drawing.conventions import BLUE, GRAY, GREEN, ORANGE, PURPLE
 from hpo.drawing.picture import Picture
 from hpo.training.data import Split, Windows
@@ -108,10 +110,9 @@ class Study:
         return Muon(lr=lr, others=adam, weight_decay=0.01) if self.muon else adam
 
     @property
-    def rates(self) -> Float:
-        """The searched rates."""
-        low, high = (5e-3, 0.15) if self.muon else (1e-3, 3e-2)
-        return Float(low, high, log=True, role=Role.LR)
+    def rates(self) -> tuple[float, float]:
+        """Ends of the searched rates."""
+        return (5e-3, 0.15) if self.muon else (1e-3, 3e-2)
 
     def carried(self, lr: float, params: float, target: float) -> float:
         """Return the rate at the target by the rules of muP, from the best one at `params`.
@@ -218,23 +219,29 @@ class Experiment:
         config = {**self.size.target, "lr": lr}
         return float(trainer(self.size, self.study).train(config, seed=seed)["loss"])
 
-    def search(self, seed: int) -> Optimizer:
-        """Search on proxies until the FLOPs are spent; finished ones are read from the file."""
-        size, study = self.size, self.study
-        family, tokens = size.family, size.tokens
-        optimizer = Optimizer(
+    def optimizer(self, seed: int) -> Optimizer:
+        """Return the optimizer of a search, which knows nothing yet."""
+        family, tokens = self.size.family, self.size.tokens
+        return Optimizer(
             {
-                "lr": study.rates,
+                "lr": Float(*self.study.rates, log=True, role=Role.LR),
                 "params": Scale(family.smallest, family.largest, axis=Axis.PARAMS),
                 "tokens": Scale(SHORTEST * tokens, tokens, axis=Axis.TOKENS),
             },
             cost="flops",
-            target=size.target,
-            priors=[MuP()] if study.rule is MUP else None,
+            target=self.size.target,
+            priors=[MuP()] if self.study.rule is MUP else None,
             seed=seed,
         )
-        known = {row["proxy"]: row for row in self.rows("proxy") if row["seed"] == seed}
-        left, proxy = size.compute * self.flops, 0
+
+    def proxies(self, seed: int) -> dict[int, dict[str, Any]]:
+        """Return the finished proxies of a seed by number."""
+        return {row["proxy"]: row for row in self.rows("proxy") if row["seed"] == seed}
+
+    def search(self, seed: int) -> Optimizer:
+        """Search on proxies until the FLOPs are spent; finished ones are read from the file."""
+        optimizer, known = self.optimizer(seed), self.proxies(seed)
+        left, proxy = self.size.compute * self.flops, 0
         while left > 0:
             started = time.process_time()
             trial = optimizer.ask()  # the same ones again when a study goes on
@@ -242,13 +249,17 @@ class Experiment:
                 branches = self.trained(trial.config, seed=seed * RUNS_OF_A_SEED + proxy)
                 known[proxy] = {"seed": seed, "proxy": proxy, "branches": branches}
                 self.keep(known[proxy], started)
-            for row in known[proxy]["branches"]:
-                asked = row["config"] == dict(trial.config)
-                result = {"failed": "diverged"} if row["loss"] is None else {"loss": row["loss"]}
-                optimizer.tell(trial if asked else row["config"], cost=row["cost"], **result)
-                left -= row["cost"]
+            left -= tell(optimizer, trial, known[proxy]["branches"])
             proxy += 1
         return optimizer
+
+    def predict_again(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of a target with the prediction that follows from its proxies today."""
+        optimizer = self.optimizer(row["seed"])
+        for proxy in self.proxies(row["seed"]).values():
+            tell(optimizer, proxy["branches"][-1]["config"], proxy["branches"])
+        found = optimizer.result().predict(self.size.target, config={"lr": row["lr"]})
+        return {**row, "predicted": found.loss, "interval": found.loss_interval}
 
     def trained(self, config: Mapping[str, Any], *, seed: int) -> list[dict[str, Any]]:
         """Train one proxy; return its losses, that at the asked tokens last."""
@@ -282,7 +293,7 @@ class Experiment:
         own = (seed + 1) * RUNS_OF_A_SEED - 1
         row = {
             "seed": seed,
-            "losses": len(optimizer.log.observations),
+            "losses": sum(1 + len(one.branches) for one in optimizer.log.observations),
             "lr": advice.config["lr"],
             "predicted": advice.loss,
             "interval": list(advice.loss_interval),
@@ -296,11 +307,11 @@ class Experiment:
     def spread_rates(self) -> None:
         """Train the target at rates spread evenly over the range, those that the file lacks."""
         done = {row["rate"] for row in self.rows("rate")}
-        space = self.study.rates
+        low, high = self.study.rates
         for index in set(range(self.size.rates)) - done:
             started = time.process_time()
             share = (index + 0.5) / self.size.rates
-            lr = float(space.low) ** (1 - share) * float(space.high) ** share
+            lr = low ** (1 - share) * high**share
             loss = self.target_loss(lr, 10**6 + index)
             self.keep({"rate": index, "lr": lr, "loss": loss}, started)
 
@@ -316,6 +327,22 @@ class Experiment:
                     started = time.process_time()
                     loss = self.target_loss(lr, (seed + 1) * RUNS_OF_A_SEED - 1)
                     self.keep({"formula": name, "seed": seed, "lr": lr, "loss": loss}, started)
+
+
+def tell(
+    optimizer: Optimizer, trial: Trial | Mapping[str, Any], losses: Sequence[Mapping[str, Any]]
+) -> float:
+    """Tell the losses of one proxy, the one at its own tokens last; return what it cost."""
+    *shorter, whole = losses
+    cost = float(sum(row["cost"] for row in losses))
+    branches = [
+        {"tokens": row["config"]["tokens"], "loss": row["loss"]}
+        for row in shorter
+        if row["loss"] is not None
+    ]
+    failed = "diverged" if whole["loss"] is None else None
+    optimizer.tell(trial, whole["loss"], cost, failed=failed, branches=branches)
+    return cost
 
 
 def spread_sequences_of(family: Family) -> Any:
@@ -350,11 +377,13 @@ class Findings:
     formulas: Mapping[str, float]
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Findings | None:
-        """Read them from the file; None if no target was trained yet."""
+    def of(cls, experiment: Experiment, *, again: bool = False) -> Findings | None:
+        """Read them from the file, perhaps predict again; None if no target was trained yet."""
         rows = experiment.rows("predicted")
         if not rows:
             return None
+        if again:
+            rows = [experiment.predict_again(row) for row in rows]
         columns = {name: np.array([row[name] for row in rows], dtype=float) for name in _COLUMNS}
         intervals = np.array([row["interval"] for row in rows], dtype=float)
         formulas: dict[str, list[float]] = {}
@@ -394,7 +423,9 @@ def best_of(losses: Sequence[float], draws: float) -> float:
 
 
 def mean_and_error(values: np.ndarray) -> str:
-    """Return a mean with the half-width of its 90 % interval over seeds."""
+    """Return a mean with the half-width of its 90 % interval over seeds; empty if not known."""
+    if np.isnan(values).any():
+        return ""
     if len(values) < 2:
         return f"{values.mean():+.4f}"
     half = stats.t.ppf(0.95, len(values) - 1) * stats.sem(values)
@@ -469,22 +500,19 @@ def draw(found: Sequence[Findings]) -> Picture:
                 "published formulas": (np.array(list(one.formulas.values())), PURPLE, "^"),
             }
             for shift, (label, (losses, color, marker)) in enumerate(marks.items()):
+                if not len(losses):
+                    continue
                 spread = np.linspace(-0.06, 0.06, len(losses)) if len(losses) > 3 else 0.0
                 place = row + 0.2 * (shift - 1.5) + spread + np.zeros(len(losses))
-                axes[1].plot(
-                    place,
-                    losses,
-                    marker,
-                    color=color,
-                    ms=4,
-                    alpha=0.6,
-                    label=None if row else label,
-                )
-                if len(losses):
-                    axes[1].hlines(losses.mean(), place[0] - 0.08, place[-1] + 0.08, color=color)
+                known = label in axes[1].get_legend_handles_labels()[1]
+                name = None if known else label
+                axes[1].plot(place, losses, marker, color=color, ms=4, alpha=0.6, label=name)
+                axes[1].hlines(losses.mean(), place[0] - 0.08, place[-1] + 0.08, color=color)
         axes[0].axhline(0.0, color=GRAY, linewidth=0.8)
         axes[0].set_xticks(middle, ticks)
-        axes[0].set(title=f"{size}: trained - predicted loss, with 90 % intervals", ylabel="nats")
+        axes[0].set(
+            title=f"{size}: error and 90 % interval of the prediction", ylabel="nats per byte"
+        )
         axes[1].set_xticks(range(len(ticks)), ticks)
         axes[1].set(title=f"{size}: loss of the trained target", ylabel="nats per byte")
         axes[1].legend(fontsize=7)
@@ -499,9 +527,10 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", choices=names, default=names[:2], help="which sizes")
     parser.add_argument("--studies", nargs="*", choices=studies, default=studies, help="which ones")
     parser.add_argument("--seeds", type=int, help="seeds of each study, at most those of its size")
+    parser.add_argument("--again", action="store_true", help="train nothing, predict again")
     parser.add_argument("--out", type=Path, default=Path("runs/proxy_to_target"), help="folder")
     arguments = parser.parse_args()
-    console, path = Console(), arguments.out / "runs.jsonl"
+    console, path = Console(width=120), arguments.out / "runs.jsonl"
     every = [Experiment(size, study, path) for size in SIZES for study in STUDIES]
     chosen = [
         one
@@ -511,15 +540,16 @@ def main() -> None:
     jobs: list[Callable[[], None]] = []
     for one in chosen:
         seeds = min(one.size.seeds, arguments.seeds or one.size.seeds)
-        jobs += [lambda one=one, seed=seed: one.predict_and_train(seed) for seed in range(seeds)]
+        jobs += [partial(one.predict_and_train, seed) for seed in range(seeds)]
         jobs += [one.spread_rates, one.published]
     before = sum(row["seconds"] for row in read_rows(path))
-    for job in jobs:
+    for job in () if arguments.again else jobs:
         if before + time.process_time() > 60 * arguments.minutes:
             console.print("[yellow]stopped[/]: the minutes are spent; more --minutes go on")
             break
         job()
-    found = [one for one in map(Findings.of, every) if one is not None]
+    each = [Findings.of(one, again=arguments.again) for one in every]
+    found = [one for one in each if one is not None]
     for table in (calibration(found), comparison(found)):
         console.print(table)
     draw(found).savefig(arguments.out / "proxy_to_target.png", dpi=130)

@@ -38,6 +38,8 @@ from enum import Enum
 from itertools import pairwise
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtr
 
 from hpo.models.fitted import Models
@@ -52,7 +54,7 @@ from surrogates.conformal import (
     recency_weights,
     scale_weights,
 )
-from surrogates.data import Array, TrainingData
+from surrogates.data import Array, IntArray, TrainingData
 from surrogates.gp import GPPredictor
 from surrogates.numerics import NumericalError, kronecker
 from surrogates.quantile_forest import (
@@ -398,8 +400,9 @@ class SurrogateSelector:
     def _left_out(self, process: GPPredictor, row: Array) -> Array:
         """Return scores of the last runs, forecast without themselves.
 
-        At a size that was never run they are forecast without all other runs of their size, too.
-        They are kept for the processes asked about last.
+        At a size that was never run they are forecast without all other runs of their size, too,
+        and the losses of one run, which share its seed, without each other. They are kept for the
+        processes asked about last.
         """
         scale = self._models.encoder.columns.scale
         sizes = process.X[-_BY_SIZE:, scale]
@@ -408,13 +411,25 @@ class SurrogateSelector:
         for known, was_by_size, scores in self._known_scores:
             if known is process and was_by_size == by_size:
                 return scores
+        runs = self._runs_of(process)
         if by_size:
             _, groups = np.unique(np.round(sizes / _SAME_SIZE), axis=0, return_inverse=True)
-            scores = Calibration.by_group(process, groups.ravel()).scores
+            groups = groups.ravel() if runs is None else _joined(groups.ravel(), runs[-_BY_SIZE:])
+            scores = Calibration.by_group(process, groups).scores
+        elif runs is not None:
+            scores = Calibration.by_group(process, runs[-_RECENT:]).scores
         else:
             scores = _last_residuals(process)
         self._known_scores = [(process, by_size, scores), *self._known_scores[: _KNOWN - 1]]
         return scores
+
+    def _runs_of(self, process: GPPredictor) -> IntArray | None:
+        """Return the number of the trial of each row; None where every row is a trial's own."""
+        models = self._models
+        if models.law_runs is models.runs:
+            return None
+        law, rows = models.scaling()
+        return np.array(models.law_runs.numbers)[rows] if process is law else None
 
     def _residuals(self, raw: GPPredictor) -> Array:
         """Return scores of the process on raw losses on the first runs, as many as it has rows."""
@@ -432,6 +447,12 @@ class SurrogateSelector:
             return Calibration.cross_fitted(model, data, self._folds[1]).scores
         except NumericalError:
             return _last_residuals(raw)
+
+
+def _joined(one: IntArray, other: IntArray) -> IntArray:
+    """Return groups in which rows are together that share a group of either kind, `(n,)`."""
+    graph = csr_matrix((one[:, None] == one) | (other[:, None] == other))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
 
 
 def _last_residuals(process: GPPredictor) -> Array:

@@ -58,6 +58,7 @@ class Bench:
         answer: Callable[[Trial, Report], Decision] = continues,
         limits: Limits = Limits(),  # noqa: B008  a frozen value
         confirming: bool = False,
+        axes: tuple[str, ...] = (),
     ) -> list[Outcome]:
         """One outcome per config, in their order; several configs run side by side."""
 
@@ -65,7 +66,7 @@ class Bench:
             self.reports.append((trial.number, report))
             return answer(trial, report)
 
-        self.runner.open(Task(train, None, (), limits), workers=len(configs))
+        self.runner.open(Task(train, None, axes, limits), workers=len(configs))
         for number, config in enumerate(configs):
             self.runner.submit(job(number, self.folder, confirming=confirming, **config))
         outcomes: list[Outcome] = []

@@ -27,6 +27,7 @@ from hpo.models.surrogate_selector import (
     MARGIN,
     SurrogateChoice,
     SurrogateSelector,
+    _joined,
     margin,
     normal_crps,
     share_of_forest,
@@ -294,6 +295,42 @@ def test_scores_are_kept_for_each_process_and_kind_of_size(sized, monkeypatch):
         assert one is other
     # those of one process are not those of the other
     assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
+
+
+def branching_runs(runs: int) -> tuple[Models, SurrogateSelector]:
+    """Runs that share an error with their branches, which is larger than what else is random."""
+    optimizer = Optimizer({"lr": Float(1e-3, 1e-1, log=True), "tokens": Scale(1e6, 4e6)}, seed=0)
+    rng = np.random.default_rng(3)
+    for _ in range(runs):
+        lr, whole, error = 10 ** rng.uniform(-3, -1), rng.uniform(2e6, 4e6), rng.normal(0, 0.05)
+        losses = {
+            tokens: 30 * tokens**-0.25 + 0.05 * np.log(lr / 1e-2) ** 2 + error
+            for tokens in (0.25 * whole, 0.5 * whole, whole)
+        }
+        branches = [{"tokens": tokens, "loss": loss} for tokens, loss in losses.items()]
+        last = branches.pop()
+        optimizer.tell({"lr": lr, "tokens": whole}, last["loss"], branches=branches)
+    models = Models(optimizer.encoder)
+    models.sync(optimizer.log)
+    return models, SurrogateSelector(models, SurrogateChoice.GP)
+
+
+def test_losses_of_one_run_are_left_out_together():
+    models, selector = branching_runs(10)
+    law, _ = models.scaling()
+    runs = np.repeat(np.arange(10), 3)
+    for tokens in (models.law_runs.X[-1, 1], 2.0):  # one that was run, one that was not
+        row = np.array([[0.5, tokens]])
+        calibration = selector.calibration(law, row, online=False)
+        together = Calibration.by_group(law, runs)  # all sizes differ
+        np.testing.assert_allclose(calibration.scores, together.scores)
+        alone = Calibration.recent(law, 30)
+        assert calibration.multiplier(0.8) > 1.2 * alone.multiplier(0.8)
+
+
+def test_runs_of_one_size_and_losses_of_one_run_are_one_group():
+    groups = _joined(np.array([0, 1, 1, 2, 3]), np.array([7, 7, 8, 9, 9]))
+    assert groups.tolist() == [0, 0, 0, 1, 1]
 
 
 def test_scores_of_a_process_that_has_grown_are_computed_anew(sized):

@@ -80,7 +80,7 @@ def improve_front(ask: Ask) -> Search:
     if ask.cost_aware and cost is not None:
         box = encoder.box(X)
         outside = np.flatnonzero(~legal & legal.any())
-        told = np.delete(log_costs, outside)
+        told = np.maximum(log_costs, np.min(np.delete(log_costs, outside)))
         level, top = cost_level(encoder, box, cost, told, limits, ask.pool, rng)
         threshold = Staircase.build(log_costs, means, level, CostMean(cost))
         ceiling = level + max(SLACK, 0.1 * (top - level))

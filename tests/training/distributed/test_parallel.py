@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from hpo.study.processes.ranks import launch
 from hpo.study.runners import InlineRunner
 from hpo.training.data import Shuffled, Split
 from hpo.training.distributed.parallel import DDP, FSDP, Parallel, Ranks
-from hpo.training.optimizers import SGD, AdamW, UpdateRule
+from hpo.training.optimizers import SGD, AdamW, Muon, UpdateRule
+from hpo.training.parametrization import STANDARD, ParameterLayout, Parametrized
+from hpo.training.schedules import WarmupStableDecay
 from hpo.training.trainer import Settings, TorchTrainer
 from hpo.trials import Status
 from tests.contracts.runner import Bench, Config
@@ -29,16 +32,20 @@ from hpo.training.distributed.parallel import DDP, FSDP
 
 with hpo.connect() as ctx:
     parallel = {"ddp": DDP(), "fsdp": FSDP()}[ctx.config["parallel"]]
-    ctx.complete(trainer_of(parallel)(ctx.config, ctx))
+    trainer = trainer_of(parallel)
+    if "examples" in ctx.config:
+        ctx.complete(trainer.branch_trial(ctx.config, ctx, examples=[60, 100, 150]))
+    else:
+        ctx.complete(trainer(ctx.config, ctx))
 """
 
 
 class Blocks(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.first = nn.Linear(6, 8)
-        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
-        self.last = nn.Linear(8, 3)
+        self.first = nn.Linear(6, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.last = nn.Linear(width, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
@@ -60,24 +67,30 @@ def trainer_of(parallel: Parallel | None, rule: UpdateRule | None = None, **more
             "hits": (model(batch[0]).argmax(1) == batch[1]).float().mean()
         },
         settings=lambda config: Settings(
-            examples=150,  # which are no whole batches
+            examples=config.get("examples", 150),  # which are no whole batches
             batch_size=16,
             optimizer=rule or AdamW(lr=0.02),
+            schedule=WarmupStableDecay(warmup=2, decay=0.3),
             clip=0.5,
             evaluations=config.get("epochs", 4),
             checkpoint_updates=3,
             **more,
         ),
+        groups=Parametrized(STANDARD, ParameterLayout.of(Blocks(), Blocks(16))),
         device=torch.device("cpu"),
         parallel=parallel,
     )
 
 
+MUON = Muon(lr=0.02, others=AdamW(lr=0.01))
+BRANCHES = [{"examples": 60.0}, {"examples": 100.0}]
 CASES: list[tuple[str, Any, Any]] = [
     ("ddp", None, {}),
     ("ddp accumulates", SGD(lr=0.1), {"micro_batch": 3}),
     ("fsdp", None, {}),
     ("fsdp accumulates", SGD(lr=0.1, momentum=0.9), {"micro_batch": 3}),
+    ("ddp muon", MUON, {}),
+    ("fsdp muon", MUON, {}),
 ]
 
 
@@ -85,10 +98,22 @@ def losses(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     found = []
     for name, rule, more in CASES:
-        parallel = FSDP() if name.startswith("fsdp") else DDP()
-        found.append(trainer_of(parallel, rule, **more).train({}))
+        trainer = trainer_of(FSDP() if name.startswith("fsdp") else DDP(), rule, **more)
+        found.append({**trainer.train({}), **ways_of(trainer)})
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
+
+
+def ways_of(trainer: TorchTrainer) -> dict[str, list[float]]:
+    """Losses and costs of branches, and the losses of a range test that diverges."""
+    branches = trainer.branch({}, examples=[60, 100, 150])
+    with warnings.catch_warnings(action="ignore"):  # the loss is lowest at the first rate
+        test = trainer.range_test({"examples": 320}, highest=1e6, updates=20)
+    return {
+        "branches": [one.loss for one in branches],
+        "costs": [one.cost for one in branches],
+        "range": test.loss.tolist(),
+    }
 
 
 @pytest.mark.engine
@@ -96,11 +121,16 @@ def test_two_ranks_train_as_one_process_does_at_the_same_batch(tmp_path: Path) -
     torch.multiprocessing.spawn(losses, args=(str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     for (name, rule, more), one, other in zip(CASES, first, second, strict=True):
-        alone = trainer_of(None, rule, **more).train({})
-        assert one["loss"] == other["loss"], name
-        for figure in ("loss", "hits"):
-            assert one[figure] == pytest.approx(alone[figure], rel=1e-5), name
-        for figure in ("cost", "examples", "flops", "params"):
+        trainer = trainer_of(None, rule, **more)
+        alone = {**trainer.train({}), **ways_of(trainer)}
+        # Muon multiplies in bfloat16, and shards in another order; divergence enlarges that
+        rel, of_range = (1e-4, 2e-2) if name == "fsdp muon" else (1e-5, 1e-5)
+        for figure in ("loss", "branches", "range"):
+            assert one[figure] == other[figure], name
+        assert one["range"] == pytest.approx(alone["range"], rel=of_range), name
+        for figure in ("loss", "hits", "branches"):
+            assert one[figure] == pytest.approx(alone[figure], rel=rel), name
+        for figure in ("cost", "examples", "flops", "params", "costs"):
             assert one[figure] == alone[figure], name
 
 
@@ -116,18 +146,22 @@ def test_two_ranks_resume_to_the_last_bit(
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         return launch(ctx, [sys.executable, *torchrun, str(tmp_path / "train.py")])
 
-    def run(name: str, pauses: list[int]) -> list[Any]:
+    def run(name: str, pauses: list[int], **more: int) -> list[Any]:
         (tmp_path / name).mkdir()
         bench = Bench(ProcessRunner, tmp_path / name)
-        config = {"parallel": parallel, "epochs": 4}
+        config, axes = {"parallel": parallel, "epochs": 4, **more}, tuple(more)
         for step in pauses:
-            (outcome,) = bench.run(train, config, answer=at(step, Decision.PAUSE))
+            (outcome,) = bench.run(train, config, answer=at(step, Decision.PAUSE), axes=axes)
             assert outcome.status is Status.PAUSED, outcome.text
-        (outcome,) = bench.run(train, config)
+        (outcome,) = bench.run(train, config, axes=axes)
         assert outcome.status is Status.COMPLETED, outcome.text
         bench.runner.close()
+        assert [branch.sizes for branch in outcome.branches] == BRANCHES[: 2 * len(more)]
         return [report.loss for _, report in bench.reports if report.loss] + [outcome.loss]
 
+    branches = trainer_of(None).branch({}, examples=[60, 100, 150], seed=100)
+    told = run("branches", [1], examples=150)
+    assert told == pytest.approx([one.loss for one in branches], rel=1e-5)
     whole, parts = run("whole", []), run("parts", [2])
     assert sorted(set(parts), reverse=True) == sorted(set(whole), reverse=True)
     if parallel == "fsdp":
