@@ -24,6 +24,7 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from hpo import Budget, Categorical, Context, Float, Int, Result, SearchSpace, optimize
+from hpo.space import DirectionName
 
 Array = NDArray[np.float64]
 
