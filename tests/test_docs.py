@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import hpo
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TRIALS = 6
@@ -48,3 +50,22 @@ def test_named_paths_exist(page: Path) -> None:
 def test_links_to_other_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    documented = set(
+        re.findall(r":: hpo\.(\w+)$", "".join(map(Path.read_text, pages)), re.MULTILINE)
+    )
+    assert set(hpo.__all__) <= documented
+
+
+def test_the_training_of_the_readme_is_that_of_the_tutorial() -> None:
+    def steps(text: str) -> str:
+        start = text.index("    torch.manual_seed(seed)")
+        return text[start : text.index(".item()", start)]
+
+    module = steps((ROOT / "examples" / "studies" / "digits.py").read_text())
+    tutorial = steps((ROOT / "docs" / "tutorial.md").read_text())
+    comment = "  # type: ignore[no-untyped-call]"
+    assert module.replace(comment, "").replace("UPDATES", "100") == tutorial
