@@ -39,7 +39,7 @@ _SCHEDULERS = (
     "PBT", "SuccessiveHalving",
 )  # fmt: skip
 
-Scheduler_ = Annotated[
+SchedulerName = Annotated[
     str | None,
     typer.Option(
         help=f"One of {', '.join(_SCHEDULERS)}, perhaps with arguments as in Python, such as"
@@ -152,7 +152,7 @@ def optimize(
     ] = None,
     storage: Storage = None,
     workers: Workers = 1,
-    scheduler: Scheduler_ = None,
+    scheduler: SchedulerName = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -223,7 +223,7 @@ def resume(
         int | None,
         typer.Option("--workers", "-w", help="Number of trials at a time.", show_default=False),
     ] = None,
-    scheduler: Scheduler_ = None,
+    scheduler: SchedulerName = None,
     as_json: AsJSON = False,
 ) -> None:
     """Continue a stored study: after an interrupt, or with a larger budget.
