@@ -391,13 +391,13 @@ class RunCheckpoints:
         Args:
             numbers: Ended and paused trials of drivers that are gone.
             unfinished: Trials that run elsewhere or are to be continued. One that was written, but
-                whose driver was killed before it had a folder, still needs that of its parent.
+                whose driver was killed before it had a folder, still needs that of its ancestors.
         """
         self._awaited = {
             number
             for trial in unfinished
             if not self._store.folder(trial.number).is_dir()
-            for number in self._lineage(trial)
+            for number in list(self._lineage(trial))[1:]
         }
         for number in numbers:
             self._store.hold(number)

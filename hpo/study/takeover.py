@@ -289,7 +289,11 @@ class SharedStudy:
         others = {**self.others(), self._owner: True} if stored else {}
         self._checkpoints.take_over(
             (e.number for e in entries if e.number in stored and not others.get(e.asked.owner)),
-            (e.trial for e in entries if e.number in lost or (e.open and not e.paused)),
+            (
+                e.trial
+                for e in entries
+                if e.number in lost or (e.open and not e.paused and e.asked.owner != self._owner)
+            ),
         )
 
 
