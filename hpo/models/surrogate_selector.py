@@ -190,7 +190,8 @@ class SurrogateSelector:
         self._ahead = OnlineConformal.start(COVERAGE)
         self._scores = np.zeros(2)  # of the process and the forest, discounted by FORGETTING
         self._forest: tuple[int, ForestPredictor] | None = None
-        self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # a count, hyperparameters of its folds
+        self._folds: dict[int, tuple[Array, ...]] = {}  # hyperparameters of its folds by count
+        self._cross_fitted: dict[int, Array] = {}  # scores of the first runs by their count
         self._known_scores: list[tuple[GPPredictor, bool, Array]] = []
 
     def sync(self) -> None:
@@ -417,21 +418,33 @@ class SurrogateSelector:
         return scores
 
     def _residuals(self, raw: GPPredictor) -> Array:
-        """Return scores of the process on raw losses on the first runs, as many as it has rows."""
+        """Return scores of the process on raw losses on the first runs, about as many as its rows.
+
+        Where they are cross-fitted, they are those of the last count at which models were built.
+        The folds learn at every `_STRIDE`-th of these counts, which are the bounds of the blocks.
+        """
         n = len(raw.y)
         if n not in _CROSS_FITTED:
             return _last_residuals(raw)
-        count = refits_up_to(n)[-1]
-        columns, model = self._models.encoder.columns, self._models.process(Transform.RAW)
-        try:
-            if self._folds[0] != count:
-                runs, theta = self._models.runs, self._models.hyperparameters(Transform.RAW, count)
-                data = TrainingData(runs.X[:count], Transform.RAW(runs.loss[:count]), columns)
-                self._folds = count, fold_hyperparameters(model, data, theta)
-            data = TrainingData(raw.X, raw.y, columns)
-            return Calibration.cross_fitted(model, data, self._folds[1]).scores
-        except NumericalError:
-            return _last_residuals(raw)
+        counts = refits_up_to(n)
+        count, learned = counts[-1], counts[(len(counts) - 1) // _STRIDE * _STRIDE]
+        if count not in self._cross_fitted:
+            model = self._models.process(Transform.RAW)
+            try:
+                if learned not in self._folds:
+                    theta = self._models.hyperparameters(Transform.RAW, learned)
+                    self._folds[learned] = fold_hyperparameters(model, self._first(learned), theta)
+                scores = Calibration.cross_fitted(model, self._first(count), self._folds[learned])
+            except NumericalError:
+                return _last_residuals(raw)
+            self._cross_fitted[count] = scores.scores
+        return self._cross_fitted[count]
+
+    def _first(self, count: int) -> TrainingData:
+        """Return the first runs with their standardized losses."""
+        runs = self._models.runs
+        y = Transform.RAW(runs.loss[:count])
+        return TrainingData(runs.X[:count], y, self._models.encoder.columns)
 
 
 def _last_residuals(process: GPPredictor) -> Array:
