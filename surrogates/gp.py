@@ -10,6 +10,7 @@ hyperparameters, for any kernel and prior mean, so the scaling and cost models u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -251,11 +252,24 @@ class Fantasies:
         k = self.predictor.kernel.cross(X, self.predictor.X)
         return np.asarray(self.predictor.prior_mean.value(X)[:, None] + k @ self.weights)
 
-    def means_gradient(self, X: Array) -> Array:
-        """Return the derivatives of `means`, `m x S x d`."""
-        _, dk = self.predictor.kernel.cross_gradient(X, self.predictor.X)
-        own = self.predictor.prior_mean.gradient(X)
-        return np.asarray(own[:, None, :] + np.einsum("mnd,ns->msd", dk, self.weights))
+    def means_and_pullback(self, X: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return `means`, and how sums of them change with the rows of `X`.
+
+        Args:
+            X: `m x d`.
+
+        Returns:
+            The means, `m x S`, and a function of coefficients `c` `m x S` that returns
+            `sum_s c_s d means_s / dx`, `m x d`.
+        """
+        mean = self.predictor.prior_mean
+        k, pullback = cross_and_pullback(self.predictor.kernel, X, self.predictor.X)
+
+        def of_means(c: Array) -> Array:
+            own = np.sum(c, axis=1)[:, None] * mean.gradient(X)
+            return np.asarray(own + pullback(c @ self.weights.T))
+
+        return mean.value(X)[:, None] + k @ self.weights, of_means
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ front. The acquisition is the log of the mean improvement over the S fantasies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -197,8 +198,11 @@ class FantasyMeans(Protocol):
         """Return the means at the m rows of `X`, m x S."""
         ...
 
-    def means_gradient(self, X: Array) -> Array:
-        """Return the derivatives of `means`, m x S x d."""
+    def means_and_pullback(self, X: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the means, and how sums of them change with the rows of `X`.
+
+        The function of coefficients `c`, m x S, returns `sum_s c_s d means_s / dx`, m x d.
+        """
         ...
 
 
@@ -242,20 +246,18 @@ class Improvement:
         The threshold is held fixed: it is piecewise constant in the candidate.
         """
         p = self.predictor.posterior_gradient(X)
-        if self.fantasies is None:
-            means, d_means = p.mean[:, None], p.d_mean[:, None, :]
-        else:
-            means, d_means = self.fantasies.means(X), self.fantasies.means_gradient(X)
         sd = np.sqrt(p.variance)[:, None]
-        z = (self.threshold.levels(X) - means) / sd
+        if self.fantasies is None:
+            means, pullback = p.mean[:, None], lambda c: c * p.d_mean
+        else:
+            means, pullback = self.fantasies.means_and_pullback(X)
         # dEI/dmean = -Phi(z), dEI/dsd = phi(z); both over EI = sd h(z)
-        log_h_of, by_mean, by_sd = log_h_and_slopes(z)
+        log_h_of, by_mean, by_sd = log_h_and_slopes((self.threshold.levels(X) - means) / sd)
         log_ei = np.log(sd) + log_h_of
         value = _log_mean(log_ei)
         share = np.exp(log_ei - value[:, None]) / log_ei.shape[1]
-        slope = -np.einsum("ms,msd->md", share * by_mean / sd, d_means)
-        slope += np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
-        return value, slope
+        slope = np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
+        return value, slope - pullback(share * by_mean / sd)
 
 
 def _log_mean(logs: Array) -> Array:
