@@ -76,7 +76,7 @@ _MOSTLY = 0.5  # share of smooth columns below which the margin shrinks in propo
 _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
 _FEWEST_READ = 128  # runs read from elsewhere that forecast later ones of them
-_ROWS = 500  # last rows that both surrogates are fitted to for scoring
+_ROWS = 500  # last rows that both surrogates are fitted to for scoring, and scored on
 _RECENT = 200  # runs whose residuals calibrate
 _BY_SIZE = 1000  # the same, left out size by size
 _SAME_SIZE = 1e-6  # difference of encoded sizes that is none
@@ -332,7 +332,8 @@ class SurrogateSelector:
         """Score the runs from `start` to `end`, forecast from those before `start`."""
         columns, runs = self._models.encoder.columns, self._models.runs
         known = slice(max(0, start - _ROWS), start)
-        X, y = runs.X[start:end], Transform.WINSOR(runs.loss[:end])
+        scored = slice(max(start, end - _ROWS), end)
+        X, y = runs.X[scored], Transform.WINSOR(runs.loss[:end])
         forest = conformity_scores = None
         if self._choice is not SurrogateChoice.GP:
             data = TrainingData(runs.X[known], y[known], columns)
@@ -349,7 +350,7 @@ class SurrogateSelector:
         if forest is None:
             return Block(None, betas, None)
         mean, sd = _forecast(winsor, X)
-        scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
+        scores = [normal_crps(y[scored], mean, sd), crps(forest, X, y[scored])]
         return Block(np.mean(scores, axis=1), betas, conformity_scores)
 
     def _betas(self, raw: GPPredictor, start: int, end: int) -> tuple[float, ...]:
@@ -363,9 +364,12 @@ class SurrogateSelector:
         y = Transform.RAW(runs.loss[:end])
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
             known = slice(max(0, first - _ROWS), first)
+            asked = slice(max(first, end - _ROWS), last)
+            if asked.start >= last:
+                continue
             process = self._process(Transform.RAW, start, end, known) if first > start else raw
-            mean, sd = _forecast(process, runs.X[first:last])
-            betas += [rank_of(float(z), past) for z in np.abs(y[first:last] - mean) / sd]
+            mean, sd = _forecast(process, runs.X[asked])
+            betas += [rank_of(float(z), past) for z in np.abs(y[asked] - mean) / sd]
         return tuple(betas)
 
     def _conformity_scores(self, forest: ForestPredictor, start: int, end: int) -> ForecastScores:
@@ -379,7 +383,7 @@ class SurrogateSelector:
         q, rows = leaves.out_of_bag(np.arange(count))
         left_out, ahead = conformity(q, y[rows]), []
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
-            asked = slice(max(first, end - _ROWS), last)  # earlier ones are never used
+            asked = slice(max(first, end - _ROWS), last)
             if asked.start < last:
                 ahead.append(conformity(leaves.quantiles(runs.X[asked]), runs.loss[asked]))
             leaves = leaves.with_rows(runs.X[first:last], runs.loss[first:last])

@@ -37,7 +37,7 @@ from hpo.space.encoding import Encoder
 from hpo.trials import Observation, ReasonKind, Report, RungAssignment, Status, Trial, TrialLog
 from surrogates.conformal import Calibration
 from surrogates.gp import GPPredictor
-from tests.histories import log_of, models_of, observation, random_configs, replay
+from tests.histories import log_of, models_of, random_configs, replay
 
 SMOOTH: dict[str, Parameter] = {"x": Float(0, 1), "y": Float(0, 1)}
 CODES: dict[str, Parameter] = {f"c{i}": Categorical(list("abcd")) for i in range(6)}
