@@ -248,7 +248,7 @@ class Improvement:
         p = self.predictor.posterior_gradient(X)
         sd = np.sqrt(p.variance)[:, None]
         if self.fantasies is None:
-            means, pullback = p.mean[:, None], lambda c: c * p.d_mean
+            means, pullback = p.mean[:, None], None
         else:
             means, pullback = self.fantasies.means_and_pullback(X)
         # dEI/dmean = -Phi(z), dEI/dsd = phi(z); both over EI = sd h(z)
@@ -257,7 +257,8 @@ class Improvement:
         value = _log_mean(log_ei)
         share = np.exp(log_ei - value[:, None]) / log_ei.shape[1]
         slope = np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
-        return value, slope - pullback(share * by_mean / sd)
+        by_means = share * by_mean / sd
+        return value, slope - (by_means * p.d_mean if pullback is None else pullback(by_means))
 
 
 def _log_mean(logs: Array) -> Array:
