@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +142,14 @@ class Columns:
         return np.concatenate([np.empty((len(X), 0)), *blocks], axis=1)
 
     def _where(self, *kinds: ColumnKind) -> IntArray:
-        return np.array([i for i, kind in enumerate(self.kinds) if kind in kinds], dtype=np.intp)
+        return _places(self.kinds, kinds)
+
+
+@lru_cache(maxsize=1024)  # they are asked for a hundred times an ask
+def _places(kinds: tuple[ColumnKind, ...], wanted: tuple[ColumnKind, ...]) -> IntArray:
+    places = np.array([i for i, kind in enumerate(kinds) if kind in wanted], dtype=np.intp)
+    places.flags.writeable = False
+    return places
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ hyperparameters, for any kernel and prior mean, so the scaling and cost models u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
@@ -18,10 +19,24 @@ from scipy.optimize import minimize
 
 from surrogates.base import JointPosterior, Posterior, PosteriorGradient
 from surrogates.data import Array, Columns, IntArray, TrainingData
-from surrogates.kernels import Kernel, MaternHamming, squared_distances
-from surrogates.numerics import Factor, NumericalError, cholesky, negative_log_density
+from surrogates.kernels import (
+    Kernel,
+    MaternHamming,
+    PairedRows,
+    cross_and_pullback,
+    squared_distances,
+)
+from surrogates.numerics import (
+    Factor,
+    NumericalError,
+    cholesky,
+    lower_inverse,
+    negative_log_density,
+)
 
 MIN_VARIANCE = 1e-14  # of the prior variance: rounding may leave a posterior variance below zero
+_TOLERANCE = 1e-5  # of the objective: more digits of a posterior mode change no forecast
+_MOST_PAIRED = 2**20  # entries of the differences of all pairs; more do not stay in a cache
 FAR_AWAY = 1e25  # value of an objective where it cannot be computed: a line search steps back
 
 
@@ -154,12 +169,12 @@ class GPPredictor:
 
     def posterior_gradient(self, X: Array) -> PosteriorGradient:
         """Return the marginal posterior at the rows of `X` with its derivatives."""
-        k, dk = self.kernel.cross_gradient(X, self.X)
+        k, pullback = cross_and_pullback(self.kernel, X, self.X)
         prior = self.kernel.diagonal(X)
         solved = self.factor.solve(k.T).T
         variance = np.maximum(prior - np.einsum("mn,mn->m", k, solved), MIN_VARIANCE * prior)
-        d_mean = self.prior_mean.gradient(X) + np.einsum("mnd,n->md", dk, self.weights)
-        d_variance = self.kernel.diagonal_gradient(X) - 2.0 * np.einsum("mnd,mn->md", dk, solved)
+        d_mean = self.prior_mean.gradient(X) + pullback(np.broadcast_to(self.weights, k.shape))
+        d_variance = self.kernel.diagonal_gradient(X) - 2.0 * pullback(solved)
         mean = self.prior_mean.value(X) + k @ self.weights
         return PosteriorGradient(mean, variance, d_mean, d_variance)
 
@@ -237,11 +252,24 @@ class Fantasies:
         k = self.predictor.kernel.cross(X, self.predictor.X)
         return np.asarray(self.predictor.prior_mean.value(X)[:, None] + k @ self.weights)
 
-    def means_gradient(self, X: Array) -> Array:
-        """Return the derivatives of `means`, `m x S x d`."""
-        _, dk = self.predictor.kernel.cross_gradient(X, self.predictor.X)
-        own = self.predictor.prior_mean.gradient(X)
-        return np.asarray(own[:, None, :] + np.einsum("mnd,ns->msd", dk, self.weights))
+    def means_and_pullback(self, X: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return `means`, and how sums of them change with the rows of `X`.
+
+        Args:
+            X: `m x d`.
+
+        Returns:
+            The means, `m x S`, and a function of coefficients `c` `m x S` that returns
+            `sum_s c_s d means_s / dx`, `m x d`.
+        """
+        mean = self.predictor.prior_mean
+        k, pullback = cross_and_pullback(self.predictor.kernel, X, self.predictor.X)
+
+        def of_means(c: Array) -> Array:
+            own = np.sum(c, axis=1)[:, None] * mean.gradient(X)
+            return np.asarray(own + pullback(c @ self.weights.T))
+
+        return mean.value(X)[:, None] + k @ self.weights, of_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +352,7 @@ class GaussianProcess:
                 jac=True,
                 method="L-BFGS-B",
                 bounds=bounds,
-                options={"maxiter": iterations, "ftol": 1e-7, "gtol": 1e-4},
+                options={"maxiter": iterations, "ftol": _TOLERANCE, "gtol": 1e-3},
             )
             if found.fun < best_value:
                 best, best_value = np.asarray(found.x), float(found.fun)
@@ -381,23 +409,50 @@ class _NegativeLogPosterior:
         self._data = data
         self._prior_mean = prior_mean
         self._prior_sd = prior_sd
+        entries = len(data) * (len(data) - 1) // 2 * data.X.shape[1]
+        self._pairs = PairedRows.of(data.X, data.columns) if entries <= _MOST_PAIRED else None
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        X, y = self._data.X, self._data.y
         kernel = MaternHamming.from_theta(self._data.columns, theta[:-1])
-        noise = np.exp(theta[-1])
+        noise = float(np.exp(theta[-1]))
+        try:
+            if self._pairs is None:
+                value, gradient, trace = self._by_matrices(kernel, noise)
+            else:
+                value, gradient, trace = self._by_pairs(self._pairs, kernel, noise)
+        except NumericalError:
+            return FAR_AWAY, np.zeros_like(theta)
+        z = (theta - self._prior_mean) / self._prior_sd
+        return value + 0.5 * float(z @ z), np.append(gradient, noise * trace) + z / self._prior_sd
+
+    def _by_matrices(self, kernel: MaternHamming, noise: float) -> tuple[float, Array, float]:
+        """Return `-ln p(y | X, theta)`, its derivative in the kernel, and that in the noise."""
+        X, y = self._data.X, self._data.y
         K, slope = kernel.gram(X)
         covariance = np.array(K, order="F")
         covariance[np.diag_indices(len(y))] += noise
-        try:
-            value, sensitivity = negative_log_density(covariance, y)
-        except NumericalError:
-            return FAR_AWAY, np.zeros_like(theta)
-        gradient = np.append(
-            kernel.pullback(X, K, slope, sensitivity), noise * float(np.trace(sensitivity))
+        value, sensitivity = negative_log_density(covariance, y)
+        return (
+            value,
+            kernel.pullback(X, K, slope, sensitivity),
+            float(np.trace(sensitivity)),
         )
-        z = (theta - self._prior_mean) / self._prior_sd
-        return value + 0.5 * float(z @ z), gradient + z / self._prior_sd
+
+    def _by_pairs(
+        self, pairs: PairedRows, kernel: MaternHamming, noise: float
+    ) -> tuple[float, Array, float]:
+        """Return the same; off the diagonal `K^-1 - w w^T` counts twice, for both of its halves."""
+        values, slopes = pairs.gram(kernel)
+        variance = float(np.exp(kernel.log_variance))
+        covariance = pairs.matrix(values, variance + noise)
+        value, inverse, w = lower_inverse(covariance, self._data.y)
+        flat = inverse.ravel(order="F")
+        sensitivity = flat[pairs.places]
+        sensitivity -= w[pairs.first] * w[pairs.second]
+        trace = 0.5 * float(np.sum(flat[:: pairs.count + 1]) - w @ w)
+        gradient = pairs.pullback(kernel, values, slopes, sensitivity)
+        gradient[0] += variance * trace
+        return value, gradient, trace
 
 
 _COVERED = 20_000  # rows among which a covering subset is looked for

@@ -20,7 +20,7 @@ Hyperparameters live in log space: `theta = (ln s, ln l_1.., ln w_1..)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +56,34 @@ class Kernel(Protocol):
     def diagonal_gradient(self, A: Array) -> Array:
         """Return the derivatives of `diagonal`, `a x d`."""
         ...
+
+
+def cross_and_pullback(
+    kernel: Kernel, A: Array, B: Array
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Return the covariances `a x b`, and how sums of them change with the rows of `A`.
+
+    It is what `cross_gradient` gives, without an array of `a x b x d` where the kernel allows it.
+
+    Args:
+        kernel: covariance function.
+        A: `a x d`.
+        B: `b x d`.
+
+    Returns:
+        The covariances, and a function of coefficients `c` `a x b` that returns
+        `sum_j c_ij dk(a_i, b_j) / da_i`, `a x d`.
+
+    Example:
+        >>> kernel = MaternHamming.from_theta(Columns.of_decisions("x"), np.log([2.0, 0.5]))
+        >>> K, pullback = cross_and_pullback(kernel, np.array([[0.0]]), np.array([[0.0], [0.5]]))
+        >>> pullback(np.ones((1, 2))).round(3).tolist()
+        [[2.306]]
+    """
+    if isinstance(kernel, MaternHamming):
+        return kernel.cross_and_pullback(A, B)
+    K, gradient = kernel.cross_gradient(A, B)
+    return K, lambda c: np.einsum("abd,ab->ad", gradient, c)
 
 
 def squared_distances(A: Array, B: Array) -> Array:
@@ -153,6 +181,22 @@ class MaternHamming:
         gradient[:, :, self.numeric] = -slope[:, :, None] * steps * np.exp(-2.0 * self.log_lengths)
         return K, gradient
 
+    def cross_and_pullback(self, A: Array, B: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the covariances and the function that :func:`cross_and_pullback` describes."""
+        K, slope = self._with_slope(A, B)
+        numeric = self.numeric
+        of_A, of_B = A[:, numeric], B[:, numeric]
+        inverse = np.exp(-2.0 * self.log_lengths)
+
+        def pullback(coefficients: Array) -> Array:
+            weights = coefficients * slope
+            gradient = np.zeros(A.shape)
+            moved = weights @ of_B - np.sum(weights, axis=1)[:, None] * of_A
+            gradient[:, numeric] = moved * inverse
+            return gradient
+
+        return K, pullback
+
     def diagonal_gradient(self, A: Array) -> Array:
         """Return zeros, `a x d`: the kernel is stationary."""
         return np.zeros(A.shape)
@@ -211,6 +255,96 @@ class MaternHamming:
             for column, weight in zip(self.categorical, np.exp(self.log_weights), strict=True)
         ]
         return np.concatenate([[total], d_lengths, d_weights])
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRows:
+    """All pairs of some rows, for a `MaternHamming` whose hyperparameters are being learned.
+
+    What does not depend on the hyperparameters is computed once, and each pair once, not twice:
+    with up to 100 rows three times as fast as `gram` and `pullback`.
+
+    Args:
+        count: number n of rows.
+        first: `(m,)`, row i of each of the m = n (n - 1) / 2 pairs, greater than k.
+        second: `(m,)`, row k of each.
+        places: `(m,)`, places of the pairs in the columns of a matrix, one after the other.
+        squares: `p x m`, squared differences in the numeric columns.
+        differ: `q x m`, 1 where the codes of a categorical column differ, else 0.
+
+    Example:
+        >>> X, columns = np.array([[0.0], [0.5]]), Columns.of_decisions("x")
+        >>> kernel = MaternHamming.from_theta(columns, np.log([2.0, 0.5]))
+        >>> values, slopes = PairedRows.of(X, columns).gram(kernel)
+        >>> values.round(3).tolist()
+        [1.048]
+    """
+
+    count: int
+    first: IntArray
+    second: IntArray
+    places: IntArray
+    squares: Array
+    differ: Array
+
+    @classmethod
+    def of(cls, X: Array, columns: Columns) -> PairedRows:
+        """Pair all rows of `X` `n x d` with each other.
+
+        Args:
+            X: `n x d`.
+            columns: roles of the columns.
+        """
+        second, first = np.triu_indices(len(X), 1)
+        numeric, codes = X[:, columns.numeric].T, X[:, columns.categorical].T
+        squares = (numeric[:, first] - numeric[:, second]) ** 2
+        differ = (codes[:, first] != codes[:, second]).astype(np.float64)
+        return cls(len(X), first, second, second * len(X) + first, squares, differ)
+
+    def gram(self, kernel: MaternHamming) -> tuple[Array, Array]:
+        """Return the covariance and the slope of each pair, `(m,)`, for `pullback`."""
+        values = (5.0 * np.exp(-2.0 * kernel.log_lengths)) @ self.squares
+        r = np.sqrt(values)
+        slopes = kernel.log_variance - r
+        if len(self.differ):
+            slopes -= np.exp(kernel.log_weights) @ self.differ
+        np.exp(slopes, out=slopes)
+        r += 1.0
+        values *= 1.0 / 3.0
+        values += r
+        values *= slopes
+        slopes *= r
+        slopes *= 5.0 / 3.0
+        return values, slopes
+
+    def matrix(self, values: Array, diagonal: float) -> Array:
+        """Return the symmetric matrix of `values` `(m,)`, lower triangle only, Fortran order.
+
+        Args:
+            values: value of each pair.
+            diagonal: value of each row with itself.
+        """
+        n = self.count
+        flat = np.zeros(n * n)
+        flat[self.places] = values
+        flat[:: n + 1] = diagonal
+        return flat.reshape(n, n, order="F")
+
+    def pullback(
+        self, kernel: MaternHamming, values: Array, slopes: Array, sensitivity: Array
+    ) -> Array:
+        """Return `sum_ik sensitivity_ik dK_ik/dtheta` over i > k, `(1 + p + q,)`.
+
+        Args:
+            kernel: kernel of the same columns.
+            values: the first value of `gram`.
+            slopes: the second value of `gram`.
+            sensitivity: `(m,)`, derivative of an objective in the covariance of each pair.
+        """
+        weighted = sensitivity * values
+        d_lengths = np.exp(-2.0 * kernel.log_lengths) * (self.squares @ (sensitivity * slopes))
+        d_weights = -np.exp(kernel.log_weights) * (self.differ @ weighted)
+        return np.concatenate([[np.sum(weighted)], d_lengths, d_weights])
 
 
 def _same_code_sum(values: Array, codes: Array) -> float:

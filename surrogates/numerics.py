@@ -349,16 +349,39 @@ def negative_log_density_terms(K: Array, y: Array) -> tuple[float, Array, Array]
         >>> slope.tolist()
         [0.5]
     """
-    L, info = lapack.dpotrf(K, lower=1, clean=1, overwrite_a=1)
+    value, inverse, weights = lower_inverse(K, y, clean=True)
+    inverse += np.tril(inverse, -1).T
+    inverse -= np.outer(weights, weights)
+    inverse *= 0.5
+    return value, np.asarray(inverse, dtype=np.float64), weights
+
+
+def lower_inverse(K: Array, y: Array, *, clean: bool = False) -> tuple[float, Array, Array]:
+    """Return `(y^T w + ln det K) / 2`, `K^-1` and `w = K^-1 y` from the lower triangle of `K`.
+
+    Args:
+        K: `n x n`, n >= 1; overwritten if in Fortran order.
+        y: `(n,)`.
+        clean: whether the upper triangle of the inverse is zero; else it is not defined.
+
+    Returns:
+        The value, the lower triangle of the inverse, `n x n`, and w, `(n,)`.
+
+    Raises:
+        NumericalError: if `K` is not positive definite.
+
+    Example:
+        >>> _, inverse, w = lower_inverse(np.array([[4.0]]), np.array([2.0]))
+        >>> inverse.tolist(), w.tolist()
+        ([[0.25]], [0.5])
+    """
+    L, info = lapack.dpotrf(K, lower=1, clean=int(clean), overwrite_a=1)
     if info:
         raise NumericalError(f"a {len(K)} x {len(K)} covariance matrix is not positive definite")
     weights, _ = lapack.dpotrs(L, y, lower=1)
     value = 0.5 * float(y @ weights) + float(np.sum(np.log(np.diagonal(L))))
     inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
-    inverse += np.tril(inverse, -1).T
-    inverse -= np.outer(weights, weights)
-    inverse *= 0.5
-    return value, np.asarray(inverse, dtype=np.float64), weights
+    return value, inverse, weights
 
 
 def bounded_exp(x: float) -> float:

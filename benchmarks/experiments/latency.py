@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks latency
 
 Eight continuous dimensions, everything in memory, one thread. Both methods are first told the same
-n random points. Three asks are not timed: in them our three output transforms replay the refits
-that a run of n trials would have done before (their time is printed). Then `--asks` consecutive
-ask + tell pairs are timed, with the refits that fall on them. Printed are the mean over them and
-the peak resident memory of a process that did nothing else. At the largest n only ours is run.
+n random points. The first three asks after that are timed apart: in them each of our three output
+transforms is fitted to the n points. Then `--asks` consecutive ask + tell pairs are timed, with the
+refits that fall on them. Printed are the mean and the median over them, the ratio of the medians,
+and the peak resident memory of a process that did nothing else. Seconds are those of the processor.
+A small study that is not timed loads what is imported on first use. At the largest n only ours is
+run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +29,8 @@ from hpo.space import Parameter
 
 DIMENSIONS = 8
 WARM_UP = 3
+IMPORTED_BY = 200  # told trials after which an ask uses every model, so that all is imported
+Pair = Callable[[], None]  # one ask and one tell
 SPACE: dict[str, Parameter] = {f"x{i}": Float(0.0, 1.0) for i in range(DIMENSIONS)}
 
 
@@ -41,26 +46,20 @@ def points(n: int) -> list[dict[str, float]]:
     return [{f"x{i}": float(v) for i, v in enumerate(row)} for row in rows]
 
 
-def time_scaletune(n: int, asks: int) -> list[float]:
-    """Return the seconds of each of `asks` pairs of ask and tell after `n` told trials."""
+def scaletune(n: int) -> Pair:
+    """Return our ask + tell after `n` told trials."""
     optimizer = Optimizer(SPACE, seed=0)
     for config in points(n):
         optimizer.tell(config, loss(config))
-    first = time.perf_counter()
-    for _ in range(WARM_UP):  # each output transform replays the refits of the n told trials once
+
+    def pair() -> None:
         trial = optimizer.ask()
         optimizer.tell(trial, loss(trial.config))
-    print(f"  first asks after loading {n}: {time.perf_counter() - first:.2f} s", file=sys.stderr)
-    seconds = []
-    for _ in range(asks):
-        start = time.perf_counter()
-        trial = optimizer.ask()
-        optimizer.tell(trial, loss(trial.config))
-        seconds.append(time.perf_counter() - start)
-    return seconds
+
+    return pair
 
 
-def time_optuna(n: int, asks: int) -> list[float]:
+def optuna_gp(n: int) -> Pair:
     """Return the same for Optuna's GPSampler."""
     import optuna
 
@@ -77,25 +76,47 @@ def time_optuna(n: int, asks: int) -> list[float]:
             for config in points(n)
         ]
     )
-    seconds = []
-    for _ in range(asks + WARM_UP):
-        start = time.perf_counter()
+
+    def pair() -> None:
         trial = study.ask(distributions)
         study.tell(trial, loss(trial.params))
-        seconds.append(time.perf_counter() - start)
-    return seconds[WARM_UP:]
+
+    return pair
 
 
-METHODS = {"scaletune": time_scaletune, "optuna-gp": time_optuna}
+METHODS: dict[str, Callable[[int], Pair]] = {"scaletune": scaletune, "optuna-gp": optuna_gp}
 
 
-def measure(method: str, n: int, asks: int) -> tuple[float, float]:
-    """Return mean seconds and peak MiB, measured in a fresh process."""
+def seconds_of(pair: Pair) -> float:
+    """Return the processor seconds of one ask + tell."""
+    start = time.process_time()
+    pair()
+    return time.process_time() - start
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process measured.
+
+    Attributes:
+        mean: Mean seconds of an ask + tell.
+        median: Median of them.
+        first: Seconds of the first `WARM_UP` of them after the points were told.
+        memory: Peak resident memory in MiB.
+    """
+
+    mean: float
+    median: float
+    first: float
+    memory: float
+
+
+def measure(method: str, n: int, asks: int) -> Measured:
+    """Return what a fresh process measures."""
     command = [sys.executable, "-m", "benchmarks", "latency", "--one", method, str(n), str(asks)]
     threads = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     answer = subprocess.run(command, env=threads, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, memory = answer.stdout.split()
-    return float(seconds), float(memory)
+    return Measured(*map(float, answer.stdout.split()))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,20 +138,31 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _print_one(method: str, n: int, asks: int) -> None:
-    seconds = METHODS[method](n, asks)
+    warm = METHODS[method](IMPORTED_BY)
+    for _ in range(WARM_UP):
+        warm()
+    pair = METHODS[method](n)
+    first = sum(seconds_of(pair) for _ in range(WARM_UP))
+    seconds = [seconds_of(pair) for _ in range(asks)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(float(np.mean(seconds)), peak)
+    print(float(np.mean(seconds)), float(np.median(seconds)), first, peak)
 
 
 def _print_table(sizes: Sequence[int], largest: int, asks: int) -> None:
-    print(f"{'n':>6} {'scaletune ms':>13} {'optuna-gp ms':>13} {'ratio':>6} {'MiB':>6} {'MiB':>6}")
-    for n in sizes:
-        ours, our_memory = measure("scaletune", n, asks)
-        theirs, their_memory = measure("optuna-gp", n, asks)
+    print(f"{'':6} {'scaletune, ms':>30} {'optuna-gp, ms':>21} {'':6} {'MiB':>11}")
+    print(
+        f"{'n':>6} {'mean':>10} {'median':>9} {'first 3':>9} {'mean':>11} {'median':>9}"
+        f" {'ratio':>6} {'ours':>5} {'its':>5}"
+    )
+    for n in [*sizes, largest] if largest else sizes:
+        ours = measure("scaletune", n, asks)
+        row = f"{n:6d} {1e3 * ours.mean:10.1f} {1e3 * ours.median:9.1f} {1e3 * ours.first:9.0f}"
+        if n == largest:
+            print(f"{row} {'':11} {'':9} {'':6} {ours.memory:5.0f}")
+            continue
+        theirs = measure("optuna-gp", n, asks)
         print(
-            f"{n:6d} {1e3 * ours:13.1f} {1e3 * theirs:13.1f} {theirs / ours:6.1f}"
-            f" {our_memory:6.0f} {their_memory:6.0f}"
+            f"{row} {1e3 * theirs.mean:11.1f} {1e3 * theirs.median:9.1f}"
+            f" {theirs.median / ours.median:6.1f} {ours.memory:5.0f} {theirs.memory:5.0f}",
+            flush=True,
         )
-    if largest:
-        ours, memory = measure("scaletune", largest, asks)
-        print(f"{largest:6d} {1e3 * ours:13.1f} {'':13} {'':6} {memory:6.0f}")

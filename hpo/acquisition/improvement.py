@@ -11,11 +11,12 @@ front. The acquisition is the log of the mean improvement over the S fantasies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import erfcx, log_ndtr, logsumexp
+from scipy.special import erfcx, ndtr
 
 from surrogates.base import Predictor
 from surrogates.data import Array
@@ -27,9 +28,6 @@ _ROOT_HALF_PI = np.sqrt(0.5 * np.pi)
 def log_h(z: Array) -> Array:
     """Return `ln(phi(z) + z Phi(z))` without cancellation, for `|z| < 1e150`.
 
-    Near zero and above, the sum itself is accurate. Below -1 both summands nearly cancel; there
-    `_log_tail` takes over.
-
     Args:
         z: Standardized gaps, any shape.
 
@@ -37,47 +35,48 @@ def log_h(z: Array) -> Array:
         >>> log_h(np.array([0.0, -100.0])).round(3).tolist()
         [-0.919, -5010.13]
     """
-    z = np.asarray(z, dtype=np.float64)
-    upper = np.maximum(z, -1.0)
-    direct = np.log(np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI) + upper * np.exp(log_ndtr(upper)))
-    tail = -0.5 * z**2 - _LOG_ROOT_2PI + _log_tail(z)
-    return np.asarray(np.where(z > -1.0, direct, tail))
+    return log_h_and_slopes(z)[0]
 
 
-def log_h_slopes(z: Array) -> tuple[Array, Array]:
-    """Return `Phi(z) / h(z)` and `phi(z) / h(z)`, to working precision for `|z| < 1e150`.
+def log_h_and_slopes(z: Array) -> tuple[Array, Array, Array]:
+    """Return `ln h(z)`, `Phi(z) / h(z)` and `phi(z) / h(z)` to working precision, `|z| < 1e150`.
 
-    Below -1 the Gaussian is divided out by hand: a difference of the logarithms would lose as many
-    digits as z^2 has.
+    Near zero and above, the sum `h` itself is accurate. Below -1 both summands nearly cancel; there
+    `phi(z)` is divided out by hand. A difference of logarithms would lose as many digits as z^2
+    has.
 
     Args:
         z: Standardized gaps, any shape.
 
     Example:
-        >>> [part.round(3).tolist() for part in log_h_slopes(np.array([0.0, -100.0]))]
+        >>> [part.round(3).tolist() for part in log_h_and_slopes(np.array([0.0, -100.0]))[1:]]
         [[1.253, 100.02], [1.0, 10002.999]]
     """
     z = np.asarray(z, dtype=np.float64)
     upper = np.maximum(z, -1.0)
-    log_upper = log_h(upper)
-    a = np.maximum(-z, 1.0)
-    density = np.where(
-        z > -1.0, np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI - log_upper), np.exp(-_log_tail(z))
-    )
-    mills = _ROOT_HALF_PI * erfcx(a / np.sqrt(2.0))
-    return np.where(z > -1.0, np.exp(log_ndtr(upper) - log_upper), mills * density), density
+    density, below = np.exp(-0.5 * upper**2 - _LOG_ROOT_2PI), ndtr(upper)
+    h = density + upper * below
+    value, by_mean, by_sd = map(np.asarray, (np.log(h), below / h, density / h))
+    far = z <= -1.0
+    if np.any(far):
+        a = -z[far]
+        mills = _ROOT_HALF_PI * erfcx(a / np.sqrt(2.0))
+        log_ratio = _log_tail(a, mills)
+        value[far] = -0.5 * a**2 - _LOG_ROOT_2PI + log_ratio
+        by_sd[far] = np.exp(-log_ratio)
+        by_mean[far] = mills * by_sd[far]
+    return value, by_mean, by_sd
 
 
-def _log_tail(z: Array) -> Array:
-    """Return `ln(h(z) / phi(z)) = ln(1 - a sqrt(pi/2) erfcx(a / sqrt(2)))`, `a = max(-z, 1)`.
+def _log_tail(a: Array, mills: Array) -> Array:
+    """Return `ln(h(-a) / phi(a)) = ln(1 - a m)` for a >= 1, with Mills's ratio `m` at a.
 
     The bracket cancels for large a; beyond 1000 its asymptotic series 1/a^2 - 3/a^4 replaces it.
     """
-    a = np.clip(-z, 1.0, 1e3)
-    bracket = np.log1p(-_ROOT_HALF_PI * a * erfcx(a / np.sqrt(2.0)))
-    far = np.maximum(-z, 1e3)
-    series = -2.0 * np.log(far) + np.log1p(-3.0 / far**2)
-    return np.where(z < -1e3, series, bracket)
+    series = a > 1e3
+    bracket = np.log1p(-np.where(series, 0.0, a * mills))
+    far = np.maximum(a, 1e3)
+    return np.where(series, -2.0 * np.log(far) + np.log1p(-3.0 / far**2), bracket)
 
 
 def expected_improvement_log(mean: Array, variance: Array, threshold: Array | float) -> Array:
@@ -199,8 +198,11 @@ class FantasyMeans(Protocol):
         """Return the means at the m rows of `X`, m x S."""
         ...
 
-    def means_gradient(self, X: Array) -> Array:
-        """Return the derivatives of `means`, m x S x d."""
+    def means_and_pullback(self, X: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return the means, and how sums of them change with the rows of `X`.
+
+        The function of coefficients `c`, m x S, returns `sum_s c_s d means_s / dx`, m x d.
+        """
         ...
 
 
@@ -236,7 +238,7 @@ class Improvement:
         means = posterior.mean[:, None] if self.fantasies is None else self.fantasies.means(X)
         variance = posterior.variance[:, None]
         log_ei = expected_improvement_log(means, variance, self.threshold.levels(X))
-        return np.asarray(logsumexp(log_ei, axis=1) - np.log(log_ei.shape[1]))
+        return _log_mean(log_ei)
 
     def gradient(self, X: Array) -> tuple[Array, Array]:
         """Return the log expected improvement and its derivatives, m x d.
@@ -244,17 +246,23 @@ class Improvement:
         The threshold is held fixed: it is piecewise constant in the candidate.
         """
         p = self.predictor.posterior_gradient(X)
-        if self.fantasies is None:
-            means, d_means = p.mean[:, None], p.d_mean[:, None, :]
-        else:
-            means, d_means = self.fantasies.means(X), self.fantasies.means_gradient(X)
         sd = np.sqrt(p.variance)[:, None]
-        z = (self.threshold.levels(X) - means) / sd
-        log_ei = np.log(sd) + log_h(z)
-        value = logsumexp(log_ei, axis=1)
-        share = np.exp(log_ei - value[:, None])
+        if self.fantasies is None:
+            means, pullback = p.mean[:, None], None
+        else:
+            means, pullback = self.fantasies.means_and_pullback(X)
         # dEI/dmean = -Phi(z), dEI/dsd = phi(z); both over EI = sd h(z)
-        by_mean, by_sd = log_h_slopes(z)
-        slope = -np.einsum("ms,msd->md", share * by_mean / sd, d_means)
-        slope += np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
-        return value - np.log(log_ei.shape[1]), slope
+        log_h_of, by_mean, by_sd = log_h_and_slopes((self.threshold.levels(X) - means) / sd)
+        log_ei = np.log(sd) + log_h_of
+        value = _log_mean(log_ei)
+        share = np.exp(log_ei - value[:, None]) / log_ei.shape[1]
+        slope = np.sum(share * by_sd, axis=1)[:, None] * p.d_variance / (2.0 * sd**2)
+        by_means = share * by_mean / sd
+        return value, slope - (by_means * p.d_mean if pullback is None else pullback(by_means))
+
+
+def _log_mean(logs: Array) -> Array:
+    """Return the log of the mean of `exp(logs)` over the columns, `(m,)`."""
+    if logs.shape[1] == 1:
+        return logs[:, 0]
+    return np.asarray(np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1]))

@@ -24,6 +24,7 @@ _MOVED_COLUMNS = 8.0  # expected number of columns a cloud or neighbor move chan
 _ROUNDS = 4
 _NEIGHBORS = 24  # per kept row and round
 _KEPT = 8
+_TOLERANCE = 1e-4  # of the sum of log acquisitions: the rows hardly move any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def _refine(acquisition: Term, region: Region, continuous: IntArray, X: Array) -
         jac=True,
         method="L-BFGS-B",
         bounds=Bounds(*np.tile(bounds, (len(X), 1)).T),
-        options={"maxiter": 25, "maxfun": 35},
+        options={"maxiter": 25, "maxfun": 35, "ftol": _TOLERANCE},
     )
     out = X.copy()
     out[:, continuous] = found.x.reshape(len(X), -1)

@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from hpo.models.dataset import CompletedRuns, Dataset, PartialRuns
 from hpo.models.other_tasks import LazyProcess, OtherTasks
-from hpo.models.refits import RefitChain
+from hpo.models.refits import FRESH, RefitChain, Representatives
 from hpo.space.encoding import Encoder
 from hpo.trials import Cause, Observation, Status, TrialLog
 from hpo.trials.serialized import ThreadLock
@@ -96,13 +96,21 @@ class Models:
         self.read = 0
         self.partial_runs = PartialRuns(encoder)
         self._feasibility: tuple[tuple[Array, Array], FeasibilityPredictor] | None = None
+        rows = Representatives(columns)
         self._values = {
-            transform: RefitChain(self.process(transform), columns, transform)
+            transform: RefitChain(
+                self.process(transform),
+                columns,
+                transform,
+                fresh=FRESH,
+                taught=GaussianProcess().max_rows,
+                representatives=rows,
+            )
             for transform in Transform
         }
         self._partial_values = {
             transform: RefitChain(
-                GaussianProcess(), columns, transform, MAX_PARTIAL_ROWS, chained=None
+                GaussianProcess(), columns, transform, MAX_PARTIAL_ROWS, chained=None, fresh=FRESH
             )
             for transform in Transform
         }

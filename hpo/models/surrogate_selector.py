@@ -78,7 +78,7 @@ _MOSTLY = 0.5  # share of smooth columns below which the margin shrinks in propo
 _FIRST = 17  # runs before the first block
 _STRIDE = 3  # counts a block: scoring then costs a tenth of an ask
 _FEWEST_READ = 128  # runs read from elsewhere that forecast later ones of them
-_ROWS = 500  # last rows that both surrogates are fitted to for scoring
+_ROWS = 500  # last rows that both surrogates are fitted to for scoring, and scored on
 _RECENT = 200  # runs whose residuals calibrate
 _BY_SIZE = 1000  # the same, left out size by size
 _SAME_SIZE = 1e-6  # difference of encoded sizes that is none
@@ -192,7 +192,8 @@ class SurrogateSelector:
         self._ahead = OnlineConformal.start(COVERAGE)
         self._scores = np.zeros(2)  # of the process and the forest, discounted by FORGETTING
         self._forest: tuple[int, ForestPredictor] | None = None
-        self._folds: tuple[int, tuple[Array, ...]] = 0, ()  # a count, hyperparameters of its folds
+        self._folds: dict[int, tuple[Array, ...]] = {}  # hyperparameters of its folds by count
+        self._cross_fitted: dict[int, Array] = {}  # scores of the first runs by their count
         self._known_scores: list[tuple[GPPredictor, bool, Array]] = []
 
     def sync(self) -> None:
@@ -333,7 +334,8 @@ class SurrogateSelector:
         """Score the runs from `start` to `end`, forecast from those before `start`."""
         columns, runs = self._models.encoder.columns, self._models.runs
         known = slice(max(0, start - _ROWS), start)
-        X, y = runs.X[start:end], Transform.WINSOR(runs.loss[:end])
+        scored = slice(max(start, end - _ROWS), end)
+        X, y = runs.X[scored], Transform.WINSOR(runs.loss[:end])
         forest = conformity_scores = None
         if self._choice is not SurrogateChoice.GP:
             data = TrainingData(runs.X[known], y[known], columns)
@@ -350,7 +352,7 @@ class SurrogateSelector:
         if forest is None:
             return Block(None, betas, None)
         mean, sd = _forecast(winsor, X)
-        scores = [normal_crps(y[start:], mean, sd), crps(forest, X, y[start:])]
+        scores = [normal_crps(y[scored], mean, sd), crps(forest, X, y[scored])]
         return Block(np.mean(scores, axis=1), betas, conformity_scores)
 
     def _betas(self, raw: GPPredictor, start: int, end: int) -> tuple[float, ...]:
@@ -364,9 +366,12 @@ class SurrogateSelector:
         y = Transform.RAW(runs.loss[:end])
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
             known = slice(max(0, first - _ROWS), first)
+            asked = slice(max(first, end - _ROWS), last)
+            if asked.start >= last:
+                continue
             process = self._process(Transform.RAW, start, end, known) if first > start else raw
-            mean, sd = _forecast(process, runs.X[first:last])
-            betas += [rank_of(float(z), past) for z in np.abs(y[first:last] - mean) / sd]
+            mean, sd = _forecast(process, runs.X[asked])
+            betas += [rank_of(float(z), past) for z in np.abs(y[asked] - mean) / sd]
         return tuple(betas)
 
     def _conformity_scores(self, forest: ForestPredictor, start: int, end: int) -> ForecastScores:
@@ -380,7 +385,7 @@ class SurrogateSelector:
         q, rows = leaves.out_of_bag(np.arange(count))
         left_out, ahead = conformity(q, y[rows]), []
         for first, last in pairwise(at for at in refits_up_to(end) if at >= start):
-            asked = slice(max(first, end - _ROWS), last)  # earlier ones are never used
+            asked = slice(max(first, end - _ROWS), last)
             if asked.start < last:
                 ahead.append(conformity(leaves.quantiles(runs.X[asked]), runs.loss[asked]))
             leaves = leaves.with_rows(runs.X[first:last], runs.loss[first:last])
@@ -432,21 +437,33 @@ class SurrogateSelector:
         return np.array(models.law_runs.numbers)[rows] if process is law else None
 
     def _residuals(self, raw: GPPredictor) -> Array:
-        """Return scores of the process on raw losses on the first runs, as many as it has rows."""
+        """Return scores of the process on raw losses on the first runs, about as many as its rows.
+
+        Where they are cross-fitted, they are those of the last count at which models were built.
+        The folds learn at every `_STRIDE`-th of these counts, which are the bounds of the blocks.
+        """
         n = len(raw.y)
         if n not in _CROSS_FITTED:
             return _last_residuals(raw)
-        count = refits_up_to(n)[-1]
-        columns, model = self._models.encoder.columns, self._models.process(Transform.RAW)
-        try:
-            if self._folds[0] != count:
-                runs, theta = self._models.runs, self._models.hyperparameters(Transform.RAW, count)
-                data = TrainingData(runs.X[:count], Transform.RAW(runs.loss[:count]), columns)
-                self._folds = count, fold_hyperparameters(model, data, theta)
-            data = TrainingData(raw.X, raw.y, columns)
-            return Calibration.cross_fitted(model, data, self._folds[1]).scores
-        except NumericalError:
-            return _last_residuals(raw)
+        counts = refits_up_to(n)
+        count, learned = counts[-1], counts[(len(counts) - 1) // _STRIDE * _STRIDE]
+        if count not in self._cross_fitted:
+            model = self._models.process(Transform.RAW)
+            try:
+                if learned not in self._folds:
+                    theta = self._models.hyperparameters(Transform.RAW, learned)
+                    self._folds[learned] = fold_hyperparameters(model, self._first(learned), theta)
+                scores = Calibration.cross_fitted(model, self._first(count), self._folds[learned])
+            except NumericalError:
+                return _last_residuals(raw)
+            self._cross_fitted[count] = scores.scores
+        return self._cross_fitted[count]
+
+    def _first(self, count: int) -> TrainingData:
+        """Return the first runs with their standardized losses."""
+        runs = self._models.runs
+        y = Transform.RAW(runs.loss[:count])
+        return TrainingData(runs.X[:count], y, self._models.encoder.columns)
 
 
 def _joined(one: IntArray, other: IntArray) -> IntArray:

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from hpo.acquisition import Improvement, Staircase, expected_improvement_log, knowledge_gradient
-from hpo.acquisition.improvement import log_h, log_h_slopes
+from hpo.acquisition.improvement import log_h, log_h_and_slopes
 from surrogates.gp import GPPredictor
 from surrogates.kernels import MaternHamming
 from tests.contracts.acquisition import MIXED, THETA, ConstantThreshold, loss_model, rows
@@ -51,14 +51,14 @@ def test_log_h_and_its_slopes_equal_torch():
     theirs.sum().backward()
     np.testing.assert_allclose(log_h(z), theirs.detach().numpy(), rtol=1e-10, atol=1e-9)
     # (ln h)' = Phi / h; their formula differs numbers that agree in all but 1 / z^2
-    ours, grad = log_h_slopes(z)[0], at.grad.numpy()
+    ours, grad = log_h_and_slopes(z)[1], at.grad.numpy()
     assert np.all(np.abs(ours - grad) <= np.abs(ours) * (1e-9 + 4.0 * np.finfo(float).eps * z**2))
 
 
 @given(st.floats(-1e8, 1e8))
 def test_slopes_of_log_h_satisfy_their_identity(z):
     # h = phi + z Phi, hence 1 = phi / h + z Phi / h; relative to the larger summand
-    Phi, phi = (float(part) for part in log_h_slopes(np.array(z)))
+    Phi, phi = (float(part) for part in log_h_and_slopes(np.array(z))[1:])
     assert phi + z * Phi == pytest.approx(1.0, abs=1e-8 * max(1.0, phi))
     assert Phi > 0.0
     assert phi >= 0.0
@@ -66,7 +66,7 @@ def test_slopes_of_log_h_satisfy_their_identity(z):
 
 def test_slopes_of_log_h_keep_their_digits_far_below_the_threshold():
     a = np.geomspace(1e3, 1e100, 20)
-    Phi, phi = log_h_slopes(-a)
+    _, Phi, phi = log_h_and_slopes(-a)
     # Phi / h = a (1 + 2 / a^2 + ..), phi / h = a^2 (1 + 3 / a^2 + ..)
     np.testing.assert_allclose(Phi, a + 2.0 / a, rtol=1e-9)
     np.testing.assert_allclose(phi, a**2 + 3.0, rtol=1e-9)

@@ -152,7 +152,7 @@ def test_a_forest_that_forecasts_better_answers_more_asks_and_the_reason_gives_i
 ):
     share = selector_of(models_of(CODES, WILD, WILD_LOSSES, asked=True)).share
     assert share > 0.5
-    reasons = [trial.prediction.reason for trial in wild_study.log.trials]
+    reasons = [trial.prediction.reason for trial in wild_study.log.trials[-4:]]
     sampled = [reason for reason in reasons if reason.kind is ReasonKind.POSTERIOR_SAMPLE]
     assert sampled
     for reason in sampled:
