@@ -25,12 +25,13 @@ After a rename, only the block of imports below should need a change.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -768,15 +769,16 @@ def difference(name: str, now: Sequence[str]) -> str | None:
     return None
 
 
-def _chosen(arguments: Sequence[str]) -> Iterator[str]:
-    wanted = [argument for argument in arguments if not argument.startswith("-")]
-    return (name for name in STUDIES if not wanted or any(part in name for part in wanted))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Write or check recordings; the exit status is the number of studies that differ."""
-    check, differing, total = "--check" in arguments, 0, 0.0
-    for name in _chosen(arguments):
+    parser = argparse.ArgumentParser(description="Write the recorded studies, or check them.")
+    parser.add_argument("names", nargs="*", help="parts of names; all studies without any")
+    parser.add_argument("--check", action="store_true", help="replay and compare, write nothing")
+    options = parser.parse_args(arguments)
+    check, differing, total = options.check, 0, 0.0
+    for name in STUDIES:
+        if options.names and not any(part in name for part in options.names):
+            continue
         began = time.process_time()
         now = replay(name)
         seconds = time.process_time() - began
