@@ -221,7 +221,7 @@ def at_risk(folder: Path) -> bool:
     """Whether a trial has lost its driver before: after a third time the search gives it up."""
     try:
         result = load_result(NAME, storage=f"sqlite:///{folder / 'scaletune.db'}")
-    except StudyError:  # killed before the study was created
+    except (StudyError, ValueError):  # killed before the study was created, or made whole
         return False
     assert result.study is not None
     stored = [trial.user_attrs for trial in result.study.trials]
