@@ -91,9 +91,10 @@ def optimize(
 
     Args:
         train_fn: Training function, called as `train_fn(config, ctx)`. It returns the loss, or a
-            dict with "loss", perhaps "cost" and any other metric. It may report progress with
-            `ctx.report`, and save and load its state with `ctx.save` and `ctx.load`; see
-            :class:`hpo.Context`.
+            dict with "loss", perhaps "cost" and any other metric. "branches" lists losses that the
+            run found on its way as those of runs of other sizes, `{"tokens": 1e6, "loss": 2.5}`. It
+            may report progress with `ctx.report`, and save and load its state with `ctx.save` and
+            `ctx.load`; see :class:`hpo.Context`.
         space: Parameters by name.
         budget: Totals over all calls with the same name, and limits of each trial. A running trial
             is told to stop at its next report once the seconds or the cost are used up.

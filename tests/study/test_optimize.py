@@ -23,6 +23,7 @@ from hpo import (
     SpaceError,
     Status,
     Trial,
+    load_result,
     optimize,
 )
 from hpo.schedulers import StoppingRule
@@ -305,3 +306,45 @@ def test_maximizing_shows_and_returns_the_largest(folder: Path) -> None:
     )
     assert result.best.loss > 0.95
     assert result.study is not None and result.study.best_value > 0.95
+
+
+# --- branches ------------------------------------------------------------------------------------
+
+
+def horizons(config: Config, ctx: Context) -> dict[str, Any]:
+    """A run that tells its loss at half of its tokens, too."""
+    losses = {t: 30 * t**-0.25 + config["x"] ** 2 for t in (config["tokens"] / 2, config["tokens"])}
+    shorter, whole = losses
+    branches = [{"tokens": shorter, "loss": losses[shorter]}]
+    return {"loss": losses[whole], "cost": 1.2 * whole, "branches": branches}
+
+
+def test_branches_are_kept_with_their_trial_and_a_resumed_study_asks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # checkpoints go there
+    space = {"x": Float(0, 1), "tokens": Scale(1e6, 2e6)}
+
+    def search(trials: int, name: str) -> Result:
+        budget, storage = Budget(trials=trials), f"sqlite:///{name}.db"
+        return optimize(horizons, space, budget=budget, cost="flops", name=name, storage=storage)
+
+    whole = search(5, "whole")
+    search(3, "parts")
+    parts = search(5, "parts")
+    for one, other in zip(whole.log.observations, parts.log.observations, strict=True):
+        assert (one.config, one.branches, one.cost) == (other.config, other.branches, other.cost)
+        assert [set(branch.sizes) for branch in one.branches] == [{"tokens"}]
+        assert one.cost == 1.2 * one.config["tokens"]
+    assert len(parts.models.law_runs) == 10
+    again = load_result("parts", storage="sqlite:///parts.db")
+    at = {"tokens": 1e7}
+    assert again.predict(at).loss == whole.predict(at).loss
+
+
+def test_branches_of_a_space_without_scale_axes_are_refused(tmp_path: Path) -> None:
+    def train(config: Config, ctx: Context) -> dict[str, Any]:
+        return {"loss": 1.0, "branches": [{"tokens": 1e6, "loss": 2.0}]}
+
+    with pytest.raises(ValueError, match=r"must hold a loss and values of scale axes \[\]"):
+        optimize(train, {"x": Float(0, 1)}, budget=Budget(trials=1))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hpo import ASHA, Budget, Context, Fidelity, Float, StudyError, optimize
+from hpo import ASHA, Budget, Context, Fidelity, Float, Observation, Result, StudyError, optimize
 from hpo.schedulers import Decision
 from hpo.study.process_runner import ProcessRunner
 from hpo.study.processes.ranks import connect, launch
@@ -338,15 +338,29 @@ def test_fifty_stops_of_a_gloo_run_never_hang(tmp_path: Path) -> None:
     stops(tmp_path, 50)
 
 
-@pytest.mark.engine
-def test_asha_pauses_promotes_and_completes_gloo_runs(tmp_path: Path) -> None:
-    result = optimize(
-        starts(tmp_path, GLOO, torchrun=True),
-        {"x": Float(0, 1), "epochs": Fidelity(1, 2)},
-        budget=Budget(trials=3),
+def under_asha(folder: Path, trials: int, epochs: int) -> Result:
+    """Search with trials of two ranks, which ASHA pauses and promotes."""
+    return optimize(
+        starts(folder, GLOO, torchrun=True),
+        {"x": Float(0, 1), "epochs": Fidelity(1, epochs)},
+        budget=Budget(trials=trials),
         scheduler=ASHA(eta=2),
         runner=ProcessRunner(),
     )
+
+
+@pytest.mark.slow
+def test_fifty_pauses_of_gloo_runs_under_asha_never_hang(tmp_path: Path) -> None:
+    events = under_asha(tmp_path, 38, 4).log.events()
+    told = [event for event in events if isinstance(event, Observation)]
+    assert sum(one.status is Status.PAUSED for one in told) >= 50
+    assert all(one.cause is None for one in told)
+    assert ended(tmp_path)
+
+
+@pytest.mark.engine
+def test_asha_pauses_promotes_and_completes_gloo_runs(tmp_path: Path) -> None:
+    result = under_asha(tmp_path, 3, 2)
     done = [o for o in result.log.observations if o.status is Status.COMPLETED]
     assert done and all([r.step for r in o.reports] == [1, 2] for o in done)
     assert len(result.log.trials) == 3
