@@ -266,14 +266,18 @@ def test_the_best_is_not_the_luckiest():
     assert abs(np.mean(expected)) < 0.4 * np.mean(lucky)
 
 
-def test_an_outlier_among_neighbours_is_not_believed():
-    optimizer = Optimizer(SQUARE)
-    run(optimizer, noisy(1, 0.1), 30)
-    for x in (0.6, 0.65, 0.7):
-        optimizer.tell({"x": x, "y": 0.4}, bowl({"x": x, "y": 0.4}))
-    optimizer.tell({"x": 0.65, "y": 0.42}, -0.4)  # true loss 0.2
-    assert optimizer.result().best.config["x"] < 0.6
-    assert optimizer.recommend().config["x"] < 0.6
+@pytest.mark.engine
+def test_an_outlier_among_neighbours_is_seldom_believed():
+    believed = np.zeros(2)
+    for seed in range(10):
+        optimizer = Optimizer(SQUARE)
+        run(optimizer, noisy(seed, 0.1), 30)
+        for x in (0.6, 0.65, 0.7):
+            optimizer.tell({"x": x, "y": 0.4}, bowl({"x": x, "y": 0.4}))
+        optimizer.tell({"x": 0.65, "y": 0.42}, -0.4)  # true loss 0.2
+        answers = optimizer.result().best, optimizer.recommend()
+        believed += [answer.config["x"] >= 0.6 for answer in answers]
+    assert np.all(believed <= 2)
 
 
 def test_the_front_is_monotone_under_noise():
