@@ -164,6 +164,7 @@ class Models:
             (*self.runs.numbers, *(o.number for o in completed)),
         )
         self.law_runs = self._with_branches(news, X, loss, cost[done])
+        self._scaling.read = self._law_rows_read()
         paid = np.isfinite(cost) & done
         self._paid = _stack(self._paid, X[paid], cost[paid])
         failed = np.array([o.status is Status.FAILED for o in news])
@@ -174,8 +175,14 @@ class Models:
         if self.read == len(self.runs):
             asked = (k for k, o in enumerate(completed) if o.ask_index is not None)
             self.read += next(asked, len(completed))
-        for chain in (*self._values.values(), self._cost, self._scaling):
+        for chain in (*self._values.values(), self._cost):
             chain.read = self.read
+
+    def _law_rows_read(self) -> int:
+        """Return how many rows of `law_runs` are of runs told before the first that was asked."""
+        if self.read == len(self.runs):
+            return len(self.law_runs)
+        return self.law_runs.numbers.index(self.runs.numbers[self.read])
 
     def _with_branches(
         self, news: Sequence[Observation], X: Array, loss: Array, log_cost: Array

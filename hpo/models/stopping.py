@@ -61,7 +61,7 @@ def expected_regret(models: Models) -> float | None:
     Example:
         >>> from hpo import Float, Optimizer
         >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=0)
-        >>> for _ in range(14):
+        >>> for _ in range(20):
         ...     trial = optimizer.ask()
         ...     _ = optimizer.tell(trial, (trial.config["x"] - 0.3) ** 2)
         >>> expected_regret(optimizer.result().models) < 1e-3

@@ -324,7 +324,7 @@ class Result(Printed):
         Example:
             >>> from hpo import Float, Optimizer
             >>> optimizer = Optimizer({"x": Float(0, 1)}, seed=0)
-            >>> for _ in range(14):
+            >>> for _ in range(20):
             ...     trial = optimizer.ask()
             ...     _ = optimizer.tell(trial, (trial.config["x"] - 0.3) ** 2)
             >>> 0 <= optimizer.result().expected_regret < 1e-3

@@ -60,6 +60,7 @@ def ask_of(optimizer: Optimizer, turn: Turn, *, pending: int = 0, seed: int = 0)
         cost_aware=True,
         target=None,
         start=None,
+        objectives=None,
         rng=np.random.default_rng(seed),
     )
 

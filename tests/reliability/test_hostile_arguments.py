@@ -32,7 +32,7 @@ INFINITE = re.compile(
     "|TorchTrainer.checkpoint_seconds|Optimizer.tell|StagedOptimizer.tell|Context.report|Report.loss"
 )
 _MAPPINGS = ("Mapping", "dict", "Config", "Scale", "GivenTasks", "History")
-FUNCTION = re.compile("Callable|TrainFunction")
+FUNCTION = re.compile("Callable|TrainFunction|Where")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ def live(folder: Path, workers: int, output: Connection) -> None:
     os.chdir(folder)
     # A shell that starts the tests in the background lets all below it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup lets them ignore this one
 
     def train(config: dict[str, Any], ctx: Context) -> float:
         state = ctx.load() or {"step": 0}

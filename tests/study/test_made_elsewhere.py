@@ -70,7 +70,8 @@ def test_a_trial_added_by_hand_is_an_observation_outside_the_budget() -> None:
     study_in(storage).add_trial(done(0.31, -5.0))
     result = run(storage, 8)
     assert len(result.log) == 9
-    assert result.best.loss == result.study.best_value == -5.0
+    assert result.best_observed.loss == result.study.best_value == -5.0
+    assert result.best.expected_loss < 0.0  # of its neighbor, or of what was added itself
     assert result.best_observed.number == 4
     assert [o.ask_index for o in result.log.observations if o.number == 4] == [None]
     table = result.to_pandas()
