@@ -466,7 +466,7 @@ class Optimizer:
         seconds: float | None = None,
         reports: Sequence[Report] = (),
         metrics: Mapping[str, Any] | None = None,
-        branches: Sequence[Mapping[str, float]] = (),
+        branches: Sequence[Mapping[str, float]] | None = None,
     ) -> Observation:
         """Record a result. Telling the same result twice changes nothing.
 
