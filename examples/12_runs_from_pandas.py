@@ -1,4 +1,4 @@
-"""Runs you already have, in a DataFrame: go on from them, with your own words for the columns.
+"""Runs you already have, in a DataFrame: continue from them, with your own words for the columns.
 
     python examples/12_runs_from_pandas.py
 

@@ -152,7 +152,7 @@ def optimize(
             are not stored, and a resumed study uses those of its call; if they changed, it says so.
             In a space with scale axes, the law of each becomes part of one more transfer rule about
             the drift and level of the best settings (:mod:`hpo.scaling.earlier_studies`).
-        history: Earlier runs of this very task, to go on from: what `read_runs` returned or can
+        history: Earlier runs of this very task, to continue from: what `read_runs` returned or can
             read (a path, a DataFrame, an Optuna study), a `Result`, or observations. They are
             stored with the study as trials that were added to it, count as told and not against the
             budget, and are told once, whether the call is repeated or the source has grown. Runs

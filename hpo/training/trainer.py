@@ -347,7 +347,7 @@ class TorchTrainer:
         """Run a trial whose way to its own horizon also tells the loss at shorter ones.
 
         To be called in a training function of `optimize`, whose result it returns. A report and a
-        checkpoint follow each horizon, so that a run that was killed goes on behind the last one.
+        checkpoint follow each horizon, so that a run that was killed resumes behind the last one.
 
         Args:
             config: Config of the trial.
