@@ -10,8 +10,8 @@ tells two losses for little more than one run. Then the target is trained with t
 learning rate, and with that of the best proxy, carried over by hand by the rules of muP. Per size
 and study, rates spread evenly over the searched range are trained at the target once: from them
 follows what a random search of equal compute would find. Each run has a seed of its own. Whatever
-ends is written at once; the same command continues from there. With `--again` nothing is trained, and
-the losses of finished targets are predicted once more from the proxies in the file.
+ends is written at once; the same command continues from there. With `--again` nothing is trained,
+and the losses of finished targets are predicted once more from the proxies in the file.
 """
 
 from __future__ import annotations
